@@ -1,0 +1,44 @@
+# The two commands: `make demo` and `make test`. Each needs nothing but Python >= 3.11 and make.
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test check format bench test-lowest clean
+
+help: ## Say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 22
+
+demo: $(READY) ## A guarded FastAPI app on 127.0.0.1:8000, with a local issuer and calls to try
+	@$(BIN)/asgi-guard demo examples.fastapi_app:app
+
+test: $(READY) ## Lint, types, and every test with its coverage gate
+	@$(MAKE) --no-print-directory check
+	$(BIN)/coverage erase
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+check: $(READY) ## Lint and types only
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## Put the code in order
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## What the guard costs, on this machine
+	@$(BIN)/python -m benchmarks
+
+$(READY): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "asgi-guard needs Python 3.11 or newer, and none was found: install one, or say make PYTHON=/path/to/python3"; exit 2; }
+	@echo "Setting up $(VENV) with $(PYTHON); the first time takes a minute or two."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --quiet -e '.[dev]'
+	@touch $(READY)
+
+clean: ## Remove what these commands made
+	rm -rf $(VENV) .venv-lowest dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

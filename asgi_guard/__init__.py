@@ -1,0 +1,92 @@
+"""asgi-guard: a production front around any ASGI app.
+
+    from asgi_guard import Guard
+    app = Guard(app)
+
+What is named here is the public interface; everything else may change.
+"""
+
+from __future__ import annotations
+
+from asgi_guard.errors import (
+    AsgiGuardError,
+    ConfigError,
+    KeysUnavailableError,
+    Problem,
+    StoreUnavailableError,
+    TokenError,
+    UnknownScopeError,
+)
+from asgi_guard.exchange import request_id
+from asgi_guard.guard import Guard
+from asgi_guard.middleware import (
+    AccessLogMiddleware,
+    AccessMiddleware,
+    CORSMiddleware,
+    HealthMiddleware,
+    HostMiddleware,
+    IdentityMiddleware,
+    Issuer,
+    ProxyMiddleware,
+    RateLimitMiddleware,
+    RequestIDMiddleware,
+    SecurityHeadersMiddleware,
+)
+from asgi_guard.policy.identity import Anonymous, APIKey, Auth, User
+from asgi_guard.policy.routes import Route
+from asgi_guard.settings import (
+    AuthSettings,
+    CORSSettings,
+    GuardSettings,
+    HealthSettings,
+    HostsSettings,
+    LogSettings,
+    ProxySettings,
+    RateSettings,
+    RequestIDSettings,
+    SecuritySettings,
+    StoreSettings,
+)
+from asgi_guard.stores import MemoryStore, RedisStore, Store
+
+__all__ = [
+    "APIKey",
+    "AccessLogMiddleware",
+    "AccessMiddleware",
+    "Anonymous",
+    "AsgiGuardError",
+    "Auth",
+    "AuthSettings",
+    "CORSMiddleware",
+    "CORSSettings",
+    "ConfigError",
+    "Guard",
+    "GuardSettings",
+    "HealthMiddleware",
+    "HealthSettings",
+    "HostMiddleware",
+    "HostsSettings",
+    "IdentityMiddleware",
+    "Issuer",
+    "KeysUnavailableError",
+    "LogSettings",
+    "MemoryStore",
+    "Problem",
+    "ProxyMiddleware",
+    "ProxySettings",
+    "RateLimitMiddleware",
+    "RateSettings",
+    "RedisStore",
+    "RequestIDMiddleware",
+    "RequestIDSettings",
+    "Route",
+    "SecurityHeadersMiddleware",
+    "SecuritySettings",
+    "Store",
+    "StoreSettings",
+    "StoreUnavailableError",
+    "TokenError",
+    "UnknownScopeError",
+    "User",
+    "request_id",
+]

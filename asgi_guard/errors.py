@@ -1,0 +1,93 @@
+"""Every error that this package raises, in one tree.
+
+`AsgiGuardError` is the root: catching it catches everything below. Errors carry facts as attributes; their text is for
+people and never holds a secret value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from asgi_guard.policy.faults import FaultsError
+
+
+class AsgiGuardError(Exception):
+    """Root of the tree."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a configuration.
+
+    Attributes:
+        name: the environment variable or argument at fault.
+        message: what is wrong and what to write instead, without secret values.
+    """
+
+    name: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.message}"
+
+
+class ConfigError(AsgiGuardError, ValueError):
+    """The configuration cannot be used. `problems` holds everything that is wrong with it, not only the first thing."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    @classmethod
+    def of(cls, error: FaultsError) -> Self:
+        """The error for what a policy found wrong with its options."""
+        return cls(Problem(fault.field, fault.message) for fault in error.faults)
+
+
+class TokenError(AsgiGuardError):
+    """A token is not acceptable.
+
+    Attributes:
+        reason: a stable word for logs and for `asgi-guard token --explain`.
+        detail: what is wrong, for the operator; never sent to the client.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{reason}: {detail}")
+
+
+class KeysUnavailableError(AsgiGuardError):
+    """The issuer's keys could not be had, so no token can be judged: the client is told 503, never 401.
+
+    Attributes:
+        retry_after: seconds until the next try may be made.
+    """
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class StoreUnavailableError(AsgiGuardError):
+    """The store did not answer within its deadline, or could not be reached.
+
+    Attributes:
+        retry_after: seconds until the next try may be made.
+    """
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class UnknownScopeError(AsgiGuardError):
+    """The server sent a scope that is neither `http`, `websocket` nor `lifespan`.
+
+    What cannot be guarded is not let through.
+    """

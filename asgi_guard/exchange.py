@@ -1,0 +1,129 @@
+"""What is known of the request in hand: facts that the layers find out, for those further in and for the log."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Literal
+
+from asgi_guard.policy.access import Revocation
+from asgi_guard.policy.routes import route_path
+
+if TYPE_CHECKING:
+    from asgi_guard.asgi import Scope
+    from asgi_guard.policy.access import Failure
+    from asgi_guard.policy.answer import Answer
+    from asgi_guard.policy.bucket import Verdict
+    from asgi_guard.policy.identity import User
+    from asgi_guard.policy.request_id import Trace
+    from asgi_guard.policy.routes import RouteTable
+
+SCOPE_KEY = "asgi_guard"
+"""Where the exchange stands in the scope, so that layers find it whatever stands between them."""
+
+current: ContextVar[Exchange | None] = ContextVar("asgi_guard_exchange", default=None)
+
+
+def request_id() -> str | None:
+    """The id of the request in hand, anywhere in the code that serves it; None outside of one."""
+    exchange = current.get()
+    return None if exchange is None else exchange.request_id
+
+
+class Exchange:
+    """One HTTP exchange or WebSocket session, made by the outermost guard layer and shared by all of them.
+
+    Attributes:
+        scope: the copy of the scope that is handed inward; layers write what the app shall see here.
+        kind: `http` or `websocket`.
+        method: the HTTP method; `GET` for a WebSocket handshake.
+        path: the decoded path, as the server gives it.
+        headers: the last line of each header; `lines` gives all of one.
+        peer: the connection's other end, or None.
+        client: the client's address, once the Proxy layer has found it out; the peer until then.
+        scheme: `http`, `https`, `ws` or `wss`.
+        request_id: the id, once there is one.
+        trace: the caller's trace context.
+        user: the verified identity.
+        ambient: whether the browser sent its credentials by itself (a cookie), so that other sites can abuse them.
+        failure: why credentials that were sent led to none.
+        detail: one word more on a refusal, for the log.
+        retry_after: seconds after which a failure that is not the client's may be over.
+        verdict: the store's answer on limits.
+        revocation: what is known of the token's revocation.
+        answer: the guard's own answer, where the app was not asked, and
+        answered_by: the layer that gave it.
+        logged_by: the layer that has undertaken to log this exchange, and
+        started: when it did, in nanoseconds.
+    """
+
+    __slots__ = (
+        "_row",
+        "_table",
+        "ambient",
+        "answer",
+        "answered_by",
+        "client",
+        "detail",
+        "failure",
+        "headers",
+        "kind",
+        "logged_by",
+        "method",
+        "path",
+        "peer",
+        "repeated",
+        "request_id",
+        "retry_after",
+        "revocation",
+        "scheme",
+        "scope",
+        "started",
+        "trace",
+        "user",
+        "verdict",
+    )
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.kind: Literal["http", "websocket"] = scope["type"]
+        self.method: str = scope["method"] if self.kind == "http" else "GET"
+        self.path: str = scope["path"]
+        lines = scope["headers"]
+        self.headers: dict[bytes, bytes] = dict(lines)
+        self.repeated = len(self.headers) != len(lines)
+        peer = scope.get("client")
+        self.peer: str | None = peer[0] if peer else None
+        self.client = self.peer
+        self.scheme: str = scope.get("scheme") or ("http" if self.kind == "http" else "ws")
+        self.request_id: str | None = None
+        self.trace: Trace | None = None
+        self.user: User | None = None
+        self.ambient = False
+        self.failure: Failure | None = None
+        self.detail: str | None = None
+        self.retry_after = 1.0
+        self.verdict: Verdict | None = None
+        self.revocation = Revocation.NOT_REVOKED
+        self.answer: Answer | None = None
+        self.answered_by: str | None = None
+        self.logged_by: object | None = None
+        self.started = 0
+        self._table: RouteTable | None = None
+        self._row = 0
+
+    def lines(self, name: bytes) -> list[bytes]:
+        """Every line of a request header, in order. `name` is lower case."""
+        if self.repeated:
+            return [value for found, value in self.scope["headers"] if found == name]
+        value = self.headers.get(name)
+        return [] if value is None else [value]
+
+    def row(self, table: RouteTable) -> int:
+        """The route table's row for this request; looked up once, however many layers ask."""
+        if table is not self._table:
+            scope = self.scope
+            self._row = table.match(
+                route_path(self.path, scope.get("root_path", "")), self.method, scope.get("raw_path")
+            )
+            self._table = table
+        return self._row

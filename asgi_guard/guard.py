@@ -1,0 +1,266 @@
+"""The whole front: the layers in their order, made from settings, run by one chain.
+
+To follow a request, read `asgi_guard.layer.Chain`, then the layers in the order of `stack` below.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, TypeVar
+
+from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.layer import Chain
+from asgi_guard.middleware import (
+    AccessLogMiddleware,
+    AccessMiddleware,
+    CORSMiddleware,
+    HealthMiddleware,
+    HostMiddleware,
+    IdentityMiddleware,
+    Issuer,
+    ProxyMiddleware,
+    RateLimitMiddleware,
+    RequestIDMiddleware,
+    SecurityHeadersMiddleware,
+)
+from asgi_guard.middleware.health import Check
+from asgi_guard.policy.ratelimit_headers import HEADER_NAMES
+from asgi_guard.policy.routes import RouteTable
+from asgi_guard.settings import PREFIX, GuardSettings
+from asgi_guard.stores import Store, open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
+
+    from asgi_guard.asgi import ASGIApp
+    from asgi_guard.layer import Layer
+
+logger = logging.getLogger("asgi_guard")
+
+T = TypeVar("T")
+
+
+class Guard(Chain):
+    """A production front around any ASGI app.
+
+    The layers, outermost first: health, proxy, request id, access log, security headers, hosts, CORS, identity, rate
+    limits, access. Those that need no setting are on; the others are on once they are configured.
+
+    Args:
+        app: the app to guard: FastAPI, Starlette, Quart, Django, or any other callable of ASGI 3.
+        settings: what to do; from `ASGI_GUARD_*` variables unless given.
+        store: where buckets and revocations are kept; the one of `settings.store.url` unless given.
+        checks: what readiness asks beside the store and the keys: coroutine functions by name, which fail by raising.
+
+    Raises:
+        ConfigError: with everything that is wrong, by variable name.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: GuardSettings | None = None,
+        *,
+        store: Store | None = None,
+        checks: Mapping[str, Callable[[], Awaitable[object]]] | None = None,
+    ) -> None:
+        if isinstance(app, Guard):
+            raise ConfigError([Problem("app", "it is a Guard already: two would charge every limit twice; keep one")])
+        if not callable(app):
+            raise ConfigError([Problem("app", f"{type(app).__name__} is not an ASGI app: it cannot be called")])
+        self.settings = settings if settings is not None else GuardSettings()
+        super().__init__(app, stack(app, self.settings, store, checks or {}))
+        for warning in warnings(self.settings):
+            logger.warning("%s", warning)
+
+
+def stack(
+    app: ASGIApp,
+    settings: GuardSettings,
+    store: Store | None = None,
+    checks: Mapping[str, Callable[[], Awaitable[object]]] | None = None,
+) -> list[Layer]:
+    """Make the layers that settings ask for, outermost first.
+
+    Raises:
+        ConfigError: with everything that is wrong, by variable name.
+    """
+    problems = _Problems()
+    table = RouteTable(settings.routes)
+    store = store or problems.collect("store", lambda: _store(settings))
+    cors = problems.collect("cors", lambda: _cors(app, settings))
+    identity = problems.collect("auth", lambda: _identity(app, settings, table))
+    rate_limit = problems.collect("rate", lambda: _rate_limit(app, settings, table, store))
+    layers: list[Layer | None] = [
+        problems.collect("health", lambda: _health(app, settings, store, identity, rate_limit, checks or {})),
+        problems.collect("proxy", lambda: ProxyMiddleware(app, **settings.proxy.model_dump())),
+        problems.collect("request_id", lambda: RequestIDMiddleware(app, **settings.request_id.model_dump())),
+        problems.collect("log", lambda: _access_log(app, settings, table)),
+        problems.collect("security", lambda: _security(app, settings, table)),
+        problems.collect("hosts", lambda: _hosts(app, settings)),
+        cors,
+        identity,
+        rate_limit,
+        _access(app, settings, table, cors),
+    ]
+    if problems.found:
+        raise ConfigError(problems.found)
+    return [layer for layer in layers if layer is not None]
+
+
+class _Problems:
+    """Collects what is wrong with each section, so that all of it can be reported together."""
+
+    def __init__(self) -> None:
+        self.found: list[Problem] = []
+
+    def collect(self, section: str, make: Callable[[], T]) -> T | None:
+        """Make something; if that fails, note the problems by their variables' names and go on with None."""
+        try:
+            return make()
+        except ConfigError as error:
+            fields = type(GuardSettings.model_fields[section].default).model_fields
+            for problem in error.problems:
+                option, _, where = problem.name.partition(": ")
+                variable = PREFIX + (f"{section}_{option}" if option in fields else option).upper()
+                self.found.append(Problem(variable, f"{where}: {problem.message}" if where else problem.message))
+            return None
+
+
+def _store(settings: GuardSettings) -> Store:
+    section = settings.store
+    try:
+        return open_store(
+            section.url.get_secret_value(), prefix=section.prefix, timeout=section.timeout, max_keys=section.max_keys
+        )
+    except ValueError as error:
+        raise ConfigError([Problem("url", str(error))]) from None
+
+
+def _health(
+    app: ASGIApp,
+    settings: GuardSettings,
+    store: Store | None,
+    identity: IdentityMiddleware | None,
+    rate_limit: RateLimitMiddleware | None,
+    checks: Mapping[str, Callable[[], Awaitable[object]]],
+) -> HealthMiddleware:
+    """Readiness asks what requests need: a store without which they are served all the same is told, not required."""
+    section, asked = settings.health, [Check(name, probe) for name, probe in checks.items()]
+    if rate_limit is not None and store is not None and store.shared:
+        denies_revoked = settings.auth.revocation and settings.auth.revocation_on_store_failure == "deny"
+        asked.append(Check("store", store.ping, settings.rate.on_store_failure == "deny" or denies_revoked))
+    if identity is not None and identity.verifiers:
+        asked.append(Check("keys", identity.check))
+    return HealthMiddleware(
+        app,
+        live_path=section.live_path or None,
+        ready_path=section.ready_path or None,
+        drain_seconds=section.drain_seconds,
+        checks=asked,
+    )
+
+
+def _access_log(app: ASGIApp, settings: GuardSettings, table: RouteTable) -> AccessLogMiddleware | None:
+    section = settings.log
+    if section.format == "off":
+        return None
+    probes = [path for path in (settings.health.live_path, settings.health.ready_path) if path]
+    return AccessLogMiddleware(
+        app, format=section.format, sample=section.sample, slow_ms=section.slow_ms, quiet=probes, routes=table
+    )
+
+
+def _security(app: ASGIApp, settings: GuardSettings, table: RouteTable) -> SecurityHeadersMiddleware | None:
+    section = settings.security.model_dump()
+    said = [value for name, value in section.items() if name != "preset"]
+    said += [route.security for route in settings.routes]
+    if settings.security.preset == "off" and not any(said):
+        return None
+    return SecurityHeadersMiddleware(app, routes=table, **section)
+
+
+def _hosts(app: ASGIApp, settings: GuardSettings) -> HostMiddleware | None:
+    section = settings.hosts
+    if not section.allowed and not section.https_redirect:
+        return None
+    return HostMiddleware(app, allowed=section.allowed, https_redirect=section.https_redirect)
+
+
+def _cors(app: ASGIApp, settings: GuardSettings) -> CORSMiddleware | None:
+    section = settings.cors
+    if not section.allow_origins:
+        return None
+    # What the guard says to clients, a page's script may read; browsers hide every header that is not named here.
+    own = [settings.request_id.header, *HEADER_NAMES[settings.rate.headers], "www-authenticate"]
+    values = {**section.model_dump(), "expose_headers": (*section.expose_headers, *own)}
+    return CORSMiddleware(app, **values)
+
+
+def _identity(app: ASGIApp, settings: GuardSettings, table: RouteTable) -> IdentityMiddleware | None:
+    section = settings.auth
+    if not section.on:
+        return None
+    issuers = []
+    if section.issuer is not None:
+        issuers.append(
+            Issuer(
+                section.issuer,
+                section.audience,
+                section.jwks_url,
+                section.algorithms,
+                section.leeway,
+                section.max_token_age,
+            )
+        )
+    return IdentityMiddleware(
+        app,
+        issuers=issuers,
+        api_keys=section.api_keys,
+        api_key_header=section.api_key_header,
+        cookie=section.cookie,
+        routes=table,
+    )
+
+
+def _rate_limit(
+    app: ASGIApp, settings: GuardSettings, table: RouteTable, store: Store | None
+) -> RateLimitMiddleware | None:
+    section = settings.rate
+    limited = section.limit or any(route.limits for route in settings.routes)
+    if not limited and not settings.auth.revocation:
+        return None
+    return RateLimitMiddleware(
+        app, store=store, routes=table, revocation=settings.auth.revocation, **section.model_dump()
+    )
+
+
+def _access(
+    app: ASGIApp, settings: GuardSettings, table: RouteTable, cors: CORSMiddleware | None
+) -> AccessMiddleware | None:
+    section = settings.auth
+    if not section.on:
+        return None
+    trusted = cors.policy if cors is not None and cors.policy.credentials else None
+    return AccessMiddleware(
+        app,
+        routes=table,
+        challenge="Bearer" if section.issuer is not None else "ApiKey",
+        trusts_origin=trusted.names_origin if trusted is not None else lambda _: False,
+        deny_unknown_revocation=section.revocation_on_store_failure == "deny",
+    )
+
+
+def warnings(settings: GuardSettings) -> Iterator[str]:
+    """What works, and is probably not meant."""
+    limited = settings.rate.limit or any(route.limits for route in settings.routes)
+    memory = settings.store.url.get_secret_value().startswith("memory:")
+    if limited and memory and settings.rate.workers > 1:
+        yield (
+            f"{settings.rate.workers} workers each keep their own buckets in memory, so clients get up to "
+            f"{settings.rate.workers} times the limits: set {PREFIX}STORE_URL to a Redis that all share"
+        )
+    if settings.auth.revocation and memory:
+        yield f"revocations are kept in this process's memory and end with it: set {PREFIX}STORE_URL to a Redis"
+    if settings.rate.shadow and limited:
+        yield f"limits refuse nothing: {PREFIX}RATE_SHADOW is on"

@@ -1,0 +1,245 @@
+"""How layers run: a layer is a few synchronous hooks, and one coroutine runs the hooks of however many there are.
+
+A request passes a chain of layers in this order:
+
+1. `enter` of every layer, outermost first. It only observes: whatever is refused later is identified, timed and marked.
+2. `decide` of every layer, outermost first, until one answers. Only a decision that has to wait (for the store, for the
+   issuer's keys) is a coroutine.
+3. The app, if no layer answered.
+4. `mark` of every layer, innermost first, on the head of the one response, whoever gives it.
+5. `leave` of every layer, innermost first, when all is over.
+
+A layer alone (`RequestIDMiddleware(app)`) is a chain of one; `Guard(app)` is a chain of all. So the whole stack costs
+one coroutine and one wrapper of `send`, and a layer cannot behave differently alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
+
+from asgi_guard.asgi import ASGIApp, Headers, Message, Receive, Scope, Send
+from asgi_guard.errors import UnknownScopeError
+from asgi_guard.exchange import SCOPE_KEY, Exchange, current
+from asgi_guard.lifespan import Lifespan
+from asgi_guard.policy.answer import Answer, Reason, problem
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
+logger = logging.getLogger("asgi_guard")
+
+Decision: TypeAlias = "Answer | Awaitable[Answer | None] | None"
+"""What `decide` gives: nothing to say, an answer, or either of them later."""
+
+_RESPONSE_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+
+
+class _Mark(Protocol):
+    def __call__(self, exchange: Exchange, headers: Headers) -> None: ...
+
+
+class Response:
+    """The response of one exchange on its way out: marks its head, counts its body, and knows how far it came.
+
+    Attributes:
+        started: whether the head was sent (or a WebSocket accepted or refused).
+        finished: whether the last of it was sent.
+        status: the head's status; 101 for an accepted WebSocket, 403 for one closed before that.
+        sent: bytes of body, or of WebSocket messages.
+        disconnected: whether the app was told that the client left.
+    """
+
+    __slots__ = (
+        "_exchange", "_marks", "_receive", "_send", "disconnected", "finished", "sent", "started", "status",
+    )  # fmt: skip
+
+    def __init__(self, exchange: Exchange, receive: Receive, send: Send, marks: Sequence[_Mark]) -> None:
+        self._exchange = exchange
+        self._receive = receive
+        self._send = send
+        self._marks = marks
+        self.started = False
+        self.finished = False
+        self.disconnected = False
+        self.status: int | None = None
+        self.sent = 0
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """The `send` that the app gets. It is no coroutine of its own: it gives the server's."""
+        kind = message["type"]
+        if kind == "http.response.body":
+            self.sent += len(message.get("body", b""))
+            self.finished = not message.get("more_body", False)
+        elif kind in _RESPONSE_STARTS:
+            message = self._marked(message)
+            self.status = message.get("status", 101)
+            self.started = True
+        elif kind == "websocket.send":
+            self.sent += len(message.get("bytes") or message.get("text") or b"")
+        elif kind == "websocket.close":
+            self.finished = True
+            if not self.started:
+                self.started, self.status = True, 403
+        return self._send(message)
+
+    def _marked(self, message: Message) -> Message:
+        headers = [(name, value) for name, value in message.get("headers") or ()]
+        for mark in self._marks:
+            mark(self._exchange, headers)
+        return {**message, "headers": headers}
+
+    async def receive(self) -> Message:
+        """The `receive` that the app gets: the server's, watched for the client's leaving."""
+        message = await self._receive()
+        if message["type"] in ("http.disconnect", "websocket.disconnect"):
+            self.disconnected = True
+        return message
+
+    async def answer(self, answer: Answer) -> None:
+        """Send an answer of the guard's own."""
+        exchange = self._exchange
+        headers: Headers = [*answer.headers, (b"content-length", b"%d" % len(answer.body))]
+        if answer.status in (204, 304):
+            headers.pop()
+        if exchange.kind == "http":
+            prefix = "http"
+        elif "websocket.http.response" in (exchange.scope.get("extensions") or ()):
+            prefix = "websocket.http"
+        else:
+            # Without that extension a handshake can only be refused bare; the server then answers 403.
+            code = 1013 if answer.status in (429, 503) else 1011 if answer.status >= 500 else 1008
+            await self.send({"type": "websocket.close", "code": code, "reason": answer.reason or ""})
+            return
+        body = b"" if exchange.method == "HEAD" else answer.body
+        await self.send({"type": f"{prefix}.response.start", "status": answer.status, "headers": headers})
+        await self.send({"type": f"{prefix}.response.body", "body": body})
+
+    async def fail(self, answer: Answer) -> None:
+        """Send an answer for an error. If it is a mark that fails, the answer goes out without marks."""
+        try:
+            await self.answer(answer)
+        except Exception:
+            if self.started:
+                raise
+            logger.exception("a layer failed to mark the response to an error")
+            self._marks = ()
+            await self.answer(answer)
+
+
+class Chain:
+    """Layers around an app, run by one coroutine. The module's docstring gives the order.
+
+    Args:
+        app: the app within.
+        layers: outermost first.
+    """
+
+    def __init__(self, app: ASGIApp, layers: Sequence[Layer]) -> None:
+        self.app = app
+        self.layers = tuple(layers)
+        self._enters = tuple(layer.enter for layer in layers if type(layer).enter is not Layer.enter)
+        self._decides = tuple((layer.name, layer.decide) for layer in layers if type(layer).decide is not Layer.decide)
+        self._marks = tuple(layer.mark for layer in reversed(layers) if type(layer).mark is not Layer.mark)
+        self._leaves = tuple(layer.leave for layer in reversed(layers) if type(layer).leave is not Layer.leave)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            await Lifespan(self.app, self.layers, receive, send).run(scope)
+            return
+        if kind not in ("http", "websocket"):
+            raise UnknownScopeError(f"a scope of type {kind!r} cannot be guarded, so it is not let through")
+        exchange, response = self._open(scope, receive, send)
+        token = current.set(exchange)
+        error: BaseException | None = None
+        in_app = False
+        try:
+            for enter in self._enters:
+                enter(exchange)
+            for name, decide in self._decides:
+                answer = decide(exchange)
+                if answer is not None and not isinstance(answer, Answer):
+                    answer = await answer
+                if answer is not None:
+                    exchange.answer, exchange.answered_by = answer, name
+                    await response.answer(answer)
+                    return
+            in_app = True
+            await self.app(exchange.scope, response.receive, response.send)
+        except Exception as caught:
+            error = caught
+            await self._failed(exchange, response, caught, in_app=in_app)
+            raise
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            self._leave(exchange, response, error)
+            current.reset(token)
+
+    def _open(self, scope: Scope, receive: Receive, send: Send) -> tuple[Exchange, Response]:
+        """Find the exchange that an outer layer made, or make it; a copy of the scope is handed inward."""
+        exchange: Exchange | None = scope.get(SCOPE_KEY)
+        inner = dict(scope)
+        if not isinstance(scope["headers"], list | tuple):
+            inner["headers"] = list(scope["headers"])
+        if exchange is None:
+            inner[SCOPE_KEY] = exchange = Exchange(inner)
+        else:
+            exchange.scope = inner
+        return exchange, Response(exchange, receive, send, self._marks)
+
+    async def _failed(self, exchange: Exchange, response: Response, error: Exception, *, in_app: bool) -> None:
+        """Log the exception, and answer 500 if nothing was sent yet."""
+        where = "the app" if in_app else "the guard"
+        what = (where, exchange.method, exchange.path[:256])
+        logger.error(
+            "unhandled exception in %s: %a %a", *what, exc_info=error, extra={"request_id": exchange.request_id}
+        )
+        if response.started or response.disconnected:
+            return
+        reason = Reason.APP_ERROR if in_app else Reason.GUARD_ERROR
+        answer = problem(500, reason, "The request could not be served.", request_id=exchange.request_id)
+        exchange.answer, exchange.answered_by = answer, None
+        await response.fail(answer)
+
+    def _leave(self, exchange: Exchange, response: Response, error: BaseException | None) -> None:
+        for leave in self._leaves:
+            try:
+                leave(exchange, response, error)
+            except Exception:
+                # The response is on its way; an error here must not take it back.
+                logger.exception("a layer failed on leaving: %r", leave)
+
+
+class Layer(Chain):
+    """One layer of the guard, usable alone around any ASGI app. Subclasses override the hooks they need."""
+
+    name: ClassVar[str]
+    """The layer's name in logs and on the command line."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(app, (self,))
+
+    def enter(self, exchange: Exchange) -> None:
+        """Observe the request. Never refuses, and never fails on what a client sent."""
+
+    def decide(self, exchange: Exchange) -> Decision:
+        """Answer the request, or give None to let it through."""
+
+    def mark(self, exchange: Exchange, headers: Headers) -> None:
+        """Add to the response's headers, in place. The list is the guard's own copy."""
+
+    def leave(self, exchange: Exchange, response: Response, error: BaseException | None) -> None:
+        """Conclude. The response is over, or will never be."""
+
+    async def startup(self) -> None:
+        """Make ready whatever belongs to this process and its event loop, before the app's own start-up."""
+
+    def started(self) -> None:
+        """Note that the app's start-up is complete."""
+
+    async def shutdown(self) -> None:
+        """Close what `startup` or the requests opened, after the app's own shut-down."""

@@ -1,0 +1,102 @@
+"""The lifespan protocol, for apps that have one and for apps that do not (ASGI lifespan specification 2.0).
+
+The layers start before the app and stop after it. An app that raises or returns before it has answered start-up has no
+lifespan; the guard then completes the protocol in its place, so that its own resources are closed properly all the
+same.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
+    from asgi_guard.layer import Layer
+
+logger = logging.getLogger("asgi_guard")
+
+
+class Lifespan:
+    """One run of the lifespan protocol.
+
+    Args:
+        app: the app within.
+        layers: to be started before it, in order, and stopped after it, in reverse.
+        receive: the server's.
+        send: the server's.
+    """
+
+    def __init__(self, app: ASGIApp, layers: Sequence[Layer], receive: Receive, send: Send) -> None:
+        self._app = app
+        self._layers = layers
+        self._server_receive = receive
+        self._server_send = send
+        self._starting: Message | None = None
+        self._stopping = False
+        self._started = False
+        self._over = False
+
+    async def run(self, scope: Scope) -> None:
+        """Serve the scope until the server shuts down."""
+        try:
+            await self._app(scope, self._receive, self._send)
+        except Exception:
+            if self._over:
+                raise
+            if self._started:
+                await self._stop()
+                raise
+            # As servers do: an app without lifespan usually raises on the scope, before it waits for anything.
+            level = logging.INFO if self._starting is None else logging.WARNING
+            logger.log(level, "the app raised on the lifespan scope, so it is taken to have no lifespan", exc_info=True)
+        if not self._over:
+            await self._complete()
+
+    async def _receive(self) -> Message:
+        message = await self._server_receive()
+        if message["type"] == "lifespan.startup":
+            self._starting = message
+            try:
+                for layer in self._layers:
+                    await layer.startup()
+            except Exception as error:
+                self._over = True
+                await self._server_send({"type": "lifespan.startup.failed", "message": f"asgi-guard: {error}"})
+                raise
+        elif message["type"] == "lifespan.shutdown":
+            self._stopping = True
+        return message
+
+    async def _send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "lifespan.startup.complete":
+            self._note_started()
+        elif kind in ("lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed"):
+            self._over = True
+            await self._stop()
+        await self._server_send(message)
+
+    async def _complete(self) -> None:
+        """Go on in the place of an app that has no lifespan, or that left its own early."""
+        if self._starting is None:
+            await self._receive()
+        if not self._started:
+            await self._send({"type": "lifespan.startup.complete"})
+        while not self._stopping:
+            await self._receive()
+        await self._send({"type": "lifespan.shutdown.complete"})
+
+    def _note_started(self) -> None:
+        self._started = True
+        for layer in self._layers:
+            layer.started()
+
+    async def _stop(self) -> None:
+        for layer in reversed(self._layers):
+            try:
+                await layer.shutdown()
+            except Exception:
+                logger.exception("the layer %s failed to shut down", layer.name)

@@ -1,0 +1,45 @@
+"""An app by its name, `module:attribute`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.settings import PREFIX
+
+if TYPE_CHECKING:
+    from asgi_guard.asgi import ASGIApp
+
+
+def load_app(name: str | None, variable: str = f"{PREFIX}APP", *, factory: bool = False) -> ASGIApp:
+    """Import an app.
+
+    Args:
+        name: `module:attribute`, the attribute with dots if need be.
+        variable: what to name in errors.
+        factory: whether the attribute is to be called, without arguments, for the app.
+
+    Raises:
+        ConfigError: there is no such app. An error in the module itself is raised as it is.
+    """
+    module_name, colon, path = (name or "").partition(":")
+    if not colon or not module_name or not path:
+        raise ConfigError([Problem(variable, "name the app as module:attribute, as in myapp:app")])
+    try:
+        found: object = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise
+        raise ConfigError(
+            [Problem(variable, f"there is no module {error.name!r} here or among the installed")]
+        ) from None
+    for attribute in path.split("."):
+        if not hasattr(found, attribute):
+            raise ConfigError([Problem(variable, f"the module {module_name!r} has no attribute {path!r}")])
+        found = getattr(found, attribute)
+    if not callable(found):
+        raise ConfigError(
+            [Problem(variable, f"{name} is a {type(found).__name__}, not an ASGI app: it cannot be called")]
+        )
+    return cast("ASGIApp", found() if factory else found)

@@ -1,0 +1,28 @@
+"""The layers: thin ASGI shells around the decisions of `asgi_guard.policy`, each usable alone."""
+
+from __future__ import annotations
+
+from asgi_guard.middleware.access import AccessMiddleware
+from asgi_guard.middleware.access_log import AccessLogMiddleware
+from asgi_guard.middleware.cors import CORSMiddleware
+from asgi_guard.middleware.health import HealthMiddleware
+from asgi_guard.middleware.hosts import HostMiddleware
+from asgi_guard.middleware.identity import IdentityMiddleware, Issuer
+from asgi_guard.middleware.proxy import ProxyMiddleware
+from asgi_guard.middleware.rate_limit import RateLimitMiddleware
+from asgi_guard.middleware.request_id import RequestIDMiddleware
+from asgi_guard.middleware.security import SecurityHeadersMiddleware
+
+__all__ = [
+    "AccessLogMiddleware",
+    "AccessMiddleware",
+    "CORSMiddleware",
+    "HealthMiddleware",
+    "HostMiddleware",
+    "IdentityMiddleware",
+    "Issuer",
+    "ProxyMiddleware",
+    "RateLimitMiddleware",
+    "RequestIDMiddleware",
+    "SecurityHeadersMiddleware",
+]

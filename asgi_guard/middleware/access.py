@@ -1,0 +1,79 @@
+"""The Access layer: *may they*. It refuses; who it is was found out by the layers before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asgi_guard.layer import Decision, Layer
+from asgi_guard.policy import csrf
+from asgi_guard.policy.access import AccessPolicy, AccessRule
+from asgi_guard.policy.routes import AuthMode, Route, RouteTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asgi_guard.asgi import ASGIApp
+    from asgi_guard.exchange import Exchange
+
+
+def _trusts_nobody(origin: bytes) -> bool:
+    return False
+
+
+class AccessMiddleware(Layer):
+    """Refuses those who may not: 401, 403, and 503 where it cannot be decided.
+
+    It judges the identity that `IdentityMiddleware`, further out, found. Without that layer everyone is a stranger, and
+    where an identity is required, everyone is refused.
+
+    Args:
+        app: the app within.
+        routes: the route table; its columns `auth` and `scopes`.
+        default: what holds where no row says: `required`, `optional`, or `none`.
+        challenge: the scheme of the `WWW-Authenticate` challenge.
+        trusts_origin: tells which other origins may send requests with a user's cookie; none unless said.
+        deny_unknown_revocation: whether a token is refused whose revocation cannot be looked up.
+    """
+
+    name = "access"
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        routes: Sequence[Route] | RouteTable = (),
+        default: AuthMode = "required",
+        challenge: str = "Bearer",
+        trusts_origin: Callable[[bytes], bool] = _trusts_nobody,
+        deny_unknown_revocation: bool = True,
+    ) -> None:
+        super().__init__(app)
+        self.policy = AccessPolicy(challenge, deny_unknown_revocation)
+        self._table = RouteTable.of(routes)
+        self._rules = (
+            *(AccessRule(route.auth or default, route.scopes) for route in self._table.routes),
+            AccessRule(default),
+        )
+        self._trusts_origin = trusts_origin
+
+    def decide(self, exchange: Exchange) -> Decision:
+        """Refuse, or let through."""
+        return self.policy.decide(
+            self._rules[exchange.row(self._table)],
+            exchange.user,
+            exchange.failure,
+            revocation=exchange.revocation,
+            cross_site=exchange.ambient and not self._same_site(exchange),
+            retry_after=exchange.retry_after,
+            request_id=exchange.request_id,
+        )
+
+    def _same_site(self, exchange: Exchange) -> bool:
+        return csrf.allows(
+            exchange.method,
+            websocket=exchange.kind == "websocket",
+            fetch_site=exchange.lines(b"sec-fetch-site"),
+            origin=exchange.lines(b"origin"),
+            host=exchange.lines(b"host"),
+            trusts=self._trusts_origin,
+        )

@@ -1,0 +1,145 @@
+"""The AccessLog layer: one JSON line at the end of every exchange, refused ones too."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import orjson
+
+from asgi_guard.layer import Layer
+from asgi_guard.policy.log_record import CLIENT_GONE, Entry, LogFormat, record, sampled, severity, text
+from asgi_guard.policy.routes import NO_ROW, Route, RouteTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asgi_guard.asgi import ASGIApp
+    from asgi_guard.exchange import Exchange
+    from asgi_guard.layer import Response
+
+
+def to_standard_output(line: bytes) -> None:
+    """Write a line to standard output, at once, so that a reader sees it when it happened."""
+    stream = sys.stdout.buffer
+    stream.write(line)
+    stream.flush()
+
+
+class AccessLogMiddleware(Layer):
+    r"""Writes one line of JSON for every HTTP exchange and WebSocket session, when it is over.
+
+    Query values are redacted, no header but the user agent is logged, and no input can make two lines of one.
+
+    Args:
+        app: the app within.
+        format: the schema: `json` (the same as `otel`: OpenTelemetry's names), `ecs`, `gcp`, `datadog`, or `off`.
+        sample: the share of ordinary exchanges that are logged, from 0 to 1, the same for all of one trace. Errors
+            (5xx), refusals, slow and aborted exchanges are always logged.
+        slow_ms: milliseconds from which an exchange is marked as slow; None marks none.
+        quiet: paths whose successes are not logged: the probes.
+        routes: the route table; the path of the matching row is logged as the route, unless the app's router names one.
+        write: what takes the lines, each ending in a newline.
+    """
+
+    name = "access_log"
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        format: LogFormat = "json",  # noqa: A002 - it is what users call it
+        sample: float = 1.0,
+        slow_ms: float | None = None,
+        quiet: Sequence[str] = (),
+        routes: Sequence[Route] | RouteTable = (),
+        write: Callable[[bytes], None] = to_standard_output,
+    ) -> None:
+        super().__init__(app)
+        self._table = RouteTable.of(routes)
+        self._format = format
+        self._sample = sample
+        self._slow = None if slow_ms is None else int(slow_ms * 1e6)
+        self._quiet = frozenset(quiet)
+        self._write = write
+
+    def enter(self, exchange: Exchange) -> None:
+        """Start the clock. If an outer layer logs this exchange, this one stays silent."""
+        if exchange.logged_by is None:
+            exchange.logged_by = self
+            exchange.started = time.perf_counter_ns()
+
+    def leave(self, exchange: Exchange, response: Response, error: BaseException | None) -> None:
+        """Write the line."""
+        if exchange.logged_by is not self or self._format == "off":
+            return
+        status = response.status
+        if exchange.path in self._quiet and status is not None and status < 400:
+            return
+        entry = self._entry(exchange, response, error)
+        loud = entry.slow or entry.error is not None or entry.reason is not None or severity(entry) == "ERROR"
+        if not loud and not sampled(entry.trace_id, entry.request_id, self._sample):
+            return
+        try:
+            line = orjson.dumps(record(entry, self._format), option=orjson.OPT_APPEND_NEWLINE)
+        except TypeError:
+            # Text with lone surrogates, as some servers decode paths: what has no encoding is replaced.
+            entry.path = entry.path.encode("utf-8", "replace").decode()
+            entry.method = entry.method.encode("utf-8", "replace").decode()
+            entry.user = entry.user and entry.user.encode("utf-8", "replace").decode()
+            line = orjson.dumps(record(entry, self._format), option=orjson.OPT_APPEND_NEWLINE)
+        self._write(line)
+
+    def _entry(self, exchange: Exchange, response: Response, error: BaseException | None) -> Entry:
+        scope, headers = exchange.scope, exchange.headers
+        duration = time.perf_counter_ns() - exchange.started
+        agent, host = headers.get(b"user-agent"), headers.get(b"host")
+        status, gone = response.status, response.disconnected and not response.finished
+        entry = Entry(
+            time=time.time(),
+            kind=exchange.kind,
+            method=exchange.method,
+            path=exchange.path,
+            query=scope.get("query_string") or b"",
+            scheme=exchange.scheme,
+            http_version=scope.get("http_version") or "1.1",
+            status=CLIENT_GONE if gone and status is None else status,
+            duration=duration,
+            sent=response.sent,
+            request_id=exchange.request_id,
+            route=self._route(exchange),
+            client=exchange.client,
+            peer=exchange.peer,
+            user=None if exchange.user is None else exchange.user.subject,
+            user_agent=None if agent is None else text(agent),
+            host=None if host is None else text(host),
+            error="client_disconnected" if gone and exchange.kind == "http" else None,
+            detail=exchange.detail,
+            slow=self._slow is not None and duration >= self._slow,
+        )
+        if exchange.trace is not None:
+            entry.trace_id, entry.parent_id = exchange.trace.trace_id, exchange.trace.parent_id
+        if error is not None and entry.error is None:
+            entry.error = type(error).__name__
+        self._add_refusal(entry, exchange)
+        return entry
+
+    def _route(self, exchange: Exchange) -> str | None:
+        """The route's pattern: the app's own, where its router leaves it in the scope; never the raw path."""
+        route = getattr(exchange.scope.get("route"), "path", None)
+        if isinstance(route, str):
+            return route
+        row = exchange.row(self._table)
+        return None if row == NO_ROW else self._table.routes[row].path
+
+    @staticmethod
+    def _add_refusal(entry: Entry, exchange: Exchange) -> None:
+        answer = exchange.answer
+        if answer is not None and answer.reason is not None:
+            entry.refused_by, entry.reason = exchange.answered_by, answer.reason
+        verdict = exchange.verdict
+        if verdict is not None and not verdict.admitted:
+            if answer is None:
+                entry.refused_by, entry.reason = "rate_limit:shadow", "rate_limited"
+            entry.limit = ",".join(reading.limit.name for reading in verdict.readings if reading.wait != 0)

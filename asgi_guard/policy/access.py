@@ -1,0 +1,140 @@
+"""May they: the last decision, over everything that the layers before it found out.
+
+The order of decisions, where the route asks for an identity or credentials were sent:
+
+1. The credentials are malformed: 400 `invalid_request`.
+2. The issuer's keys are unavailable: 503.
+3. The credentials are invalid: 401 `invalid_token`, in fixed words that tell nothing of why.
+4. None were sent and one is required: 401 with a bare challenge.
+5. The token is revoked: 401. It could not be looked up, and the operator said `deny`: 503.
+6. The browser sent the identity by itself, and the request may be cross-site: 403.
+7. A scope is missing: 403 `insufficient_scope`, naming what is needed.
+
+Challenges are those of RFC 6750 section 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from asgi_guard.policy.answer import Answer, Reason, problem
+
+if TYPE_CHECKING:
+    from asgi_guard.asgi import Header
+    from asgi_guard.policy.identity import User
+    from asgi_guard.policy.routes import AuthMode
+
+
+class Failure(Enum):
+    """Why credentials that were sent led to no identity."""
+
+    MALFORMED = "malformed"
+    INVALID = "invalid"
+    KEYS_UNAVAILABLE = "keys_unavailable"
+
+
+class Revocation(Enum):
+    """What is known of a token's revocation."""
+
+    NOT_REVOKED = "not revoked"
+    REVOKED = "revoked"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRule:
+    """What a route asks of whoever calls it.
+
+    Attributes:
+        auth: whether an identity is required, optional, or not looked at.
+        scopes: scopes that it must all have.
+    """
+
+    auth: AuthMode = "required"
+    scopes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AccessPolicy:
+    """How refusals are worded.
+
+    Attributes:
+        challenge: the scheme of the `WWW-Authenticate` challenge: `Bearer`, or `ApiKey` where only keys are taken.
+        deny_unknown_revocation: whether a token whose revocation cannot be looked up is refused.
+    """
+
+    challenge: str = "Bearer"
+    deny_unknown_revocation: bool = True
+
+    def decide(
+        self,
+        rule: AccessRule,
+        user: User | None,
+        failure: Failure | None,
+        *,
+        revocation: Revocation = Revocation.NOT_REVOKED,
+        cross_site: bool = False,
+        retry_after: float = 1,
+        request_id: str | None = None,
+    ) -> Answer | None:
+        """Decide: None lets the request through; the module's docstring gives the order."""
+        if rule.auth == "none":
+            return None
+        if failure is not None:
+            return self._failed(failure, retry_after, request_id)
+        if user is None:
+            if rule.auth == "optional":
+                return None
+            return problem(
+                401, Reason.CREDENTIALS_MISSING, "This resource needs credentials.",
+                request_id=request_id, headers=self._challenge(),
+            )  # fmt: skip
+        if revocation is Revocation.REVOKED:
+            return self._invalid(Reason.TOKEN_REVOKED, request_id)
+        if revocation is Revocation.UNKNOWN and self.deny_unknown_revocation:
+            return unavailable(Reason.STORE_UNAVAILABLE, retry_after, request_id)
+        if cross_site:
+            return problem(
+                403,
+                Reason.CROSS_SITE,
+                "Another site may not do this in a user's name.",
+                request_id=request_id,
+            )
+        missing = [scope for scope in rule.scopes if scope not in user.scopes]
+        if missing:
+            needed = " ".join(rule.scopes)
+            return problem(
+                403, Reason.SCOPE_MISSING, "The credentials do not grant what this resource needs.",
+                request_id=request_id, headers=self._challenge(f'error="insufficient_scope", scope="{needed}"'),
+            )  # fmt: skip
+        return None
+
+    def _failed(self, failure: Failure, retry_after: float, request_id: str | None) -> Answer:
+        if failure is Failure.KEYS_UNAVAILABLE:
+            return unavailable(Reason.KEYS_UNAVAILABLE, retry_after, request_id)
+        if failure is Failure.MALFORMED:
+            return problem(
+                400, Reason.CREDENTIALS_MALFORMED, "The credentials are repeated, of several kinds, or malformed.",
+                request_id=request_id, headers=self._challenge('error="invalid_request"'),
+            )  # fmt: skip
+        return self._invalid(Reason.CREDENTIALS_INVALID, request_id)
+
+    def _invalid(self, reason: Reason, request_id: str | None) -> Answer:
+        return problem(
+            401, reason, "The credentials are not valid.",
+            request_id=request_id, headers=self._challenge('error="invalid_token"'),
+        )  # fmt: skip
+
+    def _challenge(self, parameters: str = "") -> tuple[Header, ...]:
+        return ((b"www-authenticate", f"{self.challenge} {parameters}".strip().encode()),)
+
+
+def unavailable(reason: Reason, retry_after: float, request_id: str | None) -> Answer:
+    """503: something that the decision needs cannot be reached; when to come back is said in whole seconds, at least 1."""
+    seconds = max(1, -int(-retry_after // 1))
+    return problem(
+        503, reason, "The service cannot decide on this request right now.",
+        request_id=request_id, headers=((b"retry-after", b"%d" % seconds),),
+    )  # fmt: skip

@@ -1,0 +1,63 @@
+"""A circuit breaker: after failures in a row, do not ask for a while; then let one ask, and see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Breaker:
+    """Decides whether a service that has failed may be asked again.
+
+    Closed, everyone asks. After `threshold` failures in a row it opens: nobody asks for `first_wait` seconds,
+    doubling with each further failure up to `max_wait`. Then one asks, while the others still do not; its success
+    closes the breaker.
+
+    Attributes:
+        threshold: failures in a row that open it.
+        first_wait: seconds until the first probe.
+        max_wait: the longest wait between probes.
+    """
+
+    threshold: int = 3
+    first_wait: float = 0.5
+    max_wait: float = 10.0
+    _failures: int = 0
+    _open_until: float | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether callers are turned away, probes excepted."""
+        return self._open_until is not None
+
+    def allows(self, now: float) -> bool:
+        """Tell whether this caller may ask. Where the breaker is open, a yes makes the caller the probe."""
+        if self._open_until is None:
+            return True
+        if now < self._open_until:
+            return False
+        # Until the probe is back, the others wait as if it had failed.
+        self._open_until = now + self._wait()
+        return True
+
+    def retry_after(self, now: float) -> float:
+        """Seconds until the next probe."""
+        return max(0.0, (self._open_until or now) - now)
+
+    def succeeded(self) -> bool:
+        """Note a success; True if it closed the breaker."""
+        closed = self._open_until is not None
+        self._failures, self._open_until = 0, None
+        return closed
+
+    def failed(self, now: float) -> bool:
+        """Note a failure; True if it opened the breaker."""
+        self._failures += 1
+        if self._failures < self.threshold:
+            return False
+        opened = self._open_until is None
+        self._open_until = now + self._wait()
+        return opened
+
+    def _wait(self) -> float:
+        return float(min(self.first_wait * 2 ** min(max(self._failures - self.threshold, 0), 16), self.max_wait))

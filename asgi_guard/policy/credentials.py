@@ -1,0 +1,96 @@
+"""Where a request's credentials are, and whether they are in one place only (RFC 6750 section 2).
+
+The order of decisions:
+
+1. More than one `Authorization` or API-key header line: malformed.
+2. `Authorization` present: it has to be `Bearer TOKEN`; several in one line, or none, is malformed. Another scheme
+   (`Basic`, say) is nothing of ours, and counts as no credentials.
+3. More than one of token, cookie and API key: malformed, for which of them would be meant?
+4. The one that is there, or none. The query string is never looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/="
+MAX_COOKIE_BYTES = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a client showed, not yet verified.
+
+    Attributes:
+        kind: `bearer` (the header), `cookie` or `api-key`.
+        value: the token or key.
+    """
+
+    kind: Literal["bearer", "cookie", "api-key"]
+    value: bytes
+
+    def __repr__(self) -> str:
+        return f"Credential(kind={self.kind!r})"
+
+
+class MalformedCredentialsError(ValueError):
+    """The credentials are not in a form that can be judged: 400 `invalid_request`."""
+
+
+def find(
+    authorization: Sequence[bytes],
+    api_key: Sequence[bytes] = (),
+    cookies: Sequence[bytes] = (),
+    cookie_name: bytes | None = None,
+) -> Credential | None:
+    """Find a request's credentials; the module's docstring gives the order.
+
+    Args:
+        authorization: the lines of `Authorization`.
+        api_key: the lines of the API key's header.
+        cookies: the lines of `Cookie`; HTTP/2 may split them.
+        cookie_name: the cookie that holds a token; None if none does.
+
+    Raises:
+        MalformedCredentialsError: they are repeated, malformed, or of several kinds.
+    """
+    if len(authorization) > 1 or len(api_key) > 1:
+        raise MalformedCredentialsError("the credentials are sent more than once")
+    found: list[Credential] = []
+    if authorization:
+        token = _bearer(authorization[0])
+        if token is not None:
+            found.append(Credential("bearer", token))
+    if api_key:
+        found.append(Credential("api-key", api_key[0]))
+    if cookie_name is not None and cookies:
+        values = _cookie_values(cookies, cookie_name)
+        if len(values) > 1:
+            raise MalformedCredentialsError("the cookie is sent more than once")
+        found.extend(Credential("cookie", value) for value in values)
+    if len(found) > 1:
+        raise MalformedCredentialsError("credentials of several kinds are sent")
+    return found[0] if found else None
+
+
+def _bearer(value: bytes) -> bytes | None:
+    scheme, _, token = value.strip(b" \t").partition(b" ")
+    if scheme.lower() != b"bearer":
+        if b"bearer " in value.lower():
+            raise MalformedCredentialsError("the Authorization header is malformed")
+        return None
+    token = token.strip(b" ")
+    if not token or token.translate(None, _TOKEN68):
+        raise MalformedCredentialsError("the Authorization header is malformed")
+    return token
+
+
+def _cookie_values(lines: Sequence[bytes], name: bytes) -> list[bytes]:
+    if sum(map(len, lines)) > MAX_COOKIE_BYTES:
+        raise MalformedCredentialsError("the cookies are too large")
+    pairs = (pair.partition(b"=") for line in lines for pair in line.split(b";"))
+    return [value.strip(b' \t"') for found, equals, value in pairs if equals and found.strip() == name]

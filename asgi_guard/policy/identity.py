@@ -1,0 +1,139 @@
+"""Who a request comes from, in the shape that Starlette's `request.user`, `request.auth` and `@requires` expect.
+
+That shape is a convention of attributes, so it works without Starlette and in frameworks that never heard of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import blake2b, sha256
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def _no_claims() -> Mapping[str, Any]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A verified identity: what stands in `scope["user"]`.
+
+    Attributes:
+        subject: the token's `sub`, or the API key's name.
+        scopes: what it may do.
+        claims: the token's claims, read-only; empty for an API key.
+        issuer: the token's `iss`; None for an API key.
+        kind: how it was shown: `token`, or `api-key`.
+        expires: seconds since the Unix epoch, leeway included; infinite for an API key.
+        key: its name in the store: bounded in length, and not reversible to the subject.
+        token_id: the token's name among the revoked, or None if it has no `jti`.
+    """
+
+    subject: str
+    scopes: tuple[str, ...] = ()
+    claims: Mapping[str, Any] = field(default_factory=_no_claims, repr=False)
+    issuer: str | None = None
+    kind: Literal["token", "api-key"] = "token"
+    expires: float = float("inf")
+    key: str = ""
+    token_id: str | None = None
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Starlette's convention: always true of a `User`."""
+        return True
+
+    @property
+    def display_name(self) -> str:
+        """Starlette's convention: the subject."""
+        return self.subject
+
+    @property
+    def identity(self) -> str:
+        """Starlette's convention: the subject."""
+        return self.subject
+
+
+@dataclass(frozen=True, slots=True)
+class Anonymous:
+    """Nobody in particular: what stands in `scope["user"]` where no identity was shown."""
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Starlette's convention: always false of nobody."""
+        return False
+
+    @property
+    def display_name(self) -> str:
+        """Starlette's convention: empty."""
+        return ""
+
+    @property
+    def identity(self) -> str:
+        """Starlette's convention: empty."""
+        return ""
+
+    @property
+    def subject(self) -> str:
+        """Empty, as `identity` is."""
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """What stands in `scope["auth"]`: the scopes, as Starlette's `@requires` looks them up."""
+
+    scopes: tuple[str, ...] = ()
+
+
+ANONYMOUS = Anonymous()
+NO_AUTH = Auth()
+
+
+def store_key(*parts: str) -> str:
+    """A name for the store: 32 hexadecimal digits, whatever the parts hold."""
+    return blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def revocation_key(issuer: str, token_id: str) -> str:
+    """The name of a token among the revoked: issuers choose their `jti`s apart from one another."""
+    return store_key("jti", issuer, token_id)
+
+
+@dataclass(frozen=True, slots=True)
+class APIKey:
+    """An API key as it is kept: by its hash.
+
+    Attributes:
+        name: who it belongs to.
+        sha256: the key's SHA-256, 64 hexadecimal digits.
+        scopes: what it may do.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic asks for a plain dict
+
+    name: str
+    sha256: str
+    scopes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.name or len(self.name) > 128 or not self.name.isprintable():
+            raise ValueError("an API key's name is 1 to 128 printable characters")
+        if len(self.sha256) != 64 or not set(self.sha256) <= set("0123456789abcdef"):
+            raise ValueError(f"the API key {self.name!r} is not a SHA-256 in 64 lower-case hexadecimal digits")
+
+    def user(self) -> User:
+        """The identity of whoever shows this key."""
+        return User(self.name, self.scopes, kind="api-key", key=store_key("api-key", self.name))
+
+
+def api_key_digest(key: bytes) -> str:
+    """The hash under which a key is kept and looked up.
+
+    Looking it up in a dict takes no time that tells anything about the key: what is compared are hashes of it.
+    """
+    return sha256(key).hexdigest()

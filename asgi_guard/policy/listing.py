@@ -1,0 +1,31 @@
+"""Lists as people write them: in Python as sequences, in the environment as `a, b` or as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def listed(value: str | Sequence[str]) -> tuple[str, ...]:
+    """Read a list of names.
+
+    A plain string is a list too, and never a sequence of its letters: `in` on a string would look for substrings.
+
+    Raises:
+        ValueError: it starts like JSON and is not a JSON list of strings.
+    """
+    if not isinstance(value, str):
+        return tuple(value)
+    text = value.strip()
+    if not text.startswith("["):
+        return tuple(item for part in text.split(",") if (item := part.strip()))
+    try:
+        items = json.loads(text)
+    except ValueError:
+        items = None
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise ValueError('this is neither a list such as a, b nor JSON such as ["a", "b"]')
+    return tuple(items)

@@ -1,0 +1,248 @@
+"""The access log's record: what one exchange was, in the names *and units* of the schema that reads it.
+
+- json, otel: `duration_ms`, milliseconds
+- ecs: `event.duration`, nanoseconds
+- gcp: `httpRequest.latency`, seconds as "0.012s"
+- datadog: `duration`, nanoseconds
+
+Query strings are logged by their keys; every value becomes `[REDACTED]`. No other header than the user agent is logged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from urllib.parse import unquote_to_bytes
+from zlib import crc32
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LogFormat: TypeAlias = Literal["json", "otel", "ecs", "gcp", "datadog", "off"]
+
+KNOWN_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
+MAX_TEXT = 2048
+CLIENT_GONE = 499
+"""The status of an exchange whose client left before anything was sent. It stands in the log only."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """The facts of one exchange, free of any schema. Durations are in nanoseconds, sizes in bytes of body.
+
+    Attributes:
+        time: when it ended, seconds since the Unix epoch.
+        kind: `http` or `websocket`.
+        method: as sent.
+        path: decoded.
+        status: as sent; 499 where the client left first, None where nothing was sent.
+        error: the exception's type, or `client_disconnected`.
+        refused_by: the layer that refused, with `reason` and a word more in `detail`.
+        limit: the limits that refused.
+    """
+
+    time: float
+    kind: str
+    method: str
+    path: str
+    query: bytes
+    scheme: str
+    http_version: str
+    status: int | None
+    duration: int
+    sent: int
+    request_id: str | None = None
+    route: str | None = None
+    client: str | None = None
+    peer: str | None = None
+    user: str | None = None
+    user_agent: str | None = None
+    host: str | None = None
+    trace_id: str | None = None
+    parent_id: str | None = None
+    error: str | None = None
+    refused_by: str | None = None
+    reason: str | None = None
+    detail: str | None = None
+    limit: str | None = None
+    slow: bool = False
+
+
+def severity(entry: Entry) -> Literal["INFO", "WARN", "ERROR"]:
+    """How loud the line is: a server's fault is an error, a client's a warning, a full bucket business as usual."""
+    status = entry.status
+    if status is None or status >= 500 or (entry.error not in (None, "client_disconnected")):
+        return "ERROR"
+    if entry.slow or (status >= 400 and status not in (429, CLIENT_GONE)):
+        return "WARN"
+    return "INFO"
+
+
+def redact_query(query: bytes) -> str:
+    """The query with its keys and without its values. Keys may be secrets' neighbours, values may be secrets."""
+    if not query:
+        return ""
+    pairs = (pair.partition(b"=") for pair in query[:MAX_TEXT].split(b"&"))
+    # A part without '=' could be a bare secret (`?s3cr3t`): it counts as a value.
+    return "&".join(text(unquote_to_bytes(key)) + "=[REDACTED]" if equals else "[REDACTED]" for key, equals, _ in pairs)
+
+
+def text(value: bytes) -> str:
+    """Bytes of a header as text that any log reader takes, bounded."""
+    return value[:MAX_TEXT].decode("utf-8", "replace")
+
+
+def record(entry: Entry, schema: LogFormat) -> dict[str, Any]:
+    """Make the record of an entry. Members whose value is None are left out."""
+    return {name: value for name, value in _SCHEMAS[schema](entry).items() if value is not None}
+
+
+def _message(entry: Entry) -> str:
+    status = "-" if entry.status is None else entry.status
+    return f"{entry.method[:16]} {entry.path[:MAX_TEXT]} {status}"
+
+
+def _timestamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _url(entry: Entry) -> str:
+    query = redact_query(entry.query)
+    return f"{entry.scheme}://{entry.host or ''}{entry.path[:MAX_TEXT]}{'?' + query if query else ''}"
+
+
+def _guard(entry: Entry) -> dict[str, Any]:
+    """The members that no schema has a name for."""
+    return {
+        "asgi_guard.refused_by": entry.refused_by,
+        "asgi_guard.reason": entry.reason,
+        "asgi_guard.detail": entry.detail,
+        "asgi_guard.limit": entry.limit,
+        "asgi_guard.slow": entry.slow or None,
+    }
+
+
+def _otel(entry: Entry) -> dict[str, Any]:
+    known = entry.method in KNOWN_METHODS
+    return {
+        "timestamp": _timestamp(entry.time),
+        "severity": severity(entry),
+        "message": _message(entry),
+        "request_id": entry.request_id,
+        "trace_id": entry.trace_id,
+        "span_id": entry.parent_id,
+        "http.request.method": entry.method if known else "_OTHER",
+        "http.request.method_original": None if known else entry.method[:32],
+        "url.scheme": entry.scheme,
+        "url.path": entry.path[:MAX_TEXT],
+        "url.query": redact_query(entry.query) or None,
+        "http.route": entry.route,
+        "http.response.status_code": entry.status,
+        "http.response.body.size": entry.sent,
+        "network.protocol.version": entry.http_version,
+        "client.address": entry.client,
+        "network.peer.address": entry.peer,
+        "user_agent.original": entry.user_agent,
+        "user.id": entry.user,
+        "duration_ms": round(entry.duration / 1e6, 3),
+        "error.type": entry.error,
+        **_guard(entry),
+    }
+
+
+def _ecs(entry: Entry) -> dict[str, Any]:
+    return {
+        "@timestamp": _timestamp(entry.time),
+        "ecs.version": "8.11.0",
+        "log.level": severity(entry).lower(),
+        "message": _message(entry),
+        "event.kind": "event",
+        "event.category": "web",
+        "event.duration": entry.duration,
+        "event.outcome": "failure" if severity(entry) == "ERROR" else "success",
+        "http.request.id": entry.request_id,
+        "http.request.method": entry.method[:32],
+        "http.response.status_code": entry.status,
+        "http.response.body.bytes": entry.sent,
+        "http.version": entry.http_version,
+        "url.scheme": entry.scheme,
+        "url.path": entry.path[:MAX_TEXT],
+        "url.query": redact_query(entry.query) or None,
+        "client.ip": entry.client,
+        "source.ip": entry.peer,
+        "user_agent.original": entry.user_agent,
+        "user.id": entry.user,
+        "trace.id": entry.trace_id,
+        "span.id": entry.parent_id,
+        "error.type": entry.error,
+        **_guard(entry),
+    }
+
+
+def _gcp(entry: Entry) -> dict[str, Any]:
+    return {
+        "time": _timestamp(entry.time),
+        "severity": {"WARN": "WARNING"}.get(level := severity(entry), level),
+        "message": _message(entry),
+        "httpRequest": {
+            "requestMethod": entry.method[:32],
+            "requestUrl": _url(entry),
+            "status": entry.status,
+            "responseSize": str(entry.sent),
+            "userAgent": entry.user_agent,
+            "remoteIp": entry.client,
+            "latency": f"{entry.duration / 1e9:.6f}s",
+            "protocol": f"HTTP/{entry.http_version}",
+        },
+        "logging.googleapis.com/labels": {"request_id": entry.request_id} if entry.request_id else None,
+        "logging.googleapis.com/trace": entry.trace_id,
+        "logging.googleapis.com/spanId": entry.parent_id,
+        "error.type": entry.error,
+        **_guard(entry),
+    }
+
+
+def _datadog(entry: Entry) -> dict[str, Any]:
+    return {
+        "timestamp": _timestamp(entry.time),
+        "status": severity(entry).lower(),
+        "message": _message(entry),
+        "http.method": entry.method[:32],
+        "http.url_details.path": entry.path[:MAX_TEXT],
+        "http.url_details.scheme": entry.scheme,
+        "http.status_code": entry.status,
+        "http.useragent": entry.user_agent,
+        "http.request_id": entry.request_id,
+        "http.version": entry.http_version,
+        "network.client.ip": entry.client,
+        "network.bytes_written": entry.sent,
+        "duration": entry.duration,
+        "usr.id": entry.user,
+        "dd.trace_id": entry.trace_id,
+        "dd.span_id": entry.parent_id,
+        "error.kind": entry.error,
+        **_guard(entry),
+    }
+
+
+_SCHEMAS: dict[LogFormat, Callable[[Entry], dict[str, Any]]] = {
+    "json": _otel,
+    "otel": _otel,
+    "ecs": _ecs,
+    "gcp": _gcp,
+    "datadog": _datadog,
+}
+
+
+def sampled(trace_id: str | None, request_id: str | None, share: float) -> bool:
+    """Tell whether an ordinary exchange is logged: the same answer for the same trace, whoever asks.
+
+    Args:
+        trace_id: the caller's trace, if there is one.
+        request_id: else the request's id.
+        share: from 0 (none) to 1 (all).
+    """
+    if share >= 1 or (trace_id is None and request_id is None):
+        return True
+    return crc32((trace_id or request_id or "").encode()) < share * 2**32

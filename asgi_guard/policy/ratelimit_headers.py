@@ -1,0 +1,61 @@
+"""How limits are told to clients.
+
+By `RateLimit` and `RateLimit-Policy` as in draft-ietf-httpapi-ratelimit-headers-11, or by the older `X-RateLimit-*`.
+
+`q` and the older `-Limit` are the bucket's size; `w` the seconds in which it fills; `r` what is left; `t` the seconds
+until there is more: until the bucket is full, or, for a limit that refused, until the request would be admitted, which
+is never later than `Retry-After`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from asgi_guard.policy.rates import SECOND
+
+if TYPE_CHECKING:
+    from asgi_guard.asgi import Header
+    from asgi_guard.policy.bucket import Reading, Verdict
+    from asgi_guard.policy.rates import Limit
+
+Style: TypeAlias = Literal["draft", "legacy", "off"]
+
+HEADER_NAMES: dict[Style, tuple[str, ...]] = {
+    "draft": ("ratelimit", "ratelimit-policy", "retry-after"),
+    "legacy": ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "retry-after"),
+    "off": ("retry-after",),
+}
+"""The headers of each style, which CORS has to expose for a page's script to read them."""
+
+
+def policy_header(limits: tuple[Limit, ...]) -> Header:
+    """`RateLimit-Policy`: what the limits are. It is the same on every response of a route."""
+    items = (f'"{limit.name}";q={limit.burst};w={_seconds(limit.capacity)}' for limit in limits)
+    return b"ratelimit-policy", ", ".join(items).encode()
+
+
+def state_headers(verdict: Verdict, style: Style) -> tuple[Header, ...]:
+    """The headers that change with every request; a refusal names only the limits that refused."""
+    readings = verdict.readings
+    if not verdict.admitted:
+        readings = tuple(reading for reading in readings if reading.wait != 0)
+    if not readings or style == "off":
+        return ()
+    if style == "draft":
+        items = [f'"{reading.limit.name}";r={reading.remaining};t={_until_more(reading)}' for reading in readings]
+        return ((b"ratelimit", ", ".join(items).encode()),)
+    # The older headers have room for one limit: the one nearest to refusing.
+    tightest = min(readings, key=lambda reading: (reading.remaining, -reading.reset))
+    return (
+        (b"x-ratelimit-limit", b"%d" % tightest.limit.burst),
+        (b"x-ratelimit-remaining", b"%d" % tightest.remaining),
+        (b"x-ratelimit-reset", b"%d" % _until_more(tightest)),
+    )
+
+
+def _until_more(reading: Reading) -> int:
+    return _seconds(reading.wait or reading.reset)
+
+
+def _seconds(microseconds: int) -> int:
+    return -(-microseconds // SECOND)

@@ -1,0 +1,165 @@
+"""The route table: one list, first match wins, and every layer reads its own column of it.
+
+A path in the table is exact (`/login`), or holds `*` as a whole segment: in the middle it stands for one segment
+(`/users/*/keys`), at the end for one or more characters of any depth (`/payments/*` is `/payments/1` and
+`/payments/1/refund`, not `/payments`). Matching looks at the decoded path without the server's root path, as
+frameworks do.
+
+A row that *opens* something (`auth` is `none` or `optional`) is held to more: it never matches a path with an empty,
+`.` or `..` segment, a backslash, a NUL, or an encoded slash, since another router may read such a path differently.
+Such a request falls through to the rows below and to the default, which asks for a token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+AuthMode: TypeAlias = Literal["required", "optional", "none"]
+Preset: TypeAlias = Literal["api", "page", "docs", "off"]
+
+NO_ROW = -1
+"""What `RouteTable.match` answers where no row matches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row of the route table. Whatever it leaves out comes from the defaults.
+
+    Attributes:
+        path: an absolute path; `*` stands for a whole segment, at the end for everything below.
+        methods: the methods it holds for, upper case; none means all. GET holds for HEAD too, and a WebSocket handshake
+            is a GET.
+        auth: `required`: a verified identity; `optional`: verified if sent; `none`: credentials are not looked at.
+        scopes: scopes that the identity must all have.
+        limits: rates in the grammar of `asgi_guard.policy.rates`, instead of the default ones.
+        cost: how many units the request takes from each of its limits.
+        security: the preset of security headers.
+    """
+
+    # Read by pydantic where a row comes from the environment: a misspelt column is an error.
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic asks for a plain dict
+
+    path: str
+    methods: tuple[str, ...] = ()
+    auth: AuthMode | None = None
+    scopes: tuple[str, ...] = ()
+    limits: str | None = None
+    cost: int = 1
+    security: Preset | None = None
+
+    def __post_init__(self) -> None:
+        for problem in self._problems():
+            raise ValueError(problem)
+
+    def _problems(self) -> Iterator[str]:
+        segments = self.path.split("/")
+        if not self.path.startswith("/"):
+            yield f"path {self.path!r} does not start with '/'"
+        if any("*" in segment and segment != "*" for segment in segments):
+            yield f"path {self.path!r}: '*' stands for a whole segment, as in /reports/*"
+        if ambiguous(self.path):
+            yield f"path {self.path!r} has an empty, '.' or '..' segment, a backslash or a NUL: no request would match"
+        if any(method != method.upper() or not method.isalpha() for method in self.methods):
+            yield f"methods {', '.join(self.methods)}: methods are upper-case words, as in POST"
+        if self.scopes and self.auth in ("none", "optional"):
+            yield f"path {self.path!r} asks for scopes, so its auth cannot be {self.auth!r}"
+        if self.cost < 0:
+            yield f"cost {self.cost} is negative: a request cannot give units back"
+
+    @property
+    def opens(self) -> bool:
+        """Whether the row lets in those who are not identified."""
+        return self.auth in ("none", "optional")
+
+    def __str__(self) -> str:
+        return f"{','.join(self.methods) or 'any method'} {self.path}"
+
+
+def ambiguous(path: str) -> bool:
+    """Tell whether routers could disagree about this decoded path."""
+    if "//" in path or "\\" in path or "\0" in path:
+        return True
+    return "/." in path and any(segment in (".", "..") for segment in path.split("/"))
+
+
+def route_path(path: str, root_path: str) -> str:
+    """The path below the place where the server mounted the app (ASGI's `root_path`)."""
+    if not root_path or not path.startswith(root_path):
+        return path
+    below = path[len(root_path) :]
+    return below if below.startswith("/") else path
+
+
+class RouteTable:
+    """The rows, ready to be matched: exact paths in a dict, so that a thousand of them cost as much as one."""
+
+    def __init__(self, routes: Sequence[Route] = ()) -> None:
+        self.routes = tuple(routes)
+        self._exact: dict[str, list[int]] = {}
+        self._patterns: list[tuple[int, tuple[str, ...], bool]] = []
+        for index, route in enumerate(self.routes):
+            segments = tuple(route.path.split("/"))
+            if "*" not in segments:
+                self._exact.setdefault(route.path, []).append(index)
+            elif segments[-1] == "*":
+                self._patterns.append((index, segments[:-1], True))
+            else:
+                self._patterns.append((index, segments, False))
+
+    @classmethod
+    def of(cls, routes: Sequence[Route] | RouteTable) -> RouteTable:
+        """The table of these rows; a table is taken as it is, so that layers which share one look a request up once."""
+        return routes if isinstance(routes, RouteTable) else cls(routes)
+
+    def match(self, path: str, method: str, raw_path: bytes | None = None) -> int:
+        """Find the first row that this request matches: its index, or `NO_ROW`.
+
+        Args:
+            path: the decoded path, without the root path.
+            method: the request's method; `GET` for a WebSocket.
+            raw_path: the path as sent, if the server gives it.
+        """
+        if not self.routes:
+            return NO_ROW
+        closed = ambiguous(path) or (raw_path is not None and b"%" in raw_path and _hides_slash(raw_path))
+        best = NO_ROW
+        for index in self._exact.get(path, ()):
+            if self._takes(index, method, closed):
+                best = index
+                break
+        if self._patterns:
+            segments = path.split("/")
+            for index, pattern, open_ended in self._patterns:
+                if 0 <= best < index:
+                    break
+                if _fits(segments, pattern, open_ended) and self._takes(index, method, closed):
+                    return index
+        return best
+
+    def _takes(self, index: int, method: str, closed: bool) -> bool:
+        route = self.routes[index]
+        if closed and route.opens:
+            return False
+        return (
+            not route.methods
+            or ("GET" if method == "HEAD" and "HEAD" not in route.methods else method) in route.methods
+        )
+
+
+def _fits(segments: list[str], pattern: tuple[str, ...], open_ended: bool) -> bool:
+    count = len(pattern)
+    if open_ended:
+        if len(segments) <= count or (len(segments) == count + 1 and not segments[-1]):
+            return False
+    elif len(segments) != count:
+        return False
+    return all(want in ("*", have) for want, have in zip(pattern, segments, strict=False))
+
+
+def _hides_slash(raw_path: bytes) -> bool:
+    lowered = raw_path.lower()
+    return b"%2f" in lowered or b"%5c" in lowered

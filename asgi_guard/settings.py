@@ -1,0 +1,434 @@
+"""The environment, read once into frozen values: the only module that reads it.
+
+Each layer has a section, and each field of a section a variable: `auth.issuer` is `ASGI_GUARD_AUTH_ISSUER`. Lists are
+written `a, b` or as JSON. All problems are reported together, by the variable's name; values that may be secret are
+never repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.middleware.identity import DEFAULT_ALGORITHMS
+from asgi_guard.policy.address import ForwardedHeader
+from asgi_guard.policy.identity import APIKey
+from asgi_guard.policy.listing import listed
+from asgi_guard.policy.log_record import LogFormat
+from asgi_guard.policy.ratelimit_headers import Style
+from asgi_guard.policy.routes import Preset, Route
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pydantic.fields import FieldInfo
+
+PREFIX = "ASGI_GUARD_"
+
+# What Kubernetes adds to every pod's environment for a Service called `asgi-guard`.
+_KUBERNETES = re.compile(r"SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
+
+
+def _routes(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ValueError(f"this is not JSON ({error}); write a list of rows") from None
+
+
+def _row_methods(value: object) -> object:
+    """Let a row say `"methods": "GET, POST"` where it means a list."""
+    if isinstance(value, list):
+        return [
+            {**row, **{name: listed(row[name]) for name in ("methods", "scopes") if isinstance(row.get(name), str)}}
+            if isinstance(row, dict)
+            else row
+            for row in value
+        ]
+    return value
+
+
+def _api_keys(value: object) -> object:
+    """Read `name=SHA256, other=SHA256`, or JSON: `{"name": {"sha256": "...", "scopes": ["..."]}}`."""
+    if isinstance(value, str):
+        if value.lstrip().startswith("{"):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                raise ValueError('this is not JSON such as {"name": {"sha256": "...", "scopes": ["..."]}}') from None
+        else:
+            pairs = [item.partition("=") for item in listed(value)]
+            if not all(equals for _, equals, _ in pairs):
+                raise ValueError("write name=SHA256, several with commas")
+            return [{"name": name.strip(), "sha256": digest.strip()} for name, _, digest in pairs]
+    if isinstance(value, dict):
+        entries = {name: {"sha256": entry} if isinstance(entry, str) else entry for name, entry in value.items()}
+        return [{"name": name, **entry} if isinstance(entry, dict) else entry for name, entry in entries.items()]
+    return value
+
+
+def _list(value: object) -> object:
+    return listed(value) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
+Routes = Annotated[tuple[Route, ...], BeforeValidator(_row_methods), BeforeValidator(_routes)]
+APIKeys = Annotated[tuple[APIKey, ...], BeforeValidator(_api_keys)]
+
+
+class Section(BaseModel):
+    """What all sections share: they are frozen, and a misspelt field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class StoreSettings(Section):
+    """Where buckets and revocations are kept."""
+
+    url: SecretStr = Field(
+        default=SecretStr("memory://"), description="`memory://`, `redis://`, `rediss://` or `unix://`"
+    )
+    timeout: float = Field(default=0.05, gt=0, le=10, description="seconds until an answer of the store counts as none")
+    prefix: str = Field(default="asgi-guard:", max_length=64, description="put before every key in Redis")
+    max_keys: int = Field(default=100_000, ge=1000, description="how many buckets the memory holds")
+
+
+class AuthSettings(Section):
+    """Who is believed. On once an issuer or a key is named; every path then needs an identity unless a row says not."""
+
+    issuer: str | None = Field(default=None, description="the issuer whose tokens are accepted, as in its `iss`")
+    audience: Names = Field(default=(), description="this API's names, of which a token has to name one in `aud`")
+    jwks_url: str | None = Field(default=None, description="where the issuer's keys are, if not by OIDC discovery")
+    algorithms: Names = Field(default=DEFAULT_ALGORITHMS, description="the signature algorithms that are allowed")
+    leeway: float = Field(default=30, ge=0, le=300, description="seconds by which the issuer's clock may differ")
+    max_token_age: float | None = Field(
+        default=None, gt=0, description="seconds after which a token is too old, expired or not"
+    )
+    cookie: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9_-]+$", description="a cookie that may hold the token"
+    )
+    api_keys: APIKeys = Field(default=(), description="accepted API keys: `name=SHA256, ...`, or JSON with scopes")
+    api_key_header: str = Field(
+        default="x-api-key", pattern=r"^[A-Za-z0-9-]+$", description="the header that API keys come in"
+    )
+    revocation: bool = Field(default=False, description="whether tokens are looked up among the revoked")
+    revocation_on_store_failure: Literal["allow", "deny"] = Field(
+        default="deny", description="what a token meets that cannot be looked up"
+    )
+
+    @property
+    def on(self) -> bool:
+        """Whether anybody is believed."""
+        return self.issuer is not None or bool(self.api_keys)
+
+
+class RateSettings(Section):
+    """How much each client may ask. On once a limit is set, here or in a row."""
+
+    limit: str = Field(
+        default="", description="the default limits: `60/second burst 120 by user; 10/second by anonymous`"
+    )
+    on_store_failure: Literal["allow", "deny", "local"] = Field(
+        default="local",
+        description="what a request meets when the store does not answer; `local`: this process's own buckets",
+    )
+    headers: Style = Field(default="draft", description="how limits are told: `RateLimit`, `X-RateLimit-*`, or not")
+    shadow: bool = Field(default=False, description="only log what would be refused")
+    workers: int = Field(default=1, ge=1, description="processes that share the store; each takes its part in `local`")
+    ipv6_prefix: int = Field(default=64, ge=32, le=128, description="bits of an IPv6 address that tell clients apart")
+
+
+class CORSSettings(Section):
+    """Which pages may call. On once an origin is named."""
+
+    allow_origins: Names = Field(
+        default=(), description="origins whose pages may call: exact, `https://*.example.com`, or `*`"
+    )
+    allow_methods: Names = Field(default=(), description="methods beyond GET, HEAD and POST; `*` for all")
+    allow_headers: Names = Field(
+        default=(), description="request headers that scripts may set; `*` for all but authorization"
+    )
+    allow_credentials: bool = Field(
+        default=False, description="whether cookies are sent, and answers to them may be read"
+    )
+    expose_headers: Names = Field(
+        default=(), description="response headers that scripts may read, beside the guard's own"
+    )
+    max_age: int | None = Field(default=None, description="seconds for which browsers may remember a preflight")
+
+
+class SecuritySettings(Section):
+    """Security headers. On."""
+
+    preset: Preset = Field(
+        default="api", description="`api` for no pages, `page`, `docs` for Swagger UI and ReDoc, or `off`"
+    )
+    csp: str | None = Field(default=None, description="another Content-Security-Policy; `off` for none")
+    csp_report_only: str | None = Field(default=None, description="a Content-Security-Policy-Report-Only beside it")
+    hsts: str | None = Field(default=None, description="another Strict-Transport-Security; `off` for none")
+    referrer_policy: str | None = Field(default=None, description="another Referrer-Policy; `off` for none")
+    permissions_policy: str | None = Field(default=None, description="another Permissions-Policy; `off` for none")
+
+
+class HostsSettings(Section):
+    """Which names this server answers to. On once one is named."""
+
+    allowed: Names = Field(default=(), description="host names; `*.example.com` for all below it")
+    https_redirect: bool = Field(default=False, description="whether plain http is redirected to https")
+
+
+class ProxySettings(Section):
+    """Which proxies are believed. Nobody is, unless said."""
+
+    trusted: Names = Field(default=(), description="addresses and networks (CIDR) of the proxies in front")
+    header: ForwardedHeader = Field(default="x-forwarded-for", description="the one header that they write")
+
+
+class RequestIDSettings(Section):
+    """Request ids. On."""
+
+    header: str = Field(default="x-request-id", description="the header that ids come in and go out by")
+    trust_incoming: bool = Field(default=True, description="whether a caller's well-formed id is taken over")
+    generator: Literal["uuid7", "uuid4"] = Field(default="uuid7", description="how new ids are made")
+
+
+class LogSettings(Section):
+    """The access log, on standard output. On."""
+
+    format: LogFormat = Field(default="json", description="the schema; `json` is `otel`")
+    sample: float = Field(default=1.0, ge=0, le=1, description="the share of ordinary exchanges that are logged")
+    slow_ms: float | None = Field(
+        default=None, gt=0, description="milliseconds from which an exchange is marked as slow"
+    )
+
+
+class HealthSettings(Section):
+    """Probes and draining. On."""
+
+    live_path: str = Field(default="/health/live", description="the path of liveness; empty for none")
+    ready_path: str = Field(default="/health/ready", description="the path of readiness; empty for none")
+    drain_seconds: float = Field(default=0, ge=0, le=3600, description="seconds to serve on after SIGTERM, not ready")
+
+
+class _Environment(PydanticBaseSettingsSource):
+    """Turns `ASGI_GUARD_<SECTION>_<FIELD>` into `{section: {field: value}}`. An empty value counts as not set."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError("sections are read whole, by __call__")
+
+    def __call__(self) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for variable in variables():
+            value = os.environ.get(variable.name, "")
+            if not value.strip():
+                continue
+            target = values.setdefault(variable.section, {}) if variable.section else values
+            target[variable.field] = value
+        return values
+
+
+class GuardSettings(BaseSettings):
+    """Everything that `Guard` can be told.
+
+    What is not given here comes from the environment; a section that is given is taken whole, as it is.
+
+    Raises:
+        ConfigError: with everything that is wrong, by variable name.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    app: str | None = Field(default=None, description="the app of `asgi_guard.wrapped:app`, as `module:attribute`")
+    routes: Routes = Field(default=(), description="the route table, as JSON")
+    routes_file: Path | None = Field(
+        default=None, description="a TOML file with the route table as `[[routes]]`, instead"
+    )
+    store: StoreSettings = StoreSettings()
+    auth: AuthSettings = AuthSettings()
+    rate: RateSettings = RateSettings()
+    cors: CORSSettings = CORSSettings()
+    security: SecuritySettings = SecuritySettings()
+    hosts: HostsSettings = HostsSettings()
+    proxy: ProxySettings = ProxySettings()
+    request_id: RequestIDSettings = RequestIDSettings()
+    log: LogSettings = LogSettings()
+    health: HealthSettings = HealthSettings()
+
+    def __init__(self, **values: Any) -> None:
+        problems = list(unknown_variables(os.environ))
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            problems += _problems(error)
+        else:
+            problems += self._load_routes_file()
+            problems += cross_check(self)
+        if problems:
+            raise ConfigError(problems)
+
+    @classmethod
+    def settings_customise_sources(  # noqa: D102 - pydantic-settings documents it
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, _Environment(settings_cls)
+
+    def _load_routes_file(self) -> Iterator[Problem]:
+        """Put the rows of the file in the place of `routes`, while nobody has seen the settings yet."""
+        if self.routes_file is None:
+            return
+        name = f"{PREFIX}ROUTES_FILE"
+        if self.routes:
+            yield Problem(name, f"{PREFIX}ROUTES is set too: keep the route table in one place")
+            return
+        try:
+            document = tomllib.loads(self.routes_file.read_text("utf-8"))
+            table = _RouteFile.model_validate(document)
+        except OSError as error:
+            yield Problem(name, f"{self.routes_file} cannot be read: {error.strerror}")
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            yield Problem(name, f"{self.routes_file} is not TOML: {error}")
+        except ValidationError as error:
+            yield from (Problem(name, problem.message) for problem in _problems(error))
+        else:
+            object.__setattr__(self, "routes", table.routes)
+
+
+class _RouteFile(Section):
+    routes: Routes
+
+
+class Variable:
+    """One environment variable: its name, where its value goes, and what it means.
+
+    Attributes:
+        name: such as `ASGI_GUARD_AUTH_ISSUER`.
+        section: such as `auth`; empty for a field of `GuardSettings` itself.
+        field: such as `issuer`.
+        type: what may be written, for people.
+        default: the default, as it would be written.
+        meaning: one line.
+    """
+
+    def __init__(self, section: str, field: str, info: FieldInfo) -> None:
+        self.section = section
+        self.field = field
+        self.name = PREFIX + (f"{section}_{field}" if section else field).upper()
+        self.type = _type_name(info.annotation)
+        self.default = _written(info.default)
+        self.meaning = info.description or ""
+
+
+def variables() -> list[Variable]:
+    """Every variable there is, section by section."""
+    found: list[Variable] = []
+    for name, info in GuardSettings.model_fields.items():
+        section = info.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            found += [Variable(name, field, each) for field, each in section.model_fields.items()]
+        else:
+            found.append(Variable("", name, info))
+    return found
+
+
+def unknown_variables(environment: Mapping[str, str]) -> Iterator[Problem]:
+    """Name every `ASGI_GUARD_*` variable that means nothing: a misspelt limit would otherwise be no limit."""
+    known = {variable.name for variable in variables()}
+    for name in sorted(environment):
+        if not name.upper().startswith(PREFIX) or name in known or _KUBERNETES.fullmatch(name.removeprefix(PREFIX)):
+            continue
+        close = get_close_matches(name.upper(), known, n=1, cutoff=0.6)
+        hint = f"; did you mean {close[0]}?" if close else "; `asgi-guard env` lists those there are"
+        yield Problem(name, f"there is no such variable{hint}")
+
+
+def _problems(error: ValidationError) -> Iterator[Problem]:
+    """Put pydantic's findings by the variable's name, without the values, which may be secret."""
+    for each in error.errors(include_url=False, include_context=False, include_input=False):
+        location = each["loc"]
+        section = GuardSettings.model_fields.get(str(location[0])) if location else None
+        is_section = (
+            section is not None and isinstance(section.annotation, type) and issubclass(section.annotation, Section)
+        )
+        depth = 2 if is_section else 1
+        name = PREFIX + "_".join(str(part) for part in location[:depth]).upper()
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location[depth:])
+        message = each["msg"].removeprefix("Value error, ")
+        yield Problem(name, f"{where.lstrip('.')}: {message}" if where else message)
+
+
+def cross_check(settings: GuardSettings) -> Iterator[Problem]:
+    """Find what is wrong only in combination: a rule that would silently not hold."""
+    auth = settings.auth
+    if auth.issuer is not None and not auth.audience:
+        yield Problem(f"{PREFIX}AUTH_AUDIENCE", "name this API: a token without audience could be meant for another")
+    if auth.issuer is None:
+        yield from _without(settings.auth, "auth", "issuer", ("audience", "jwks_url", "cookie", "max_token_age"))
+        yield from _without(settings.auth, "auth", "issuer", ("revocation",))
+    if not settings.cors.allow_origins:
+        fields = ("allow_methods", "allow_headers", "allow_credentials", "expose_headers", "max_age")
+        yield from _without(settings.cors, "cors", "allow_origins", fields)
+    if not auth.on:
+        yield from _identity_missing(settings)
+
+
+def _without(section: Section, name: str, needed: str, fields: tuple[str, ...]) -> Iterator[Problem]:
+    for field in fields:
+        if getattr(section, field):
+            message = f"it has no effect without {PREFIX}{name.upper()}_{needed.upper()}"
+            yield Problem(f"{PREFIX}{name.upper()}_{field.upper()}", message)
+
+
+def _identity_missing(settings: GuardSettings) -> Iterator[Problem]:
+    """Rules that ask who it is, where nobody can say."""
+    remedy = f"set {PREFIX}AUTH_ISSUER or {PREFIX}AUTH_API_KEYS"
+    for route in settings.routes:
+        if route.scopes or route.auth in ("required", "optional"):
+            yield Problem(f"{PREFIX}ROUTES", f"the row {route} asks who it is, and nobody can say: {remedy}")
+    limits = [("RATE_LIMIT", settings.rate.limit), *(("ROUTES", route.limits or "") for route in settings.routes)]
+    for name, text in limits:
+        if re.search(r"\bby\s+(user|api-key)\b", text):
+            yield Problem(f"{PREFIX}{name}", f"{text!r} limits identities, and there are none: {remedy}")
+
+
+def _type_name(annotation: Any) -> str:
+    text = str(annotation)
+    if "Literal" in text:
+        return " \\| ".join(f"`{value}`" for value in _literals(annotation))
+    simple = {"bool": "true or false", "int": "whole number", "float": "number", "tuple[str": "list", "Route": "JSON"}
+    for key, name in simple.items():
+        if key in text:
+            return name
+    return "path" if "Path" in text else "text"
+
+
+def _literals(annotation: Any) -> list[str]:
+    values: list[str] = []
+    for argument in getattr(annotation, "__args__", ()):
+        values += [argument] if isinstance(argument, str) else _literals(argument)
+    return values
+
+
+def _written(default: object) -> str:
+    if isinstance(default, SecretStr):
+        return default.get_secret_value()
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, tuple):
+        return ", ".join(map(str, default))
+    return "" if default is None else str(default)

@@ -1,0 +1,31 @@
+"""Where buckets and revocations are kept: one small protocol, in this process's memory or in Redis."""
+
+from __future__ import annotations
+
+from asgi_guard.stores.base import Store
+from asgi_guard.stores.memory import MemoryStore
+from asgi_guard.stores.redis import RedisStore
+
+__all__ = ["MemoryStore", "RedisStore", "Store", "open_store"]
+
+SCHEMES = ("memory", "redis", "rediss", "unix")
+
+
+def open_store(url: str, *, prefix: str = "asgi-guard:", timeout: float = 0.05, max_keys: int = 100_000) -> Store:
+    """Make the store that a URL names. Nothing is connected before it is used.
+
+    Args:
+        url: `memory://`, `redis://[user:password@]host[:port][/db]`, `rediss://` for TLS, or `unix://path`.
+        prefix: put before every key in Redis.
+        timeout: seconds until an answer of Redis counts as none.
+        max_keys: how many buckets, and how many revocations, the memory holds.
+
+    Raises:
+        ValueError: the URL is none of these. The text does not repeat it, for it may hold a password.
+    """
+    scheme = url.partition("://")[0]
+    if scheme == "memory":
+        return MemoryStore(max_keys=max_keys)
+    if scheme in SCHEMES:
+        return RedisStore(url, prefix=prefix, timeout=timeout)
+    raise ValueError(f"the scheme {scheme[:16]!r} is none of {', '.join(f'{known}://' for known in SCHEMES)}")

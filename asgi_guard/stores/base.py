@@ -1,0 +1,30 @@
+"""The protocol of a store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from asgi_guard.policy.bucket import Admission, Verdict
+
+
+class Store(Protocol):
+    """Where buckets and revocations are kept.
+
+    Every method raises `StoreUnavailableError`, and nothing else, where the store does not answer in time.
+    """
+
+    shared: bool
+    """Whether other processes see the same buckets."""
+
+    async def admit(self, request: Admission) -> Verdict:
+        """Decide all that a request asks, in one call: every bucket is charged, or none, and the token is looked up."""
+
+    async def revoke(self, token_id: str, ttl: float) -> None:
+        """Put a token among the revoked, for `ttl` seconds: the rest of its life."""
+
+    async def ping(self) -> float:
+        """Ask for a sign of life; seconds that it took."""
+
+    async def aclose(self) -> None:
+        """Let go of connections. The store may be used again afterwards."""

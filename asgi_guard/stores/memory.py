@@ -1,0 +1,101 @@
+"""The store in this process's memory: bounded, exact, and shared with nobody."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from asgi_guard.policy.bucket import Admission, Verdict, decide
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SWEEP = 2
+"""Buckets looked at with each request, to drop those that have become full: an absent bucket *is* a full one."""
+EVICT = 8
+"""Buckets compared when there is no room: the fullest of them leaves."""
+
+
+class MemoryStore:
+    """Buckets and revocations in dicts.
+
+    Args:
+        max_keys: how many buckets, and how many revocations, are held at most. When there is no room, buckets that have
+            become full leave first, since that loses nothing; else the fullest of a few old ones.
+        clock: microseconds of a clock that only moves forward.
+    """
+
+    shared = False
+
+    def __init__(
+        self, *, max_keys: int = 100_000, clock: Callable[[], int] = lambda: time.monotonic_ns() // 1000
+    ) -> None:
+        self._max_keys = max_keys
+        self._clock = clock
+        self._full_at: dict[str, int] = {}
+        self._queue: deque[str] = deque()  # every key of `_full_at` once, the longest unlooked-at first
+        self._revoked: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._full_at)
+
+    async def admit(self, request: Admission) -> Verdict:
+        """Decide at once: nothing here waits."""
+        return self.decide(request)
+
+    def decide(self, request: Admission) -> Verdict:
+        """Decide, synchronously."""
+        now = self._clock()
+        revoked = request.token_id is not None and self._revoked.get(request.token_id, 0) > now
+        charges = request.charges
+        if not charges:
+            return Verdict(True, (), revoked)
+        states = [self._full_at.get(charge.key, 0) for charge in charges]
+        admitted, after, readings = decide(charges, states, now)
+        if admitted:
+            for charge, state in zip(charges, after, strict=True):
+                if state > now:
+                    self._put(charge.key, state, now)
+        self._sweep(now)
+        return Verdict(admitted, readings, revoked)
+
+    def _put(self, key: str, state: int, now: int) -> None:
+        if key not in self._full_at:
+            if len(self._full_at) >= self._max_keys:
+                self._evict(now)
+            self._queue.append(key)
+        self._full_at[key] = state
+
+    def _sweep(self, now: int) -> None:
+        for _ in range(min(SWEEP, len(self._queue))):
+            key = self._queue.popleft()
+            if self._full_at[key] <= now:
+                del self._full_at[key]
+            else:
+                self._queue.append(key)
+
+    def _evict(self, now: int) -> None:
+        """Make room: the first full bucket of a few, else the one that would be full the soonest."""
+        seen = [self._queue.popleft() for _ in range(min(EVICT, len(self._queue)))]
+        fullest = min(seen, key=lambda key: max(self._full_at[key], now))
+        del self._full_at[fullest]
+        seen.remove(fullest)
+        self._queue.extend(seen)
+
+    async def revoke(self, token_id: str, ttl: float) -> None:
+        """Put a token among the revoked, for `ttl` seconds."""
+        now = self._clock()
+        if len(self._revoked) >= self._max_keys:
+            self._revoked = {key: until for key, until in self._revoked.items() if until > now}
+        if len(self._revoked) >= self._max_keys:
+            # The one whose token ends first is the least loss.
+            del self._revoked[min(self._revoked, key=lambda key: self._revoked[key])]
+        self._revoked[token_id] = now + int(ttl * 1_000_000)
+
+    async def ping(self) -> float:
+        """It is always there."""
+        return 0.0
+
+    async def aclose(self) -> None:
+        """There is nothing to let go of: what is remembered stays."""

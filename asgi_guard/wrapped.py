@@ -1,0 +1,14 @@
+"""An app guarded without a change of its code, for any server.
+
+ASGI_GUARD_APP=myapp:app gunicorn -k uvicorn_worker.UvicornWorker asgi_guard.wrapped:app
+"""
+
+from __future__ import annotations
+
+from asgi_guard.guard import Guard
+from asgi_guard.loading import load_app
+from asgi_guard.settings import GuardSettings
+
+_settings = GuardSettings()
+
+app = Guard(load_app(_settings.app), _settings)
