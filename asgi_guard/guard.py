@@ -9,6 +9,7 @@ import logging
 from typing import TYPE_CHECKING, TypeVar
 
 from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.jwks import default_client
 from asgi_guard.layer import Chain
 from asgi_guard.middleware import (
     AccessLogMiddleware,
@@ -32,6 +33,8 @@ from asgi_guard.stores import Store, open_store
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
+    import httpx
+
     from asgi_guard.asgi import ASGIApp
     from asgi_guard.layer import Layer
 
@@ -51,6 +54,7 @@ class Guard(Chain):
         settings: what to do; from `ASGI_GUARD_*` variables unless given.
         store: where buckets and revocations are kept; the one of `settings.store.url` unless given.
         checks: what readiness asks beside the store and the keys: coroutine functions by name, which fail by raising.
+        http_client: makes the client that fetches the issuer's keys: the place for a proxy, a CA bundle, or headers.
 
     Raises:
         ConfigError: with everything that is wrong, by variable name.
@@ -63,13 +67,14 @@ class Guard(Chain):
         *,
         store: Store | None = None,
         checks: Mapping[str, Callable[[], Awaitable[object]]] | None = None,
+        http_client: Callable[[], httpx.AsyncClient] = default_client,
     ) -> None:
         if isinstance(app, Guard):
             raise ConfigError([Problem("app", "it is a Guard already: two would charge every limit twice; keep one")])
         if not callable(app):
             raise ConfigError([Problem("app", f"{type(app).__name__} is not an ASGI app: it cannot be called")])
         self.settings = settings if settings is not None else GuardSettings()
-        super().__init__(app, stack(app, self.settings, store, checks or {}))
+        super().__init__(app, stack(app, self.settings, store, checks or {}, http_client))
         for warning in warnings(self.settings):
             logger.warning("%s", warning)
 
@@ -79,6 +84,7 @@ def stack(
     settings: GuardSettings,
     store: Store | None = None,
     checks: Mapping[str, Callable[[], Awaitable[object]]] | None = None,
+    http_client: Callable[[], httpx.AsyncClient] = default_client,
 ) -> list[Layer]:
     """Make the layers that settings ask for, outermost first.
 
@@ -89,7 +95,7 @@ def stack(
     table = RouteTable(settings.routes)
     store = store or problems.collect("store", lambda: _store(settings))
     cors = problems.collect("cors", lambda: _cors(app, settings))
-    identity = problems.collect("auth", lambda: _identity(app, settings, table))
+    identity = problems.collect("auth", lambda: _identity(app, settings, table, http_client))
     rate_limit = problems.collect("rate", lambda: _rate_limit(app, settings, table, store))
     layers: list[Layer | None] = [
         problems.collect("health", lambda: _health(app, settings, store, identity, rate_limit, checks or {})),
@@ -197,7 +203,9 @@ def _cors(app: ASGIApp, settings: GuardSettings) -> CORSMiddleware | None:
     return CORSMiddleware(app, **values)
 
 
-def _identity(app: ASGIApp, settings: GuardSettings, table: RouteTable) -> IdentityMiddleware | None:
+def _identity(
+    app: ASGIApp, settings: GuardSettings, table: RouteTable, http_client: Callable[[], httpx.AsyncClient]
+) -> IdentityMiddleware | None:
     section = settings.auth
     if not section.on:
         return None
@@ -211,6 +219,7 @@ def _identity(app: ASGIApp, settings: GuardSettings, table: RouteTable) -> Ident
                 section.algorithms,
                 section.leeway,
                 section.max_token_age,
+                client=http_client,
             )
         )
     return IdentityMiddleware(

@@ -132,7 +132,7 @@ class AccessPolicy:
 
 
 def unavailable(reason: Reason, retry_after: float, request_id: str | None) -> Answer:
-    """503: something that the decision needs cannot be reached; when to come back is said in whole seconds, at least 1."""
+    """503: something that the decision needs cannot be reached; when to come back is said in whole seconds."""
     seconds = max(1, -int(-retry_after // 1))
     return problem(
         503, reason, "The service cannot decide on this request right now.",

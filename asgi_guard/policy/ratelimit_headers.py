@@ -30,7 +30,7 @@ HEADER_NAMES: dict[Style, tuple[str, ...]] = {
 
 def policy_header(limits: tuple[Limit, ...]) -> Header:
     """`RateLimit-Policy`: what the limits are. It is the same on every response of a route."""
-    items = (f'"{limit.name}";q={limit.burst};w={_seconds(limit.capacity)}' for limit in limits)
+    items = (f'"{limit.name}";q={limit.burst};w={max(1, round(limit.capacity / SECOND))}' for limit in limits)
     return b"ratelimit-policy", ", ".join(items).encode()
 
 

@@ -1,0 +1,236 @@
+"""A local OIDC issuer, for your tests and for development: discovery, a JWK set, signed tokens, and faults at will.
+
+    issuer = LocalIssuer()                                   # in this process: no socket
+    app = IdentityMiddleware(app, issuers=[issuer.accepted()])
+    headers = {"authorization": f"Bearer {issuer.token('alice', scopes=['items:read'])}"}
+
+    with LocalIssuer().serve() as issuer: ...                # or as a server, at issuer.url
+
+It is never to be used in production: whoever has its key is everyone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+import time
+from contextlib import contextmanager
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from uuid import uuid4
+
+import httpx
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from asgi_guard.middleware.identity import Issuer
+from asgi_guard.policy.keyring import KeyTimes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+Algorithm: TypeAlias = Literal["RS256", "ES256", "EdDSA"]
+PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+
+DISCOVERY = "/.well-known/openid-configuration"
+JWKS = "/jwks.json"
+
+
+class SigningKey:
+    """A private key with its id and algorithm.
+
+    Args:
+        algorithm: what it signs with.
+        private: the key; a new one unless given.
+
+    Attributes:
+        kid: the id that tokens and the JWK set carry: a hash of the public key.
+    """
+
+    def __init__(self, algorithm: Algorithm = "RS256", private: PrivateKey | None = None) -> None:
+        self.algorithm = algorithm
+        self.private = private if private is not None else _generate(algorithm)
+        public = self.private.public_key()
+        encoded = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        self.kid = sha256(encoded).hexdigest()[:16]
+        # PyJWT writes JWKs by algorithm object, each typed for its own kind of key.
+        algorithm_object: Any = jwt.get_algorithm_by_name(algorithm)
+        jwk: dict[str, Any] = algorithm_object.to_jwk(public, as_dict=True)
+        self.jwk = {**jwk, "kid": self.kid, "alg": algorithm, "use": "sig"}
+
+
+def _generate(algorithm: Algorithm) -> PrivateKey:
+    if algorithm == "RS256":
+        return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    if algorithm == "ES256":
+        return ec.generate_private_key(ec.SECP256R1())
+    return ed25519.Ed25519PrivateKey.generate()
+
+
+class LocalIssuer:
+    """An OIDC issuer with switches.
+
+    Args:
+        url: its identifier, `iss`; `serve` replaces it by the address it serves at.
+        audience: the `aud` of its tokens.
+        algorithm: what it signs with: `RS256`, `ES256` or `EdDSA`.
+        key: its first signing key; a new one unless given.
+
+    Attributes:
+        outage: whether it answers everything with 503.
+        slow: seconds that it takes to answer.
+        fetches: how often each path was asked for.
+        published: the keys in its JWK set; the last one signs.
+    """
+
+    def __init__(
+        self,
+        url: str = "https://issuer.test",
+        *,
+        audience: str = "api",
+        algorithm: Algorithm = "RS256",
+        key: SigningKey | None = None,
+    ) -> None:
+        self.url = url
+        self.audience = audience
+        self.published = [key if key is not None else SigningKey(algorithm)]
+        self.outage = False
+        self.slow = 0.0
+        self.fetches: dict[str, int] = {}
+
+    @classmethod
+    def load(cls, path: Path, **options: Any) -> Self:
+        """The issuer whose RS256 key is in a PEM file. Where there is none, one is made, readable by its owner only."""
+        try:
+            private = serialization.load_pem_private_key(path.read_bytes(), None)
+        except FileNotFoundError:
+            key = SigningKey("RS256")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            encoded = key.private.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(encoded)
+        else:
+            if not isinstance(private, rsa.RSAPrivateKey):
+                raise ValueError(f"{path} does not hold an RSA key")  # noqa: TRY004 - bad data
+            key = SigningKey("RS256", private)
+        return cls(key=key, **options)
+
+    def rotate(self, algorithm: Algorithm | None = None, *, keep: bool = False) -> SigningKey:
+        """Sign with a new key from now on.
+
+        Args:
+            algorithm: the new key's; that of the old one unless said.
+            keep: whether the older keys stay in the JWK set, as in an orderly rotation, or are gone at once.
+        """
+        key = SigningKey(algorithm or self.published[-1].algorithm)
+        self.published = [*self.published, key] if keep else [key]
+        return key
+
+    def token(
+        self,
+        subject: str = "alice",
+        *,
+        scopes: Sequence[str] = (),
+        lifetime: float = 300,
+        headers: dict[str, Any] | None = None,
+        **claims: Any,
+    ) -> str:
+        """Sign a token.
+
+        Args:
+            subject: its `sub`.
+            scopes: its `scope`.
+            lifetime: seconds until its `exp`; a negative one makes a token that has ended.
+            headers: header members to add or replace.
+            claims: claims to add or replace; None leaves one out.
+        """
+        now = int(time.time())
+        payload = {
+            "iss": self.url,
+            "sub": subject,
+            "aud": self.audience,
+            "iat": now,
+            "exp": now + int(lifetime),
+            "jti": uuid4().hex,
+            "scope": " ".join(scopes),
+            **claims,
+        }
+        payload = {name: value for name, value in payload.items() if value is not None}
+        key = self.published[-1]
+        return jwt.encode(payload, key.private, key.algorithm, headers={"kid": key.kid, **(headers or {})})
+
+    def respond(self, path: str) -> tuple[int, dict[str, Any]]:
+        """What it answers to a GET: a status and a document."""
+        self.fetches[path] = self.fetches.get(path, 0) + 1
+        if self.outage:
+            return 503, {"error": "outage"}
+        if path == DISCOVERY:
+            return 200, {"issuer": self.url, "jwks_uri": self.url + JWKS}
+        if path == JWKS:
+            return 200, {"keys": [key.jwk for key in self.published]}
+        return 404, {"error": "not found"}
+
+    def client(self) -> httpx.AsyncClient:
+        """An HTTP client that reaches this issuer without a socket."""
+        return httpx.AsyncClient(transport=_InProcess(self))
+
+    def accepted(self, *, times: KeyTimes | None = None, **options: Any) -> Issuer:
+        """This issuer as `IdentityMiddleware` takes it, reached without a socket.
+
+        Args:
+            times: how its keys age.
+            options: further arguments of `Issuer`.
+        """
+        return Issuer(self.url, self.audience, client=self.client, times=times or KeyTimes(), **options)
+
+    @contextmanager
+    def serve(self, host: str = "127.0.0.1", port: int = 0) -> Iterator[Self]:
+        """Serve over HTTP from a thread, at `url`, until the context is left. Port 0 takes a free one."""
+        server = ThreadingHTTPServer((host, port), _handler(self))
+        server.daemon_threads = True
+        self.url = f"http://{host}:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+
+class _InProcess(httpx.AsyncBaseTransport):
+    def __init__(self, issuer: LocalIssuer) -> None:
+        self._issuer = issuer
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self._issuer.slow:
+            await asyncio.sleep(self._issuer.slow)
+        status, document = self._issuer.respond(request.url.path)
+        return httpx.Response(status, json=document)
+
+
+def _handler(issuer: LocalIssuer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if issuer.slow:
+                time.sleep(issuer.slow)
+            status, document = issuer.respond(self.path)
+            body = json.dumps(document).encode()
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+            """Say nothing: what is of interest is counted in `fetches`."""
+
+    return Handler

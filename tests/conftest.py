@@ -1,0 +1,29 @@
+"""What every test gets: an environment without the guard's variables, and shared real parts."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from asgi_guard.testing import LocalIssuer, SigningKey
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test is told anything by the environment that it did not set itself."""
+    for name in os.environ:
+        if name.startswith("ASGI_GUARD_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def signing_key() -> SigningKey:
+    """An RSA key: making one takes a tenth of a second, so the tests that need any key share it."""
+    return SigningKey("RS256")
+
+
+@pytest.fixture
+def issuer(signing_key: SigningKey) -> LocalIssuer:
+    """A local issuer, in this process."""
+    return LocalIssuer(key=signing_key)
