@@ -27,15 +27,16 @@ from asgi_guard.middleware import (
 from asgi_guard.middleware.health import Check
 from asgi_guard.policy.ratelimit_headers import HEADER_NAMES
 from asgi_guard.policy.routes import RouteTable
-from asgi_guard.settings import PREFIX, GuardSettings
+from asgi_guard.settings import GuardSettings, SettingsError
 from asgi_guard.stores import Store, open_store
+from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     import httpx
 
-    from asgi_guard.asgi import ASGIApp
+    from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
     from asgi_guard.layer import Layer
 
 logger = logging.getLogger("asgi_guard")
@@ -73,10 +74,40 @@ class Guard(Chain):
             raise ConfigError([Problem("app", "it is a Guard already: two would charge every limit twice; keep one")])
         if not callable(app):
             raise ConfigError([Problem("app", f"{type(app).__name__} is not an ASGI app: it cannot be called")])
-        self.settings = settings if settings is not None else GuardSettings()
-        super().__init__(app, stack(app, self.settings, store, checks or {}, http_client))
+        self.settings, layers = configure(app, settings, store, checks, http_client)
+        super().__init__(app, layers)
         for warning in warnings(self.settings):
             logger.warning("%s", warning)
+
+
+async def no_app(scope: Scope, receive: Receive, send: Send) -> None:
+    """The app of a stack that is only looked at."""
+
+
+def configure(
+    app: ASGIApp = no_app,
+    settings: GuardSettings | None = None,
+    store: Store | None = None,
+    checks: Mapping[str, Callable[[], Awaitable[object]]] | None = None,
+    http_client: Callable[[], httpx.AsyncClient] = default_client,
+) -> tuple[GuardSettings, list[Layer]]:
+    """Read the environment, unless settings are given, and make the layers.
+
+    Raises:
+        ConfigError: with everything that is wrong with the values, one by one and as the layers understand them.
+    """
+    if settings is not None:
+        return settings, stack(app, settings, store, checks, http_client)
+    try:
+        settings = GuardSettings()
+    except SettingsError as error:
+        problems = list(error.problems)
+        try:
+            stack(app, error.rest, store, checks, http_client)
+        except ConfigError as more:
+            problems += (problem for problem in more.problems if problem not in problems)
+        raise ConfigError(problems) from None
+    return settings, stack(app, settings, store, checks, http_client)
 
 
 def stack(

@@ -6,24 +6,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.settings import PREFIX
+from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp
 
 
-def load_app(name: str | None, variable: str = f"{PREFIX}APP", *, factory: bool = False) -> ASGIApp:
+def load_app(name: str | None, variable: str = f"{PREFIX}APP") -> ASGIApp:
     """Import an app.
 
     Args:
-        name: `module:attribute`, the attribute with dots if need be.
+        name: `module:attribute`, the attribute with dots if need be, and with `()` behind it if it is to be called for
+            the app.
         variable: what to name in errors.
-        factory: whether the attribute is to be called, without arguments, for the app.
 
     Raises:
         ConfigError: there is no such app. An error in the module itself is raised as it is.
     """
     module_name, colon, path = (name or "").partition(":")
+    factory, path = path.endswith("()"), path.removesuffix("()")
     if not colon or not module_name or not path:
         raise ConfigError([Problem(variable, "name the app as module:attribute, as in myapp:app")])
     try:

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import tomllib
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,16 +25,12 @@ from asgi_guard.policy.listing import listed
 from asgi_guard.policy.log_record import LogFormat
 from asgi_guard.policy.ratelimit_headers import Style
 from asgi_guard.policy.routes import Preset, Route
+from asgi_guard.variables import PREFIX, Variable, unknown_variables, variables_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from pydantic.fields import FieldInfo
-
-PREFIX = "ASGI_GUARD_"
-
-# What Kubernetes adds to every pod's environment for a Service called `asgi-guard`.
-_KUBERNETES = re.compile(r"SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
 
 
 def _routes(value: object) -> object:
@@ -221,21 +216,42 @@ class HealthSettings(Section):
     drain_seconds: float = Field(default=0, ge=0, le=3600, description="seconds to serve on after SIGTERM, not ready")
 
 
+def variables() -> list[Variable]:
+    """Every variable there is, section by section."""
+    return variables_of(GuardSettings)
+
+
+def environment() -> dict[str, Any]:
+    """What the variables say, as `{section: {field: value}}`. An empty value counts as not set."""
+    values: dict[str, Any] = {}
+    for variable in variables():
+        value = os.environ.get(variable.name, "")
+        if value.strip():
+            target = values.setdefault(variable.section, {}) if variable.section else values
+            target[variable.field] = value
+    return values
+
+
 class _Environment(PydanticBaseSettingsSource):
-    """Turns `ASGI_GUARD_<SECTION>_<FIELD>` into `{section: {field: value}}`. An empty value counts as not set."""
+    """Gives pydantic-settings what `environment` reads."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         raise NotImplementedError("sections are read whole, by __call__")
 
     def __call__(self) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for variable in variables():
-            value = os.environ.get(variable.name, "")
-            if not value.strip():
-                continue
-            target = values.setdefault(variable.section, {}) if variable.section else values
-            target[variable.field] = value
-        return values
+        return environment()
+
+
+class SettingsError(ConfigError):
+    """The environment cannot be used.
+
+    Attributes:
+        rest: the settings without the fields at fault, to look for what is wrong beyond them.
+    """
+
+    def __init__(self, problems: Iterable[Problem], rest: GuardSettings) -> None:
+        self.rest = rest
+        super().__init__(problems)
 
 
 class GuardSettings(BaseSettings):
@@ -266,16 +282,17 @@ class GuardSettings(BaseSettings):
     health: HealthSettings = HealthSettings()
 
     def __init__(self, **values: Any) -> None:
-        problems = list(unknown_variables(os.environ))
+        known = {variable.name for variable in variables()}
+        problems = list(unknown_variables(os.environ, known))
         try:
             super().__init__(**values)
         except ValidationError as error:
-            problems += _problems(error)
-        else:
-            problems += self._load_routes_file()
-            problems += cross_check(self)
+            problems += problems_of(error)
+            raise SettingsError(problems, _rest({**environment(), **values}, error)) from None
+        problems += self._load_routes_file()
+        problems += cross_check(self)
         if problems:
-            raise ConfigError(problems)
+            raise SettingsError(problems, self)
 
     @classmethod
     def settings_customise_sources(  # noqa: D102 - pydantic-settings documents it
@@ -304,7 +321,7 @@ class GuardSettings(BaseSettings):
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             yield Problem(name, f"{self.routes_file} is not TOML: {error}")
         except ValidationError as error:
-            yield from (Problem(name, problem.message) for problem in _problems(error))
+            yield from (Problem(name, problem.message) for problem in problems_of(error))
         else:
             object.__setattr__(self, "routes", table.routes)
 
@@ -313,51 +330,7 @@ class _RouteFile(Section):
     routes: Routes
 
 
-class Variable:
-    """One environment variable: its name, where its value goes, and what it means.
-
-    Attributes:
-        name: such as `ASGI_GUARD_AUTH_ISSUER`.
-        section: such as `auth`; empty for a field of `GuardSettings` itself.
-        field: such as `issuer`.
-        type: what may be written, for people.
-        default: the default, as it would be written.
-        meaning: one line.
-    """
-
-    def __init__(self, section: str, field: str, info: FieldInfo) -> None:
-        self.section = section
-        self.field = field
-        self.name = PREFIX + (f"{section}_{field}" if section else field).upper()
-        self.type = _type_name(info.annotation)
-        self.default = _written(info.default)
-        self.meaning = info.description or ""
-
-
-def variables() -> list[Variable]:
-    """Every variable there is, section by section."""
-    found: list[Variable] = []
-    for name, info in GuardSettings.model_fields.items():
-        section = info.annotation
-        if isinstance(section, type) and issubclass(section, Section):
-            found += [Variable(name, field, each) for field, each in section.model_fields.items()]
-        else:
-            found.append(Variable("", name, info))
-    return found
-
-
-def unknown_variables(environment: Mapping[str, str]) -> Iterator[Problem]:
-    """Name every `ASGI_GUARD_*` variable that means nothing: a misspelt limit would otherwise be no limit."""
-    known = {variable.name for variable in variables()}
-    for name in sorted(environment):
-        if not name.upper().startswith(PREFIX) or name in known or _KUBERNETES.fullmatch(name.removeprefix(PREFIX)):
-            continue
-        close = get_close_matches(name.upper(), known, n=1, cutoff=0.6)
-        hint = f"; did you mean {close[0]}?" if close else "; `asgi-guard env` lists those there are"
-        yield Problem(name, f"there is no such variable{hint}")
-
-
-def _problems(error: ValidationError) -> Iterator[Problem]:
+def problems_of(error: ValidationError) -> Iterator[Problem]:
     """Put pydantic's findings by the variable's name, without the values, which may be secret."""
     for each in error.errors(include_url=False, include_context=False, include_input=False):
         location = each["loc"]
@@ -367,9 +340,36 @@ def _problems(error: ValidationError) -> Iterator[Problem]:
         )
         depth = 2 if is_section else 1
         name = PREFIX + "_".join(str(part) for part in location[:depth]).upper()
-        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location[depth:])
+        where = ", ".join(f"number {part + 1}" if isinstance(part, int) else part for part in location[depth:])
         message = each["msg"].removeprefix("Value error, ")
-        yield Problem(name, f"{where.lstrip('.')}: {message}" if where else message)
+        if each["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            columns = ", ".join(Route.__dataclass_fields__)
+            message = (
+                f"there is no such column; a row has {columns}"
+                if name == f"{PREFIX}ROUTES"
+                else "there is no such field"
+            )
+        yield Problem(name, f"{where}: {message}" if where else message)
+
+
+def _rest(values: dict[str, Any], error: ValidationError) -> GuardSettings:
+    """The settings without the fields at fault, each section by itself; a section that still fails is its default."""
+    at_fault = {tuple(each["loc"][:2]) for each in error.errors(include_url=False, include_context=False)}
+    rest: dict[str, Any] = {}
+    for name, info in GuardSettings.model_fields.items():
+        value = values.get(name, info.default)
+        if isinstance(info.default, Section) and isinstance(value, dict):
+            kept = {field: each for field, each in value.items() if (name, field) not in at_fault}
+            try:
+                value = type(info.default).model_validate(kept)
+            except ValidationError:
+                value = info.default
+        elif any(location[0] == name for location in at_fault):
+            value = info.default
+        elif name == "routes" and isinstance(value, str):
+            value = _RouteFile.model_validate({"routes": value}).routes
+        rest[name] = value
+    return GuardSettings.model_construct(**rest)
 
 
 def cross_check(settings: GuardSettings) -> Iterator[Problem]:
@@ -404,31 +404,3 @@ def _identity_missing(settings: GuardSettings) -> Iterator[Problem]:
     for name, text in limits:
         if re.search(r"\bby\s+(user|api-key)\b", text):
             yield Problem(f"{PREFIX}{name}", f"{text!r} limits identities, and there are none: {remedy}")
-
-
-def _type_name(annotation: Any) -> str:
-    text = str(annotation)
-    if "Literal" in text:
-        return " \\| ".join(f"`{value}`" for value in _literals(annotation))
-    simple = {"bool": "true or false", "int": "whole number", "float": "number", "tuple[str": "list", "Route": "JSON"}
-    for key, name in simple.items():
-        if key in text:
-            return name
-    return "path" if "Path" in text else "text"
-
-
-def _literals(annotation: Any) -> list[str]:
-    values: list[str] = []
-    for argument in getattr(annotation, "__args__", ()):
-        values += [argument] if isinstance(argument, str) else _literals(argument)
-    return values
-
-
-def _written(default: object) -> str:
-    if isinstance(default, SecretStr):
-        return default.get_secret_value()
-    if isinstance(default, bool):
-        return str(default).lower()
-    if isinstance(default, tuple):
-        return ", ".join(map(str, default))
-    return "" if default is None else str(default)

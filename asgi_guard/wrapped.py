@@ -5,10 +5,9 @@ ASGI_GUARD_APP=myapp:app gunicorn -k uvicorn_worker.UvicornWorker asgi_guard.wra
 
 from __future__ import annotations
 
-from asgi_guard.guard import Guard
+from asgi_guard.guard import Guard, configure
 from asgi_guard.loading import load_app
-from asgi_guard.settings import GuardSettings
 
-_settings = GuardSettings()
+_settings, _ = configure()
 
 app = Guard(load_app(_settings.app), _settings)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from hashlib import sha1
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -26,6 +28,9 @@ logger = logging.getLogger("asgi_guard")
 SCRIPT = files(__package__).joinpath("admit.lua").read_text("utf-8")
 SCRIPT_SHA1 = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 CONNECT_TIMEOUT = 1.0
+CONNECTIONS = 16
+"""Calls under way at once, each on a connection of its own; the others wait in line, within their deadlines. More would
+be no faster, and opening them all in a burst would take longer than a call may."""
 
 
 class RedisStore:
@@ -53,11 +58,14 @@ class RedisStore:
         self._breaker = breaker or Breaker()
         self._client: Redis | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._line = asyncio.Semaphore(CONNECTIONS)
         try:
-            self._make_client()  # made here and thrown away: a malformed URL is an error now, not at the first request
-        except ValueError:
+            check_url(url)
+            # Made here and thrown away: a malformed URL or option is an error now, not at the first request.
+            self._make_client().connection_pool.make_connection()
+        except (ValueError, TypeError, RedisError):
             # The parser's own message may hold a part of the password.
-            raise ValueError("the URL cannot be read: check host and port, and percent-encode the password") from None
+            raise ValueError("the URL cannot be read: check host, port and options, and percent-encode the password") from None
 
     def __repr__(self) -> str:
         return f"RedisStore(prefix={self._prefix!r}, timeout={self._timeout})"
@@ -76,6 +84,7 @@ class RedisStore:
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:
             self._client, self._loop = self._make_client(), loop
+            self._line = asyncio.Semaphore(CONNECTIONS)
         return self._client
 
     async def admit(self, request: Admission) -> Verdict:
@@ -122,18 +131,36 @@ class RedisStore:
         now = time.monotonic()
         if not probe and not self._breaker.allows(now):
             raise StoreUnavailableError("the store has failed lately and is not asked", self._breaker.retry_after(now))
+        late_is_old_news = not probe and not self._breaker.is_open
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT if probe else self._timeout):
-                answer = await command(self._connected())
+                client = self._connected()
+                async with self._line:
+                    answer = await command(client)
         except (RedisError, OSError, TimeoutError) as error:
-            raise self._failed(error) from error
+            raise self._failed(error, count=not (late_is_old_news and self._breaker.is_open)) from error
         if self._breaker.succeeded():
             logger.warning("the store answers again")
         return answer
 
-    def _failed(self, error: Exception) -> StoreUnavailableError:
+    def _failed(self, error: Exception, *, count: bool) -> StoreUnavailableError:
+        """Note a failure. Calls that were under way when the breaker opened do not count: one stall is one failure."""
         now = time.monotonic()
         kind = type(error).__name__
-        if self._breaker.failed(now):
+        if count and self._breaker.failed(now):
             logger.error("the store does not answer, so it is not asked for a while: %s: %a", kind, str(error)[:256])
         return StoreUnavailableError(f"the store does not answer ({kind})", self._breaker.retry_after(now) or 1.0)
+
+
+def check_url(url: str) -> None:
+    """Refuse what the client's parser would quietly read as something else.
+
+    Raises:
+        ValueError: an unencoded `/`, `?` or `#` ends the password early, or a socket's path is not absolute.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        if parts.hostname or not parts.path:
+            raise ValueError("a socket has an absolute path: unix:///path")
+    elif "@" in re.split("[/?#]", url.partition("://")[2], maxsplit=1)[-1] and "@" not in parts.netloc:
+        raise ValueError("what looks like a password ends before the @")

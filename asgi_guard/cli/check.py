@@ -1,0 +1,176 @@
+"""`asgi-guard check`: what is on, what is off, what is wrong, and whether the store and the issuer answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import click
+
+from asgi_guard.cli.output import dump, say, table
+from asgi_guard.errors import AsgiGuardError
+from asgi_guard.guard import configure, warnings
+from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
+from asgi_guard.settings import GuardSettings, variables
+from asgi_guard.variables import PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from asgi_guard.layer import Layer
+
+SWITCHES = {
+    "health": f"{PREFIX}HEALTH_LIVE_PATH",
+    "proxy": f"{PREFIX}PROXY_TRUSTED",
+    "request_id": f"{PREFIX}REQUEST_ID_HEADER",
+    "access_log": f"{PREFIX}LOG_FORMAT",
+    "security": f"{PREFIX}SECURITY_PRESET",
+    "host": f"{PREFIX}HOSTS_ALLOWED",
+    "cors": f"{PREFIX}CORS_ALLOW_ORIGINS",
+    "identity": f"{PREFIX}AUTH_ISSUER",
+    "rate_limit": f"{PREFIX}RATE_LIMIT",
+    "access": f"{PREFIX}AUTH_ISSUER",
+}
+"""Each layer, outermost first, with the variable that turns it on."""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--probe/--no-probe", default=True, help="Ask the store and the issuer, or do not.")
+@click.pass_context
+def check(ctx: click.Context, *, as_json: bool, probe: bool) -> None:
+    """Show the effective configuration, with every problem at once, and ask the store and the issuer.
+
+    Exit code 0: all is well; 1: the store or the issuer does not answer; 2: the configuration cannot be used.
+    """
+    settings, layers = configure()
+    probes = asyncio.run(_probe(layers)) if probe else []
+    values = [(name, value, default) for name, value, default in effective(settings) if value != default]
+    if as_json:
+        dump(
+            {
+                "layers": {name: _is_on(name, layers, settings) for name in SWITCHES},
+                "settings": {name: value for name, value, _ in values},
+                "routes": [str(route) for route in settings.routes],
+                "probes": [{"name": name, "ok": ok, "detail": detail} for name, ok, detail in probes],
+                "warnings": list(warnings(settings)),
+                "notes": notes(settings),
+            }
+        )
+    else:
+        _print(settings, layers, values, probes)
+    ctx.exit(0 if all(ok for _, ok, _ in probes) else 1)
+
+
+def _print(
+    settings: GuardSettings,
+    layers: list[Layer],
+    values: list[tuple[str, str, str]],
+    probes: list[tuple[str, bool, str]],
+) -> None:
+    rows = []
+    for name, switch in SWITCHES.items():
+        on = _is_on(name, layers, settings)
+        rows.append((name, "on" if on else "off", "" if on else f"set {switch} to turn it on"))
+    table(("layer", "state", ""), rows, "Layers, outermost first")
+    table(("variable", "value"), [(name, value) for name, value, _ in values] or [("(all defaults)", "")], "Settings")
+    if settings.routes:
+        routes = [(str(index), str(route), _columns(route)) for index, route in enumerate(settings.routes, start=1)]
+        table(("row", "matches", "says"), routes, "Routes, first match wins")
+    if probes:
+        table(
+            ("asked", "answer", ""), [(name, "ok" if ok else "failed", detail) for name, ok, detail in probes], "Probes"
+        )
+    for warning in warnings(settings):
+        say(f"warning: {warning}", "yellow")
+    if not settings.auth.on:
+        say(
+            f"warning: identity is off: everyone may do everything; set {PREFIX}AUTH_ISSUER or {PREFIX}AUTH_API_KEYS",
+            "yellow",
+        )
+    for note in notes(settings):
+        say(f"note: {note}", "dim")
+
+
+def _columns(route: Any) -> str:
+    said = {name: getattr(route, name) for name in ("auth", "scopes", "limits", "security")}
+    parts = [
+        f"{name}={' '.join(value) if isinstance(value, tuple) else value}" for name, value in said.items() if value
+    ]
+    return ", ".join([*parts, *([f"cost={route.cost}"] if route.cost != 1 else [])])
+
+
+def _is_on(name: str, layers: list[Layer], settings: GuardSettings) -> bool:
+    """A layer that is there and has nothing to believe or to answer is off all the same."""
+    if name == "proxy":
+        return bool(settings.proxy.trusted)
+    return any(layer.name == name for layer in layers)
+
+
+def effective(settings: GuardSettings) -> list[tuple[str, str, str]]:
+    """Every variable with its effective value and its default, secrets left out."""
+    found = []
+    for variable in variables():
+        section = getattr(settings, variable.section) if variable.section else settings
+        value = getattr(section, variable.field)
+        if variable.name == f"{PREFIX}STORE_URL":
+            text = public_url(value.get_secret_value())
+        elif variable.field == "api_keys":
+            text = ", ".join(key.name for key in value)
+        elif variable.field == "routes":
+            text = f"{len(value)} rows" if value else ""
+        elif isinstance(value, tuple):
+            text = ", ".join(value)
+        elif isinstance(value, bool):
+            text = str(value).lower()
+        else:
+            text = "" if value is None else str(value)
+        found.append((variable.name, text, variable.default))
+    return found
+
+
+def public_url(url: str) -> str:
+    """A URL without user, password and query."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{'***@' if '@' in parts.netloc else ''}{host}{parts.path}"
+
+
+def notes(settings: GuardSettings) -> list[str]:
+    """Where a server's own features would get in the way. `asgi-guard run` turns them off itself."""
+    found = []
+    if find_spec("uvicorn") is not None:
+        found.append(
+            "uvicorn by itself believes X-Forwarded-For from 127.0.0.1 and writes its own access log: start it by "
+            "`asgi-guard run`, or with --no-proxy-headers --no-access-log"
+        )
+    if settings.health.drain_seconds:
+        found.append(
+            "draining on SIGTERM works under uvicorn and gunicorn's uvicorn_worker; hypercorn and granian take the "
+            "signal themselves"
+        )
+    return found
+
+
+async def _probe(layers: list[Layer]) -> list[tuple[str, bool, str]]:
+    asked: list[tuple[str, Callable[[], Awaitable[object]]]] = []
+    for layer in layers:
+        if isinstance(layer, RateLimitMiddleware):
+            asked.append(("store", layer.store.ping))
+        elif isinstance(layer, IdentityMiddleware) and layer.verifiers:
+            asked.append(("issuer keys", layer.check))
+    results = []
+    for name, ask in asked:
+        started = time.perf_counter()
+        try:
+            await ask()
+        except AsgiGuardError as error:
+            results.append((name, False, str(error)))
+        else:
+            results.append((name, True, f"{(time.perf_counter() - started) * 1000:.1f} ms"))
+    for layer in reversed(layers):
+        await layer.shutdown()
+    return results

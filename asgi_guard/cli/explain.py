@@ -1,0 +1,77 @@
+"""`asgi-guard explain`: what the guard would ask of a request, and which rule says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from asgi_guard.cli.output import dump, table
+from asgi_guard.guard import configure
+from asgi_guard.middleware.rate_limit import Plan, compile_table
+from asgi_guard.policy.routes import NO_ROW, RouteTable, ambiguous
+from asgi_guard.settings import GuardSettings
+from asgi_guard.variables import PREFIX
+
+
+def explanation(settings: GuardSettings, method: str, path: str) -> dict[str, Any]:
+    """What the guard would ask of a request, and which rule says so."""
+    if method in ("GET", "HEAD") and path in (settings.health.live_path, settings.health.ready_path):
+        return {"request": f"{method} {path}", "rule": "the guard answers this probe itself", "auth": "none"}
+    row = RouteTable(settings.routes).match(path, method, path.encode())
+    route = None if row == NO_ROW else settings.routes[row]
+    plans = compile_table(settings.rate.limit, settings.routes)[row]
+    auth = "none" if not settings.auth.on else (route.auth if route and route.auth else "required")
+    answer: dict[str, Any] = {
+        "request": f"{method} {path}",
+        "rule": "no row matches: the defaults" if route is None else f"row {row + 1}: {route}",
+        "auth": auth,
+        "auth_because": _auth_because(settings, route is not None and route.auth is not None, row),
+        "scopes": list(route.scopes) if route else [],
+        "limits": {
+            "without identity": _limits(plans.anonymous),
+            "with a token": _limits(plans.token),
+            "with an API key": _limits(plans.api_key),
+        },
+        "limits_because": f"row {row + 1}" if route and route.limits is not None else f"{PREFIX}RATE_LIMIT",
+        "cost": route.cost if route else 1,
+        "security": route.security if route and route.security else settings.security.preset,
+        "cors": ", ".join(settings.cors.allow_origins) or "off",
+    }
+    if ambiguous(path):
+        answer["note"] = "routers may disagree about this path, so no row that opens anything matches it"
+    return answer
+
+
+def _auth_because(settings: GuardSettings, by_row: bool, row: int) -> str:
+    if not settings.auth.on:
+        return f"identity is off: neither {PREFIX}AUTH_ISSUER nor {PREFIX}AUTH_API_KEYS is set"
+    return f"row {row + 1}" if by_row else "what no row opens needs an identity"
+
+
+def _limits(plan: Plan) -> list[str]:
+    return [f"{limit.text} (as {limit.name!r})" for limit in plan.limits]
+
+
+@click.command()
+@click.argument("method")
+@click.argument("path")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def explain(method: str, path: str, *, as_json: bool) -> None:
+    """Say what the guard would ask of METHOD PATH, and which rule says so."""
+    if not path.startswith("/"):
+        raise click.BadParameter("a path starts with '/'", param_hint="PATH")
+    settings, _ = configure()
+    answer = explanation(settings, method.upper(), path)
+    if as_json:
+        dump(answer)
+        return
+    rows = [("rule", answer["rule"]), ("auth", f"{answer['auth']} ({answer.get('auth_because', 'a probe')})")]
+    if answer.get("scopes"):
+        rows.append(("scopes", " ".join(answer["scopes"])))
+    for client, limits in answer.get("limits", {}).items():
+        rows.append((f"limits {client}", "; ".join(limits) or "none"))
+    if answer.get("limits") and any(answer["limits"].values()):
+        rows.append(("limits from", f"{answer['limits_because']}, at a cost of {answer['cost']} a request"))
+    rows += [(name, str(answer[name])) for name in ("security", "cors", "note") if name in answer]
+    table(("", ""), rows, answer["request"])

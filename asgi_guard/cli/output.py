@@ -1,0 +1,55 @@
+"""How the command line speaks: tables and colour to a terminal, plain aligned text to anything else."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asgi_guard.errors import ConfigError
+
+STYLES = {"on": "green", "ok": "green", "off": "yellow", "failed": "bold red", "slow": "yellow"}
+"""Words that have a colour wherever they stand alone in a cell."""
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """Print a table on standard output."""
+    console = Console()
+    if console.is_terminal:
+        shown = Table(*columns, title=title or None, title_justify="left", title_style="bold", header_style="bold")
+        for row in rows:
+            shown.add_row(*(f"[{STYLES[cell]}]{cell}[/]" if cell in STYLES else escape(cell) for cell in row))
+        console.print(shown)
+        return
+    if title:
+        print(title)
+    widths = [max(len(row[index]) for row in rows) if rows else 0 for index in range(len(columns))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print()
+
+
+def say(text: str, style: str = "", *, error: bool = False) -> None:
+    """Print a line: on standard output, or on standard error for what is not the answer."""
+    console = Console(stderr=error, soft_wrap=True, highlight=False)
+    console.print(escape(text), style=style or None)
+
+
+def dump(value: Any) -> None:
+    """Print JSON for a script."""
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode())
+
+
+def report_problems(error: ConfigError) -> None:
+    """Tell everything that is wrong with the configuration, on standard error."""
+    count = len(error.problems)
+    say(f"asgi-guard: the configuration has {count} problem{'s' if count != 1 else ''}:", "bold red", error=True)
+    for problem in error.problems:
+        say(f"  {problem.name}: {problem.message}", error=True)

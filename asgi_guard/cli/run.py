@@ -1,0 +1,84 @@
+"""`asgi-guard run`: an app behind the guard, under uvicorn."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.guard import Guard, configure
+from asgi_guard.loading import load_app
+from asgi_guard.variables import PREFIX
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+def server() -> ModuleType:
+    """The server that the extra `server` installs.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import uvicorn
+    except ImportError:
+        raise ConfigError([Problem("uvicorn", "it is not installed: pip install 'asgi-guard[server]'")]) from None
+    return uvicorn
+
+
+SERVER_OPTIONS: dict[str, Any] = {
+    # The guard writes the access log, finds out the client's address, and does not tell the server's name.
+    "access_log": False,
+    "proxy_headers": False,
+    "server_header": False,
+}
+
+
+@click.command()
+@click.argument("app", metavar="MODULE:ATTRIBUTE")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="The port; 0 for a free one."
+)
+@click.option("--uds", type=click.Path(), help="A UNIX socket to listen on, instead.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="How many processes.")
+@click.option(
+    "--graceful",
+    default=30,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Seconds that requests get to end in at a stop.",
+)
+@click.option(
+    "--app-dir", default=".", show_default=True, type=click.Path(exists=True), help="Where to look for MODULE."
+)
+@click.option("--log-level", default="info", show_default=True, help="The server's own log, on standard error.")
+def run(
+    app: str, host: str, port: int, uds: str | None, workers: int, graceful: int, app_dir: str, log_level: str
+) -> None:
+    """Serve MODULE:ATTRIBUTE behind the guard, with uvicorn.
+
+    ATTRIBUTE ends in () if it is to be called for the app. The access log goes to standard output, one line of JSON an
+    exchange; everything else to standard error.
+    """
+    uvicorn = server()
+    os.environ[f"{PREFIX}APP"] = app
+    os.environ.setdefault(f"{PREFIX}RATE_WORKERS", str(workers))
+    sys.path.insert(0, app_dir)
+    # With one process the app is loaded here, and only here; with several, each loads it for itself.
+    settings, _ = configure()
+    target = Guard(load_app(app), settings) if workers == 1 else "asgi_guard.wrapped:app"
+    uvicorn.run(
+        target,
+        host=host,
+        port=port,
+        uds=uds,
+        workers=workers,
+        timeout_graceful_shutdown=graceful,
+        log_level=log_level,
+        **SERVER_OPTIONS,
+    )

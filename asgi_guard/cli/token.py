@@ -1,0 +1,135 @@
+"""`asgi-guard token`: a token of the local issuer, or why a token is not accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from asgi_guard.cli.output import dump, say
+from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, TokenError
+from asgi_guard.guard import configure
+from asgi_guard.middleware import IdentityMiddleware
+from asgi_guard.policy.identity import User
+from asgi_guard.testing import LocalIssuer
+from asgi_guard.variables import PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asgi_guard.layer import Layer
+
+KEY_FILE = Path("~/.local/state/asgi-guard/local-issuer.pem")
+LOCAL_ISSUER = "http://127.0.0.1:8001"
+LOCAL_AUDIENCE = "demo"
+
+HINTS = {
+    "too_large": "no issuer makes such tokens on purpose: fewer claims, or a reference instead of the data",
+    "malformed": "send the access token itself: three parts with dots between, nothing before or behind it",
+    "algorithm": f"allow it by {PREFIX}AUTH_ALGORITHMS if the issuer really signs so; HS256 and none never are",
+    "unsupported": "ask the issuer for a plain signed token",
+    "issuer": f"compare it with {PREFIX}AUTH_ISSUER, letter by letter, the trailing slash too",
+    "audience": f"ask the issuer for a token for this API, or add the name to {PREFIX}AUTH_AUDIENCE",
+    "expired": "get a new one; if it is new, compare the clocks",
+    "not_yet_valid": f"compare the clocks; {PREFIX}AUTH_LEEWAY allows for a difference",
+    "too_old": f"get a new one; {PREFIX}AUTH_MAX_TOKEN_AGE bounds the age",
+    "unknown_key": "the issuer does not publish the key that signed it: it may be another issuer's, or rotated out",
+    "ambiguous_key": "the issuer publishes several keys under this kid, or the token names none",
+    "signature": "it was changed, or signed by someone else",
+    "claim": "the token is not an access token as this guard needs it",
+}
+"""What to do about each reason."""
+
+
+@click.command()
+@click.option("--subject", default="alice", show_default=True, help="Whose token it is.")
+@click.option("--scope", "scopes", multiple=True, help="A scope that it grants; may be repeated.")
+@click.option("--audience", help="Whom it is for; the first of ASGI_GUARD_AUTH_AUDIENCE, else 'demo'.")
+@click.option("--issuer", help="Who says so; ASGI_GUARD_AUTH_ISSUER, else the issuer of `asgi-guard demo`.")
+@click.option("--lifetime", default=3600, show_default=True, help="Seconds until it ends.")
+@click.option(
+    "--key", "key_file", type=click.Path(path_type=Path), default=KEY_FILE, show_default=True, help="The key."
+)
+@click.option("--explain", metavar="TOKEN", help="Say why TOKEN is accepted or not; '-' reads it from standard input.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def token(
+    ctx: click.Context,
+    *,
+    subject: str,
+    scopes: tuple[str, ...],
+    audience: str | None,
+    issuer: str | None,
+    lifetime: int,
+    key_file: Path,
+    explain: str | None,
+    as_json: bool,
+) -> None:
+    """Sign a token with the local issuer's key, for development; or explain a token.
+
+    The key is that of `asgi-guard demo`; it is made when it is first needed. No other issuer's tokens can be made here.
+    With --explain, the token is judged as the guard of this environment would judge it, and every reason is told; exit
+    code 1 if it is not accepted.
+    """
+    settings, layers = configure()
+    if explain is not None:
+        value = sys.stdin.read().strip() if explain == "-" else explain
+        ctx.exit(_explain(identity_of(layers), value.removeprefix("Bearer "), as_json=as_json))
+    local = LocalIssuer.load(
+        key_file.expanduser(),
+        url=issuer or settings.auth.issuer or LOCAL_ISSUER,
+        audience=audience or next(iter(settings.auth.audience), LOCAL_AUDIENCE),
+    )
+    signed = local.token(subject, scopes=scopes, lifetime=lifetime)
+    if as_json:
+        dump({"token": signed, "issuer": local.url, "audience": local.audience, "subject": subject, "scopes": scopes})
+    else:
+        click.echo(signed)
+
+
+def identity_of(layers: Sequence[Layer]) -> IdentityMiddleware:
+    """The Identity layer among these.
+
+    Raises:
+        ConfigError: no issuer is configured.
+    """
+    for layer in layers:
+        if isinstance(layer, IdentityMiddleware) and layer.verifiers:
+            return layer
+    raise ConfigError([Problem(f"{PREFIX}AUTH_ISSUER", "it is not set, so there is no issuer to ask")])
+
+
+def _explain(identity: IdentityMiddleware, value: str, *, as_json: bool) -> int:
+    try:
+        user = asyncio.run(_verify(identity, value))
+    except TokenError as error:
+        if as_json:
+            dump({"accepted": False, "reason": error.reason, "detail": error.detail})
+        else:
+            say(f"not accepted ({error.reason}): {error.detail}", "bold red")
+            say(f"what to do: {HINTS[error.reason]}")
+        return 1
+    except KeysUnavailableError as error:
+        if as_json:
+            dump({"accepted": None, "reason": "keys_unavailable", "detail": str(error)})
+        else:
+            say(f"it cannot be judged: {error}", "bold red")
+        return 1
+    left = user.expires - time.time()
+    if as_json:
+        dump({"accepted": True, "subject": user.subject, "scopes": user.scopes, "seconds_left": round(left)})
+    else:
+        say(f"accepted: {user.subject!r} of {user.issuer}, for {left:.0f} s more", "green")
+        say(f"scopes: {' '.join(user.scopes) or 'none'}")
+    return 0
+
+
+async def _verify(identity: IdentityMiddleware, value: str) -> User:
+    try:
+        return await identity.verify(value.encode())
+    finally:
+        await identity.shutdown()

@@ -1,0 +1,103 @@
+"""The environment's variables: what each is called, what it means, and which names mean nothing."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, SecretStr
+
+from asgi_guard.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pydantic.fields import FieldInfo
+
+PREFIX = "ASGI_GUARD_"
+
+# By a part of the type's own name, the first that fits.
+_SORTS = {
+    "Route": "JSON",
+    "APIKey": "name=SHA256, ... or JSON",
+    "tuple[str": "list",
+    "bool": "true or false",
+    "int": "whole number",
+    "float": "number",
+    "Path": "path",
+}
+
+# What Kubernetes adds to every pod's environment for a Service called `asgi-guard`.
+_KUBERNETES = re.compile(r"SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
+
+
+class Variable:
+    """One environment variable: its name, where its value goes, and what it means.
+
+    Attributes:
+        name: such as `ASGI_GUARD_AUTH_ISSUER`.
+        section: such as `auth`; empty for a field of `GuardSettings` itself.
+        field: such as `issuer`.
+        choices: the values that may be written, or what sort of value it is.
+        default: the default, as it would be written.
+        meaning: one line.
+    """
+
+    def __init__(self, section: str, field: str, info: FieldInfo) -> None:
+        self.section = section
+        self.field = field
+        self.name = PREFIX + (f"{section}_{field}" if section else field).upper()
+        self.choices = _choices(info.annotation)
+        self.default = _written(info.default)
+        self.meaning = info.description or ""
+
+
+def variables_of(settings: type[BaseModel]) -> list[Variable]:
+    """Every variable there is, section by section; a section is a field whose type is a model."""
+    found: list[Variable] = []
+    for name, info in settings.model_fields.items():
+        section = info.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            found += [Variable(name, field, each) for field, each in section.model_fields.items()]
+        else:
+            found.append(Variable("", name, info))
+    return found
+
+
+def unknown_variables(names: Iterable[str], known: set[str]) -> Iterator[Problem]:
+    """Name every `ASGI_GUARD_*` variable that means nothing: a misspelt limit would otherwise be no limit."""
+    for name in sorted(names):
+        if not name.upper().startswith(PREFIX) or name in known or _KUBERNETES.fullmatch(name.removeprefix(PREFIX)):
+            continue
+        close = get_close_matches(name.upper(), known, n=1, cutoff=0.6)
+        hint = f"; did you mean {close[0]}?" if close else "; `asgi-guard env` lists those there are"
+        yield Problem(name, f"there is no such variable{hint}")
+
+
+def _choices(annotation: Any) -> list[str]:
+    literals = _literals(annotation)
+    if literals:
+        return literals
+    text = str(annotation)
+    for part, name in _SORTS.items():
+        if part in text:
+            return [name]
+    return ["text"]
+
+
+def _literals(annotation: Any) -> list[str]:
+    values: list[str] = []
+    for argument in getattr(annotation, "__args__", ()):
+        values += [argument] if isinstance(argument, str) else _literals(argument)
+    return values
+
+
+def _written(default: object) -> str:
+    if isinstance(default, SecretStr):
+        return default.get_secret_value()
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, tuple):
+        return ", ".join(map(str, default))
+    return "" if default is None else str(default)
