@@ -33,6 +33,12 @@ format: $(READY) ## Put the code in order
 bench: $(READY) ## What the guard costs, on this machine
 	@$(BIN)/python -m benchmarks
 
+test-lowest: ## The tests, against the lowest versions that pyproject.toml allows
+	@test -n "$(PYTHON)" || { echo "asgi-guard needs Python 3.11 or newer: say make PYTHON=/path/to/python3"; exit 2; }
+	@$(PYTHON) -m venv .venv-lowest
+	@.venv-lowest/bin/python -m pip install --disable-pip-version-check --quiet -c tests/lowest.txt -e '.[dev]'
+	.venv-lowest/bin/python -m pytest $(PYTEST_ARGS)
+
 $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "asgi-guard needs Python 3.11 or newer, and none was found: install one, or say make PYTHON=/path/to/python3"; exit 2; }
 	@echo "Setting up $(VENV) with $(PYTHON); the first time takes a minute or two."

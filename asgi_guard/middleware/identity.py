@@ -181,7 +181,7 @@ class IdentityMiddleware(Layer):
         """Find out who it is. Only a token whose key has to be fetched first takes a wait."""
         scope = exchange.scope
         scope["user"], scope["auth"] = ANONYMOUS, NO_AUTH
-        if self._unasked[exchange.row(self._table)]:
+        if self._unasked[exchange.row(self._table)] or self._remembers(exchange):
             return None
         try:
             credential = self._credential(exchange)
@@ -198,6 +198,33 @@ class IdentityMiddleware(Layer):
             exchange.failure, exchange.detail = Failure.INVALID, error.reason
         except KeysUnavailableError as error:
             exchange.failure, exchange.retry_after = Failure.KEYS_UNAVAILABLE, error.retry_after
+        return None
+
+    def _remembers(self, exchange: Exchange) -> bool:
+        """Recognise the token of most requests: one Authorization header, nothing beside it, and verified a moment ago.
+
+        Only a token that passed every check is remembered, so none of them has to be made again.
+        """
+        headers, cookie = exchange.headers, self._cookie
+        value = headers.get(b"authorization")
+        if value is None or exchange.repeated or value[:7] != b"Bearer ":
+            return False
+        if self._api_key_header in headers or (cookie is not None and b"cookie" in headers):
+            return False
+        user = self._remembered(self._cache.digest(value[7:]), self._clock())
+        if user is not None:
+            self._accept(exchange, user)
+        return user is not None
+
+    def _remembered(self, digest: bytes, now: float) -> User | None:
+        """The user of a token that was verified a moment ago, by the keys that hold now."""
+        hit = self._cache.get(digest, now)
+        if hit is None:
+            return None
+        user, keys = hit
+        if keys is self.verifiers[user.issuer or ""].engine.keys:
+            return user
+        self._cache.forget(digest)
         return None
 
     def _credential(self, exchange: Exchange) -> Credential | None:
@@ -222,15 +249,12 @@ class IdentityMiddleware(Layer):
         exchange.scope["auth"] = Auth(user.scopes)
 
     def _token(self, exchange: Exchange, value: bytes) -> Decision:
-        """Verify a token, or find that it was verified a moment ago by the keys that hold now."""
-        digest, now = self._cache.digest(value), self._clock()
-        hit = self._cache.get(digest, now)
-        if hit is not None:
-            user, keys = hit
-            if keys is self.verifiers[user.issuer or ""].engine.keys:
-                self._accept(exchange, user)
-                return None
-            self._cache.forget(digest)
+        """Verify a token, unless it is remembered."""
+        digest = self._cache.digest(value)
+        user = self._remembered(digest, self._clock())
+        if user is not None:
+            self._accept(exchange, user)
+            return None
         parsed, verifier = self.parse(value)
         key = verifier.engine.peek(parsed.kid, parsed.algorithm)
         if key is None:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Headers
     from asgi_guard.exchange import Exchange
 
+_TELLING = frozenset({b"server", b"x-powered-by"})
+_NO_STORE = (b"cache-control", b"no-store")
+
 
 class SecurityHeadersMiddleware(Layer):
     """Adds security headers that the app did not set, and takes the server's name away.
@@ -76,10 +79,12 @@ class SecurityHeadersMiddleware(Layer):
         """Append what is missing."""
         policy = self._policies[exchange.row(self._table)]
         present = {name.lower() for name, _ in headers}
-        for line in policy.secure if exchange.scheme in ("https", "wss") else policy.plain:
-            if line[0] not in present:
-                headers.append(line)
+        if not present.isdisjoint(_TELLING):
+            headers[:] = [line for line in headers if line[0].lower() not in _TELLING]
+        lines = policy.secure if exchange.scheme in ("https", "wss") else policy.plain
+        if present.isdisjoint(policy.names):
+            headers.extend(lines)
+        else:
+            headers.extend(line for line in lines if line[0] not in present)
         if exchange.user is not None and b"cache-control" not in present:
-            headers.append((b"cache-control", b"no-store"))
-        if b"server" in present or b"x-powered-by" in present:
-            headers[:] = [line for line in headers if line[0].lower() not in (b"server", b"x-powered-by")]
+            headers.append(_NO_STORE)

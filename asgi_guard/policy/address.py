@@ -14,6 +14,7 @@ and passes the other on as the client sent it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -28,6 +29,16 @@ ForwardedHeader: TypeAlias = Literal["x-forwarded-for", "forwarded"]
 
 UNKNOWN = "unknown"
 """The address of a client whose server names none (a UNIX socket): all of them share it, and so share limits."""
+
+MAX_ADDRESS = 128
+"""Characters of the longest text that is looked at as an address; it bounds what the caches below can hold."""
+
+_PAIR = re.compile(
+    r"[ \t]*(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+)="
+    r'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<token>[^\s,;"]+))[ \t]*(?P<separator>[,;]|\Z)',
+    re.DOTALL,
+)
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +69,17 @@ def parse_networks(values: Iterable[str]) -> tuple[Network, ...]:
     return tuple(networks)
 
 
-@lru_cache(maxsize=4096)
 def parse_address(text: str) -> Address | None:
     """Parse one forwarded address: port, brackets and zone are stripped and IPv4-mapped IPv6 becomes IPv4.
 
     Returns None for what is no address, and for the unspecified ones (`0.0.0.0`, `::`), which nobody calls from.
     """
-    text = text.strip()
+    return _parse_address(text) if len(text) <= MAX_ADDRESS else None
+
+
+@lru_cache(maxsize=4096)
+def _parse_address(text: str) -> Address | None:
+    text = text.strip(" \t")
     if text.startswith("["):
         text, bracket, port = text[1:].partition("]")
         if not bracket or (port and not _is_port(port)):
@@ -73,7 +88,8 @@ def parse_address(text: str) -> Address | None:
         text, _, port = text.partition(":")
         if not _is_port(":" + port):
             return None
-    text = text.partition("%")[0]
+    if ":" in text:
+        text = text.partition("%")[0]
     try:
         address = ip_address(text)
     except ValueError:
@@ -166,48 +182,23 @@ def _scheme(value: str | None) -> str | None:
 def parse_forwarded(text: str) -> list[dict[str, str]] | None:
     """Parse `Forwarded` (RFC 7239 section 4): elements of `name=value` pairs, values tokens or quoted strings.
 
-    Returns None if any part is malformed, for then no part can be believed.
+    Addresses are taken unquoted as well, as some proxies write them. Returns None if any part is malformed, for then no
+    part can be believed.
     """
     elements: list[dict[str, str]] = []
     pairs: dict[str, str] = {}
-    rest = text.strip()
-    while rest:
-        name, equals, rest = rest.partition("=")
-        name = name.strip().lower()
-        if not equals or not name.isalpha() or name in pairs:
+    text = text.strip(" \t")
+    at = 0
+    while at < len(text):
+        match = _PAIR.match(text, at)
+        if match is None or (name := match["name"].lower()) in pairs:
             return None
-        value, rest = _value(rest)
-        if value is None:
+        quoted = match["quoted"]
+        pairs[name] = match["token"] if quoted is None else _ESCAPED.sub(r"\1", quoted)
+        at = match.end()
+        if match["separator"] and at == len(text):
             return None
-        pairs[name] = value
-        rest = rest.strip()
-        separator, rest = rest[:1], rest[1:].strip()
-        if separator == "," or not separator:
+        if match["separator"] != ";":
             elements.append(pairs)
             pairs = {}
-        elif separator != ";":
-            return None
-        if separator and not rest:
-            return None
     return elements
-
-
-def _value(text: str) -> tuple[str | None, str]:
-    """Split a value off the front of the text: the value, or None where it is malformed, and the rest."""
-    if not text.startswith('"'):
-        end = min((at for at in (text.find(","), text.find(";")) if at >= 0), default=len(text))
-        value = text[:end].strip()
-        return (None, "") if not value or '"' in value else (value, text[end:])
-    characters: list[str] = []
-    escaped = False
-    for at, character in enumerate(text[1:], start=1):
-        if escaped:
-            characters.append(character)
-            escaped = False
-        elif character == "\\":
-            escaped = True
-        elif character == '"':
-            return "".join(characters), text[at + 1 :]
-        else:
-            characters.append(character)
-    return None, ""

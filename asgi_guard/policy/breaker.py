@@ -42,7 +42,7 @@ class Breaker:
 
     def retry_after(self, now: float) -> float:
         """Seconds until the next probe."""
-        return max(0.0, (self._open_until or now) - now)
+        return 0.0 if self._open_until is None else max(0.0, self._open_until - now)
 
     def succeeded(self) -> bool:
         """Note a success; True if it closed the breaker."""

@@ -8,9 +8,12 @@ clock.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from asgi_guard.policy.rates import SECOND, Limit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Charge(NamedTuple):
@@ -75,7 +78,12 @@ def effective(state: int, now: int, capacity: int) -> int:
 
     The second clamp heals a clock that was once ahead, and a limit that was lowered.
     """
-    return min(max(state, now), now + capacity)
+    if state <= now:
+        return now
+    ceiling = now + capacity
+    if state > ceiling:
+        return ceiling
+    return state
 
 
 def take(state: int, now: int, charge: Charge) -> tuple[int, int | None]:
@@ -84,35 +92,36 @@ def take(state: int, now: int, charge: Charge) -> tuple[int, int | None]:
     Returns:
         The new state if it is allowed, and microseconds to wait: 0 if it is allowed now, None if never.
     """
-    limit = charge.limit
+    limit, _, cost = charge
     capacity = limit.capacity
-    after = effective(state, now, capacity) + charge.cost * limit.interval
+    after = effective(state, now, capacity) + cost * limit.interval
     wait = after - now - capacity
     if wait <= 0:
         return after, 0
-    return after, wait if charge.cost <= limit.burst else None
+    return after, wait if cost <= limit.burst else None
 
 
-def read(charge: Charge, state: int, now: int, wait: int | None) -> Reading:
-    """Describe a bucket whose state is now `state`."""
-    limit = charge.limit
-    reset = effective(state, now, limit.capacity) - now
-    return Reading(limit, (limit.capacity - reset) // limit.interval, reset, wait)
-
-
-def decide(charges: tuple[Charge, ...], states: list[int], now: int) -> tuple[bool, list[int], tuple[Reading, ...]]:
+def decide(
+    charges: Sequence[Charge], states: Sequence[int], now: int
+) -> tuple[bool, Sequence[int], tuple[Reading, ...]]:
     """Decide a request's charges together: all or none.
 
     Returns:
         Whether it is admitted, the states afterwards (unchanged where it is not), and the readings.
     """
-    taken = [take(state, now, charge) for charge, state in zip(charges, states, strict=True)]
-    admitted = all(wait == 0 for _, wait in taken)
-    after = [state for state, _ in taken] if admitted else states
-    readings = tuple(
-        read(charge, state, now, wait) for charge, state, (_, wait) in zip(charges, after, taken, strict=True)
-    )
-    return admitted, after, readings
+    afters, waits = [], []
+    for charge, state in zip(charges, states, strict=True):
+        after, wait = take(state, now, charge)
+        afters.append(after)
+        waits.append(wait)
+    admitted = waits.count(0) == len(waits)
+    after_all = afters if admitted else states
+    readings = []
+    for charge, state, wait in zip(charges, after_all, waits, strict=True):
+        limit = charge.limit
+        reset = effective(state, now, limit.capacity) - now
+        readings.append(Reading(limit, (limit.capacity - reset) // limit.interval, reset, wait))
+    return admitted, after_all, tuple(readings)
 
 
 def retry_after(readings: tuple[Reading, ...]) -> int | None:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class ClaimsPolicy:
     """What an issuer's tokens have to say.
 
-    The order of decisions: `iss`, `aud`, the types of `sub`, `jti` and `client_id`, `exp`, `nbf`, `iat`, the token's
-    age.
+    The order of decisions: `iss`, `aud`, the types of `sub`, `jti` and `client_id`, no `cnf` (RFC 7800: such a token
+    is worth nothing without a proof of its key), `exp`, `nbf`, `iat`, the token's age.
 
     Attributes:
         issuer: `iss`, exactly.
@@ -44,12 +44,7 @@ class ClaimsPolicy:
         if claims.get("iss") != self.issuer:
             raise TokenError("issuer", f"iss is {_shown(claims.get('iss'))}, not {self.issuer!r}")
         self._check_audience(claims.get("aud"))
-        for name in ("sub", "jti", "client_id"):
-            value = claims.get(name)
-            if value is not None and (not isinstance(value, str) or not value):
-                raise TokenError("claim", f"{name} is not a string")
-        if "sub" not in claims:
-            raise TokenError("claim", "sub is missing: the token says nobody's name")
+        _check_bearer(claims)
         ends = _instant(claims, "exp")
         if ends is None:
             raise TokenError("claim", "exp is missing: a token has to end")
@@ -87,10 +82,22 @@ def scopes_of(claims: Mapping[str, Any]) -> tuple[str, ...]:
     name = "scope" if "scope" in claims else "scp"
     value = claims.get(name, "")
     if isinstance(value, str):
-        return tuple(value.split())
+        return tuple(scope for scope in value.split(" ") if scope)
     if isinstance(value, list) and all(isinstance(scope, str) for scope in value):
         return tuple(value)
     raise TokenError("claim", f"{name} is neither a string nor a list of strings")
+
+
+def _check_bearer(claims: Mapping[str, Any]) -> None:
+    """Whom the token names, and that whoever bears it is meant."""
+    for name in ("sub", "jti", "client_id"):
+        value = claims.get(name, "-")
+        if not isinstance(value, str) or not value:
+            raise TokenError("claim", f"{name} is not a string, or is empty")
+    if "sub" not in claims:
+        raise TokenError("claim", "sub is missing: the token says nobody's name")
+    if "cnf" in claims:
+        raise TokenError("claim", "cnf binds the token to a key, of which a bearer shows no proof (RFC 7800)")
 
 
 def _instant(claims: Mapping[str, Any], name: str) -> float | None:

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Self
-from urllib.parse import urlsplit
 
 from asgi_guard.policy.faults import Fault, FaultsError
 
@@ -42,7 +42,11 @@ MAX_MAX_AGE = 86400
 MAX_REQUESTED_HEADERS = 64
 """A browser asks for the headers that a page's script sets; a longer list is an attack on whoever parses it."""
 MAX_REQUESTED_BYTES = 4096
+MAX_EMPTY_ELEMENTS = 16
+"""RFC 9110 5.6.1.2 asks to pass over a reasonable number of empty elements in a list."""
 
+_AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>\*|[0-9]+))?")
+_LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LABELS = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _PREFLIGHT_VARY = (b"vary", b"access-control-request-headers, access-control-request-method, origin")
@@ -63,11 +67,11 @@ class _Pattern:
         if scheme != self.scheme or not separator:
             return False
         host, port = _split_port(rest)
-        if not _LABELS.fullmatch(host) or (port and not port.isdecimal()):
+        if port == "*" or not (self.any_port or port == self.port):
             return False
-        if not self.any_port and port != self.port:
-            return False
-        return host.endswith(self.suffix) and len(host) > len(self.suffix) if self.subdomains else host == self.suffix
+        if not self.subdomains:
+            return host == self.suffix
+        return host.endswith(self.suffix) and _LABELS.fullmatch(host) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,8 @@ class CORSPolicy:
         origins: the exact origins.
         patterns: those with a wildcard.
         methods: allowed beyond the safelisted ones; None means all.
-        headers: allowed request headers, lower case; None means all.
+        headers: allowed request headers, lower case; None means all but perhaps `authorization`.
+        authorization: whether that header is allowed too, where all are.
         credentials: whether browsers may send and read with cookies.
         actual_headers: what stands on every allowed response besides the origin.
         preflight_headers: what stands on every allowed preflight besides what was asked for.
@@ -90,6 +95,7 @@ class CORSPolicy:
     patterns: tuple[_Pattern, ...]
     methods: frozenset[bytes] | None
     headers: frozenset[bytes] | None
+    authorization: bool
     credentials: bool
     actual_headers: tuple[Header, ...]
     preflight_headers: tuple[Header, ...]
@@ -110,7 +116,8 @@ class CORSPolicy:
         Args:
             allow_origins: `https://app.example.com`, `https://*.example.com`, `http://localhost:*`, or `*` alone.
             allow_methods: beyond GET, HEAD and POST; `*` for all.
-            allow_headers: that a script may set, beyond the safelisted ones; `*` for all but `authorization`.
+            allow_headers: that a script may set, beyond the safelisted ones; `*` for all, though for `authorization`
+                without credentials only if it is named beside it.
             allow_credentials: whether cookies are sent and answers to them may be read; not with `*` origins.
             expose_headers: that a script may read, beyond the safelisted ones.
             max_age: seconds for which a browser may remember a preflight: 0 to 86400, -1 for never; None says nothing
@@ -139,6 +146,7 @@ class CORSPolicy:
             patterns=tuple(_compile(origin) for origin in allow_origins if "*" in origin and origin != "*"),
             methods=None if "*" in allow_methods else frozenset(_normalized(method) for method in allow_methods),
             headers=None if "*" in allow_headers else frozenset(name.lower().encode() for name in allow_headers),
+            authorization=allow_credentials or any(name.lower() == "authorization" for name in allow_headers),
             credentials=allow_credentials,
             actual_headers=credentials + (((b"access-control-expose-headers", expose),) if expose else ()),
             preflight_headers=credentials
@@ -185,15 +193,20 @@ class CORSPolicy:
         """The headers that a preflight asks for, if all are allowed."""
         if sum(map(len, lines)) > MAX_REQUESTED_BYTES:
             return None
-        asked = [name for line in lines for item in line.split(b",") if (name := item.strip(b" \t"))]
+        items = [item.strip(b" \t") for line in lines for item in line.split(b",")]
+        asked = [item for item in items if item]
         if len(asked) > MAX_REQUESTED_HEADERS:
+            return None
+        if self.headers is not None and len(items) - len(asked) > MAX_EMPTY_ELEMENTS:
             return None
         for name in asked:
             lowered = name.lower()
             if self.headers is not None:
                 if lowered not in self.headers:
                     return None
-            elif not _TOKEN.fullmatch(name.decode("latin-1")) or (lowered == b"authorization" and not self.credentials):
+            elif not _TOKEN.fullmatch(name.decode("latin-1")) or (
+                lowered == b"authorization" and not self.authorization
+            ):
                 return None
         return asked
 
@@ -240,7 +253,7 @@ def _origin_fault(origin: str, *, credentials: bool) -> str | None:
 def _is_host(name: str) -> bool:
     if name.startswith("["):
         try:
-            return name.endswith("]") and urlsplit(f"http://{name}").hostname is not None
+            return IPv6Address(name[1:-1]).compressed == name[1:-1] and "%" not in name
         except ValueError:
             return False
     return len(name) <= 253 and _LABELS.fullmatch(name) is not None
@@ -248,19 +261,17 @@ def _is_host(name: str) -> bool:
 
 def _is_port(port: str, scheme: str) -> bool:
     default = {"http": "80", "https": "443"}[scheme]
-    return port.isascii() and port.isdecimal() and port[0] != "0" and int(port) <= 65535 and port != default
+    return port[0] != "0" and int(port) <= 65535 and port != default
 
 
 def _is_local(name: str) -> bool:
-    return name in ("localhost", "[::1]") or name.endswith(".localhost") or name.startswith("127.")
+    return name in ("localhost", "[::1]") or name.endswith(".localhost") or _LOOPBACK.fullmatch(name) is not None
 
 
 def _split_port(authority: str) -> tuple[str, str]:
-    if authority.startswith("["):
-        host, bracket, rest = authority.partition("]")
-        return host + bracket, rest.removeprefix(":")
-    host, _, port = authority.partition(":")
-    return host, port
+    """The host and the port, empty where there is none, of an authority; two empty texts for what is none."""
+    match = _AUTHORITY.fullmatch(authority)
+    return (match["host"], match["port"] or "") if match else ("", "")
 
 
 def _compile(origin: str) -> _Pattern:
@@ -311,3 +322,5 @@ def _exposed_faults(name: str, *, credentials: bool) -> Iterator[Fault]:
         yield Fault("expose_headers", f"{name!r} is not a header's name")
     elif lowered in FORBIDDEN_RESPONSE_HEADERS:
         yield Fault("expose_headers", f"{name!r} is a header that browsers never show to a page's script")
+    elif lowered.startswith("access-control-") or lowered == "origin":
+        yield Fault("expose_headers", f"{name!r} is a header of the protocol itself, which scripts have no use for")

@@ -80,7 +80,7 @@ def find(
 def _bearer(value: bytes) -> bytes | None:
     scheme, _, token = value.strip(b" \t").partition(b" ")
     if scheme.lower() != b"bearer":
-        if b"bearer " in value.lower():
+        if b"bearer " in value.lower().replace(b"\t", b" "):
             raise MalformedCredentialsError("the Authorization header is malformed")
         return None
     token = token.strip(b" ")

@@ -82,7 +82,7 @@ def https_location(host: bytes, path: str, query: bytes) -> bytes:
     name = match["name"] if match else host
     # The path is encoded anew: whatever the server decoded of it, no byte of it can end the header or the authority.
     # Leading slashes are folded, lest `//evil.example` after the host be read as something else by someone.
-    target = quote("/" + path.lstrip("/"), safe=_PATH_CHARACTERS)
+    target = quote("/" + path.lstrip("/"), safe=_PATH_CHARACTERS, errors="replace")
     if query:
         target += "?" + quote(query, safe=_PATH_CHARACTERS + "?%")  # a query arrives encoded; only stray bytes are
     return b"https://" + name + target.encode()

@@ -31,7 +31,8 @@ class KeyTimes:
         ttl: how long fetched keys are fresh, unless the issuer says otherwise (`Cache-Control: max-age`).
         min_ttl: the shortest life that the issuer may ask for.
         max_ttl: the longest.
-        refresh_ahead: how long before the end of their life they are fetched anew, in the background.
+        refresh_ahead: how long before the end of their life they are fetched anew, in the background; never more than
+            half of their life, or short-lived keys would be fetched without a pause.
         stale_for: how long past their life they are still used while the issuer cannot be reached.
         cooldown: the shortest time between two fetches for an unknown key id, failed ones included.
         first_backoff: the wait after a first failure; it doubles with each further one, up to `max_backoff`.
@@ -65,12 +66,14 @@ class KeyRing:
     Attributes:
         keys: the last set fetched.
         expires: when it stops being fresh.
+        due: when it is to be fetched anew, in the background.
         tried: when the last fetch was started, or failed.
         failures: how many fetches have failed since the last that succeeded.
     """
 
     keys: KeySet | None = None
     expires: float = 0.0
+    due: float = 0.0
     tried: float | None = None
     failures: int = 0
 
@@ -81,7 +84,8 @@ class KeyRing:
     def fetched(self, keys: KeySet, now: float, times: KeyTimes, max_age: float | None = None) -> KeyRing:
         """The state once a fetch brought keys, which the issuer says live for `max_age`."""
         life = times.ttl if max_age is None else min(max(max_age, times.min_ttl), times.max_ttl)
-        return replace(self, keys=keys, expires=now + life, failures=0)
+        due = now + life - min(times.refresh_ahead, life / 2)
+        return replace(self, keys=keys, expires=now + life, due=due, failures=0)
 
     def failed(self, now: float) -> KeyRing:
         """The state once a fetch failed: what was known stays known, and the wait for the next try counts from here."""
@@ -128,7 +132,7 @@ class KeyRing:
         if key is None:
             may = fetching or self.may_fetch(now, times, for_unknown_key=True)
             return (Step.WAIT if may else Step.UNKNOWN_KEY), None
-        due = now >= self.expires - times.refresh_ahead and not fetching
+        due = now >= self.due and not fetching
         if due and self.may_fetch(now, times, for_unknown_key=False):
             return Step.USE_AND_REFRESH, key
         return Step.USE, key

@@ -24,7 +24,7 @@ def listed(value: str | Sequence[str]) -> tuple[str, ...]:
         return tuple(item for part in text.split(",") if (item := part.strip()))
     try:
         items = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         items = None
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         raise ValueError('this is neither a list such as a, b nor JSON such as ["a", "b"]')

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import unquote_to_bytes
 from zlib import crc32
@@ -95,7 +96,11 @@ def text(value: bytes) -> str:
 
 def record(entry: Entry, schema: LogFormat) -> dict[str, Any]:
     """Make the record of an entry. Members whose value is None are left out."""
-    return {name: value for name, value in _SCHEMAS[schema](entry).items() if value is not None}
+    return _known(_SCHEMAS[schema](entry))
+
+
+def _known(members: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not None}
 
 
 def _message(entry: Entry) -> str:
@@ -104,7 +109,14 @@ def _message(entry: Entry) -> str:
 
 
 def _timestamp(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    milliseconds = int(seconds * 1000)
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    """The lines of one second share all of their time but the milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _url(entry: Entry) -> str:
@@ -114,6 +126,8 @@ def _url(entry: Entry) -> str:
 
 def _guard(entry: Entry) -> dict[str, Any]:
     """The members that no schema has a name for."""
+    if entry.reason is None and entry.detail is None and entry.limit is None and not entry.slow:
+        return {}
     return {
         "asgi_guard.refused_by": entry.refused_by,
         "asgi_guard.reason": entry.reason,
@@ -185,16 +199,18 @@ def _gcp(entry: Entry) -> dict[str, Any]:
         "time": _timestamp(entry.time),
         "severity": {"WARN": "WARNING"}.get(level := severity(entry), level),
         "message": _message(entry),
-        "httpRequest": {
-            "requestMethod": entry.method[:32],
-            "requestUrl": _url(entry),
-            "status": entry.status,
-            "responseSize": str(entry.sent),
-            "userAgent": entry.user_agent,
-            "remoteIp": entry.client,
-            "latency": f"{entry.duration / 1e9:.6f}s",
-            "protocol": f"HTTP/{entry.http_version}",
-        },
+        "httpRequest": _known(
+            {
+                "requestMethod": entry.method[:32],
+                "requestUrl": _url(entry),
+                "status": entry.status,
+                "responseSize": str(entry.sent),
+                "userAgent": entry.user_agent,
+                "remoteIp": entry.client,
+                "latency": f"{entry.duration / 1e9:.6f}s",
+                "protocol": f"HTTP/{entry.http_version}",
+            }
+        ),
         "logging.googleapis.com/labels": {"request_id": entry.request_id} if entry.request_id else None,
         "logging.googleapis.com/trace": entry.trace_id,
         "logging.googleapis.com/spanId": entry.parent_id,
@@ -241,8 +257,10 @@ def sampled(trace_id: str | None, request_id: str | None, share: float) -> bool:
     Args:
         trace_id: the caller's trace, if there is one.
         request_id: else the request's id.
-        share: from 0 (none) to 1 (all).
+        share: from 0 (none) to 1 (all). An exchange with neither id is logged unless the share is 0.
     """
-    if share >= 1 or (trace_id is None and request_id is None):
+    if share >= 1:
         return True
+    if trace_id is None and request_id is None:
+        return share > 0
     return crc32((trace_id or request_id or "").encode()) < share * 2**32

@@ -14,7 +14,7 @@ taken at once, COUNT unless said. KEY is what is counted:
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, get_args
 
 KeyKind: TypeAlias = Literal["ip", "anonymous", "user", "api-key"]
@@ -26,7 +26,8 @@ SECOND = 1_000_000
 _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _RATE = re.compile(
     r"(?P<count>\d{1,9})\s*/\s*(?:(?P<word>second|minute|hour|day)|(?P<many>\d{1,6})(?P<unit>[smhd]))"
-    r"(?:\s+burst\s+(?P<burst>\d{1,9}))?\s+by\s+(?P<key>[a-z-]+)"
+    r"(?:\s+burst\s+(?P<burst>\d{1,9}))?\s+by\s+(?P<key>[a-z-]+)",
+    re.ASCII,
 )
 _EXPECTED = "expected COUNT/PERIOD [burst N] by KEY, as in '60/second burst 120 by user'"
 MAX_SPAN = 366 * 86400 * SECOND
@@ -43,6 +44,7 @@ class Limit:
         key: what is counted.
         interval: microseconds in which one unit comes back, rounded up to a whole one, so never more than was asked.
         burst: units that a full bucket holds.
+        capacity: microseconds in which an empty bucket becomes full.
     """
 
     name: str
@@ -50,11 +52,10 @@ class Limit:
     key: KeyKind
     interval: int
     burst: int
+    capacity: int = field(init=False)
 
-    @property
-    def capacity(self) -> int:
-        """Microseconds in which an empty bucket becomes full."""
-        return self.interval * self.burst
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "capacity", self.interval * self.burst)
 
 
 def parse_limits(text: str, prefix: str = "") -> tuple[Limit, ...]:

@@ -52,8 +52,8 @@ class Route:
     security: Preset | None = None
 
     def __post_init__(self) -> None:
-        for problem in self._problems():
-            raise ValueError(problem)
+        if problems := list(self._problems()):
+            raise ValueError("; ".join(problems))
 
     def _problems(self) -> Iterator[str]:
         segments = self.path.split("/")
@@ -90,7 +90,7 @@ def route_path(path: str, root_path: str) -> str:
     """The path below the place where the server mounted the app (ASGI's `root_path`)."""
     if not root_path or not path.startswith(root_path):
         return path
-    below = path[len(root_path) :]
+    below = path[len(root_path) :] or "/"
     return below if below.startswith("/") else path
 
 
@@ -120,12 +120,14 @@ class RouteTable:
 
         Args:
             path: the decoded path, without the root path.
-            method: the request's method; `GET` for a WebSocket.
+            method: the request's method, in any case, since not every server upper-cases it and some frameworks do;
+                `GET` for a WebSocket.
             raw_path: the path as sent, if the server gives it.
         """
         if not self.routes:
             return NO_ROW
         closed = ambiguous(path) or (raw_path is not None and b"%" in raw_path and _hides_slash(raw_path))
+        method = method.upper()
         best = NO_ROW
         for index in self._exact.get(path, ()):
             if self._takes(index, method, closed):

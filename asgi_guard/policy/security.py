@@ -21,6 +21,7 @@ DENIED_FEATURES = (
     "accelerometer", "autoplay", "camera", "cross-origin-isolated", "display-capture", "encrypted-media", "fullscreen",
     "geolocation", "gyroscope", "keyboard-map", "magnetometer", "microphone", "midi", "payment", "picture-in-picture",
     "publickey-credentials-get", "screen-wake-lock", "sync-xhr", "usb", "web-share", "xr-spatial-tracking",
+    "clipboard-read", "clipboard-write", "gamepad", "hid", "idle-detection", "interest-cohort", "serial", "unload",
 )  # fmt: skip
 
 _PERMISSIONS = ", ".join(f"{feature}=()" for feature in DENIED_FEATURES)
@@ -63,7 +64,7 @@ _PRESETS: dict[Preset, dict[str, str]] = {
 
 DEFAULT_HSTS = "max-age=63072000; includeSubDomains"
 PRELOAD_MIN_AGE = 31_536_000
-_MAX_AGE = re.compile(r'\s*max-age\s*=\s*"?(\d{1,10})"?\s*', re.IGNORECASE)
+_MAX_AGE = re.compile(r'\s*max-age\s*=\s*(?P<quote>"?)(?P<seconds>\d{1,10})(?P=quote)\s*', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,12 @@ class SecurityPolicy:
     Attributes:
         plain: over http.
         secure: over https.
+        names: the names of either, to see at a glance whether the app set any of them.
     """
 
     plain: tuple[Header, ...]
     secure: tuple[Header, ...]
+    names: frozenset[bytes]
 
     @classmethod
     def of(
@@ -125,7 +128,8 @@ class SecurityPolicy:
             secure["content-security-policy"] = policy + "; upgrade-insecure-requests"
         if strict != "off" and (preset != "off" or hsts is not None):
             secure["strict-transport-security"] = strict
-        return cls(_lines(chosen), _lines(secure))
+        names = frozenset(name.encode() for name in (*chosen, *secure))
+        return cls(_lines(chosen), _lines(secure), names)
 
 
 def _lines(headers: dict[str, str]) -> tuple[Header, ...]:
@@ -150,6 +154,9 @@ def _hsts_fault(value: str) -> str | None:
     ages = [match for directive in directives if (match := _MAX_AGE.fullmatch(directive))]
     if len(ages) != 1:
         return f"write one max-age in seconds, as in '{DEFAULT_HSTS}', or 'off'"
-    if "preload" in directives and (int(ages[0][1]) < PRELOAD_MIN_AGE or "includesubdomains" not in directives):
+    names = [directive.partition("=")[0].strip() for directive in directives if directive]
+    if len(set(names)) != len(names):
+        return "a directive stands there twice, so browsers pass over the whole header"
+    if "preload" in directives and (int(ages[0]["seconds"]) < PRELOAD_MIN_AGE or "includesubdomains" not in directives):
         return f"'preload' needs includeSubDomains and a max-age of at least {PRELOAD_MIN_AGE}"
     return None

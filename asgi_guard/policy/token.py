@@ -12,6 +12,7 @@ The signature and the claims come after, with the key.
 from __future__ import annotations
 
 import json
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ MAX_TOKEN_BYTES = 8192
 MAX_KID_LENGTH = 256
 MAX_DEPTH = 16
 """JSON nested deeper than this is no claims set."""
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)', re.DOTALL)
+"""A JSON string, or the rest of the text where one does not end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +131,12 @@ def _constant(name: str) -> NoReturn:
 
 
 def _depth(text: bytes) -> int:
-    """How deep JSON is nested. Brackets within strings count too, which at worst refuses a very odd string."""
+    """How deep JSON is nested, told before it is parsed. Brackets within strings do not count, on either side."""
     opening = text.count(b"[") + text.count(b"{")
     if opening <= MAX_DEPTH:
         return opening
     depth = deepest = 0
-    for byte in text:
+    for byte in _STRING.sub(b"", text):
         if byte in b"[{":
             depth += 1
             deepest = max(deepest, depth)

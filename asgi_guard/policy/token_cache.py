@@ -18,7 +18,11 @@ LIFETIME = 60.0
 
 
 class TokenCache:
-    """A bounded map from tokens to the users they were verified to be; the oldest entry leaves first."""
+    """A bounded map from tokens to the users they were verified to be; the oldest entry leaves first.
+
+    Args:
+        size: how many tokens it holds at most; 0 holds none.
+    """
 
     def __init__(self, size: int = 10_000) -> None:
         self._size = size
@@ -45,6 +49,8 @@ class TokenCache:
 
     def put(self, digest: bytes, user: User, now: float, keys: KeySet | None) -> None:
         """Remember that this token is this user's."""
+        if self._size < 1:
+            return
         entries = self._entries
         if len(entries) >= self._size and digest not in entries:
             del entries[next(iter(entries))]

@@ -23,7 +23,9 @@ def open_store(url: str, *, prefix: str = "asgi-guard:", timeout: float = 0.05, 
     Raises:
         ValueError: the URL is none of these. The text does not repeat it, for it may hold a password.
     """
-    scheme = url.partition("://")[0]
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        scheme = ""  # a bare text could be a password
     if scheme == "memory":
         return MemoryStore(max_keys=max_keys)
     if scheme in SCHEMES:

@@ -32,7 +32,7 @@ end
 -- the clock was ahead.
 local written = answer[1] == 1 and after or healed
 for i = 1, count do
-  if written[i] > now then
+  if written[i] > now and written[i] ~= answer[3 + i] then
     redis.call('SET', KEYS[i], string.format('%.0f', written[i]), 'PX', math.ceil((written[i] - now) / 1000))
   end
 end

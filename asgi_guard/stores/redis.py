@@ -62,10 +62,13 @@ class RedisStore:
         try:
             check_url(url)
             # Made here and thrown away: a malformed URL or option is an error now, not at the first request.
-            self._make_client().connection_pool.make_connection()
+            pool: Any = self._make_client().connection_pool  # whose methods are not typed in every version
+            pool.make_connection()
         except (ValueError, TypeError, RedisError):
             # The parser's own message may hold a part of the password.
-            raise ValueError("the URL cannot be read: check host, port and options, and percent-encode the password") from None
+            raise ValueError(
+                "the URL cannot be read: check host, port, path and options, and percent-encode the password"
+            ) from None
 
     def __repr__(self) -> str:
         return f"RedisStore(prefix={self._prefix!r}, timeout={self._timeout})"
@@ -74,6 +77,9 @@ class RedisStore:
         return Redis.from_url(
             self._url,
             socket_connect_timeout=CONNECT_TIMEOUT,
+            # The deadline is ours alone. The client's own costs a task a command, and before Python 3.12 that task can
+            # swallow a cancellation, so that a call would outlive its deadline.
+            socket_timeout=None,
             retry=Retry(NoBackoff(), 0),
             health_check_interval=0,
             client_name="asgi-guard",
@@ -131,14 +137,14 @@ class RedisStore:
         now = time.monotonic()
         if not probe and not self._breaker.allows(now):
             raise StoreUnavailableError("the store has failed lately and is not asked", self._breaker.retry_after(now))
-        late_is_old_news = not probe and not self._breaker.is_open
+        was_open = self._breaker.is_open
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT if probe else self._timeout):
                 client = self._connected()
                 async with self._line:
                     answer = await command(client)
         except (RedisError, OSError, TimeoutError) as error:
-            raise self._failed(error, count=not (late_is_old_news and self._breaker.is_open)) from error
+            raise self._failed(error, count=was_open or not self._breaker.is_open) from error
         if self._breaker.succeeded():
             logger.warning("the store answers again")
         return answer
@@ -156,11 +162,12 @@ def check_url(url: str) -> None:
     """Refuse what the client's parser would quietly read as something else.
 
     Raises:
-        ValueError: an unencoded `/`, `?` or `#` ends the password early, or a socket's path is not absolute.
+        ValueError: an unencoded `/`, `?` or `#` ends the password early, the database is not a number, or a socket's
+            path is not absolute.
     """
     parts = urlsplit(url)
     if parts.scheme == "unix":
         if parts.hostname or not parts.path:
             raise ValueError("a socket has an absolute path: unix:///path")
-    elif "@" in re.split("[/?#]", url.partition("://")[2], maxsplit=1)[-1] and "@" not in parts.netloc:
-        raise ValueError("what looks like a password ends before the @")
+    elif not re.fullmatch(r"/?\d*", parts.path) or "@" in parts.query + parts.fragment:
+        raise ValueError("a database is a number, and what may be meant as the password ends before the @")

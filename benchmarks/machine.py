@@ -1,0 +1,45 @@
+"""The machine that the figures are of."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGES = ("asgi-guard", "redis", "pyjwt", "orjson")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What figures depend on."""
+
+    cpu: str
+    cores: int
+    load: float
+    system: str
+    python: str
+    versions: dict[str, str]
+
+    @classmethod
+    def here(cls) -> Machine:
+        """This one."""
+        return cls(
+            _cpu(),
+            os.cpu_count() or 1,
+            round(os.getloadavg()[0], 2),
+            f"{platform.system()} {platform.release()} {platform.machine()}",
+            f"{platform.python_implementation()} {platform.python_version()}",
+            {name: version(name) for name in PACKAGES},
+        )
+
+
+def _cpu(path: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name: Linux tells it here, others by `platform`."""
+    if path.exists():
+        for line in path.read_text("utf-8", "replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,150 @@
+"""The request and configuration tables of jub0bs/cors (MIT), against the CORS layer.
+
+The environment variable CONFORMANCE_VECTORS names a folder that holds `cors/jub0bs_requests.json` and
+`cors/jub0bs_invalid_configs.json` (or the files themselves). The tables say which requests are preflights, which of
+those succeed, and which CORS headers the response has.
+
+Three things are told in other words here, and are compared by what they mean:
+
+- Lists are compared as sets of names; the tables have them sorted, or echoed with all their blanks.
+- Where the tables answer a preflight with `*`, this layer names what was asked for, and no more.
+- `Vary` stands on responses to OPTIONS here as it does on all others. RFC 9110 9.3.7 has them not cached, and the
+  tables leave it out; there are networks that cache them all the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi_guard.errors import ConfigError
+from asgi_guard.middleware import CORSMiddleware
+from tests.asgi import Echo, Exchange, call, http_scope
+
+LISTS = {"access-control-allow-headers", "access-control-allow-methods", "access-control-expose-headers", "vary"}
+
+NO_LAYER = "passthrough"
+"""A table without a configuration: the same as no CORS layer at all, so there is nothing to ask."""
+NO_SUCH_OPTION = "insecure origin with non-HTTP scheme"
+"""The table needs an origin `connector://`, which is refused here: only http and https are pages of the web."""
+DEVIATIONS = {
+    # There is no debug mode: a refused preflight tells nothing of the configuration, whoever asks.
+    ("debug credentialed no req headers", "preflight with GET and headers from allowed"),
+    ("debug credentialed no req headers", "preflight with disallowed method"),
+    ("debug credentialed some req headers", "preflight with GET and headers from allowed"),
+    # A request without Origin is not a cross-origin one, and its response is not marked.
+    ("debug allow all", "non-CORS GET request"),
+    ("debug allow all", "non-CORS OPTIONS request"),
+    # The table refuses a GET from an origin that it allows, where another table, of more options, answers the same
+    # request. The Fetch standard has it succeed.
+    ("outer Vary middleware", "fake preflight with CORS-safelisted method from allowed"),
+}
+
+
+def vectors(name: str) -> list[dict[str, Any]]:
+    """A file of vectors; the test that wants it is skipped where there is none."""
+    folder = os.environ.get("CONFORMANCE_VECTORS")
+    if not folder:
+        pytest.skip("CONFORMANCE_VECTORS names no folder of vectors")
+    found = [path for path in (Path(folder) / name, Path(folder) / "cors" / name) if path.exists()]
+    content: list[dict[str, Any]] = json.loads(found[0].read_text(encoding="utf-8"))
+    return content
+
+
+def options(cfg: dict[str, Any]) -> dict[str, Any]:
+    """Their options, in this layer's names; no maximum age is said where theirs is 0."""
+    return {
+        "allow_origins": cfg.get("Origins", ()),
+        "allow_methods": cfg.get("Methods", ()),
+        "allow_headers": cfg.get("RequestHeaders", ()),
+        "allow_credentials": cfg.get("Credentialed", False),
+        "expose_headers": cfg.get("ResponseHeaders", ()),
+        "max_age": cfg.get("MaxAgeInSeconds") or None,
+    }
+
+
+def names(lines: list[str]) -> set[str]:
+    return {item.strip().lower() for line in lines for item in line.split(",")} - {""}
+
+
+def wanted(group: dict[str, Any], case: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """The status and the CORS headers that the table asks for."""
+    headers: dict[str, Any] = {name.lower(): value for name, value in case.get("wantRespHeaders", {}).items()}
+    asked = {name.lower(): value for name, value in case.get("reqHeaders", {}).items()}
+    outcome = case.get("wantOutcome")
+    for name in ("methods", "headers"):
+        if "*" in names(headers.get(f"access-control-allow-{name}", [])):
+            request = "method" if name == "methods" else "headers"
+            headers[f"access-control-allow-{name}"] = asked[f"access-control-request-{request}"]
+    if outcome is None:
+        headers["vary"] = headers.get("vary", []) + group["inner"]["headers"]["Vary"]
+    found = {name: names(value) if name in LISTS else ", ".join(value) for name, value in headers.items()}
+    if case["reqMethod"] == "OPTIONS":
+        found.pop("vary", None)
+    status = {None: group["inner"]["status"], "isPreflightAndSucceeds": 204}.get(outcome, 403)
+    return status, found
+
+
+def given(exchange: Exchange, method: str) -> tuple[int, dict[str, Any]]:
+    """The status and the CORS headers that the layer gave."""
+    found = {
+        name: names([value]) if name in LISTS else value
+        for name, value in exchange.headers.items()
+        if name.startswith("access-control-") or (name == "vary" and method != "OPTIONS")
+    }
+    return exchange.status, found
+
+
+async def test_requests() -> None:
+    """Every request of the tables gets the verdict and the headers that they ask for, but for those listed above."""
+    count, deviating = 0, set()
+    for group in vectors("jub0bs_requests.json"):
+        if group["desc"] in (NO_LAYER, NO_SUCH_OPTION):
+            continue
+        vary = [(b"vary", value.encode()) for value in group["inner"]["headers"]["Vary"]]
+        app = CORSMiddleware(Echo(headers=vary), **options(group["cfg"]))
+        for case in group["cases"]:
+            method = case["reqMethod"]
+            lines = [
+                (name.lower().encode(), value.encode())
+                for name, values in case.get("reqHeaders", {}).items()
+                for value in values
+            ]
+            exchange = await call(app, http_scope(method, "/", lines))
+            if given(exchange, method) != wanted(group, case):
+                deviating.add((group["desc"], case["desc"]))
+            count += 1
+    assert deviating == DEVIATIONS
+    assert count == 95
+
+
+def test_invalid_configurations() -> None:
+    """Every configuration of the table is refused, with as many problems, each of the same option."""
+    kinds = {
+        "UnacceptableOriginPatternError": "allow_origins",
+        "IncompatibleOriginPatternError": "allow_origins",
+        "UnacceptableMethodError": "allow_methods",
+        "MaxAgeOutOfBoundsError": "max_age",
+        "cfgerrors.IncompatibleWildcardResponseHeaderNameError": "expose_headers",
+    }
+    count = 0
+    for config in vectors("jub0bs_invalid_configs.json"):
+        expected = [
+            kinds.get(error["$type"]) or ("allow_headers" if error["Type"] == "request" else "expose_headers")
+            for error in config["want"]
+        ]
+        with pytest.raises(ConfigError) as caught:
+            CORSMiddleware(Echo(), **options(config["cfg"]))
+        assert [problem.name for problem in caught.value.problems] == expected, config["desc"]
+        count += len(expected)
+    assert count == 29
+
+
+def test_an_option_that_is_left_out() -> None:
+    """The origin of no web page that one table needs is refused at construction, and said to be no origin."""
+    with pytest.raises(ConfigError, match="is not an origin"):
+        CORSMiddleware(Echo(), allow_origins=["connector://example.com"])

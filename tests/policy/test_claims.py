@@ -1,0 +1,205 @@
+"""What a token has to say, and every way of saying it wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from asgi_guard.errors import TokenError
+from asgi_guard.policy.claims import ClaimsPolicy, scopes_of
+from tests.policy.forging import CLAIMS, NOW, POLICY
+
+ABSENT = object()
+
+
+def claims(**changes: object) -> dict[str, Any]:
+    """Acceptable claims, changed; `ABSENT` leaves one out."""
+    return {name: value for name, value in {**CLAIMS, **changes}.items() if value is not ABSENT}
+
+
+def refusal(said: dict[str, Any], policy: ClaimsPolicy = POLICY, now: float = NOW) -> TokenError:
+    """The error that claims are refused with."""
+    with pytest.raises(TokenError) as caught:
+        policy.check(said, now)
+    return caught.value
+
+
+def test_acceptable_claims_hold_until_their_end() -> None:
+    """The answer is when the token stops being acceptable, leeway included."""
+    assert POLICY.check(claims(), NOW) == NOW + 300 + 30
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    [
+        ABSENT, None, "", "https://issuer.test/", "https://ISSUER.test", "https://issuer.test ", "http://issuer.test",
+        "https://issuer.test.evil.test", "https://issuer.tes", ["https://issuer.test"], {"https://issuer.test": 1},
+        5, True,
+    ],
+)  # fmt: skip
+def test_the_issuer_is_exactly_the_configured_one(issuer: object) -> None:
+    """An `iss` that differs in anything, a slash or a type, is refused."""
+    assert refusal(claims(iss=issuer)).reason == "issuer"
+
+
+@pytest.mark.parametrize("audience", ["api", "b", ["api"], ["other", "api"], ["api", "b"], ["api", "api"]])
+def test_an_audience_names_this_api(audience: object) -> None:
+    """An `aud` that is, or holds, one of the configured names is accepted."""
+    policy = ClaimsPolicy(POLICY.issuer, frozenset({"api", "b"}))
+    assert policy.check(claims(aud=audience), NOW)
+
+
+@pytest.mark.parametrize(
+    "audience",
+    [
+        ABSENT, None, "", "other", "API", "api ", "ap", "apis", "api,other", [], ["other"], [["api"]], ["api", 5],
+        ["api", None], [None], {"api": 1}, {}, 5, True, 0.5,
+    ],
+)  # fmt: skip
+def test_any_other_audience_is_refused(audience: object) -> None:
+    """An `aud` that is missing, names others only, or has another type is refused."""
+    assert refusal(claims(aud=audience)).reason == "audience"
+
+
+@pytest.mark.parametrize("name", ["sub", "jti", "client_id"])
+@pytest.mark.parametrize("value", [None, "", 5, 0, True, False, 0.5, [], ["alice"], {}, {"alice": 1}])
+def test_names_are_strings(name: str, value: object) -> None:
+    """A subject, token id or client id that is no string, or an empty one, is refused."""
+    assert refusal(claims(**{name: value})).reason == "claim"
+
+
+def test_a_token_names_somebody() -> None:
+    """A token without `sub` is refused; one without `jti` and `client_id` is not."""
+    assert refusal(claims(sub=ABSENT)).reason == "claim"
+    assert POLICY.check(claims(jti=ABSENT), NOW)
+    assert POLICY.check(claims(client_id="app"), NOW)
+
+
+@pytest.mark.parametrize("proof", [{"jkt": "x"}, {"x5t#S256": "x"}, {"jwk": {}}, {}, None, "x"])
+def test_a_token_bound_to_a_key_is_no_bearer_token(proof: object) -> None:
+    """A token that its issuer bound to a key (`cnf`) is refused, since no proof of that key is asked for."""
+    assert refusal(claims(cnf=proof)).reason == "claim"
+
+
+@pytest.mark.parametrize("name", ["exp", "nbf", "iat"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, True, False, "", "0", str(NOW + 300), "1e9", "\u0661", "soon", [], [NOW + 300], {}, {"s": NOW},
+        float("inf"), float("-inf"), float("nan"), 10**400, -(10**400), 10**16, 1e300, -1e300,
+    ],
+)  # fmt: skip
+def test_times_are_finite_numbers(name: str, value: object) -> None:
+    """A time that is no number, a boolean, not finite or beyond all calendars is refused, never compared."""
+    assert refusal(claims(**{name: value})).reason == "claim"
+
+
+def test_a_token_has_to_end() -> None:
+    """A token without `exp` is refused."""
+    assert refusal(claims(exp=ABSENT)).reason == "claim"
+
+
+@pytest.mark.parametrize(
+    ("changes", "accepted"),
+    [
+        ({"exp": NOW - 29.5}, None), ({"exp": NOW - 30}, "expired"), ({"exp": NOW - 30.5}, "expired"),
+        ({"exp": 0}, "expired"), ({"exp": -1}, "expired"), ({"exp": NOW + 0.25}, None), ({"exp": 10**15}, None),
+        ({"nbf": NOW + 30}, None), ({"nbf": NOW + 30.5}, "not_yet_valid"), ({"nbf": 0}, None), ({"nbf": -5.5}, None),
+        ({"iat": NOW + 30}, None), ({"iat": NOW + 30.5}, "not_yet_valid"), ({"iat": 0}, None),
+        ({"nbf": 10**15}, "not_yet_valid"), ({"iat": 10**15}, "not_yet_valid"),
+    ],
+)  # fmt: skip
+def test_the_leeway_applies_to_all_three_times(changes: dict[str, Any], accepted: str | None) -> None:
+    """Clocks may differ by the leeway and by no more, at the end, the start and the issue of a token."""
+    if accepted is None:
+        assert POLICY.check(claims(**changes), NOW) > NOW
+    else:
+        assert refusal(claims(**changes)).reason == accepted
+
+
+@pytest.mark.parametrize(
+    ("issued", "ends", "expected"),
+    [
+        (NOW, NOW + 300, NOW + 60 + 30), (NOW, NOW + 20, NOW + 50), (NOW - 89, NOW + 300, NOW + 1),
+        (NOW - 90, NOW + 300, "too_old"), (NOW - 10_000, NOW + 300, "too_old"), (ABSENT, NOW + 300, "claim"),
+        (NOW - 90, NOW - 30, "expired"), (NOW + 31, NOW + 300, "not_yet_valid"),
+    ],
+)  # fmt: skip
+def test_the_age_of_tokens_may_be_bounded(issued: object, ends: float, expected: float | str) -> None:
+    """Where the age is bounded, a token ends that long after its issue, and has to say when that was."""
+    policy = ClaimsPolicy(POLICY.issuer, POLICY.audience, leeway=30, max_age=60)
+    said = claims(iat=issued, exp=ends)
+    if isinstance(expected, str):
+        assert refusal(said, policy).reason == expected
+    else:
+        assert policy.check(said, NOW) == expected
+
+
+def test_without_leeway_a_token_ends_on_time() -> None:
+    """With no leeway, a token is refused from the very instant of its `exp`."""
+    policy = ClaimsPolicy(POLICY.issuer, POLICY.audience, leeway=0)
+    assert policy.check(claims(exp=NOW + 1), NOW + 0.999) == NOW + 1
+    assert refusal(claims(exp=NOW + 1), policy, NOW + 1).reason == "expired"
+
+
+@pytest.mark.parametrize("wild", ["\x1b[31m\r\n" * 200, ["\x07"] * 500, {"\u202e": "\n"}])
+def test_details_are_fit_for_a_terminal(wild: object) -> None:
+    """What the operator is shown of claims is short and printable ASCII."""
+    for name in ("iss", "aud", "exp"):
+        detail = refusal(claims(**{name: wild})).detail
+        assert detail.isascii()
+        assert detail.isprintable()
+        assert len(detail) < 300
+
+
+@pytest.mark.parametrize(
+    ("said", "granted"),
+    [
+        ({}, ()), ({"scope": ""}, ()), ({"scope": "a"}, ("a",)), ({"scope": "a b:c"}, ("a", "b:c")),
+        ({"scope": "  a   b "}, ("a", "b")), ({"scp": "a b"}, ("a", "b")), ({"scp": ["a", "b"]}, ("a", "b")),
+        ({"scp": []}, ()), ({"scope": "a", "scp": "admin"}, ("a",)), ({"scope": "", "scp": "admin"}, ()),
+        ({"scope": "a\u00a0admin"}, ("a\u00a0admin",)), ({"scope": "a\nadmin"}, ("a\nadmin",)),
+        ({"scope": "a\tadmin"}, ("a\tadmin",)), ({"scp": ["a b"]}, ("a b",)),
+    ],
+)  # fmt: skip
+def test_scopes_are_read_as_they_were_granted(said: dict[str, Any], granted: tuple[str, ...]) -> None:
+    """Scopes are parted by spaces only, and `scp` counts only where there is no `scope`."""
+    assert scopes_of(said) == granted
+
+
+@pytest.mark.parametrize("name", ["scope", "scp"])
+@pytest.mark.parametrize("value", [None, 5, True, {}, {"admin": 1}, ["a", 5], [["admin"]], [None]])
+def test_scopes_of_other_types_are_refused(name: str, value: object) -> None:
+    """Scopes that are neither a string nor a list of strings are refused."""
+    with pytest.raises(TokenError) as caught:
+        scopes_of({name: value})
+    assert caught.value.reason == "claim"
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+NAMES = ("iss", "aud", "sub", "jti", "client_id", "exp", "nbf", "iat", "cnf", "scope", "scp")
+
+
+@given(changes=st.dictionaries(st.sampled_from(NAMES), anything), max_age=st.none() | st.floats(0, 1e6))
+@example(changes={"exp": 10**400}, max_age=None)
+@example(changes={"sub": None}, max_age=None)
+@example(changes={"iat": -(10**15), "exp": 10**15}, max_age=60.0)
+def test_any_claims_are_refused_or_end_later(changes: dict[str, Any], max_age: float | None) -> None:
+    """Claims of any shape raise token errors only; accepted ones name a subject and have not ended."""
+    policy = ClaimsPolicy(POLICY.issuer, POLICY.audience, max_age=max_age)
+    said = claims(**changes)
+    try:
+        ends = policy.check(said, NOW)
+        scopes = scopes_of(said)
+    except TokenError:
+        return
+    assert ends > NOW
+    assert isinstance(said["sub"], str)
+    assert all(isinstance(scope, str) for scope in scopes)

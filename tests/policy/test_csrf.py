@@ -1,0 +1,157 @@
+"""Cross-site request forgery, told from what browsers say."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from asgi_guard.policy.csrf import allows, is_same_origin
+
+HOST = b"app.example"
+TRUSTED = b"https://trusted.example"
+
+
+def allowed(
+    method: str = "POST",
+    *,
+    websocket: bool = False,
+    site: bytes | None = None,
+    origin: bytes | None = None,
+    host: bytes = HOST,
+) -> bool:
+    """Ask the policy about a request with at most one line of each header."""
+    return allows(
+        method,
+        websocket=websocket,
+        fetch_site=[] if site is None else [site],
+        origin=[] if origin is None else [origin],
+        host=[host],
+        trusts=TRUSTED.__eq__,
+    )
+
+
+SAME, OTHER = b"https://app.example", b"https://evil.example"
+
+
+@pytest.mark.parametrize(
+    ("site", "origin", "expected"),
+    [
+        (None, None, True), (None, SAME, True), (None, b"http://app.example", True), (None, OTHER, False),
+        (None, TRUSTED, True), (None, b"null", False), (None, b"", False),
+        (b"same-origin", None, True), (b"same-origin", SAME, True), (b"same-origin", OTHER, True),
+        (b"none", None, True), (b"none", OTHER, True),
+        (b"same-site", None, False), (b"same-site", SAME, False), (b"same-site", OTHER, False),
+        (b"same-site", TRUSTED, True),
+        (b"cross-site", None, False), (b"cross-site", SAME, False), (b"cross-site", OTHER, False),
+        (b"cross-site", b"null", False), (b"cross-site", TRUSTED, True),
+        (b"", None, False), (b"", OTHER, False), (b"invalid", None, False), (b"invalid", SAME, False),
+        (b"Same-Origin", None, False), (b"same-origin, cross-site", None, False), (b"invalid", TRUSTED, True),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(("method", "websocket"), [("POST", False), ("GET", True), ("HEAD", True)])
+def test_unsafe_requests_are_judged_by_what_the_browser_says(
+    method: str, websocket: bool, site: bytes | None, origin: bytes | None, expected: bool
+) -> None:
+    """Methods that change something, and WebSocket handshakes, pass from the same origin and trusted ones only."""
+    assert allowed(method, websocket=websocket, site=site, origin=origin) is expected
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "PROPFIND", "get", "Get", ""])
+def test_any_other_method_is_unsafe(method: str) -> None:
+    """Only the three methods that promise to change nothing are let through unseen."""
+    assert not allowed(method, site=b"cross-site", origin=OTHER)
+    assert allowed(method, site=b"same-origin")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+@pytest.mark.parametrize("site", [None, b"cross-site", b"same-site", b""])
+@pytest.mark.parametrize("origin", [None, OTHER, b"null"])
+def test_safe_methods_pass(method: str, site: bytes | None, origin: bytes | None) -> None:
+    """A request that changes nothing passes from anywhere."""
+    assert allowed(method, site=site, origin=origin)
+
+
+@pytest.mark.parametrize(
+    ("fetch_site", "origin"),
+    [
+        ([b"same-origin", b"same-origin"], []), ([b"none", b"cross-site"], []), ([], [SAME, SAME]), ([], [SAME, OTHER]),
+        ([], [TRUSTED, TRUSTED]), ([b"same-origin"], [SAME, OTHER]),
+    ],
+)  # fmt: skip
+def test_repeated_headers_are_no_browsers(fetch_site: list[bytes], origin: list[bytes]) -> None:
+    """No browser sends either header twice: such a request is refused."""
+    assert not allows("POST", websocket=False, fetch_site=fetch_site, origin=origin, host=[HOST], trusts=TRUSTED.__eq__)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        (b"https://app.example", b"app.example"), (b"http://app.example", b"app.example"),
+        (b"https://app.example:8443", b"app.example:8443"), (b"https://APP.example", b"app.EXAMPLE"),
+        (b"http://127.0.0.1:8000", b"127.0.0.1:8000"), (b"http://[::1]:8000", b"[::1]:8000"),
+        (b"https://xn--bcher-kva.example", b"xn--bcher-kva.example"),
+    ],
+)  # fmt: skip
+def test_the_same_host_and_port_is_the_same_origin(origin: bytes, host: bytes) -> None:
+    """An Origin whose host and port are the request's Host is the request's own."""
+    assert is_same_origin(origin, [host])
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        b"", b"null", b"app.example", b"//app.example", b"://app.example", b"https:app.example", b"https:/app.example",
+        b"https://", b"https:///app.example", b"https://app.example/", b"https://app.example/path",
+        b"https://app.example?", b"https://app.example?x", b"https://app.example#", b"https://app.example#x",
+        b"https://user@app.example", b"https://user:pw@app.example", b"https://@app.example",
+        b"https://app.example@evil.example", b"https://evil.example\\@app.example", b"https://app.example\\",
+        b"https://app.example:443", b"https://app.example.", b"https://app.example.evil.example",
+        b"https://evil.example/app.example", b"https://xapp.example", b"https://pp.example", b"https://app.exampl",
+        b" https://app.example", b"https://app.example ", b"https://app\t.example", b"https://app.\nexample",
+        b"\x00https://app.example", b"https://app.example\0", b"https://app.example, https://app.example",
+        b"https://app.example https://evil.example", b"https://[app.example", b"https://\xc3\xa4pp.example",
+    ],
+)  # fmt: skip
+def test_anything_else_is_another_origin(origin: bytes) -> None:
+    """What is no serialised origin, or differs in host or port, is not the request's own."""
+    assert not is_same_origin(origin, [HOST])
+
+
+@pytest.mark.parametrize("host", [[], [HOST, HOST], [b""], [b"app.example:443"], [b"user@app.example"]])
+def test_without_one_host_nothing_is_the_same_origin(host: list[bytes]) -> None:
+    """A request without exactly one plain Host has no origin to be the same as."""
+    assert not is_same_origin(SAME, host)
+    assert not is_same_origin(b"https://", host)
+    assert not is_same_origin(b"null", host)
+
+
+names = st.sampled_from([b"", b"null", HOST, SAME, OTHER, TRUSTED, b"cross-site", b"none"])
+
+
+@given(origin=st.binary(max_size=30) | names, host=st.binary(max_size=30) | names)
+@example(origin=SAME, host=HOST)
+@example(origin=b"https://a\tb", host=b"ab")
+@example(origin=b"https://", host=b"")
+def test_the_same_origin_ends_with_its_host(origin: bytes, host: bytes) -> None:
+    """Whatever is sent, an Origin that passes for the request's own is a scheme and that very host."""
+    if is_same_origin(origin, [host]):
+        assert origin.lower().partition(b"://")[2] == host.lower() != b""
+
+
+@given(
+    method=st.sampled_from(["POST", "GET", "DELETE"]),
+    websocket=st.booleans(),
+    fetch_site=st.lists(names, max_size=2),
+    origin=st.lists(names, max_size=2),
+    host=st.lists(names, max_size=2),
+)
+def test_an_attackers_page_gets_nothing_done(
+    method: str, websocket: bool, fetch_site: list[bytes], origin: list[bytes], host: list[bytes]
+) -> None:
+    """A request that a browser marks as another site's, and whose origin nobody trusts, changes nothing."""
+    passes = allows(method, websocket=websocket, fetch_site=fetch_site, origin=origin, host=host, trusts=TRUSTED.__eq__)
+    if fetch_site == [b"cross-site"] and origin != [TRUSTED] and (websocket or method != "GET"):
+        assert not passes
+    if method == "GET" and not websocket:
+        assert passes

@@ -1,0 +1,182 @@
+"""Which hosts are answered for, and where plain http goes."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from asgi_guard.policy.hosts import HostPolicy, https_location
+
+ANY = HostPolicy()
+SOME = HostPolicy.of(["api.example.com", "*.Example.ORG.", "[::1]", "localhost"])
+SECURE = HostPolicy.of(["api.example.com"], https_redirect=True)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"api.example.com",
+        b"API.Example.COM",
+        b"api.example.com.",
+        b"api.example.com:8000",
+        b"api.example.com:65535",
+        b"api.example.com:0",
+        b"a.example.org",
+        b"b.a.example.org.:443",
+        b"[::1]",
+        b"[::1]:8000",
+        b"localhost",
+    ],
+)
+def test_allowed(host: bytes) -> None:
+    """A host is known by its name, without case, port, and the dot of the root."""
+    assert SOME.decide([host], "http") == "pass"
+    assert ANY.decide([host], "http") == "pass"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"example.com",
+        b"evil.example.com",
+        b"xapi.example.com",
+        b"api.example.com.evil.example",
+        b"example.org",
+        b"evilexample.org",
+        b"a.example.org.evil.example",
+        b"[::2]",
+        b"127.0.0.1",
+    ],
+)
+def test_not_allowed(host: bytes) -> None:
+    """A host that was not named is refused; a star stands for every name below, and not for the name itself."""
+    assert SOME.decide([host], "http") == "refuse"
+    assert ANY.decide([host], "http") == "pass"
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        [],
+        [b""],
+        [b"api.example.com", b"api.example.com"],
+        [b"api.example.com:"],
+        [b"api.example.com:65536"],
+        [b"api.example.com:99999"],
+        [b"api.example.com:080000"],
+        [b"api.example.com:-1"],
+        [b"api.example.com:http"],
+        [b"api.example.com:80:80"],
+        [b"user@api.example.com"],
+        [b"api.example.com/"],
+        [b"api.example.com?x"],
+        [b"api.example.com#x"],
+        [b"api.example.com, api.example.com"],
+        [b" api.example.com"],
+        [b"api.example.com\n"],
+        [b"api.example.com\0"],
+        [b"api_example.com_"],
+        [b"-api.example.com"],
+        [b".example.org"],
+        [b"..example.org"],
+        [b"\xc3\xa4.example.org"],
+        [b"%61.example.org"],
+        [b"[::1"],
+        [b"::1"],
+        [b"[::1]x"],
+        [b"[]"],
+        [b"[fe80::1%eth0]"],
+        [b"a" * 300 + b".example.org"],
+    ],
+)
+@pytest.mark.parametrize("policy", [ANY, SOME, SECURE], ids=["any", "some", "secure"])
+def test_what_is_no_host(policy: HostPolicy, hosts: list[bytes]) -> None:
+    """None, several, or what is not name and port is refused, whatever is allowed."""
+    assert policy.decide(hosts, "https") == "refuse"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "verdict"),
+    [("http", "redirect"), ("https", "pass"), ("ws", "insecure"), ("wss", "pass"), ("", "redirect")],
+)
+def test_https(scheme: str, verdict: str) -> None:
+    """Plain http is redirected, and a plain WebSocket, which follows no redirect, is refused."""
+    assert SECURE.decide([b"api.example.com"], scheme) == verdict
+    assert SECURE.decide([b"evil.example"], scheme) == "refuse"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "*",
+        "*.",
+        "https://a.example",
+        "a.example:80",
+        "a.example/",
+        "a..*.example",
+        "a b",
+        "*.*.example",
+        "ä.de",
+    ],
+)
+def test_malformed_names(name: str) -> None:
+    """What is no host name is an error at construction."""
+    with pytest.raises(ValueError, match="is not a host name"):
+        HostPolicy.of(["a.example", name])
+
+
+def test_a_redirect_needs_hosts() -> None:
+    """A redirect to whatever host a client names is refused at construction."""
+    with pytest.raises(ValueError, match="needs the allowed hosts"):
+        HostPolicy.of([], https_redirect=True)
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "query", "location"),
+    [
+        (b"a.example", "/", b"", b"https://a.example/"),
+        (b"a.example:8000", "/x", b"y=1&z=2", b"https://a.example/x?y=1&z=2"),
+        (b"[::1]:80", "/", b"", b"https://[::1]/"),
+        (b"a.example", "", b"", b"https://a.example/"),
+        (b"a.example", "//evil.example/x", b"", b"https://a.example/evil.example/x"),
+        (b"a.example", "/\\evil.example", b"", b"https://a.example/%5Cevil.example"),
+        (b"a.example", "/a\r\nset-cookie: x", b"", b"https://a.example/a%0D%0Aset-cookie:%20x"),
+        (b"a.example", "/a?b#c", b"", b"https://a.example/a%3Fb%23c"),
+        (b"a.example", "/100%", b"", b"https://a.example/100%25"),
+        (b"a.example", "/ä", b"", b"https://a.example/%C3%A4"),
+        (b"a.example", "/\udcff", b"", b"https://a.example/%3F"),
+        (b"a.example", "/", b"q=%20a%2Fb+c", b"https://a.example/?q=%20a%2Fb+c"),
+        (b"a.example", "/", b"q=a b\r\n\xff#x", b"https://a.example/?q=a%20b%0D%0A%FF%23x"),
+    ],
+)
+def test_location(host: bytes, path: str, query: bytes, location: bytes) -> None:
+    """A redirect keeps path and query, leaves the plain port out, and encodes whatever could mean something else."""
+    assert https_location(host, path, query) == location
+
+
+@given(st.binary(max_size=30), st.text(st.characters(), max_size=30), st.binary(max_size=30))
+@example(b"api.example.com", "\ud800", b"")
+@example(b"API.example.com.:81", "/@evil.example", b"@evil")
+def test_a_redirect_stays_on_the_host(host: bytes, path: str, query: bytes) -> None:
+    """Whatever a client sends, a redirect goes to the allowed host alone, in one line of plain ASCII."""
+    if SECURE.decide([host], "http") != "redirect":
+        host = b"api.example.com"
+    location = https_location(host, path, query)
+    assert re.fullmatch(rb"[!-~]+", location)
+    parts = urlsplit(location.decode())
+    assert parts.scheme == "https"
+    assert parts.netloc.lower().rstrip(".") == "api.example.com"
+
+
+@given(st.lists(st.binary(max_size=40), max_size=2), st.text(max_size=5))
+def test_any_bytes_get_a_verdict(hosts: list[bytes], scheme: str) -> None:
+    """No bytes raise, and only one host that was named passes."""
+    verdict = SECURE.decide(hosts, scheme)
+    named = len(hosts) == 1 and hosts[0].lower().partition(b":")[0].rstrip(b".") == b"api.example.com"
+    assert verdict == "refuse" or named

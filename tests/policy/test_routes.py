@@ -1,0 +1,284 @@
+"""The route table against a table that is looked through line by line."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from asgi_guard.policy.routes import NO_ROW, AuthMode, Route, RouteTable, ambiguous, route_path
+
+
+def _may_be_open(path: str, raw_path: bytes | None) -> bool:
+    raw = (raw_path or b"").lower()
+    return not (
+        "//" in path
+        or any(segment in (".", "..") for segment in path.split("/"))
+        or any(character in path for character in "\\\0")
+        or b"%2f" in raw
+        or b"%5c" in raw
+    )
+
+
+def _names(pattern: str, path: str) -> bool:
+    """Whether the pattern names the path, by a regular expression."""
+    parts = [r"[^/]*" if segment == "*" else re.escape(segment) for segment in pattern.split("/")]
+    if pattern.endswith("/*"):
+        parts[-1] = r".+"
+    return re.fullmatch("/".join(parts), path, re.DOTALL) is not None
+
+
+def naive(routes: list[Route], path: str, method: str, raw_path: bytes | None) -> int:
+    """The first row that matches, found by looking at every one."""
+    methods = {"GET", "HEAD"} if method == "HEAD" else {method}
+    for index, route in enumerate(routes):
+        if not _names(route.path, path):
+            continue
+        if route.methods:
+            wanted = {"HEAD"} if method == "HEAD" and "HEAD" in route.methods else methods
+            if not wanted & set(route.methods):
+                continue
+        if route.auth in ("none", "optional") and not _may_be_open(path, raw_path):
+            continue
+        return index
+    return NO_ROW
+
+
+segments = st.sampled_from(["a", "b", "*", "login"])
+patterns = st.lists(segments, max_size=3).map(lambda found: "/" + "/".join(found))
+auths: st.SearchStrategy[AuthMode | None] = st.sampled_from([None, "none", "optional", "required"])
+methods = st.sampled_from(["GET", "HEAD", "POST", "DELETE"])
+rows = st.builds(Route, path=patterns, methods=st.lists(methods, max_size=2).map(tuple), auth=auths)
+tables = st.lists(rows, max_size=8)
+raw_segments = st.sampled_from(
+    [
+        "a",
+        "b",
+        "login",
+        "",
+        ".",
+        "..",
+        "...",
+        ".a",
+        "\\",
+        "%00",
+        "%2f",
+        "%2F",
+        "%5c",
+        "%5C",
+        "%252f",
+        "%2e%2e",
+        "%2E",
+        "*",
+    ]
+)
+raw_paths = st.lists(raw_segments, max_size=5).map(lambda found: "/" + "/".join(found))
+glued = st.lists(raw_segments, max_size=3).map(lambda found: "/" + "".join(found))
+
+
+@given(tables, st.one_of(raw_paths, glued), methods, st.booleans())
+@example([Route("/a/*"), Route("/a/b")], "/a/b", "GET", True)
+@example([Route("/a/b"), Route("/a/*")], "/a/b", "GET", True)
+@example([Route("/a/b", methods=("POST",)), Route("/a/*"), Route("/a/b")], "/a/b", "GET", True)
+@example([Route("/a", auth="none"), Route("/a", auth="required")], "/a", "HEAD", False)
+@example([Route("/a/*", auth="none")], "/a/..", "GET", False)
+def test_equals_first_match(routes: list[Route], raw: str, method: str, gives_raw: bool) -> None:
+    """The table answers what a look at every row in order would, for any path and method."""
+    path, raw_path = unquote(raw), raw.encode() if gives_raw else None
+    assert RouteTable(routes).match(path, method, raw_path) == naive(routes, path, method, raw_path)
+
+
+@given(tables, st.one_of(raw_paths, glued, st.text().map(lambda text: "/" + text)), methods)
+@example([Route("/*", auth="none")], "/a/%2e%2e/b", "GET")
+@example([Route("/*", auth="none")], "/a%2fb", "GET")
+@example([Route("/*", auth="optional")], "//a", "GET")
+@example([Route("/*", auth="optional")], "/a%5Cb", "POST")
+def test_open_rows_never_match_ambiguous_paths(routes: list[Route], raw: str, method: str) -> None:
+    """A row that opens something matches only paths that every router reads alike."""
+    path = unquote(raw)
+    assume(not _may_be_open(path, raw.encode("utf-8", "surrogatepass")))
+    index = RouteTable(routes).match(path, method, raw.encode("utf-8", "surrogatepass"))
+    assert index == NO_ROW or not routes[index].opens
+
+
+@given(tables, raw_paths, methods)
+def test_closed_rows_match_whatever_is_asked(routes: list[Route], raw: str, method: str) -> None:
+    """Rows that open nothing match ambiguous paths as they match any other."""
+    closed = [Route(route.path, methods=route.methods) for route in routes]
+    path = unquote(raw)
+    assert RouteTable(closed).match(path, method, raw.encode()) == RouteTable(closed).match(path, method)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "matches"),
+    [
+        ("/login", "/login", True),
+        ("/login", "/login/", False),
+        ("/login", "/Login", False),
+        ("/login", "/login/x", False),
+        ("/", "/", True),
+        ("/", "", False),
+        ("/*", "/", False),
+        ("/*", "/a", True),
+        ("/*", "/a/b", True),
+        ("/*", "*", False),
+        ("/payments/*", "/payments", False),
+        ("/payments/*", "/payments/", False),
+        ("/payments/*", "/payments/1", True),
+        ("/payments/*", "/payments/1/refund", True),
+        ("/payments/*", "/payments/1/", True),
+        ("/payments/*", "/paymentsx/1", False),
+        ("/users/*/keys", "/users/1/keys", True),
+        ("/users/*/keys", "/users/1/2/keys", False),
+        ("/users/*/keys", "/users/keys", False),
+        ("/users/*/keys", "/users/1/keys/2", False),
+        ("/users/*/keys/*", "/users/1/keys/2/3", True),
+        ("/users/*/keys/*", "/users/1/keys", False),
+        ("/*/*", "/a", False),
+        ("/*/*", "/a/b", True),
+        ("/a/b/", "/a/b/", True),
+        ("/a/b/", "/a/b", False),
+    ],
+)
+def test_patterns(pattern: str, path: str, matches: bool) -> None:
+    """A star is one whole segment in the middle, and one or more characters of any depth at the end."""
+    assert RouteTable([Route(pattern)]).match(path, "GET") == (0 if matches else NO_ROW)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "method", "matches"),
+    [
+        ((), "BREW", True),
+        (("GET",), "GET", True),
+        (("GET",), "HEAD", True),
+        (("GET",), "OPTIONS", False),
+        (("GET",), "get", True),
+        (("POST",), "post", True),
+        (("POST",), "HEAD", False),
+        (("HEAD",), "HEAD", True),
+        (("HEAD",), "GET", False),
+        (("HEAD",), "head", True),
+        (("GET", "HEAD"), "HEAD", True),
+        (("POST", "HEAD"), "HEAD", True),
+    ],
+)
+def test_methods(allowed: tuple[str, ...], method: str, matches: bool) -> None:
+    """GET holds for HEAD too, and a method is the same in whatever case a server passes it on."""
+    assert RouteTable([Route("/x", methods=allowed)]).match("/x", method) == (0 if matches else NO_ROW)
+
+
+@pytest.mark.parametrize("path", ["//a", "/a//b", "/./a", "/a/.", "/a/..", "/../a", "/a\\b", "/a\0", "/a/../b", "/a/"])
+@pytest.mark.parametrize("auth", ["none", "optional"])
+def test_an_ambiguous_path_falls_through_to_the_rows_below(path: str, auth: AuthMode) -> None:
+    """What an open row passes over, the closed row below it takes."""
+    opened = path == "/a/"
+    table = RouteTable([Route("/*", auth=auth), Route("/*", auth="required")])
+    assert table.match(path, "GET") == (0 if opened else 1)
+
+
+@pytest.mark.parametrize("raw_path", [b"/a%2fb", b"/a%2Fb", b"/a%5cb", b"/a%5Cb"])
+@pytest.mark.parametrize("path", ["/a/b", "/ab"])
+def test_an_encoded_slash_opens_nothing(path: str, raw_path: bytes) -> None:
+    """Whatever a server makes of an encoded slash, an open row does not match it, and a closed one does."""
+    table = RouteTable([Route("/*", auth="none"), Route("/*")])
+    assert table.match(path, "GET", raw_path) == 1
+    assert table.match(path, "GET", path.encode()) == table.match(path, "GET") == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "is_ambiguous"),
+    [
+        ("/", False),
+        ("/a/b", False),
+        ("/a/", False),
+        ("/.well-known/x", False),
+        ("/a.b/..c/...", False),
+        ("//", True),
+        ("/a//", True),
+        ("/.", True),
+        ("/..", True),
+        ("/a/./b", True),
+        ("/\\", True),
+        ("/\0", True),
+    ],
+)
+def test_ambiguous(path: str, is_ambiguous: bool) -> None:
+    """Routers can disagree about empty and dot segments, backslashes and NULs, and about nothing else here."""
+    assert ambiguous(path) is is_ambiguous
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path", "below"),
+    [
+        ("/api/users", "", "/api/users"),
+        ("/api/users", "/api", "/users"),
+        ("/api/", "/api", "/"),
+        ("/api", "/api", "/"),
+        ("/apiary", "/api", "/apiary"),
+        ("/users", "/api", "/users"),
+        ("/api/api/x", "/api", "/api/x"),
+        ("/api//x", "/api", "//x"),
+    ],
+)
+def test_route_path(path: str, root_path: str, below: str) -> None:
+    """The path is looked at below the root path, and the root path itself is its root."""
+    assert route_path(path, root_path) == below
+
+
+def test_no_rows() -> None:
+    """An empty table matches nothing."""
+    assert RouteTable().match("/a", "GET") == NO_ROW
+
+
+def test_a_table_is_taken_as_it_is() -> None:
+    """Layers that are given one table share it; rows make a new one."""
+    table = RouteTable([Route("/a")])
+    assert RouteTable.of(table) is table
+    assert RouteTable.of([Route("/a")]).routes == table.routes
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"path": ""}, "does not start with '/'"),
+        ({"path": "login"}, "does not start with '/'"),
+        ({"path": "*"}, "does not start with '/'"),
+        ({"path": "/rep*"}, "stands for a whole segment"),
+        ({"path": "/a/**"}, "stands for a whole segment"),
+        ({"path": "/a//b"}, "no request would match"),
+        ({"path": "/a/../b"}, "no request would match"),
+        ({"path": "/a\\b"}, "no request would match"),
+        ({"path": "/a\0"}, "no request would match"),
+        ({"path": "/a", "methods": ("post",)}, "upper-case"),
+        ({"path": "/a", "methods": ("GET", "")}, "upper-case"),
+        ({"path": "/a", "scopes": ("x",), "auth": "none"}, "cannot be 'none'"),
+        ({"path": "/a", "scopes": ("x",), "auth": "optional"}, "cannot be 'optional'"),
+        ({"path": "/a", "cost": -1}, "cannot give units back"),
+    ],
+)
+def test_malformed_rows(options: dict[str, object], says: str) -> None:
+    """A row that cannot mean anything is an error that says why."""
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Route(**options)  # type: ignore[arg-type]  # the table holds options of several types
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    """A row with several mistakes names every one."""
+    with pytest.raises(ValueError, match="start with") as caught:
+        Route("a*", methods=("get",), scopes=("x",), auth="none", cost=-1)
+    for part in ("start with", "whole segment", "upper-case", "asks for scopes", "negative"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(("auth", "opens"), [(None, False), ("required", False), ("optional", True), ("none", True)])
+def test_opens(auth: AuthMode | None, opens: bool) -> None:
+    """A row opens something if it lets in those who are not identified."""
+    assert Route("/a", auth=auth).opens is opens
+
+
+def test_rows_are_named() -> None:
+    """A row is named by its methods and its path."""
+    assert [str(Route("/a")), str(Route("/a", methods=("GET", "PUT")))] == ["any method /a", "GET,PUT /a"]

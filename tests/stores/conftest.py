@@ -1,0 +1,45 @@
+"""The stores under test, and one real server for all of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asgi_guard.stores import MemoryStore, Store
+from tests.stores.server import Server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Server]:
+    """A server for the session."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def server(valkey: Server) -> Server:
+    """That server, empty."""
+    valkey.client.flushall()
+    valkey.client.config_resetstat()
+    return valkey
+
+
+@pytest.fixture(params=["memory", "redis"])
+def make_store(request: pytest.FixtureRequest) -> Callable[[], Store]:
+    """Makes a store, of each kind in turn."""
+    if request.param == "memory":
+        return MemoryStore
+    found: Server = request.getfixturevalue("server")
+    return found.store
+
+
+@pytest.fixture
+async def store(make_store: Callable[[], Store]) -> AsyncIterator[Store]:
+    """A store, of each kind in turn, let go afterwards."""
+    made = make_store()
+    yield made
+    await made.aclose()
