@@ -20,7 +20,10 @@ Headers: TypeAlias = list[Header]
 
 def has_header(headers: Headers, name: bytes) -> bool:
     """Tell whether a response already has this header. `name` is lower case; the app's own spelling may be any."""
-    return any(present.lower() == name for present, _ in headers)
+    for present, _ in headers:  # noqa: SIM110 - a generator costs more than the whole loop
+        if present.lower() == name:
+            return True
+    return False
 
 
 def set_header(headers: Headers, name: bytes, value: bytes) -> None:

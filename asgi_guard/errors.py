@@ -1,4 +1,4 @@
-"""Every error that this package raises, in one tree.
+"""Every error that users of this package meet, in one tree.
 
 `AsgiGuardError` is the root: catching it catches everything below. Errors carry facts as attributes; their text is for
 people and never holds a secret value.

@@ -35,7 +35,8 @@ class Exchange:
     Attributes:
         scope: the copy of the scope that is handed inward; layers write what the app shall see here.
         kind: `http` or `websocket`.
-        method: the HTTP method; `GET` for a WebSocket handshake.
+        method: the HTTP method in upper case, as some frameworks read it and not every server gives it; `GET` for a
+            WebSocket handshake.
         path: the decoded path, as the server gives it.
         headers: the last line of each header; `lines` gives all of one.
         peer: the connection's other end, or None.
@@ -86,7 +87,7 @@ class Exchange:
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.kind: Literal["http", "websocket"] = scope["type"]
-        self.method: str = scope["method"] if self.kind == "http" else "GET"
+        self.method: str = scope["method"].upper() if self.kind == "http" else "GET"
         self.path: str = scope["path"]
         lines = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asgi_guard.asgi import add_vary
+from asgi_guard.asgi import add_vary, has_header
 from asgi_guard.errors import ConfigError
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.answer import Answer, Reason, problem
@@ -29,7 +29,8 @@ class CORSMiddleware(Layer):
         app: the app within.
         allow_origins: `https://app.example.com`, `https://*.example.com`, `http://localhost:*`, or `*` alone.
         allow_methods: beyond GET, HEAD and POST; `*` for all.
-        allow_headers: that a page's script may set; `*` for all but `authorization`.
+        allow_headers: that a page's script may set; `*` for all but `authorization`, unless credentials are
+            allowed or it is named beside.
         allow_credentials: whether cookies are sent, and answers to them may be read; not with `*` origins.
         expose_headers: that a page's script may read.
         max_age: seconds for which a browser may remember a preflight, up to 86400.
@@ -98,15 +99,16 @@ class CORSMiddleware(Layer):
 
     def mark(self, exchange: Exchange, headers: Headers) -> None:
         """Let the page read the response, errors too. Preflights carry their headers already."""
-        names = {name.lower() for name, _ in headers}
         if exchange.answered_by == self.name and exchange.answer is not None:
             if exchange.answer.reason is Reason.PREFLIGHT_REFUSED:
                 add_vary(headers, b"origin")
             return
-        if not self.policy.any_origin:
+        any_origin = self.policy.any_origin
+        if not any_origin:
             add_vary(headers, b"origin")
-        if exchange.kind == "websocket" or b"access-control-allow-origin" in names:
+        if exchange.kind == "websocket" or has_header(headers, b"access-control-allow-origin"):
             return
-        origins = exchange.lines(b"origin")
+        # Where everyone may read, every response says so: without `Vary`, a cache may hand it to anyone.
+        origins = [b"*"] if any_origin else exchange.lines(b"origin")
         if len(origins) == 1 and (lines := self.policy.actual(origins[0])):
             headers.extend(lines)

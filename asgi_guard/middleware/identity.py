@@ -276,7 +276,9 @@ class IdentityMiddleware(Layer):
     ) -> None:
         now = self._clock()
         user = verifier.user(parsed, key, now)
-        self._cache.put(digest, user, now, verifier.engine.keys)
+        keys = verifier.engine.keys
+        if keys is not None:
+            self._cache.put(digest, user, now, keys)
         self._accept(exchange, user)
 
     async def _wait(self, exchange: Exchange, digest: bytes, parsed: token.ParsedToken, verifier: _Verifier) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from asgi_guard.asgi import Header, Headers, has_header
@@ -226,15 +227,13 @@ def compile_table(limit: str, routes: Sequence[Route], workers: int = 1) -> tupl
     """
     problems: list[Problem] = []
     default = _parsed(limit, "", "limit", problems)
-    taken: dict[str, int] = {}
+    taken: set[str] = set()
     plans = []
     for route in routes:
         if route.limits is None:
             limits = default
         else:
-            name = slug(route.path)
-            taken[name] = taken.get(name, 0) + 1
-            prefix = f"{name}-" if taken[name] == 1 else f"{name}-{taken[name]}-"
+            prefix = _free_prefix(slug(route.path), taken)
             limits = _parsed(route.limits, prefix, f"routes: {route}", problems)
         for each in limits:
             if route.cost > each.burst:
@@ -244,6 +243,16 @@ def compile_table(limit: str, routes: Sequence[Route], workers: int = 1) -> tupl
     if problems:
         raise ConfigError(problems)
     return (*plans, compile_plans(default, 1, workers))
+
+
+def _free_prefix(name: str, taken: set[str]) -> str:
+    """A prefix for the names of a row's limits that no other row has: two rows must not share a bucket."""
+    numbers = count(2)
+    prefix = f"{name}-"
+    while prefix in taken:
+        prefix = f"{name}-{next(numbers)}-"
+    taken.add(prefix)
+    return prefix
 
 
 def _parsed(text: str, prefix: str, name: str, problems: list[Problem]) -> tuple[Limit, ...]:

@@ -74,7 +74,7 @@ class ClaimsPolicy:
 
 
 def scopes_of(claims: Mapping[str, Any]) -> tuple[str, ...]:
-    """The scopes a token grants: `scope` as RFC 8693 4.2 writes it, or `scp`, a string or a list, as some issuers do.
+    """The scopes a token grants: `scope`, a string (RFC 8693 4.2), or else `scp`, a string or a list.
 
     Raises:
         TokenError: the claim has another type.
@@ -83,9 +83,9 @@ def scopes_of(claims: Mapping[str, Any]) -> tuple[str, ...]:
     value = claims.get(name, "")
     if isinstance(value, str):
         return tuple(scope for scope in value.split(" ") if scope)
-    if isinstance(value, list) and all(isinstance(scope, str) for scope in value):
+    if name == "scp" and isinstance(value, list) and all(isinstance(scope, str) for scope in value):
         return tuple(value)
-    raise TokenError("claim", f"{name} is neither a string nor a list of strings")
+    raise TokenError("claim", f"{name} is not a string of scopes")
 
 
 def _check_bearer(claims: Mapping[str, Any]) -> None:

@@ -71,7 +71,7 @@ def find(
         values = _cookie_values(cookies, cookie_name)
         if len(values) > 1:
             raise MalformedCredentialsError("the cookie is sent more than once")
-        found.extend(Credential("cookie", value) for value in values)
+        found.extend(Credential("cookie", value) for value in values if value)  # apps blank a cookie at log-out
     if len(found) > 1:
         raise MalformedCredentialsError("credentials of several kinds are sent")
     return found[0] if found else None

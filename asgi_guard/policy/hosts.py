@@ -49,11 +49,11 @@ class HostPolicy:
                 names would be an open one).
         """
         names = [name.lower().rstrip(".") for name in allowed]
-        for name in names:
-            if not _PATTERN.fullmatch(name):
-                raise ValueError(
-                    f"{name!r} is not a host name, such as api.example.com or *.example.com (no scheme, no port)"
-                )
+        wrong = [repr(name) for name in names if not _PATTERN.fullmatch(name)]
+        if wrong:
+            raise ValueError(
+                f"{', '.join(wrong)}: not host names, such as api.example.com or *.example.com (no scheme, no port)"
+            )
         if https_redirect and not names:
             raise ValueError("a redirect to https needs the allowed hosts: it goes to no other")
         return cls(

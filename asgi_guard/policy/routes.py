@@ -12,6 +12,7 @@ Such a request falls through to the rows below and to the default, which asks fo
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 AuthMode: TypeAlias = Literal["required", "optional", "none"]
 Preset: TypeAlias = Literal["api", "page", "docs", "off"]
+
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
 NO_ROW = -1
 """What `RouteTable.match` answers where no row matches."""
@@ -67,6 +70,8 @@ class Route:
             yield f"methods {', '.join(self.methods)}: methods are upper-case words, as in POST"
         if self.scopes and self.auth in ("none", "optional"):
             yield f"path {self.path!r} asks for scopes, so its auth cannot be {self.auth!r}"
+        if any(not _SCOPE.fullmatch(scope) for scope in self.scopes):
+            yield f"path {self.path!r}: a scope is visible ASCII without quotes and backslashes (RFC 6749 3.3)"
         if self.cost < 0:
             yield f"cost {self.cost} is negative: a request cannot give units back"
 

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from asgi_guard.asgi import Header
     from asgi_guard.policy.routes import Preset
 
+# OWASP's list, but for clipboard-write, which the copy buttons of pages need, and interest-cohort, which is no more.
 DENIED_FEATURES = (
     "accelerometer", "autoplay", "camera", "cross-origin-isolated", "display-capture", "encrypted-media", "fullscreen",
     "geolocation", "gyroscope", "keyboard-map", "magnetometer", "microphone", "midi", "payment", "picture-in-picture",
     "publickey-credentials-get", "screen-wake-lock", "sync-xhr", "usb", "web-share", "xr-spatial-tracking",
-    "clipboard-read", "clipboard-write", "gamepad", "hid", "idle-detection", "interest-cohort", "serial", "unload",
+    "clipboard-read", "gamepad", "hid", "idle-detection", "serial", "unload",
 )  # fmt: skip
 
 _PERMISSIONS = ", ".join(f"{feature}=()" for feature in DENIED_FEATURES)

@@ -26,7 +26,7 @@ class TokenCache:
 
     def __init__(self, size: int = 10_000) -> None:
         self._size = size
-        self._entries: dict[bytes, tuple[User, float, KeySet | None]] = {}
+        self._entries: dict[bytes, tuple[User, float, KeySet]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -36,7 +36,7 @@ class TokenCache:
         """The name of a token in the cache."""
         return sha256(token).digest()
 
-    def get(self, digest: bytes, now: float) -> tuple[User, KeySet | None] | None:
+    def get(self, digest: bytes, now: float) -> tuple[User, KeySet] | None:
         """Find a token's user and the keys that verified it, if the entry still counts at `now` (Unix seconds)."""
         entry = self._entries.get(digest)
         if entry is None:
@@ -47,7 +47,7 @@ class TokenCache:
         del self._entries[digest]
         return None
 
-    def put(self, digest: bytes, user: User, now: float, keys: KeySet | None) -> None:
+    def put(self, digest: bytes, user: User, now: float, keys: KeySet) -> None:
         """Remember that this token is this user's."""
         if self._size < 1:
             return

@@ -36,9 +36,6 @@ DEVIATIONS = {
     ("debug credentialed no req headers", "preflight with GET and headers from allowed"),
     ("debug credentialed no req headers", "preflight with disallowed method"),
     ("debug credentialed some req headers", "preflight with GET and headers from allowed"),
-    # A request without Origin is not a cross-origin one, and its response is not marked.
-    ("debug allow all", "non-CORS GET request"),
-    ("debug allow all", "non-CORS OPTIONS request"),
     # The table refuses a GET from an origin that it allows, where another table, of more options, answers the same
     # request. The Fetch standard has it succeed.
     ("outer Vary middleware", "fake preflight with CORS-safelisted method from allowed"),

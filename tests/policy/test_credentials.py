@@ -93,7 +93,7 @@ def test_an_api_key_is_taken_as_it_is() -> None:
     ("lines", "value"),
     [
         ([b"t=a"], b"a"), ([b"x=1; t=a; y=2"], b"a"), ([b"x=1", b"t=a"], b"a"), ([b"x=1;t=a"], b"a"),
-        ([b't="a"'], b"a"), ([b" t = a "], b"a"), ([b"t=a=b=="], b"a=b=="), ([b"t="], b""), ([b"t=a;"], b"a"),
+        ([b't="a"'], b"a"), ([b" t = a "], b"a"), ([b"t=a=b=="], b"a=b=="), ([b"t="], None), ([b"t=a;"], b"a"),
         ([b"T=a"], None), ([b"tt=a"], None), ([b"t"], None), ([b"xt=a"], None), ([b"x=t=a"], None), ([b""], None),
         ([b";;;"], None), ([b"__Host-t=a"], None),
     ],

@@ -123,6 +123,9 @@ def test_an_api_key_is_given_by_its_hash(digest: str) -> None:
     assert not digest or digest not in str(caught.value)
 
 
+KEYS = KeySet(())
+
+
 def test_a_remembered_token_is_its_users() -> None:
     """A token that was put in is found with its user and the keys that verified it; another is not."""
     cache, keys = TokenCache(), KeySet(())
@@ -136,7 +139,7 @@ def test_a_remembered_token_is_its_users() -> None:
 def test_a_token_is_remembered_for_a_minute_and_never_past_its_end(expires: float, until: float) -> None:
     """An entry counts until a minute has passed or the token ends, and is gone from then on."""
     cache = TokenCache()
-    cache.put(b"d", User("alice", expires=expires), 100.0, None)
+    cache.put(b"d", User("alice", expires=expires), 100.0, KEYS)
     assert cache.get(b"d", until - 0.001) is not None
     assert cache.get(b"d", until) is None
     assert len(cache) == 0
@@ -146,7 +149,7 @@ def test_a_token_is_remembered_for_a_minute_and_never_past_its_end(expires: floa
 def test_a_forgotten_token_is_not_found() -> None:
     """Forgetting drops an entry, and is nothing where there is none."""
     cache = TokenCache()
-    cache.put(b"d", USER, 100.0, None)
+    cache.put(b"d", USER, 100.0, KEYS)
     cache.forget(b"d")
     cache.forget(b"d")
     assert cache.get(b"d", 100.0) is None
@@ -156,9 +159,9 @@ def test_the_oldest_entry_leaves_first() -> None:
     """A full cache drops its oldest entry for a new token, and none for a token that it holds."""
     cache = TokenCache(2)
     for digest in (b"1", b"2", b"2"):
-        cache.put(digest, USER, 100.0, None)
+        cache.put(digest, USER, 100.0, KEYS)
     assert cache.get(b"1", 100.0) is not None
-    cache.put(b"3", USER, 100.0, None)
+    cache.put(b"3", USER, 100.0, KEYS)
     assert [cache.get(digest, 100.0) is not None for digest in (b"1", b"2", b"3")] == [False, True, True]
 
 
@@ -166,7 +169,7 @@ def test_the_oldest_entry_leaves_first() -> None:
 def test_a_cache_of_no_size_remembers_nothing(size: int) -> None:
     """With a size of 0, putting a token in is nothing, and none is ever found."""
     cache = TokenCache(size)
-    cache.put(b"d", USER, 100.0, None)
+    cache.put(b"d", USER, 100.0, KEYS)
     assert (cache.get(b"d", 100.0), len(cache)) == (None, 0)
 
 
@@ -184,7 +187,7 @@ def test_the_cache_never_says_what_was_not_put_in(size: int, course: list[tuple[
         if action == "p":
             user = User(f"user {number} at {now}", expires=now + life)
             put[digest] = user, min(now + LIFETIME, user.expires)
-            cache.put(digest, user, now, None)
+            cache.put(digest, user, now, KEYS)
         elif action == "f":
             put.pop(digest, None)
             cache.forget(digest)

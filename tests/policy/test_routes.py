@@ -282,3 +282,10 @@ def test_opens(auth: AuthMode | None, opens: bool) -> None:
 def test_rows_are_named() -> None:
     """A row is named by its methods and its path."""
     assert [str(Route("/a")), str(Route("/a", methods=("GET", "PUT")))] == ["any method /a", "GET,PUT /a"]
+
+
+@pytest.mark.parametrize("scope", ["", "a b", 'a"b', "a\\b", "a\nb", "ä"])
+def test_scopes_are_those_of_rfc_6749(scope: str) -> None:
+    """A scope that could not stand in a challenge is an error at construction."""
+    with pytest.raises(ValueError, match="a scope is visible ASCII"):
+        Route("/a", scopes=(scope,))
