@@ -15,6 +15,7 @@ one coroutine and one wrapper of `send`, and a layer cannot behave differently a
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
@@ -31,6 +32,10 @@ logger = logging.getLogger("asgi_guard")
 
 Decision: TypeAlias = "Answer | Awaitable[Answer | None] | None"
 """What `decide` gives: nothing to say, an answer, or either of them later."""
+
+MAX_DRAINED_BYTES = 8 * 1024 * 1024
+MAX_DRAINING_SECONDS = 2.0
+"""How much of a refused request's body is read, and for how long, so that the refusal is not lost to a reset."""
 
 _RESPONSE_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 
@@ -104,6 +109,7 @@ class Response:
             headers.pop()
         if exchange.kind == "http":
             prefix = "http"
+            await self._drain()
         elif "websocket.http.response" in (exchange.scope.get("extensions") or ()):
             prefix = "websocket.http"
         else:
@@ -114,6 +120,27 @@ class Response:
         body = b"" if exchange.method == "HEAD" else answer.body
         await self.send({"type": f"{prefix}.response.start", "status": answer.status, "headers": headers})
         await self.send({"type": f"{prefix}.response.body", "body": body})
+
+    async def _drain(self) -> None:
+        """Read the request's body before it is answered without the app, within bounds.
+
+        A server closes a connection whose request was not read; a client that is still sending then meets a reset, and
+        may never see the answer. Who asked whether to send at all (`Expect: 100-continue`) has not begun.
+        """
+        headers = self._exchange.headers
+        length = headers.get(b"content-length", b"0")
+        if (length == b"0" and b"transfer-encoding" not in headers) or b"expect" in headers:
+            return
+        left = MAX_DRAINED_BYTES
+        try:
+            async with asyncio.timeout(MAX_DRAINING_SECONDS):
+                while left > 0:
+                    message = await self.receive()
+                    left -= len(message.get("body", b""))
+                    if message["type"] != "http.request" or not message.get("more_body", False):
+                        return
+        except TimeoutError:
+            return
 
     async def fail(self, answer: Answer) -> None:
         """Send an answer for an error. If it is a mark that fails, the answer goes out without marks."""
