@@ -205,6 +205,8 @@ class Chain:
         finally:
             self._leave(exchange, response, error)
             current.reset(token)
+            # The inner scope holds the exchange; letting go of it here leaves no cycle for the garbage collector.
+            exchange.scope = scope
 
     def _open(self, scope: Scope, receive: Receive, send: Send) -> tuple[Exchange, Response]:
         """Find the exchange that an outer layer made, or make it; a copy of the scope is handed inward."""
