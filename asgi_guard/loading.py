@@ -9,6 +9,8 @@ from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asgi_guard.asgi import ASGIApp
 
 
@@ -23,9 +25,15 @@ def load_app(name: str | None, variable: str = f"{PREFIX}APP") -> ASGIApp:
     Raises:
         ConfigError: there is no such app. An error in the module itself is raised as it is.
     """
+    found = find_app(name, variable)
+    return cast("ASGIApp", found() if (name or "").endswith("()") else found)
+
+
+def find_app(name: str | None, variable: str = f"{PREFIX}APP") -> Callable[..., object]:
+    """Import what `name` names, an app or what is to be called for one, and do not call it; raises as `load_app`."""
     module_name, colon, path = (name or "").partition(":")
-    factory, path = path.endswith("()"), path.removesuffix("()")
-    if not colon or not module_name or not path:
+    path = path.removesuffix("()")
+    if not colon or not path or not all(module_name.split(".")):
         raise ConfigError([Problem(variable, "name the app as module:attribute, as in myapp:app")])
     try:
         found: object = import_module(module_name)
@@ -43,4 +51,4 @@ def load_app(name: str | None, variable: str = f"{PREFIX}APP") -> ASGIApp:
         raise ConfigError(
             [Problem(variable, f"{name} is a {type(found).__name__}, not an ASGI app: it cannot be called")]
         )
-    return cast("ASGIApp", found() if factory else found)
+    return found

@@ -7,24 +7,22 @@ never repeated.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from asgi_guard.cross_check import cross_check
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.middleware.identity import DEFAULT_ALGORITHMS
 from asgi_guard.policy.address import ForwardedHeader
-from asgi_guard.policy.identity import APIKey
-from asgi_guard.policy.listing import listed
 from asgi_guard.policy.log_record import LogFormat
 from asgi_guard.policy.ratelimit_headers import Style
 from asgi_guard.policy.routes import Preset, Route
+from asgi_guard.values import APIKeys, Names, Routes
 from asgi_guard.variables import PREFIX, Variable, unknown_variables, variables_of
 
 if TYPE_CHECKING:
@@ -33,59 +31,10 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 
-def _routes(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError as error:
-        raise ValueError(f"this is not JSON ({error}); write a list of rows") from None
-
-
-def _row_methods(value: object) -> object:
-    """Let a row say `"methods": "GET, POST"` where it means a list."""
-    if isinstance(value, list):
-        return [
-            {**row, **{name: listed(row[name]) for name in ("methods", "scopes") if isinstance(row.get(name), str)}}
-            if isinstance(row, dict)
-            else row
-            for row in value
-        ]
-    return value
-
-
-def _api_keys(value: object) -> object:
-    """Read `name=SHA256, other=SHA256`, or JSON: `{"name": {"sha256": "...", "scopes": ["..."]}}`."""
-    if isinstance(value, str):
-        if value.lstrip().startswith("{"):
-            try:
-                value = json.loads(value)
-            except ValueError:
-                raise ValueError('this is not JSON such as {"name": {"sha256": "...", "scopes": ["..."]}}') from None
-        else:
-            pairs = [item.partition("=") for item in listed(value)]
-            if not all(equals for _, equals, _ in pairs):
-                raise ValueError("write name=SHA256, several with commas")
-            return [{"name": name.strip(), "sha256": digest.strip()} for name, _, digest in pairs]
-    if isinstance(value, dict):
-        entries = {name: {"sha256": entry} if isinstance(entry, str) else entry for name, entry in value.items()}
-        return [{"name": name, **entry} if isinstance(entry, dict) else entry for name, entry in entries.items()]
-    return value
-
-
-def _list(value: object) -> object:
-    return listed(value) if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
-Routes = Annotated[tuple[Route, ...], BeforeValidator(_row_methods), BeforeValidator(_routes)]
-APIKeys = Annotated[tuple[APIKey, ...], BeforeValidator(_api_keys)]
-
-
 class Section(BaseModel):
     """What all sections share: they are frozen, and a misspelt field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class StoreSettings(Section):
@@ -222,24 +171,32 @@ def variables() -> list[Variable]:
 
 
 def environment() -> dict[str, Any]:
-    """What the variables say, as `{section: {field: value}}`. An empty value counts as not set."""
+    """What the variables say, as `{section: {field: value}}`.
+
+    White space around a value is none of it: files that values are mounted from end in a newline. An empty value counts
+    as not set.
+    """
     values: dict[str, Any] = {}
     for variable in variables():
-        value = os.environ.get(variable.name, "")
-        if value.strip():
+        value = os.environ.get(variable.name, "").strip()
+        if value:
             target = values.setdefault(variable.section, {}) if variable.section else values
             target[variable.field] = value
     return values
 
 
 class _Environment(PydanticBaseSettingsSource):
-    """Gives pydantic-settings what `environment` reads."""
+    """Gives pydantic-settings what `environment` reads, without the sections that are given in Python."""
+
+    def __init__(self, settings_cls: type[BaseSettings], given: Iterable[str]) -> None:
+        super().__init__(settings_cls)
+        self._given = frozenset(given)
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         raise NotImplementedError("sections are read whole, by __call__")
 
     def __call__(self) -> dict[str, Any]:
-        return environment()
+        return {name: value for name, value in environment().items() if name not in self._given}
 
 
 class SettingsError(ConfigError):
@@ -303,7 +260,7 @@ class GuardSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, _Environment(settings_cls)
+        return init_settings, _Environment(settings_cls, init_settings())
 
     def _load_routes_file(self) -> Iterator[Problem]:
         """Put the rows of the file in the place of `routes`, while nobody has seen the settings yet."""
@@ -318,9 +275,13 @@ class GuardSettings(BaseSettings):
             table = _RouteFile.model_validate(document)
         except OSError as error:
             yield Problem(name, f"{self.routes_file} cannot be read: {error.strerror}")
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             yield Problem(name, f"{self.routes_file} is not TOML: {error}")
         except ValidationError as error:
+            if set(document) != {"routes"}:
+                found = ", ".join(sorted(document)) or "nothing"
+                yield Problem(name, f"{self.routes_file} holds {found}: it holds the table as [[routes]], and no more")
+                return
             yield from (Problem(name, problem.message) for problem in problems_of(error))
         else:
             object.__setattr__(self, "routes", table.routes)
@@ -370,37 +331,3 @@ def _rest(values: dict[str, Any], error: ValidationError) -> GuardSettings:
             value = _RouteFile.model_validate({"routes": value}).routes
         rest[name] = value
     return GuardSettings.model_construct(**rest)
-
-
-def cross_check(settings: GuardSettings) -> Iterator[Problem]:
-    """Find what is wrong only in combination: a rule that would silently not hold."""
-    auth = settings.auth
-    if auth.issuer is not None and not auth.audience:
-        yield Problem(f"{PREFIX}AUTH_AUDIENCE", "name this API: a token without audience could be meant for another")
-    if auth.issuer is None:
-        yield from _without(settings.auth, "auth", "issuer", ("audience", "jwks_url", "cookie", "max_token_age"))
-        yield from _without(settings.auth, "auth", "issuer", ("revocation",))
-    if not settings.cors.allow_origins:
-        fields = ("allow_methods", "allow_headers", "allow_credentials", "expose_headers", "max_age")
-        yield from _without(settings.cors, "cors", "allow_origins", fields)
-    if not auth.on:
-        yield from _identity_missing(settings)
-
-
-def _without(section: Section, name: str, needed: str, fields: tuple[str, ...]) -> Iterator[Problem]:
-    for field in fields:
-        if getattr(section, field):
-            message = f"it has no effect without {PREFIX}{name.upper()}_{needed.upper()}"
-            yield Problem(f"{PREFIX}{name.upper()}_{field.upper()}", message)
-
-
-def _identity_missing(settings: GuardSettings) -> Iterator[Problem]:
-    """Rules that ask who it is, where nobody can say."""
-    remedy = f"set {PREFIX}AUTH_ISSUER or {PREFIX}AUTH_API_KEYS"
-    for route in settings.routes:
-        if route.scopes or route.auth in ("required", "optional"):
-            yield Problem(f"{PREFIX}ROUTES", f"the row {route} asks who it is, and nobody can say: {remedy}")
-    limits = [("RATE_LIMIT", settings.rate.limit), *(("ROUTES", route.limits or "") for route in settings.routes)]
-    for name, text in limits:
-        if re.search(r"\bby\s+(user|api-key)\b", text):
-            yield Problem(f"{PREFIX}{name}", f"{text!r} limits identities, and there are none: {remedy}")

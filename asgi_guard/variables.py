@@ -49,7 +49,7 @@ class Variable:
         self.field = field
         self.name = PREFIX + (f"{section}_{field}" if section else field).upper()
         self.choices = _choices(info.annotation)
-        self.default = _written(info.default)
+        self.default = written(info.default)
         self.meaning = info.description or ""
 
 
@@ -93,11 +93,12 @@ def _literals(annotation: Any) -> list[str]:
     return values
 
 
-def _written(default: object) -> str:
-    if isinstance(default, SecretStr):
-        return default.get_secret_value()
-    if isinstance(default, bool):
-        return str(default).lower()
-    if isinstance(default, tuple):
-        return ", ".join(map(str, default))
-    return "" if default is None else str(default)
+def written(value: object) -> str:
+    """A setting's value as it would be written in its variable."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asgi_guard.cli.output import say
-from asgi_guard.cli.run import SERVER_OPTIONS, server
+from asgi_guard.cli.run import SERVER_OPTIONS, end_well_on_sigterm, server
 from asgi_guard.cli.token import KEY_FILE, LOCAL_AUDIENCE
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard
@@ -77,6 +77,7 @@ def demo(app: str | None, host: str, port: int, issuer_port: int) -> None:
     local = LocalIssuer.load(KEY_FILE.expanduser(), audience=LOCAL_AUDIENCE)
     with local.serve(port=issuer_port):
         guarded = Guard(load_app(app, "MODULE:ATTRIBUTE") if app else demo_app, demo_settings(local.url))
+        end_well_on_sigterm()
         config = uvicorn.Config(guarded, host=host, port=port, log_level="warning", **SERVER_OPTIONS)
         _announcing(uvicorn, lambda: _announce(local, f"http://{host}:{port}"))(config).run()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,15 @@ def server() -> ModuleType:
     except ImportError:
         raise ConfigError([Problem("uvicorn", "it is not installed: pip install 'asgi-guard[server]'")]) from None
     return uvicorn
+
+
+def end_well_on_sigterm() -> None:
+    """Let SIGTERM end this process with exit code 0.
+
+    uvicorn stops in good order and then raises the signal again for whoever handled it before; unhandled, that would
+    end the process as if it had been killed.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
 SERVER_OPTIONS: dict[str, Any] = {
@@ -72,6 +82,7 @@ def run(
     # With one process the app is loaded here, and only here; with several, each loads it for itself.
     settings, _ = configure()
     target = Guard(load_app(app), settings) if workers == 1 else "asgi_guard.wrapped:app"
+    end_well_on_sigterm()
     uvicorn.run(
         target,
         host=host,

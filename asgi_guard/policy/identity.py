@@ -116,7 +116,7 @@ class APIKey:
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic asks for a plain dict
 
     name: str
-    sha256: str
+    sha256: str = field(repr=False)
     scopes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -1,0 +1,65 @@
+"""What is wrong with settings only in combination: a rule that would silently not hold."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from asgi_guard.errors import Problem
+from asgi_guard.variables import PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asgi_guard.settings import GuardSettings, Section
+
+_BY_IDENTITY = re.compile(r"\bby\s+(user|api-key)\b")
+_BY_KEY = re.compile(r"\bby\s+api-key\b")
+
+
+def cross_check(settings: GuardSettings) -> Iterator[Problem]:
+    """Find every rule that another setting keeps from holding."""
+    auth, cors, health = settings.auth, settings.cors, settings.health
+    if auth.issuer is not None and not auth.audience:
+        message = "name this API: a token without an audience could be meant for anyone"
+        yield Problem(f"{PREFIX}AUTH_AUDIENCE", message)
+    if auth.issuer is None:
+        fields = ("audience", "jwks_url", "cookie", "max_token_age", "revocation")
+        yield from _without(auth, "auth", "issuer", fields)
+    names = Counter(key.sha256 for key in auth.api_keys)
+    for key in auth.api_keys:
+        if names.pop(key.sha256, 1) > 1:
+            yield Problem(f"{PREFIX}AUTH_API_KEYS", f"the key of {key.name!r} has another name too: keep one")
+    if not cors.allow_origins:
+        fields = ("allow_methods", "allow_headers", "allow_credentials", "expose_headers", "max_age")
+        yield from _without(cors, "cors", "allow_origins", fields)
+    if health.live_path and health.live_path == health.ready_path:
+        message = f"it is {PREFIX}HEALTH_LIVE_PATH too, and liveness would always answer: choose another path"
+        yield Problem(f"{PREFIX}HEALTH_READY_PATH", message)
+    yield from _identity_missing(settings)
+
+
+def _without(section: Section, name: str, needed: str, fields: tuple[str, ...]) -> Iterator[Problem]:
+    for field in fields:
+        if getattr(section, field):
+            message = f"it has no effect without {PREFIX}{name.upper()}_{needed.upper()}"
+            yield Problem(f"{PREFIX}{name.upper()}_{field.upper()}", message)
+
+
+def _identity_missing(settings: GuardSettings) -> Iterator[Problem]:
+    """Rules that ask who it is, where nobody can say."""
+    auth = settings.auth
+    remedy = f"set {PREFIX}AUTH_ISSUER or {PREFIX}AUTH_API_KEYS"
+    for route in settings.routes:
+        if not auth.on and (route.scopes or route.auth in ("required", "optional")):
+            yield Problem(f"{PREFIX}ROUTES", f"the row {route} asks who it is, and nobody can say: {remedy}")
+        if auth.on and route.auth == "none" and _BY_IDENTITY.search(route.limits or ""):
+            message = f"the row {route} looks at no credentials, so {route.limits!r} knows no identities: limit by ip"
+            yield Problem(f"{PREFIX}ROUTES", message)
+    limits = [("RATE_LIMIT", settings.rate.limit), *(("ROUTES", route.limits or "") for route in settings.routes)]
+    for name, text in limits:
+        if not auth.on and _BY_IDENTITY.search(text):
+            yield Problem(f"{PREFIX}{name}", f"{text!r} limits identities, and there are none: {remedy}")
+        elif not auth.api_keys and _BY_KEY.search(text):
+            yield Problem(f"{PREFIX}{name}", f"{text!r} limits API keys, and there are none: set {PREFIX}AUTH_API_KEYS")

@@ -1,0 +1,57 @@
+"""Values as people write them in variables and in Python, before they are validated: lists, the route table, API keys."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from asgi_guard.policy.identity import APIKey
+from asgi_guard.policy.listing import listed
+from asgi_guard.policy.routes import Route
+
+
+def _json(text: str, expected: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError(f"this is not JSON: {expected}") from None
+
+
+def _routes(value: object) -> object:
+    """Read the table, and let a row say `"methods": "GET, POST"` where it means a list."""
+    if isinstance(value, str):
+        value = _json(value, """write a list of rows, as in [{"path": "/login", "auth": "none"}]""")
+    if not isinstance(value, list):
+        return value
+    return [_row(row) if isinstance(row, dict) else row for row in value]
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    written = {name: row[name] for name in ("methods", "scopes") if isinstance(row.get(name), str)}
+    return {**row, **{name: listed(text) for name, text in written.items()}}
+
+
+def _api_keys(value: object) -> object:
+    """Read `name=SHA256, other=SHA256`, or JSON: `{"name": {"sha256": "...", "scopes": ["..."]}}`."""
+    if isinstance(value, str) and not value.lstrip().startswith("{"):
+        pairs = [item.partition("=") for item in listed(value)]
+        if not all(equals for _, equals, _ in pairs):
+            raise ValueError("write name=SHA256, several with commas")
+        return [{"name": name.strip(), "sha256": digest.strip()} for name, _, digest in pairs]
+    if isinstance(value, str):
+        value = _json(value, """write {"name": {"sha256": "...", "scopes": ["..."]}}""")
+    if isinstance(value, dict):
+        entries = {name: {"sha256": entry} if isinstance(entry, str) else entry for name, entry in value.items()}
+        return [{"name": name, **entry} if isinstance(entry, dict) else entry for name, entry in entries.items()]
+    return value
+
+
+def _list(value: object) -> object:
+    return listed(value) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
+Routes = Annotated[tuple[Route, ...], BeforeValidator(_routes)]
+APIKeys = Annotated[tuple[APIKey, ...], BeforeValidator(_api_keys)]
