@@ -1,4 +1,4 @@
-"""Values as people write them in variables and in Python, before they are validated: lists, the route table, API keys."""
+"""Values as people write them, in variables and in Python, before they are validated."""
 
 from __future__ import annotations
 

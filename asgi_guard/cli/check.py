@@ -15,7 +15,7 @@ from asgi_guard.errors import AsgiGuardError
 from asgi_guard.guard import configure, warnings
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.settings import GuardSettings, variables
-from asgi_guard.variables import PREFIX
+from asgi_guard.variables import PREFIX, written
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -56,7 +56,7 @@ def check(ctx: click.Context, *, as_json: bool, probe: bool) -> None:
                 "settings": {name: value for name, value, _ in values},
                 "routes": [str(route) for route in settings.routes],
                 "probes": [{"name": name, "ok": ok, "detail": detail} for name, ok, detail in probes],
-                "warnings": list(warnings(settings)),
+                "warnings": cautions(settings),
                 "notes": notes(settings),
             }
         )
@@ -84,13 +84,8 @@ def _print(
         table(
             ("asked", "answer", ""), [(name, "ok" if ok else "failed", detail) for name, ok, detail in probes], "Probes"
         )
-    for warning in warnings(settings):
-        say(f"warning: {warning}", "yellow")
-    if not settings.auth.on:
-        say(
-            f"warning: identity is off: everyone may do everything; set {PREFIX}AUTH_ISSUER or {PREFIX}AUTH_API_KEYS",
-            "yellow",
-        )
+    for caution in cautions(settings):
+        say(f"warning: {caution}", "yellow")
     for note in notes(settings):
         say(f"note: {note}", "dim")
 
@@ -122,12 +117,8 @@ def effective(settings: GuardSettings) -> list[tuple[str, str, str]]:
             text = ", ".join(key.name for key in value)
         elif variable.field == "routes":
             text = f"{len(value)} rows" if value else ""
-        elif isinstance(value, tuple):
-            text = ", ".join(value)
-        elif isinstance(value, bool):
-            text = str(value).lower()
         else:
-            text = "" if value is None else str(value)
+            text = written(value)
         found.append((variable.name, text, variable.default))
     return found
 
@@ -137,6 +128,14 @@ def public_url(url: str) -> str:
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{'***@' if '@' in parts.netloc else ''}{host}{parts.path}"
+
+
+def cautions(settings: GuardSettings) -> list[str]:
+    """What works, and is probably not meant; to begin with, that nobody is asked who they are."""
+    found = list(warnings(settings))
+    if not settings.auth.on:
+        found.append(f"identity is off: everyone may do everything; set {PREFIX}AUTH_ISSUER or {PREFIX}AUTH_API_KEYS")
+    return found
 
 
 def notes(settings: GuardSettings) -> list[str]:

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asgi_guard.cli.output import say
-from asgi_guard.cli.run import SERVER_OPTIONS, end_well_on_sigterm, server
-from asgi_guard.cli.token import KEY_FILE, LOCAL_AUDIENCE
+from asgi_guard.cli.run import SERVER_OPTIONS, end_well_on_signals, server
+from asgi_guard.cli.token import KEY_FILE, LOCAL_AUDIENCE, local_issuer
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard
 from asgi_guard.loading import load_app
 from asgi_guard.policy.routes import Route
 from asgi_guard.settings import AuthSettings, CORSSettings, GuardSettings, RateSettings
-from asgi_guard.testing import LocalIssuer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asgi_guard.asgi import Receive, Scope, Send
+    from asgi_guard.testing import LocalIssuer
 
 PAGE_ORIGIN = "http://localhost:3000"
 
@@ -74,10 +74,10 @@ def demo(app: str | None, host: str, port: int, issuer_port: int) -> None:
     sys.path.insert(0, ".")
     for name, number in (("--port", port), ("--issuer-port", issuer_port)):
         _check_free(host if name == "--port" else "127.0.0.1", number, name)
-    local = LocalIssuer.load(KEY_FILE.expanduser(), audience=LOCAL_AUDIENCE)
+    local = local_issuer(KEY_FILE, audience=LOCAL_AUDIENCE)
     with local.serve(port=issuer_port):
         guarded = Guard(load_app(app, "MODULE:ATTRIBUTE") if app else demo_app, demo_settings(local.url))
-        end_well_on_sigterm()
+        end_well_on_signals()
         config = uvicorn.Config(guarded, host=host, port=port, log_level="warning", **SERVER_OPTIONS)
         _announcing(uvicorn, lambda: _announce(local, f"http://{host}:{port}"))(config).run()
 

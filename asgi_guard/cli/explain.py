@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import click
 
 from asgi_guard.cli.output import dump, table
 from asgi_guard.guard import configure
-from asgi_guard.middleware.rate_limit import Plan, compile_table
-from asgi_guard.policy.routes import NO_ROW, RouteTable, ambiguous
+from asgi_guard.middleware.rate_limit import Plan, RoutePlans, compile_table
+from asgi_guard.policy.routes import NO_ROW, RouteTable, ambiguous, hides_slash
 from asgi_guard.settings import GuardSettings
 from asgi_guard.variables import PREFIX
 
 
 def explanation(settings: GuardSettings, method: str, path: str) -> dict[str, Any]:
-    """What the guard would ask of a request, and which rule says so."""
+    """What the guard would ask of a request, and which rule says so. The path is written as it would be sent."""
+    raw_path = os.fsencode(path.partition("?")[0])
+    path = unquote_to_bytes(raw_path).decode("utf-8", "replace")
     if method in ("GET", "HEAD") and path in (settings.health.live_path, settings.health.ready_path):
         return {"request": f"{method} {path}", "rule": "the guard answers this probe itself", "auth": "none"}
-    row = RouteTable(settings.routes).match(path, method, path.encode())
+    row = RouteTable(settings.routes).match(path, method, raw_path)
     route = None if row == NO_ROW else settings.routes[row]
     plans = compile_table(settings.rate.limit, settings.routes)[row]
     auth = "none" if not settings.auth.on else (route.auth if route and route.auth else "required")
@@ -28,17 +32,13 @@ def explanation(settings: GuardSettings, method: str, path: str) -> dict[str, An
         "auth": auth,
         "auth_because": _auth_because(settings, route is not None and route.auth is not None, row),
         "scopes": list(route.scopes) if route else [],
-        "limits": {
-            "without identity": _limits(plans.anonymous),
-            "with a token": _limits(plans.token),
-            "with an API key": _limits(plans.api_key),
-        },
+        "limits": _limits_by_client(settings, auth, plans),
         "limits_because": f"row {row + 1}" if route and route.limits is not None else f"{PREFIX}RATE_LIMIT",
         "cost": route.cost if route else 1,
         "security": route.security if route and route.security else settings.security.preset,
         "cors": ", ".join(settings.cors.allow_origins) or "off",
     }
-    if ambiguous(path):
+    if ambiguous(path) or hides_slash(raw_path):
         answer["note"] = "routers may disagree about this path, so no row that opens anything matches it"
     return answer
 
@@ -47,6 +47,18 @@ def _auth_because(settings: GuardSettings, by_row: bool, row: int) -> str:
     if not settings.auth.on:
         return f"identity is off: neither {PREFIX}AUTH_ISSUER nor {PREFIX}AUTH_API_KEYS is set"
     return f"row {row + 1}" if by_row else "what no row opens needs an identity"
+
+
+def _limits_by_client(settings: GuardSettings, auth: str, plans: RoutePlans) -> dict[str, list[str]]:
+    """The limits for each sort of client that there is; where no credentials are looked at, there is but one."""
+    if auth == "none":
+        return {"of anyone": _limits(plans.anonymous)}
+    found = {"without identity": _limits(plans.anonymous)}
+    if settings.auth.issuer is not None:
+        found["with a token"] = _limits(plans.token)
+    if settings.auth.api_keys:
+        found["with an API key"] = _limits(plans.api_key)
+    return found
 
 
 def _limits(plan: Plan) -> list[str]:

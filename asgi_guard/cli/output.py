@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +23,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = ""
     """Print a table on standard output."""
     console = Console()
     if console.is_terminal:
-        shown = Table(*columns, title=title or None, title_justify="left", title_style="bold", header_style="bold")
+        shown = Table(
+            title=Text(title) if title else None, title_justify="left", title_style="bold", header_style="bold"
+        )
+        for column in columns:
+            shown.add_column(column, overflow="fold")  # a name that is cut short cannot be copied
         for row in rows:
-            shown.add_row(*(f"[{STYLES[cell]}]{cell}[/]" if cell in STYLES else escape(cell) for cell in row))
+            shown.add_row(*(Text(cell, STYLES.get(cell, "")) for cell in row))
         console.print(shown)
         return
     if title:
@@ -39,7 +43,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = ""
 def say(text: str, style: str = "", *, error: bool = False) -> None:
     """Print a line: on standard output, or on standard error for what is not the answer."""
     console = Console(stderr=error, soft_wrap=True, highlight=False)
-    console.print(escape(text), style=style or None)
+    console.print(Text(text, style))
 
 
 def dump(value: Any) -> None:

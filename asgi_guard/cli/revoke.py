@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 
 import click
 
 from asgi_guard.cli.output import say
-from asgi_guard.cli.token import identity_of
+from asgi_guard.cli.token import identity_of, token_given
 from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, StoreUnavailableError, TokenError
 from asgi_guard.guard import configure
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
@@ -34,18 +33,17 @@ def revoke(ctx: click.Context, token: str) -> None:
     if not store.shared:
         message = "this process's memory ends with this command: name a Redis that the workers share"
         raise ConfigError([Problem(f"{PREFIX}STORE_URL", message)])
-    value = sys.stdin.read().strip() if token == "-" else token  # noqa: S105 - a dash, not a password
     try:
-        seconds = asyncio.run(_revoke(identity, store, value))
+        seconds = asyncio.run(_revoke(identity, store, token_given(token)))
     except (TokenError, KeysUnavailableError, StoreUnavailableError) as error:
         say(f"not revoked: {error}", "bold red", error=True)
         ctx.exit(1)
     say(f"revoked, for the {seconds:.0f} s that it would have been accepted", "green")
 
 
-async def _revoke(identity: IdentityMiddleware, store: Store, value: str) -> float:
+async def _revoke(identity: IdentityMiddleware, store: Store, value: bytes) -> float:
     try:
-        user = await identity.verify(value.encode())
+        user = await identity.verify(value)
         if user.token_id is None:
             raise TokenError("claim", "the token has no jti, so it cannot be told from others")
         seconds = user.expires - time.time()

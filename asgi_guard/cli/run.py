@@ -11,7 +11,7 @@ import click
 
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard, configure
-from asgi_guard.loading import load_app
+from asgi_guard.loading import find_app, load_app
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
@@ -31,13 +31,14 @@ def server() -> ModuleType:
     return uvicorn
 
 
-def end_well_on_sigterm() -> None:
-    """Let SIGTERM end this process with exit code 0.
+def end_well_on_signals() -> None:
+    """Let SIGTERM, and Ctrl+C, end this process with exit code 0.
 
     uvicorn stops in good order and then raises the signal again for whoever handled it before; unhandled, that would
     end the process as if it had been killed.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
 
 
 SERVER_OPTIONS: dict[str, Any] = {
@@ -66,7 +67,13 @@ SERVER_OPTIONS: dict[str, Any] = {
 @click.option(
     "--app-dir", default=".", show_default=True, type=click.Path(exists=True), help="Where to look for MODULE."
 )
-@click.option("--log-level", default="info", show_default=True, help="The server's own log, on standard error.")
+@click.option(
+    "--log-level",
+    default="info",
+    show_default=True,
+    type=click.Choice(["critical", "error", "warning", "info", "debug", "trace"]),
+    help="The server's own log, on standard error.",
+)
 def run(
     app: str, host: str, port: int, uds: str | None, workers: int, graceful: int, app_dir: str, log_level: str
 ) -> None:
@@ -79,10 +86,13 @@ def run(
     os.environ[f"{PREFIX}APP"] = app
     os.environ.setdefault(f"{PREFIX}RATE_WORKERS", str(workers))
     sys.path.insert(0, app_dir)
-    # With one process the app is loaded here, and only here; with several, each loads it for itself.
     settings, _ = configure()
-    target = Guard(load_app(app), settings) if workers == 1 else "asgi_guard.wrapped:app"
-    end_well_on_sigterm()
+    target: Guard | str = "asgi_guard.wrapped:app"
+    if workers == 1:
+        target = Guard(load_app(app), settings)
+    else:
+        find_app(app)  # each worker loads it for itself; a name that is wrong is told here, and once
+    end_well_on_signals()
     uvicorn.run(
         target,
         host=host,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from asgi_guard.cli.output import dump, say
 from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, TokenError
@@ -77,10 +79,9 @@ def token(
     """
     settings, layers = configure()
     if explain is not None:
-        value = sys.stdin.read().strip() if explain == "-" else explain
-        ctx.exit(_explain(identity_of(layers), value.removeprefix("Bearer "), as_json=as_json))
-    local = LocalIssuer.load(
-        key_file.expanduser(),
+        ctx.exit(_explain(identity_of(layers), token_given(explain), as_json=as_json))
+    local = local_issuer(
+        key_file,
         url=issuer or settings.auth.issuer or LOCAL_ISSUER,
         audience=audience or next(iter(settings.auth.audience), LOCAL_AUDIENCE),
     )
@@ -89,6 +90,29 @@ def token(
         dump({"token": signed, "issuer": local.url, "audience": local.audience, "subject": subject, "scopes": scopes})
     else:
         click.echo(signed)
+
+
+def local_issuer(key_file: Path, **options: Any) -> LocalIssuer:
+    """The local issuer with the key of this file, which is made if it is not there.
+
+    Raises:
+        ConfigError: the file cannot be used.
+    """
+    try:
+        return LocalIssuer.load(key_file.expanduser(), **options)
+    except OSError as error:
+        raise ConfigError([Problem(str(key_file), f"the key cannot be read or made: {error.strerror}")]) from None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        message = (
+            "it does not hold an RSA key as unencrypted PEM: name another file, or remove it and a new one is made"
+        )
+        raise ConfigError([Problem(str(key_file), message)]) from None
+
+
+def token_given(argument: str) -> bytes:
+    """The token of an argument, or of standard input for `-`, as the guard would find it behind `Bearer `."""
+    value = sys.stdin.buffer.read() if argument == "-" else os.fsencode(argument)
+    return value.strip().removeprefix(b"Bearer ")
 
 
 def identity_of(layers: Sequence[Layer]) -> IdentityMiddleware:
@@ -103,7 +127,7 @@ def identity_of(layers: Sequence[Layer]) -> IdentityMiddleware:
     raise ConfigError([Problem(f"{PREFIX}AUTH_ISSUER", "it is not set, so there is no issuer to ask")])
 
 
-def _explain(identity: IdentityMiddleware, value: str, *, as_json: bool) -> int:
+def _explain(identity: IdentityMiddleware, value: bytes, *, as_json: bool) -> int:
     try:
         user = asyncio.run(_verify(identity, value))
     except TokenError as error:
@@ -128,8 +152,8 @@ def _explain(identity: IdentityMiddleware, value: str, *, as_json: bool) -> int:
     return 0
 
 
-async def _verify(identity: IdentityMiddleware, value: str) -> User:
+async def _verify(identity: IdentityMiddleware, value: bytes) -> User:
     try:
-        return await identity.verify(value.encode())
+        return await identity.verify(value)
     finally:
         await identity.shutdown()

@@ -62,7 +62,7 @@ class AccessLogMiddleware(Layer):
         self._sample = sample
         self._slow = None if slow_ms is None else int(slow_ms * 1e6)
         self._quiet = frozenset(quiet)
-        self._write = write
+        self.write = write
 
     def enter(self, exchange: Exchange) -> None:
         """Start the clock. If an outer layer logs this exchange, this one stays silent."""
@@ -89,7 +89,7 @@ class AccessLogMiddleware(Layer):
             entry.method = entry.method.encode("utf-8", "replace").decode()
             entry.user = entry.user and entry.user.encode("utf-8", "replace").decode()
             line = orjson.dumps(record(entry, self._format), option=orjson.OPT_APPEND_NEWLINE)
-        self._write(line)
+        self.write(line)
 
     def _entry(self, exchange: Exchange, response: Response, error: BaseException | None) -> Entry:
         scope, headers = exchange.scope, exchange.headers

@@ -84,9 +84,14 @@ def redact_query(query: bytes) -> str:
     """The query with its keys and without its values. Keys may be secrets' neighbours, values may be secrets."""
     if not query:
         return ""
-    pairs = (pair.partition(b"=") for pair in query[:MAX_TEXT].split(b"&"))
-    # A part without '=' could be a bare secret (`?s3cr3t`): it counts as a value.
-    return "&".join(text(unquote_to_bytes(key)) + "=[REDACTED]" if equals else "[REDACTED]" for key, equals, _ in pairs)
+    shown = []
+    for pair in query[:MAX_TEXT].split(b"&"):
+        key, equals, _ = pair.partition(b"=")
+        if not equals:
+            shown.append("[REDACTED]")  # it could be a bare secret (`?s3cr3t`), so it counts as a value
+        else:
+            shown.append(text(unquote_to_bytes(key) if b"%" in key else key) + "=[REDACTED]")
+    return "&".join(shown)
 
 
 def text(value: bytes) -> str:

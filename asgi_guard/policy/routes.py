@@ -131,7 +131,7 @@ class RouteTable:
         """
         if not self.routes:
             return NO_ROW
-        closed = ambiguous(path) or (raw_path is not None and b"%" in raw_path and _hides_slash(raw_path))
+        closed = ambiguous(path) or (raw_path is not None and b"%" in raw_path and hides_slash(raw_path))
         method = method.upper()
         best = NO_ROW
         for index in self._exact.get(path, ()):
@@ -167,6 +167,7 @@ def _fits(segments: list[str], pattern: tuple[str, ...], open_ended: bool) -> bo
     return all(want in ("*", have) for want, have in zip(pattern, segments, strict=False))
 
 
-def _hides_slash(raw_path: bytes) -> bool:
+def hides_slash(raw_path: bytes) -> bool:
+    """Tell whether a slash or a backslash is encoded in a path as sent, which routers take for one or not."""
     lowered = raw_path.lower()
     return b"%2f" in lowered or b"%5c" in lowered

@@ -184,6 +184,8 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=5,
 )
+
+
 def test_a_list_of_scopes_stands_in_scp_only() -> None:
     """`scope` is a string by RFC 8693; a list there is refused, so that no reader takes it differently."""
     with pytest.raises(TokenError, match="scope is not a string"):

@@ -1,0 +1,372 @@
+"""Settings, as they are read from the environment and given in Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from asgi_guard import AuthSettings, ConfigError, GuardSettings, RateSettings
+from asgi_guard.guard import configure
+from asgi_guard.policy.identity import APIKey
+from asgi_guard.policy.routes import Route
+from asgi_guard.settings import CORSSettings, SecuritySettings, environment, variables
+
+DIGEST = "0123456789abcdef" * 4
+OTHER_DIGEST = "fedcba9876543210" * 4
+
+# Each variable with a value that is not its default, and what the setting then is.
+SAID: dict[str, tuple[str, Any]] = {
+    "APP": ("myapp:app", "myapp:app"),
+    "ROUTES": ('[{"path": "/login", "auth": "none"}]', (Route("/login", auth="none"),)),
+    "ROUTES_FILE": ("", None),  # has tests of its own
+    "STORE_URL": ("redis://cache:6379/2", "redis://cache:6379/2"),
+    "STORE_TIMEOUT": ("0.2", 0.2),
+    "STORE_PREFIX": ("shop:", "shop:"),
+    "STORE_MAX_KEYS": ("2000", 2000),
+    "AUTH_ISSUER": ("https://id.example.com", "https://id.example.com"),
+    "AUTH_AUDIENCE": ("shop, shop-admin", ("shop", "shop-admin")),
+    "AUTH_JWKS_URL": ("https://id.example.com/keys", "https://id.example.com/keys"),
+    "AUTH_ALGORITHMS": ("ES256", ("ES256",)),
+    "AUTH_LEEWAY": ("5", 5),
+    "AUTH_MAX_TOKEN_AGE": ("3600", 3600),
+    "AUTH_COOKIE": ("session", "session"),
+    "AUTH_API_KEYS": (f"ci={DIGEST}", (APIKey("ci", DIGEST),)),
+    "AUTH_API_KEY_HEADER": ("x-key", "x-key"),
+    "AUTH_REVOCATION": ("true", True),
+    "AUTH_REVOCATION_ON_STORE_FAILURE": ("allow", "allow"),
+    "RATE_LIMIT": ("10/second by user", "10/second by user"),
+    "RATE_ON_STORE_FAILURE": ("deny", "deny"),
+    "RATE_HEADERS": ("legacy", "legacy"),
+    "RATE_SHADOW": ("yes", True),
+    "RATE_WORKERS": ("4", 4),
+    "RATE_IPV6_PREFIX": ("56", 56),
+    "CORS_ALLOW_ORIGINS": ("https://shop.example", ("https://shop.example",)),
+    "CORS_ALLOW_METHODS": ("PUT,DELETE", ("PUT", "DELETE")),
+    "CORS_ALLOW_HEADERS": ('["authorization"]', ("authorization",)),
+    "CORS_ALLOW_CREDENTIALS": ("1", True),
+    "CORS_EXPOSE_HEADERS": ("etag", ("etag",)),
+    "CORS_MAX_AGE": ("600", 600),
+    "SECURITY_PRESET": ("page", "page"),
+    "SECURITY_CSP": ("default-src 'self'", "default-src 'self'"),
+    "SECURITY_CSP_REPORT_ONLY": ("default-src 'none'", "default-src 'none'"),
+    "SECURITY_HSTS": ("max-age=60", "max-age=60"),
+    "SECURITY_REFERRER_POLICY": ("same-origin", "same-origin"),
+    "SECURITY_PERMISSIONS_POLICY": ("off", "off"),
+    "HOSTS_ALLOWED": ("shop.example, *.shop.example", ("shop.example", "*.shop.example")),
+    "HOSTS_HTTPS_REDIRECT": ("on", True),
+    "PROXY_TRUSTED": ("10.0.0.0/8, ::1", ("10.0.0.0/8", "::1")),
+    "PROXY_HEADER": ("forwarded", "forwarded"),
+    "REQUEST_ID_HEADER": ("x-correlation-id", "x-correlation-id"),
+    "REQUEST_ID_TRUST_INCOMING": ("false", False),
+    "REQUEST_ID_GENERATOR": ("uuid4", "uuid4"),
+    "LOG_FORMAT": ("ecs", "ecs"),
+    "LOG_SAMPLE": ("0.25", 0.25),
+    "LOG_SLOW_MS": ("250", 250),
+    "HEALTH_LIVE_PATH": ("/livez", "/livez"),
+    "HEALTH_READY_PATH": ("/readyz", "/readyz"),
+    "HEALTH_DRAIN_SECONDS": ("5", 5),
+}
+
+
+def setting(settings: GuardSettings, name: str) -> Any:
+    """The setting that a variable, named without its prefix, stands for."""
+    (variable,) = (each for each in variables() if each.name == f"ASGI_GUARD_{name}")
+    value = getattr(getattr(settings, variable.section) if variable.section else settings, variable.field)
+    return value.get_secret_value() if name == "STORE_URL" else value
+
+
+def problems(**environment: str) -> dict[str, list[str]]:
+    """What is wrong with these variables, named without their prefix: the messages by variable."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(f"ASGI_GUARD_{name}", value)
+        with pytest.raises(ConfigError) as caught:
+            configure()
+    found: dict[str, list[str]] = {}
+    for problem in caught.value.problems:
+        assert problem.name.startswith("ASGI_GUARD_")
+        found.setdefault(problem.name.removeprefix("ASGI_GUARD_"), []).append(problem.message)
+    return found
+
+
+def test_each_variable_has_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every variable there is reaches its own setting, and all of them go together."""
+    assert set(SAID) == {variable.name.removeprefix("ASGI_GUARD_") for variable in variables()}
+    for name, (text, _) in SAID.items():
+        monkeypatch.setenv(f"ASGI_GUARD_{name}", text)
+    settings, layers = configure()
+    assert {name: setting(settings, name) for name in SAID} == {name: value for name, (_, value) in SAID.items()}
+    assert len(layers) == 10
+
+
+def test_defaults_without_an_environment() -> None:
+    """With nothing set, the settings are the defaults that `asgi-guard env` tells, and a guard can be made of them."""
+    settings, _ = configure()
+    assert environment() == {}
+    assert settings == GuardSettings.model_construct(
+        **{name: getattr(settings, name) for name in type(settings).model_fields}
+    )
+    assert settings.store.url.get_secret_value() == "memory://"
+    assert not settings.auth.on
+    assert settings.log.format == "json"
+
+
+@pytest.mark.parametrize("text", ["a,b", " a , b ", "a, b,", '["a", "b"]', '\n["a",\n "b"]\n'])
+def test_lists(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """A list is written with commas or as JSON, and white space around its items is none of them."""
+    monkeypatch.setenv("ASGI_GUARD_PROXY_TRUSTED", text)
+    assert GuardSettings().proxy.trusted == ("a", "b")
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n"])
+def test_an_empty_value_is_none(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """A variable that is set to nothing counts as not set."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUER", text)
+    monkeypatch.setenv("ASGI_GUARD_RATE_WORKERS", text)
+    settings = GuardSettings()
+    assert settings.auth.issuer is None
+    assert settings.rate.workers == 1
+
+
+@pytest.mark.parametrize("name", sorted(set(SAID) - {"ROUTES_FILE"}))
+def test_white_space_around_a_value_is_none_of_it(name: str) -> None:
+    """The newline at the end of a mounted file changes no value: an issuer with it would fit no token."""
+    text, expected = SAID[name]
+    with pytest.MonkeyPatch.context() as patch:
+        for other, (value, _) in SAID.items():
+            patch.setenv(f"ASGI_GUARD_{other}", value)
+        patch.setenv(f"ASGI_GUARD_{name}", f" {text}\n")
+        assert setting(GuardSettings(), name) == expected
+
+
+def test_routes_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row names its columns, and its lists may be written as such or with commas."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_API_KEYS", f"ci={DIGEST}")
+    monkeypatch.setenv(
+        "ASGI_GUARD_ROUTES",
+        """[
+            {"path": "/login", "methods": "POST, PUT", "auth": "none", "limits": "5/minute by ip"},
+            {"path": "/payments/*", "scopes": ["payments:write"], "cost": 5, "security": "docs"}
+        ]""",
+    )
+    assert GuardSettings().routes == (
+        Route("/login", methods=("POST", "PUT"), auth="none", limits="5/minute by ip"),
+        Route("/payments/*", scopes=("payments:write",), cost=5, security="docs"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[{]", "this is not JSON"),
+        ("[" * 100_000, "this is not JSON"),
+        ('{"path": "/"}', "valid tuple"),
+        ("[1]", "number 1"),
+        ('[{"path": "/"}, {"path": "x"}]', "number 2: path 'x' does not start with '/'"),
+        ('[{"pth": "/"}]', "number 1, pth: there is no such column; a row has path, methods, auth"),
+        ('[{"path": "/", "auth": "maybe"}]', "number 1, auth"),
+        ('[{"path": "/", "methods": "[GET"}]', "neither a list"),
+        ('[{"path": "/", "methods": "get"}]', "upper-case"),
+        ('[{"path": "/", "limits": "often"}]', "'often' is not a rate"),
+    ],
+)
+def test_routes_that_cannot_be_read(text: str, message: str) -> None:
+    """What is wrong with the route table is told by its row."""
+    found = problems(ROUTES=text)
+    assert set(found) == {"ROUTES"}
+    assert message in " ".join(found["ROUTES"])
+
+
+def test_routes_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The route table may stand in a TOML file."""
+    file = tmp_path / "routes.toml"
+    file.write_text('[[routes]]\npath = "/a"\nlimits = "1/second by ip"\n\n[[routes]]\npath = "/b"\nmethods = "GET"\n')
+    monkeypatch.setenv("ASGI_GUARD_ROUTES_FILE", str(file))
+    assert GuardSettings().routes == (Route("/a", limits="1/second by ip"), Route("/b", methods=("GET",)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[[routes]", "is not TOML"),
+        (b"\xff", "is not TOML"),
+        (b"a = " + b"[" * 100_000, "is not TOML"),
+        (b"", "holds nothing: it holds the table as [[routes]], and no more"),
+        (b'[[route]]\npath = "/"\n', "holds route: it holds the table as [[routes]], and no more"),
+        (b'[[routes]]\npath = "login"\n', "number 1: path 'login' does not start"),
+        (b'[[routes]]\npath = "/"\nlimit = "x"\n', "number 1, limit: there is no such column"),
+    ],
+)
+def test_a_file_that_cannot_be_used(tmp_path: Path, content: bytes, message: str) -> None:
+    """What is wrong with the file of routes is told under the variable that names it."""
+    file = tmp_path / "routes.toml"
+    file.write_bytes(content)
+    (found,) = problems(ROUTES_FILE=str(file)).items()
+    assert found[0] == "ROUTES_FILE"
+    assert message in " ".join(found[1])
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    """A file of routes that cannot be read is told with the reason."""
+    file = tmp_path / "none.toml"
+    assert problems(ROUTES_FILE=str(file)) == {"ROUTES_FILE": [f"{file} cannot be read: No such file or directory"]}
+
+
+def test_routes_in_one_place_only(tmp_path: Path) -> None:
+    """Routes in both places would hide one another, so one of them has to go."""
+    found = problems(ROUTES_FILE=str(tmp_path), ROUTES='[{"path": "/"}]')
+    assert found == {"ROUTES_FILE": ["ASGI_GUARD_ROUTES is set too: keep the route table in one place"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        (f"ci={DIGEST}, cd = {OTHER_DIGEST}", [APIKey("ci", DIGEST), APIKey("cd", OTHER_DIGEST)]),
+        (f'{{"ci": "{DIGEST}"}}', [APIKey("ci", DIGEST)]),
+        (f'{{"ci": {{"sha256": "{DIGEST}", "scopes": ["deploy"]}}}}', [APIKey("ci", DIGEST, ("deploy",))]),
+    ],
+)
+def test_api_keys(monkeypatch: pytest.MonkeyPatch, text: str, keys: list[APIKey]) -> None:
+    """API keys are written short, or as JSON where they have scopes."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_API_KEYS", text)
+    settings = GuardSettings()
+    assert list(settings.auth.api_keys) == keys
+    assert settings.auth.on
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("hunter2", "write name=SHA256, several with commas"),
+        ("ci=hunter2", "the API key 'ci' is not a SHA-256"),
+        (f"ci={DIGEST[:-1]}Z", "the API key 'ci' is not a SHA-256"),
+        ('{"ci": hunter2}', "this is not JSON"),
+        ('{"a":' * 100_000, "this is not JSON"),
+        ('{"ci": ["hunter2"]}', "number 1"),
+        ('{"ci": {"sha256": "hunter2", "scope": "x"}}', "number 1, scope: there is no such field"),
+        (f"ci={DIGEST}, cd={DIGEST}", "the key of 'ci' has another name too"),
+    ],
+)
+def test_api_keys_that_cannot_be_read(text: str, message: str) -> None:
+    """A problem with API keys is told without the key or its hash."""
+    found = problems(AUTH_API_KEYS=text)
+    told = " ".join(found.pop("AUTH_API_KEYS"))
+    assert not found
+    assert message in told
+    assert "hunter2" not in told
+    assert DIGEST[:-1] not in told
+
+
+def test_all_problems_at_once() -> None:
+    """Every variable that is wrong is named, those that pydantic finds and those that a layer or a combination does."""
+    found = problems(
+        RATE_LIMITS="x",
+        RATE_LIMIT="sometimes",
+        RATE_WORKERS="many",
+        CORS_ALLOW_ORIGINS="example.com",
+        STORE_URL="http://cache",
+        PROXY_TRUSTED="everyone",
+        AUTH_ISSUER="http://id.example.com",
+        AUTH_LEEWAY="-1",
+        LOG_FORMAT="xml",
+        HOSTS_ALLOWED="https://shop.example",
+        HEALTH_LIVE_PATH="livez",
+        REQUEST_ID_HEADER="x id",
+        SECURITY_HSTS="soon",
+        ROUTES='[{"path": "/", "limits": "rarely"}]',
+    )
+    assert set(found) == {
+        *("RATE_LIMITS", "RATE_LIMIT", "RATE_WORKERS", "CORS_ALLOW_ORIGINS", "STORE_URL", "PROXY_TRUSTED"),
+        *("AUTH_ISSUER", "AUTH_AUDIENCE", "AUTH_LEEWAY", "LOG_FORMAT", "HOSTS_ALLOWED", "HEALTH_LIVE_PATH"),
+        *("REQUEST_ID_HEADER", "SECURITY_HSTS", "ROUTES"),
+    }
+    assert all(len(messages) == len(set(messages)) for messages in found.values())
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
+LIKELY = st.sampled_from(
+    ["nan", "inf", "-1", "0", "1e400", "9" * 5000, "true", "off", "*", "[", "{}", "[null]", '{"a": null}', '["\\ud800"]',
+     "redis://", "redis://[", "redis://h:x", "unix://", "memory://x", "https://[", "https://h", "/", "/x", "\x1c", "a=b",
+     "1/second by user", "1/second by api-key", "1/second by ip", '[{"path": "/", "limits": "x"}]', '[{"path": 1}]']
+)  # fmt: skip
+# A value may be right in itself and ask for another variable, which is then the one that is named.
+ASKED_FOR = {"AUTH_ISSUER": "AUTH_AUDIENCE", "HOSTS_HTTPS_REDIRECT": "HOSTS_ALLOWED"}
+
+
+@given(st.sampled_from(sorted(SAID)), TEXT | LIKELY)
+@example("ROUTES", "[" * 100_000)
+@example("AUTH_API_KEYS", '{"a":' * 100_000)
+@example("LOG_SLOW_MS", "inf")
+@example("STORE_URL", "redis://[")
+@example("AUTH_ISSUER", "https://[")
+@example("REQUEST_ID_HEADER", "\udcff")
+@example("CORS_MAX_AGE", "9" * 5000)
+@example("RATE_WORKERS", "9" * 4000)
+def test_any_text_in_any_variable(name: str, text: str) -> None:
+    """Whatever a variable holds, there are settings and layers, or an error that names it, and never another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(f"ASGI_GUARD_{name}", text)
+        try:
+            settings, layers = configure()
+        except ConfigError as error:
+            named = {problem.name for problem in error.problems}
+            assert named & {f"ASGI_GUARD_{name}", f"ASGI_GUARD_{ASKED_FOR.get(name)}"}
+            assert named <= {variable.name for variable in variables()}
+        else:
+            assert layers
+            assert repr(settings)
+
+
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a repr of the settings nor one of a layer holds the store's password or a key's hash."""
+    monkeypatch.setenv("ASGI_GUARD_STORE_URL", "redis://guard:hunter2@cache:6379/0")
+    monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "1/second by ip")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_API_KEYS", f"ci={DIGEST}")
+    settings, layers = configure()
+    shown = f"{settings!r} {settings} {layers!r} {settings.model_dump()} {[vars(layer) for layer in layers]!r}"
+    assert "hunter2" not in shown
+    assert DIGEST not in repr(settings)
+    assert DIGEST not in repr(settings.auth)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:hunter2@cache:x", "http://:hunter2@cache", "hunter2", "redis://u:hun/ter2@c"]
+)
+def test_a_wrong_store_url_is_not_repeated(url: str) -> None:
+    """An error about the store's URL does not repeat it, for it may hold a password."""
+    (messages,) = problems(STORE_URL=url).values()
+    assert "hunter2" not in " ".join(messages)
+    assert "ter2" not in " ".join(messages)
+
+
+@pytest.mark.parametrize("given", [AuthSettings(api_keys=(APIKey("ci", DIGEST),)), {"api_keys": {"ci": DIGEST}}])
+def test_a_section_given_in_python_is_taken_whole(monkeypatch: pytest.MonkeyPatch, given: Any) -> None:
+    """Nothing of the environment is mixed into a section that Python gives; the other sections come from there."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUER", "https://id.example.com")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_LEEWAY", "not a number")
+    monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "1/second by ip")
+    settings = GuardSettings(auth=given)
+    assert settings.auth == AuthSettings(api_keys=(APIKey("ci", DIGEST),))
+    assert settings.rate == RateSettings(limit="1/second by ip")
+
+
+def test_a_wrong_field_in_python_is_named() -> None:
+    """A misspelt field or section is an error in Python too."""
+    with pytest.raises(ConfigError) as caught:
+        GuardSettings(auth={"isuer": "x"}, corse={})
+    assert {str(problem) for problem in caught.value.problems} == {
+        "ASGI_GUARD_AUTH_ISUER: there is no such field",
+        "ASGI_GUARD_CORSE: there is no such field",
+    }
+
+
+def test_problems_of_sections_given_in_python_are_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A section given in Python and a variable that is wrong are told together."""
+    monkeypatch.setenv("ASGI_GUARD_LOG_FORMAT", "xml")
+    with pytest.raises(ConfigError) as caught:
+        GuardSettings(cors=CORSSettings(max_age=5), security=SecuritySettings())
+    assert "ASGI_GUARD_LOG_FORMAT" in str(caught.value)
