@@ -17,7 +17,7 @@ demo: $(READY) ## A guarded FastAPI app on 127.0.0.1:8000, with a local issuer a
 test: $(READY) ## Lint, types, and every test with its coverage gate
 	@$(MAKE) --no-print-directory check
 	$(BIN)/coverage erase
-	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from asgi_guard.settings import GuardSettings, Section
 
+CROSS_CHECKED = frozenset({"routes", "auth", "rate", "cors", "health"})
+"""What is looked at here: where one of these is wrong in itself, nothing can be said about its combinations."""
+
 _BY_IDENTITY = re.compile(r"\bby\s+(user|api-key)\b")
 _BY_KEY = re.compile(r"\bby\s+api-key\b")
 

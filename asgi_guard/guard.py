@@ -125,13 +125,14 @@ def stack(
     problems = _Problems()
     table = RouteTable(settings.routes)
     store = store or problems.collect("store", lambda: _store(settings))
-    cors = problems.collect("cors", lambda: _cors(app, settings))
+    request_id = problems.collect("request_id", lambda: RequestIDMiddleware(app, **settings.request_id.model_dump()))
+    cors = problems.collect("cors", lambda: _cors(app, settings, request_id))
     identity = problems.collect("auth", lambda: _identity(app, settings, table, http_client))
     rate_limit = problems.collect("rate", lambda: _rate_limit(app, settings, table, store))
     layers: list[Layer | None] = [
         problems.collect("health", lambda: _health(app, settings, store, identity, rate_limit, checks or {})),
         problems.collect("proxy", lambda: ProxyMiddleware(app, **settings.proxy.model_dump())),
-        problems.collect("request_id", lambda: RequestIDMiddleware(app, **settings.request_id.model_dump())),
+        request_id,
         problems.collect("log", lambda: _access_log(app, settings, table)),
         problems.collect("security", lambda: _security(app, settings, table)),
         problems.collect("hosts", lambda: _hosts(app, settings)),
@@ -224,12 +225,14 @@ def _hosts(app: ASGIApp, settings: GuardSettings) -> HostMiddleware | None:
     return HostMiddleware(app, allowed=section.allowed, https_redirect=section.https_redirect)
 
 
-def _cors(app: ASGIApp, settings: GuardSettings) -> CORSMiddleware | None:
+def _cors(app: ASGIApp, settings: GuardSettings, request_id: RequestIDMiddleware | None) -> CORSMiddleware | None:
     section = settings.cors
     if not section.allow_origins:
         return None
     # What the guard says to clients, a page's script may read; browsers hide every header that is not named here.
-    own = [settings.request_id.header, *HEADER_NAMES[settings.rate.headers], "www-authenticate"]
+    own = [*HEADER_NAMES[settings.rate.headers], "www-authenticate"]
+    if request_id is not None:
+        own.insert(0, settings.request_id.header)
     values = {**section.model_dump(), "expose_headers": (*section.expose_headers, *own)}
     return CORSMiddleware(app, **values)
 

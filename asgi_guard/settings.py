@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from asgi_guard.cross_check import cross_check
+from asgi_guard.cross_check import CROSS_CHECKED, cross_check
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.middleware.identity import DEFAULT_ALGORITHMS
 from asgi_guard.policy.address import ForwardedHeader
@@ -245,7 +245,11 @@ class GuardSettings(BaseSettings):
             super().__init__(**values)
         except ValidationError as error:
             problems += problems_of(error)
-            raise SettingsError(problems, _rest({**environment(), **values}, error)) from None
+            rest = _rest({**environment(), **values}, error)
+            problems += rest._load_routes_file()
+            if not {str(each["loc"][0]) for each in error.errors()} & CROSS_CHECKED:
+                problems += cross_check(rest)
+            raise SettingsError(problems, rest) from None
         problems += self._load_routes_file()
         problems += cross_check(self)
         if problems:
@@ -314,20 +318,19 @@ def problems_of(error: ValidationError) -> Iterator[Problem]:
 
 
 def _rest(values: dict[str, Any], error: ValidationError) -> GuardSettings:
-    """The settings without the fields at fault, each section by itself; a section that still fails is its default."""
+    """The settings without the fields at fault, each section by itself."""
     at_fault = {tuple(each["loc"][:2]) for each in error.errors(include_url=False, include_context=False)}
     rest: dict[str, Any] = {}
     for name, info in GuardSettings.model_fields.items():
         value = values.get(name, info.default)
         if isinstance(info.default, Section) and isinstance(value, dict):
             kept = {field: each for field, each in value.items() if (name, field) not in at_fault}
-            try:
-                value = type(info.default).model_validate(kept)
-            except ValidationError:
-                value = info.default
+            value = type(info.default).model_validate(kept)
         elif any(location[0] == name for location in at_fault):
             value = info.default
-        elif name == "routes" and isinstance(value, str):
+        elif name == "routes":
             value = _RouteFile.model_validate({"routes": value}).routes
+        elif name == "routes_file" and value is not None:
+            value = Path(value)
         rest[name] = value
     return GuardSettings.model_construct(**rest)

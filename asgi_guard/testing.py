@@ -148,7 +148,7 @@ class LocalIssuer:
             subject: its `sub`.
             scopes: its `scope`.
             lifetime: seconds until its `exp`; a negative one makes a token that has ended.
-            headers: header members to add or replace.
+            headers: header members to add or replace; None leaves one out.
             claims: claims to add or replace; None leaves one out.
         """
         now = int(time.time())
@@ -164,7 +164,9 @@ class LocalIssuer:
         }
         payload = {name: value for name, value in payload.items() if value is not None}
         key = self.published[-1]
-        return jwt.encode(payload, key.private, key.algorithm, headers={"kid": key.kid, **(headers or {})})
+        members = {"kid": key.kid, **(headers or {})}
+        members = {name: value for name, value in members.items() if value is not None}
+        return jwt.encode(payload, key.private, key.algorithm, headers=members)
 
     def respond(self, path: str) -> tuple[int, dict[str, Any]]:
         """What it answers to a GET: a status and a document."""

@@ -67,11 +67,12 @@ def variables_of(settings: type[BaseModel]) -> list[Variable]:
 
 def unknown_variables(names: Iterable[str], known: set[str]) -> Iterator[Problem]:
     """Name every `ASGI_GUARD_*` variable that means nothing: a misspelt limit would otherwise be no limit."""
+    endings = [name.removeprefix(PREFIX) for name in known]
     for name in sorted(names):
         if not name.upper().startswith(PREFIX) or name in known or _KUBERNETES.fullmatch(name.removeprefix(PREFIX)):
             continue
-        close = get_close_matches(name.upper(), known, n=1, cutoff=0.6)
-        hint = f"; did you mean {close[0]}?" if close else "; `asgi-guard env` lists those there are"
+        close = get_close_matches(name.upper().removeprefix(PREFIX), endings, n=1, cutoff=0.6)
+        hint = f"; did you mean {PREFIX}{close[0]}?" if close else "; `asgi-guard env` lists those there are"
         yield Problem(name, f"there is no such variable{hint}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asgi_guard.asgi import add_vary, has_header
-from asgi_guard.errors import ConfigError
+from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.answer import Answer, Reason, problem
 from asgi_guard.policy.cors import CORSPolicy
@@ -53,15 +53,14 @@ class CORSMiddleware(Layer):
         max_age: int | None = None,
     ) -> None:
         super().__init__(app)
+        lists = _listed(
+            allow_origins=allow_origins,
+            allow_methods=allow_methods,
+            allow_headers=allow_headers,
+            expose_headers=expose_headers,
+        )
         try:
-            self.policy = CORSPolicy.of(
-                allow_origins=listed(allow_origins),
-                allow_methods=listed(allow_methods),
-                allow_headers=listed(allow_headers),
-                allow_credentials=allow_credentials,
-                expose_headers=listed(expose_headers),
-                max_age=max_age,
-            )
+            self.policy = CORSPolicy.of(**lists, allow_credentials=allow_credentials, max_age=max_age)
         except FaultsError as error:
             raise ConfigError.of(error) from None
 
@@ -112,3 +111,16 @@ class CORSMiddleware(Layer):
         origins = [b"*"] if any_origin else exchange.lines(b"origin")
         if len(origins) == 1 and (lines := self.policy.actual(origins[0])):
             headers.extend(lines)
+
+
+def _listed(**options: str | Sequence[str]) -> dict[str, tuple[str, ...]]:
+    lists: dict[str, tuple[str, ...]] = {}
+    problems: list[Problem] = []
+    for name, value in options.items():
+        try:
+            lists[name] = listed(value)
+        except ValueError as error:
+            problems.append(Problem(name, str(error)))
+    if problems:
+        raise ConfigError(problems)
+    return lists

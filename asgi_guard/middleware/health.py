@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class HealthMiddleware(Layer):
         checks: what readiness asks, all at once, a second each, remembered for a second.
 
     Raises:
-        ConfigError: a path does not start with `/`.
+        ConfigError: a path does not start with `/`, or both are the same.
     """
 
     name = "health"
@@ -83,6 +84,8 @@ class HealthMiddleware(Layer):
         problems = [
             Problem(name, f"{path!r} does not start with '/'") for name, path in named if path and path[0] != "/"
         ]
+        if live_path and live_path == ready_path:
+            problems.append(Problem("ready_path", f"{ready_path!r} is the path of liveness, which would answer for it"))
         if problems:
             raise ConfigError(problems)
         self._live_path = live_path
@@ -103,8 +106,9 @@ class HealthMiddleware(Layer):
             signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def started(self) -> None:
-        """Be ready, as far as the checks are."""
-        self._state = "serving"
+        """Be ready, as far as the checks are, unless SIGTERM came first."""
+        if self._state == "starting":
+            self._state = "serving"
 
     async def shutdown(self) -> None:
         """Give SIGTERM back."""
@@ -126,7 +130,7 @@ class HealthMiddleware(Layer):
             return
         self.drain()
         # A thread of its own, for the event loop may be busy, and the signal has to come again whatever happens.
-        self._timer = threading.Timer(self._drain_seconds, signal.raise_signal, [number])
+        self._timer = threading.Timer(self._drain_seconds, _signal_main_thread, [number])
         self._timer.daemon = True
         self._timer.start()
 
@@ -186,6 +190,14 @@ class HealthMiddleware(Layer):
             and exchange.scope.get("http_version", "").startswith("1")
         ):
             set_header(headers, b"connection", b"close")
+
+
+def _signal_main_thread(number: int) -> None:
+    """Send this process a signal where its handlers run: in another thread, it would not wake a sleeping event loop."""
+    if sys.platform == "win32":
+        signal.raise_signal(number)
+    else:
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 async def _run(check: Check) -> bool:

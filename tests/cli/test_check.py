@@ -1,0 +1,172 @@
+"""`asgi-guard check`: its words, its exit codes, and that it asks the store and the issuer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+import pytest
+
+from asgi_guard.cli.check import public_url
+from tests.cli.conftest import NOBODY, program
+from tests.configuring import DIGEST, SAID
+from tests.end_to_end.serving import free_port
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from asgi_guard.testing import LocalIssuer
+    from tests.cli.conftest import Command
+    from tests.stores.server import Server
+
+
+def test_nothing_configured(command: Command) -> None:
+    """Without variables, all is well, and what is off is told with the variable that turns it on."""
+    ran = command("check")
+    assert (ran.code, ran.err) == (0, "")
+    lines = [" ".join(line.split()) for line in ran.out.splitlines()]
+    assert "request_id on" in lines
+    assert "cors off set ASGI_GUARD_CORS_ALLOW_ORIGINS to turn it on" in lines
+    assert "proxy off set ASGI_GUARD_PROXY_TRUSTED to turn it on" in lines
+    assert "(all defaults)" in lines
+    assert "\x1b" not in ran.out
+    assert any(line.startswith("warning: identity is off: everyone may do everything") for line in lines)
+
+
+def test_everything_configured(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every variable set, every layer is on, and every value is shown but the secret ones."""
+    for name, (text, _) in SAID.items():
+        monkeypatch.setenv(f"ASGI_GUARD_{name}", text)
+    monkeypatch.setenv("ASGI_GUARD_STORE_URL", "redis://guard:hunter2@cache:6379/0")
+    ran = command("check", "--no-probe", "--json")
+    told = orjson.loads(ran.out)
+    assert ran.code == 0
+    assert set(told["layers"].values()) == {True}
+    assert set(told["settings"]) == {f"ASGI_GUARD_{name}" for name, (text, _) in SAID.items() if text}
+    assert told["settings"]["ASGI_GUARD_STORE_URL"] == "redis://***@cache:6379/0"
+    assert told["settings"]["ASGI_GUARD_AUTH_API_KEYS"] == "ci"
+    assert told["settings"]["ASGI_GUARD_CORS_ALLOW_METHODS"] == "PUT, DELETE"
+    assert told["settings"]["ASGI_GUARD_AUTH_LEEWAY"] == "5"
+    assert told["settings"]["ASGI_GUARD_ROUTES"] == "1 rows"
+    assert told["routes"] == ["any method /login"]
+    assert told["probes"] == []
+    assert "limits refuse nothing: ASGI_GUARD_RATE_SHADOW is on" in told["warnings"]
+    assert any("draining on SIGTERM" in note for note in told["notes"])
+    shown = command("check", "--no-probe").out
+    for secret in ("hunter2", DIGEST):
+        assert secret not in ran.out + shown
+
+
+def test_rows_of_the_route_table(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row is shown with its number and what it says."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_API_KEYS", f"ci={DIGEST}")
+    monkeypatch.setenv(
+        "ASGI_GUARD_ROUTES",
+        '[{"path": "/a/:key:/[b]", "auth": "none"}, {"path": "/b", "methods": "GET", "scopes": ["x", "y"], "cost": 3}]',
+    )
+    lines = [" ".join(line.split()) for line in command("check").out.splitlines()]
+    assert "1 any method /a/:key:/[b] auth=none" in lines
+    assert "2 GET /b scopes=x y, cost=3" in lines
+
+
+def test_a_value_equal_to_the_default_is_not_shown(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what differs from the defaults is listed."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_LEEWAY", "30.0")
+    monkeypatch.setenv("ASGI_GUARD_LOG_SAMPLE", "1")
+    monkeypatch.setenv("ASGI_GUARD_STORE_URL", "memory://")
+    assert orjson.loads(command("check", "--json").out)["settings"] == {}
+
+
+def test_store_and_issuer_answer(
+    command: Command, configured: LocalIssuer, valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store and an issuer that answer are told with how long it took, and exit code 0."""
+    monkeypatch.setenv("ASGI_GUARD_STORE_URL", valkey.url)
+    monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "1/second by ip")
+    ran = command("check", "--json")
+    told = orjson.loads(ran.out)
+    assert ran.code == 0
+    assert [(probe["name"], probe["ok"]) for probe in told["probes"]] == [("issuer keys", True), ("store", True)]
+    assert all(probe["detail"].endswith(" ms") for probe in told["probes"])
+    assert command("check").out.count("  ok  ") == 2
+
+
+def test_the_store_does_not_answer(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that cannot be reached is told, and has exit code 1."""
+    monkeypatch.setenv("ASGI_GUARD_STORE_URL", NOBODY)
+    monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "1/second by ip")
+    ran = command("check", "--json")
+    assert ran.code == 1
+    (probe,) = orjson.loads(ran.out)["probes"]
+    assert (probe["name"], probe["ok"]) == ("store", False)
+    assert probe["detail"]
+    assert command("check", "--no-probe").code == 0
+
+
+def test_the_issuer_does_not_answer(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An issuer that cannot be reached is told, and has exit code 1."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUER", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_AUDIENCE", "api")
+    ran = command("check")
+    assert ran.code == 1
+    assert "issuer keys  failed  the keys of http://127.0.0.1" in ran.out
+
+
+def test_a_broken_configuration() -> None:
+    """Every problem is told on standard error, with exit code 2, nothing on standard output, and no traceback."""
+    ran = program(
+        "check",
+        ASGI_GUARD_RATE_LIMITS="x",
+        ASGI_GUARD_LOG_FORMAT="xml",
+        ASGI_GUARD_CORS_MAX_AGE="5",
+        ASGI_GUARD_STORE_URL="redis://:hunter2@cache:x",
+    )
+    assert (ran.code, ran.out) == (2, "")
+    first, *told = ran.err.splitlines()
+    assert first == "asgi-guard: the configuration has 4 problems:"
+    assert sorted(line.split(": ")[0].strip() for line in told) == [
+        "ASGI_GUARD_CORS_MAX_AGE",
+        "ASGI_GUARD_LOG_FORMAT",
+        "ASGI_GUARD_RATE_LIMITS",
+        "ASGI_GUARD_STORE_URL",
+    ]
+    assert "hunter2" not in ran.err
+
+
+def test_problems_do_not_stand_in_json(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that asks for JSON gets none where the configuration cannot be used, and the same exit code."""
+    monkeypatch.setenv("ASGI_GUARD_NOPE", "1")
+    ran = command("check", "--json")
+    assert (ran.code, ran.out) == (2, "")
+    assert "the configuration has 1 problem:" in ran.err
+
+
+def test_brackets_in_a_problem_are_text(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a message quotes is printed as it is, and is no markup."""
+    monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "[red]:key:[/nope]")
+    assert "'[red]:key:[/nope]' is not a rate" in command("check").err
+
+
+def test_a_file_of_routes(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The rows of a file are shown as those of the variable are."""
+    (tmp_path / "routes.toml").write_text('[[routes]]\npath = "/a"\nlimits = "1/second by ip"\n')
+    monkeypatch.setenv("ASGI_GUARD_ROUTES_FILE", str(tmp_path / "routes.toml"))
+    told = orjson.loads(command("check", "--json").out)
+    assert told["routes"] == ["any method /a"]
+    assert told["layers"]["rate_limit"] is True
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("memory://", "memory://"),
+        ("redis://cache:6379/0", "redis://cache:6379/0"),
+        ("rediss://u:p@cache", "rediss://***@cache"),
+        ("redis://:p@ss@cache/1", "redis://***@cache/1"),
+        ("redis://cache?password=hunter2", "redis://cache"),
+        ("unix://u:p@/run/s?db=2", "unix://***@/run/s"),
+    ],
+)
+def test_a_url_is_shown_without_secrets(url: str, shown: str) -> None:
+    """Of a store's URL, only what is no secret is shown."""
+    assert public_url(url) == shown

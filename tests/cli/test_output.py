@@ -1,0 +1,80 @@
+"""How the command line speaks: tables and colour to a terminal, plain text to anything else."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from tests.end_to_end.serving import ROOT
+
+if TYPE_CHECKING:
+    import pytest
+
+    from tests.cli.conftest import Command
+
+ESCAPE = "\x1b["
+
+
+def in_a_terminal(*arguments: str, columns: int, **environment: str) -> tuple[int, str]:
+    """Run `asgi-guard` with a terminal for its output: the exit code, and all that the terminal got."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ASGI_GUARD_")}
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "asgi_guard", *arguments],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        cwd=ROOT,
+        env={**kept, "TERM": "xterm-256color", "COLUMNS": str(columns), **environment},
+    )
+    os.close(follower)
+    said = bytearray()
+    try:
+        while piece := os.read(leader, 65536):
+            said += piece
+    except OSError:
+        pass  # how Linux tells that the other side of a terminal is closed
+    finally:
+        os.close(leader)
+    return process.wait(60), said.decode().replace("\r\n", "\n")
+
+
+def test_a_terminal_gets_tables_and_colour() -> None:
+    """In a terminal there are tables with borders, and states have colours."""
+    code, said = in_a_terminal("check", columns=200)
+    assert code == 0
+    assert "┏━━━━━━━" in said
+    assert f"{ESCAPE}32mon" in said
+    assert f"{ESCAPE}33moff" in said
+
+
+def test_a_narrow_terminal_cuts_nothing_off() -> None:
+    """However narrow the terminal, a name is wrapped and never shortened, so that it can be copied."""
+    code, said = in_a_terminal("env", columns=60, NO_COLOR="1")
+    assert code == 0
+    assert "…" not in said
+    names = "".join(line.split("│")[1].strip() for line in said.splitlines() if line.startswith("│"))
+    assert "ASGI_GUARD_AUTH_REVOCATION_ON_STORE_FAILURE" in names
+
+
+def test_problems_in_a_terminal() -> None:
+    """Problems are not wrapped, and what they quote is not taken for markup or for an emoji."""
+    code, said = in_a_terminal("check", columns=40, ASGI_GUARD_RATE_LIMIT="[red]:key:[/nope]")
+    assert code == 2
+    assert f"{ESCAPE}1;31masgi-guard: the configuration has 1 problem:" in said
+    assert "  ASGI_GUARD_RATE_LIMIT: '[red]:key:[/nope]' is not a rate: expected COUNT/PERIOD [burst N]" in said
+
+
+def test_colour_may_be_forced(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where output is not a terminal, FORCE_COLOR asks for what a terminal gets; cells are text, not markup."""
+    monkeypatch.setenv("ASGI_GUARD_HOSTS_ALLOWED", "shop.example")
+    monkeypatch.setenv("ASGI_GUARD_ROUTES", '[{"path": "/[red]:key:[/x]"}]')
+    monkeypatch.setenv("COLUMNS", "200")
+    assert ESCAPE not in command("check").out
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    said = command("check").out
+    assert ESCAPE in said
+    assert "any method /[red]:key:[/x]" in said

@@ -1,0 +1,210 @@
+"""`asgi-guard run` and `asgi-guard demo`: their servers run in this process, and are stopped by signals."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+import orjson
+import pytest
+
+from asgi_guard import Guard
+from asgi_guard.cli.demo import demo_app, demo_settings
+from tests.asgi import Echo, call, http_scope, websocket_scope
+from tests.cli.conftest import program
+from tests.end_to_end.serving import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.cli.conftest import Command
+
+SOURCE = """
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+def create():
+    return app
+"""
+PATIENCE = 30.0
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with an app, and a process that is as it was afterwards."""
+    (tmp_path / "run_site.py").write_text(SOURCE)
+    monkeypatch.setenv("ASGI_GUARD_APP", "")
+    monkeypatch.setenv("ASGI_GUARD_RATE_WORKERS", "")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield tmp_path
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    sys.modules.pop("run_site", None)
+
+
+class Visitor(threading.Thread):
+    """Calls a server as soon as it listens, and then sends this process a signal."""
+
+    def __init__(self, url: str, number: signal.Signals, uds: str | None = None) -> None:
+        super().__init__()
+        self.answer: httpx.Response | None = None
+        self._url, self._number, self._uds = url, number, uds
+
+    def run(self) -> None:
+        try:
+            self._wait()
+            with httpx.Client(transport=httpx.HTTPTransport(uds=self._uds)) as client:
+                self.answer = client.get(self._url)
+        finally:
+            os.kill(os.getpid(), self._number)
+
+    def _wait(self) -> None:
+        url = httpx.URL(self._url)
+        family = socket.AF_INET if self._uds is None else socket.AF_UNIX
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            with socket.socket(family) as probe:
+                if probe.connect_ex(self._uds or (url.host, url.port)) == 0:
+                    return
+            time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("name", ["run_site:app", "run_site:create()"])
+def test_run_serves_until_a_signal(command: Command, site: Path, name: str, number: signal.Signals) -> None:
+    """The app is served behind the guard, one line of JSON an exchange, and a signal ends it with exit code 0."""
+    port = free_port()
+    visitor = Visitor(f"http://127.0.0.1:{port}/a?b=c", number)
+    visitor.start()
+    ran = command("run", name, "--app-dir", str(site), "--port", str(port))
+    visitor.join()
+    assert visitor.answer is not None
+    assert visitor.answer.text == "hello"
+    assert visitor.answer.headers["x-content-type-options"] == "nosniff"
+    assert "server" not in visitor.answer.headers
+    assert ran.code == 0
+    (line,) = ran.out.splitlines()
+    assert orjson.loads(line)["request_id"] == visitor.answer.headers["x-request-id"]
+
+
+def test_run_on_a_unix_socket(command: Command, site: Path) -> None:
+    """The server may listen on a UNIX socket, where clients have no address."""
+    path = str(site / "s")
+    visitor = Visitor("http://site/", signal.SIGTERM, uds=path)
+    visitor.start()
+    ran = command("run", "run_site:app", "--app-dir", str(site), "--uds", path)
+    visitor.join()
+    assert visitor.answer is not None
+    assert visitor.answer.text == "hello"
+    assert ran.code == 0
+    assert "client.address" not in orjson.loads(ran.out)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("name", ["run_site:nope", "nowhere_site:app", "run_site"])
+def test_an_app_that_is_not_there(command: Command, site: Path, name: str, workers: str) -> None:
+    """A name that leads to no app is told once, with exit code 2, however many workers would have looked for it."""
+    ran = command("run", name, "--app-dir", str(site), "--workers", workers)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("asgi-guard: the configuration has 1 problem:\n  ASGI_GUARD_APP: ")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_broken_configuration(site: Path, workers: str) -> None:
+    """With a configuration that cannot be used, nothing is served: the problems, exit code 2, and no traceback."""
+    ran = program(
+        *("run", "run_site:app", "--app-dir", str(site), "--workers", workers), ASGI_GUARD_CORS_ALLOW_ORIGINS="x"
+    )
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("asgi-guard: the configuration has 1 problem:\n  ASGI_GUARD_CORS_ALLOW_ORIGINS: ")
+    assert len(ran.err.splitlines()) == 2
+
+
+def test_a_port_that_is_taken(site: Path) -> None:
+    """A port that somebody has is told by the server, without a traceback."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        ran = program("run", "run_site:app", "--app-dir", str(site), "--port", port)
+    assert ran.code not in (0, None)
+    assert "address already in use" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_demo_serves_until_ctrl_c(command: Command, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo prints its calls once it is ready, keeps its key, and ends with exit code 0."""
+    monkeypatch.setenv("HOME", str(site))
+    port, issuer_port = free_port(), free_port()
+    visitor = Visitor(f"http://127.0.0.1:{port}/", signal.SIGINT)
+    visitor.start()
+    ran = command("demo", "--port", str(port), "--issuer-port", str(issuer_port))
+    visitor.join()
+    assert visitor.answer is not None
+    assert re.fullmatch(r"hello stranger, this is request [0-9a-f-]{36}\n", visitor.answer.text)
+    assert ran.code == 0
+    assert (
+        f"The guarded app is at http://127.0.0.1:{port}, its local issuer at http://127.0.0.1:{issuer_port}" in ran.err
+    )
+    assert "READ=ey" in ran.err
+    assert orjson.loads(ran.out)["http.response.status_code"] == 200
+    key = site / ".local/state/asgi-guard/local-issuer.pem"
+    assert key.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("option", ["--port", "--issuer-port"])
+def test_demo_on_a_port_that_is_taken(command: Command, site: Path, option: str) -> None:
+    """A port that somebody has is told by the option that changes it."""
+    other = "--issuer-port" if option == "--port" else "--port"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        ran = command("demo", option, port, other, str(free_port()))
+    assert ran.code == 2
+    assert f"  {option}: 127.0.0.1:{port} cannot be used (Address already in use): choose another" in ran.err
+
+
+@pytest.mark.parametrize("content", [b"nonsense", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
+def test_a_key_file_that_holds_no_key(
+    command: Command, site: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    """A file without an RSA key is told by its name, with exit code 2 and no traceback."""
+    monkeypatch.setenv("HOME", str(site))
+    key = site / ".local/state/asgi-guard/local-issuer.pem"
+    key.parent.mkdir(parents=True)
+    key.write_bytes(content)
+    for ran in (
+        command("demo", "--port", str(free_port()), "--issuer-port", str(free_port())),
+        command("token"),
+        command("token", "--key", str(key)),
+    ):
+        assert (ran.code, ran.out) == (2, "")
+        assert "local-issuer.pem: it does not hold an RSA key as unencrypted PEM" in ran.err
+
+
+def test_a_key_file_that_cannot_be_made(command: Command, tmp_path: Path) -> None:
+    """A place where no file can be is told with the system's reason."""
+    (tmp_path / "file").write_text("")
+    ran = command("token", "--key", str(tmp_path / "file" / "key.pem"))
+    assert (ran.code, ran.out) == (2, "")
+    assert "key.pem: the key cannot be read or made: Not a directory" in ran.err
+
+
+async def test_the_demos_own_app_speaks_http_only() -> None:
+    """The small app answers HTTP, and refuses WebSockets by raising, as apps without them do."""
+    answer = await call(demo_app, websocket_scope())
+    assert isinstance(answer.error, NotImplementedError)
+    guarded = Guard(Echo(), demo_settings("https://id.example.com"))
+    assert (await call(guarded, http_scope("GET", "/items"))).status == 401

@@ -1,0 +1,125 @@
+"""`asgi-guard token`: tokens of the local issuer, and why a token is not accepted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jwt
+import orjson
+import pytest
+
+from asgi_guard.cli.token import HINTS
+from asgi_guard.testing import LocalIssuer
+from tests.cli.running import invoke
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[LocalIssuer]:
+    with LocalIssuer(algorithm="ES256").serve() as issuer:
+        yield issuer
+
+
+@pytest.fixture
+def guarded(served: LocalIssuer, monkeypatch: pytest.MonkeyPatch) -> LocalIssuer:
+    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUER", served.url)
+    monkeypatch.setenv("ASGI_GUARD_AUTH_AUDIENCE", "api")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_MAX_TOKEN_AGE", "600")
+    return served
+
+
+def test_a_token_of_the_local_issuer(tmp_path: Path) -> None:
+    """A token is signed with the key of the file, which is made when it is first needed, for its owner only."""
+    key = tmp_path / "state" / "key.pem"
+    first = invoke("token", "--key", str(key), "--subject", "bob", "--scope", "a", "--scope", "b").output.strip()
+    claims = jwt.decode(first, options={"verify_signature": False})
+    assert (claims["sub"], claims["scope"], claims["aud"]) == ("bob", "a b", "demo")
+    assert claims["iss"] == "http://127.0.0.1:8001"
+    assert key.stat().st_mode & 0o777 == 0o600
+    second = orjson.loads(invoke("token", "--key", str(key), "--json").output)
+    assert jwt.get_unverified_header(second["token"])["kid"] == jwt.get_unverified_header(first)["kid"]
+    assert second["subject"] == "alice"
+
+
+def test_the_environment_names_issuer_and_audience(guarded: LocalIssuer, tmp_path: Path) -> None:
+    """Unless said, the token is of the configured issuer for the configured audience."""
+    token = invoke("token", "--key", str(tmp_path / "key.pem")).output.strip()
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert (claims["iss"], claims["aud"]) == (guarded.url, "api")
+
+
+def test_a_good_token_is_explained(guarded: LocalIssuer) -> None:
+    """An accepted token's subject, scopes and time left are told, with exit code 0."""
+    token = guarded.token("carol", scopes=["items:read"])
+    result = invoke("token", "--explain", "-", standard_input=f"Bearer {token}\n")
+    assert result.exit_code == 0
+    assert "accepted: 'carol'" in result.output
+    assert "scopes: items:read" in result.output
+    told = orjson.loads(invoke("token", "--explain", token, "--json").output)
+    assert (told["accepted"], told["subject"], told["scopes"]) == (True, "carol", ["items:read"])
+
+
+def bad_tokens(issuer: LocalIssuer) -> dict[str, str]:
+    good = issuer.token()
+    head, body, signature = good.split(".")
+    other = LocalIssuer(issuer.url, algorithm="ES256")
+    return {
+        "too_large": good + "a" * 9000,
+        "malformed": "not-a-token",
+        "algorithm": jwt.encode({"sub": "a"}, "s" * 32, "HS256"),
+        "unsupported": issuer.token(headers={"zip": "DEF"}),
+        "issuer": issuer.token(iss="https://elsewhere.example"),
+        "audience": issuer.token(aud="someone-else"),
+        "expired": issuer.token(lifetime=-3600),
+        "not_yet_valid": issuer.token(nbf=32503680000),
+        "too_old": issuer.token(iat=1000000000),
+        "unknown_key": other.token(),
+        "signature": f"{head}.{body}.{'A' * len(signature)}",
+        "claim": issuer.token(sub=None),
+    }
+
+
+@pytest.mark.parametrize("reason", sorted(set(HINTS) - {"ambiguous_key"}))
+def test_a_bad_token_is_explained(guarded: LocalIssuer, reason: str) -> None:
+    """Every reason is told with what to do about it, and exit code 1."""
+    token = bad_tokens(guarded)[reason]
+    result = invoke("token", "--explain", token)
+    assert result.exit_code == 1
+    assert f"not accepted ({reason}):" in result.output
+    assert f"what to do: {HINTS[reason]}" in result.output
+    assert orjson.loads(invoke("token", "--explain", token, "--json").output)["reason"] == reason
+
+
+def test_an_ambiguous_key_is_explained(guarded: LocalIssuer) -> None:
+    """Where several published keys could have signed it, that is the reason told."""
+    kept = guarded.published
+    try:
+        guarded.rotate(keep=True)
+        result = invoke("token", "--explain", guarded.token(headers={"kid": None}))
+    finally:
+        guarded.published = kept
+    assert "not accepted (ambiguous_key)" in result.output
+
+
+def test_an_issuer_that_does_not_answer(guarded: LocalIssuer) -> None:
+    """Without the issuer's keys a token cannot be judged, and that is what is told."""
+    token = guarded.token()
+    guarded.outage = True
+    try:
+        result = invoke("token", "--explain", token)
+        told = orjson.loads(invoke("token", "--explain", token, "--json").output)
+    finally:
+        guarded.outage = False
+    assert result.exit_code == 1
+    assert "it cannot be judged" in result.output
+    assert told["reason"] == "keys_unavailable"
+
+
+def test_without_an_issuer_there_is_nothing_to_explain() -> None:
+    """With no issuer configured, the variable to set is named, with exit code 2."""
+    result = invoke("token", "--explain", "x")
+    assert result.exit_code == 2
+    assert "ASGI_GUARD_AUTH_ISSUER" in result.output

@@ -1,0 +1,90 @@
+"""Every variable with a value of its own, and what is wrong with others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from asgi_guard import ConfigError, GuardSettings
+from asgi_guard.guard import configure
+from asgi_guard.policy.identity import APIKey
+from asgi_guard.policy.routes import Route
+from asgi_guard.settings import variables
+
+DIGEST = "0123456789abcdef" * 4
+OTHER_DIGEST = "fedcba9876543210" * 4
+
+# Each variable with a value that is not its default, and what the setting then is.
+SAID: dict[str, tuple[str, Any]] = {
+    "APP": ("myapp:app", "myapp:app"),
+    "ROUTES": ('[{"path": "/login", "auth": "none"}]', (Route("/login", auth="none"),)),
+    "ROUTES_FILE": ("", None),  # has tests of its own
+    "STORE_URL": ("redis://cache:6379/2", "redis://cache:6379/2"),
+    "STORE_TIMEOUT": ("0.2", 0.2),
+    "STORE_PREFIX": ("shop:", "shop:"),
+    "STORE_MAX_KEYS": ("2000", 2000),
+    "AUTH_ISSUER": ("https://id.example.com", "https://id.example.com"),
+    "AUTH_AUDIENCE": ("shop, shop-admin", ("shop", "shop-admin")),
+    "AUTH_JWKS_URL": ("https://id.example.com/keys", "https://id.example.com/keys"),
+    "AUTH_ALGORITHMS": ("ES256", ("ES256",)),
+    "AUTH_LEEWAY": ("5", 5),
+    "AUTH_MAX_TOKEN_AGE": ("3600", 3600),
+    "AUTH_COOKIE": ("session", "session"),
+    "AUTH_API_KEYS": (f"ci={DIGEST}", (APIKey("ci", DIGEST),)),
+    "AUTH_API_KEY_HEADER": ("x-key", "x-key"),
+    "AUTH_REVOCATION": ("true", True),
+    "AUTH_REVOCATION_ON_STORE_FAILURE": ("allow", "allow"),
+    "RATE_LIMIT": ("10/second by user", "10/second by user"),
+    "RATE_ON_STORE_FAILURE": ("deny", "deny"),
+    "RATE_HEADERS": ("legacy", "legacy"),
+    "RATE_SHADOW": ("yes", True),
+    "RATE_WORKERS": ("4", 4),
+    "RATE_IPV6_PREFIX": ("56", 56),
+    "CORS_ALLOW_ORIGINS": ("https://shop.example", ("https://shop.example",)),
+    "CORS_ALLOW_METHODS": ("PUT,DELETE", ("PUT", "DELETE")),
+    "CORS_ALLOW_HEADERS": ('["authorization"]', ("authorization",)),
+    "CORS_ALLOW_CREDENTIALS": ("1", True),
+    "CORS_EXPOSE_HEADERS": ("etag", ("etag",)),
+    "CORS_MAX_AGE": ("600", 600),
+    "SECURITY_PRESET": ("page", "page"),
+    "SECURITY_CSP": ("default-src 'self'", "default-src 'self'"),
+    "SECURITY_CSP_REPORT_ONLY": ("default-src 'none'", "default-src 'none'"),
+    "SECURITY_HSTS": ("max-age=60", "max-age=60"),
+    "SECURITY_REFERRER_POLICY": ("same-origin", "same-origin"),
+    "SECURITY_PERMISSIONS_POLICY": ("off", "off"),
+    "HOSTS_ALLOWED": ("shop.example, *.shop.example", ("shop.example", "*.shop.example")),
+    "HOSTS_HTTPS_REDIRECT": ("on", True),
+    "PROXY_TRUSTED": ("10.0.0.0/8, ::1", ("10.0.0.0/8", "::1")),
+    "PROXY_HEADER": ("forwarded", "forwarded"),
+    "REQUEST_ID_HEADER": ("x-correlation-id", "x-correlation-id"),
+    "REQUEST_ID_TRUST_INCOMING": ("false", False),
+    "REQUEST_ID_GENERATOR": ("uuid4", "uuid4"),
+    "LOG_FORMAT": ("ecs", "ecs"),
+    "LOG_SAMPLE": ("0.25", 0.25),
+    "LOG_SLOW_MS": ("250", 250),
+    "HEALTH_LIVE_PATH": ("/livez", "/livez"),
+    "HEALTH_READY_PATH": ("/readyz", "/readyz"),
+    "HEALTH_DRAIN_SECONDS": ("5", 5),
+}
+
+
+def setting(settings: GuardSettings, name: str) -> Any:
+    """The setting that a variable, named without its prefix, stands for."""
+    (variable,) = (each for each in variables() if each.name == f"ASGI_GUARD_{name}")
+    value = getattr(getattr(settings, variable.section) if variable.section else settings, variable.field)
+    return value.get_secret_value() if name == "STORE_URL" else value
+
+
+def problems(**environment: str) -> dict[str, list[str]]:
+    """What is wrong with these variables, named without their prefix: the messages by variable."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(f"ASGI_GUARD_{name}", value)
+        with pytest.raises(ConfigError) as caught:
+            configure()
+    found: dict[str, list[str]] = {}
+    for problem in caught.value.problems:
+        assert problem.name.startswith("ASGI_GUARD_")
+        found.setdefault(problem.name.removeprefix("ASGI_GUARD_"), []).append(problem.message)
+    return found

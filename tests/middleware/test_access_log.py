@@ -1,0 +1,301 @@
+"""The AccessLog layer: one JSON line an exchange, whatever comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asgi_guard import AccessLogMiddleware, HostMiddleware, ProxyMiddleware, RateLimitMiddleware, RequestIDMiddleware
+from asgi_guard import Route as Row
+from asgi_guard.middleware import access_log
+from tests.asgi import Echo, call, get, http_scope, websocket_scope
+
+if TYPE_CHECKING:
+    from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
+
+
+class Lines(list[bytes]):
+    """What was written, line by line."""
+
+    def layer(self, app: ASGIApp, **options: Any) -> AccessLogMiddleware:
+        return AccessLogMiddleware(app, write=self.append, **options)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The one line there is."""
+        (line,) = self
+        assert line.endswith(b"\n")
+        assert line.count(b"\n") == 1
+        record: dict[str, Any] = json.loads(line)
+        return record
+
+
+@pytest.fixture
+def lines() -> Lines:
+    return Lines()
+
+
+async def test_line(lines: Lines) -> None:
+    """The line tells what was asked and answered, with query values redacted."""
+    headers = [(b"user-agent", b"curl/8"), (b"authorization", b"Bearer secret")]
+    await get(lines.layer(Echo()), "/a", headers, query_string=b"token=secret&page=2")
+    record = lines.record
+    assert record.pop("timestamp").endswith("Z")
+    assert record.pop("duration_ms") >= 0
+    assert record == {
+        "severity": "INFO",
+        "message": "GET /a 200",
+        "http.request.method": "GET",
+        "url.scheme": "http",
+        "url.path": "/a",
+        "url.query": "token=[REDACTED]&page=[REDACTED]",
+        "http.response.status_code": 200,
+        "http.response.body.size": 2,
+        "network.protocol.version": "1.1",
+        "client.address": "203.0.113.9",
+        "network.peer.address": "203.0.113.9",
+        "user_agent.original": "curl/8",
+    }
+
+
+async def test_sparse_scope(lines: Lines) -> None:
+    """Members that a scope may leave out may be missing."""
+    scope = {name: http_scope()[name] for name in ("type", "method", "path", "headers")}
+    await call(lines.layer(Echo()), scope)
+    assert lines.record["http.response.status_code"] == 200
+    assert "client.address" not in lines.record
+
+
+@pytest.mark.parametrize("path", ["/a\n{}", "/a\r\n", "/\x1b[31m", "/\x00", "/\u2028", '/"', "/" + "x" * 100_000])
+async def test_forged(path: str, lines: Lines) -> None:
+    """No path makes two lines of one, or an endless one."""
+    await get(lines.layer(Echo()), path)
+    assert lines.record["url.path"] == path[:2048]
+    assert len(lines[0]) < 20_000
+
+
+async def test_lone_surrogates(lines: Lines) -> None:
+    """What has no encoding is replaced in the line."""
+    await call(lines.layer(Echo()), http_scope("G\ud800T", "/a\udcff", client=("\udcff", 1)))
+    assert lines.record["url.path"] == "/a?"
+
+
+async def test_websocket(lines: Lines) -> None:
+    """A WebSocket session is one line, with 101 and the bytes of its messages."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "é"})
+        await send({"type": "websocket.send", "bytes": b"abc", "text": None})
+        await receive()
+        await send({"type": "websocket.close"})
+
+    await call(lines.layer(app), websocket_scope("/ws"))
+    record = lines.record
+    assert (record["http.response.status_code"], record["http.response.body.size"]) == (101, 5)
+    assert record["url.scheme"] == "ws"
+    assert "error.type" not in record
+
+
+async def test_denied_websocket(lines: Lines) -> None:
+    """A denied handshake is logged with its status, its bytes and its reason."""
+    exchange = await call(lines.layer(HostMiddleware(Echo(), allowed="a.example")), websocket_scope())
+    record = lines.record
+    assert (record["http.response.status_code"], record["http.response.body.size"]) == (400, len(exchange.body))
+    assert (record["asgi_guard.refused_by"], record["asgi_guard.reason"]) == ("host", "host_not_allowed")
+
+
+async def test_closed_websocket(lines: Lines) -> None:
+    """A handshake that the app closes before accepting it is logged with 403, as the server answers it."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.close", "code": 1008})
+
+    await call(lines.layer(app), websocket_scope())
+    assert lines.record["http.response.status_code"] == 403
+
+
+async def test_error(lines: Lines) -> None:
+    """An unhandled exception is logged with the 500 that the client got, and its type."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise LookupError
+
+    await get(lines.layer(app, sample=0), "/")
+    record = lines.record
+    assert (record["severity"], record["http.response.status_code"]) == ("ERROR", 500)
+    assert (record["error.type"], record["asgi_guard.reason"]) == ("LookupError", "app_error")
+    assert "asgi_guard.refused_by" not in record
+
+
+async def test_cancelled(lines: Lines) -> None:
+    """A request that the server cancels is logged."""
+    begun = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(get(lines.layer(app)))
+    await begun.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert lines.record["error.type"] == "CancelledError"
+    assert "http.response.status_code" not in lines.record
+
+
+@pytest.mark.parametrize(("starts", "status"), [(False, 499), (True, 200)])
+async def test_client_gone(starts: bool, status: int, lines: Lines) -> None:
+    """A client that leaves is logged: with 499 before anything was sent, with the real status after."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if starts:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"abc", "more_body": True})
+        await receive()
+
+    await call(lines.layer(app, sample=0), http_scope(), {"type": "http.disconnect"})
+    record = lines.record
+    assert (record["http.response.status_code"], record["http.response.body.size"]) == (status, 3 if starts else 0)
+    assert record["error.type"] == "client_disconnected"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        [{"type": "http.response.body", "body": b"ok"}],
+        [{"type": "http.response.pathsend", "path": "/tmp/x"}],
+        [{"type": "http.response.zerocopysend", "file": 3, "more_body": True}, {"type": "http.response.zerocopysend"}],
+    ],
+    ids=["body", "pathsend", "zerocopysend"],
+)  # fmt: skip
+async def test_leaving_after_the_end(end: list[Message], lines: Lines) -> None:
+    """A client that leaves when all was sent has not broken anything off, however it was sent."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for message in end:
+            await send(message)
+        await receive()
+
+    await call(lines.layer(app), http_scope(), {"type": "http.disconnect"})
+    assert "error.type" not in lines.record
+
+
+async def test_quiet(lines: Lines) -> None:
+    """The success of a quiet path is not logged, below a root path too; its failure is."""
+    quiet = ["/health/live"]
+    await get(lines.layer(Echo(), quiet=quiet), "/health/live")
+    await get(lines.layer(Echo(), quiet=quiet), "/api/health/live", root_path="/api")
+    assert lines == []
+    await get(lines.layer(Echo(status=503), quiet=quiet), "/health/live")
+    assert lines.record["http.response.status_code"] == 503
+
+
+async def test_sample(lines: Lines) -> None:
+    """What is sampled away is not logged, unless it was refused, failed or was slow."""
+    await get(lines.layer(Echo(), sample=0))
+    assert lines == []
+    await get(lines.layer(HostMiddleware(Echo(), allowed="a.example"), sample=0))
+    await get(lines.layer(Echo(status=502), sample=0))
+    await get(lines.layer(Echo(), sample=0, slow_ms=1e-6))
+    records = [json.loads(line) for line in lines]
+    assert [record["http.response.status_code"] for record in records] == [400, 502, 200]
+    assert records[-1]["asgi_guard.slow"] is True
+
+
+async def test_sampling_by_trace(lines: Lines) -> None:
+    """All of one trace is logged, or none of it."""
+    app = RequestIDMiddleware(lines.layer(Echo(), sample=0.5))
+    for trace in range(1, 65):
+        parent = b"00-%032x-%016x-01" % (trace * 0x9E3779B97F4A7C15, 1)
+        before = len(lines)
+        for _ in range(3):
+            await get(app, headers=[(b"traceparent", parent)])
+        assert len(lines) - before in (0, 3)
+    assert 0 < len(lines) < 64 * 3
+
+
+async def test_trace(lines: Lines) -> None:
+    """The caller's trace and the request's id stand in the line."""
+    parent = b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"
+    await get(lines.layer(RequestIDMiddleware(Echo())), headers=[(b"traceparent", parent), (b"x-request-id", b"r1")])
+    record = lines.record
+    assert (record["trace_id"], record["span_id"], record["request_id"]) == ("a" * 32, "b" * 16, "r1")
+
+
+async def test_routes(lines: Lines) -> None:
+    """The route is the app's own pattern, where its router leaves one, or the route table's, and never the raw path."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].startswith("/users"):
+            scope["route"] = SimpleNamespace(path="/users/{id}")
+        await Echo()(scope, receive, send)
+
+    for wrapped in (app, RequestIDMiddleware(app)):
+        layer = lines.layer(wrapped, routes=[Row("/users/*"), Row("/items/*")])
+        for path in ("/users/1", "/items/1", "/other/1"):
+            await get(layer, path)
+        records = [json.loads(line) for line in lines]
+        assert [record.get("http.route") for record in records] == ["/users/{id}", "/items/*", None]
+        lines.clear()
+
+
+async def test_limits(lines: Lines) -> None:
+    """A refusal by a limit names the limit; in shadow, what would have been refused is told."""
+    for shadow, status in ((False, 429), (True, 200)):
+        layer = lines.layer(RateLimitMiddleware(Echo(), limit="1/hour by ip", shadow=shadow))
+        await get(layer)
+        lines.clear()
+        await get(layer)
+        record = lines.record
+        assert (record["http.response.status_code"], record["severity"]) == (status, "INFO")
+        assert record["asgi_guard.reason"] == "rate_limited"
+        assert record["asgi_guard.refused_by"] == ("rate_limit:shadow" if shadow else "rate_limit")
+        assert record["asgi_guard.limit"]
+
+
+async def test_client_behind_a_proxy(lines: Lines) -> None:
+    """The client is the corrected one, and the peer is the proxy, wherever the Proxy layer stands."""
+    headers = [(b"x-forwarded-for", b"198.51.100.7"), (b"x-forwarded-proto", b"https")]
+    await get(lines.layer(ProxyMiddleware(Echo(), trusted="203.0.113.9")), headers=headers)
+    record = lines.record
+    assert (record["client.address"], record["network.peer.address"]) == ("198.51.100.7", "203.0.113.9")
+    assert record["url.scheme"] == "https"
+
+
+async def test_once(lines: Lines) -> None:
+    """The layer twice writes one line, the outer one's."""
+    inner: list[bytes] = []
+    await get(lines.layer(AccessLogMiddleware(Echo(), write=inner.append)))
+    assert (len(lines), len(inner)) == (1, 0)
+
+
+async def test_off(lines: Lines) -> None:
+    """The format `off` writes nothing."""
+    await get(lines.layer(Echo(), format="off"))
+    assert lines == []
+
+
+async def test_a_log_that_cannot_be_written(caplog: pytest.LogCaptureFixture) -> None:
+    """A line that cannot be written takes no response back, and the failure is told."""
+
+    def full(line: bytes) -> None:
+        raise OSError("no space left on device")
+
+    exchange = await get(AccessLogMiddleware(Echo(), write=full))
+    assert (exchange.error, exchange.status) == (None, 200)
+    assert "no space left" in caplog.text
+
+
+async def test_standard_output(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default, lines go to standard output, at once."""
+    with open(1, "w", closefd=False) as stream:  # noqa: ASYNC230 - standard output itself, as pytest captures it
+        monkeypatch.setattr(access_log.sys, "stdout", stream)
+        await get(AccessLogMiddleware(Echo()))
+        assert json.loads(capfdbinary.readouterr().out)["http.response.status_code"] == 200

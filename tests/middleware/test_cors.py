@@ -1,0 +1,167 @@
+"""The CORS layer: preflights, responses, and the origins of WebSockets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asgi_guard import ConfigError, CORSMiddleware
+from tests.asgi import Echo, call, get, http_scope, websocket_scope
+
+if TYPE_CHECKING:
+    from asgi_guard.asgi import Header, Receive, Scope, Send
+
+PAGE = b"https://app.example"
+ORIGIN = (b"origin", PAGE)
+ASKED = (b"access-control-request-method", b"PUT")
+
+
+def layer(app: Any = None, **options: Any) -> CORSMiddleware:
+    return CORSMiddleware(app or Echo(), **{"allow_origins": [PAGE.decode()], "allow_methods": "PUT", **options})
+
+
+def cors_headers(headers: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name.startswith("access-control-") or name == "vary"}
+
+
+async def test_preflight() -> None:
+    """An allowed preflight is answered by 204 with what was asked for, and the app is not asked."""
+    app = Echo()
+    guarded = layer(app, allow_headers="x-a, x-b", allow_credentials=True, max_age=600)
+    headers = [ORIGIN, ASKED, (b"access-control-request-headers", b"x-a")]
+    exchange = await call(guarded, http_scope("OPTIONS", headers=headers))
+    assert (exchange.status, exchange.body) == (204, b"")
+    assert exchange.headers == {
+        "access-control-allow-origin": PAGE.decode(),
+        "access-control-allow-credentials": "true",
+        "access-control-max-age": "600",
+        "access-control-allow-methods": "PUT",
+        "access-control-allow-headers": "x-a",
+        "vary": "access-control-request-headers, access-control-request-method, origin",
+    }
+    assert app.scopes == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"origin", b"https://evil.example"), ASKED],
+        [ORIGIN, (b"access-control-request-method", b"DELETE")],
+        [ORIGIN, ASKED, (b"access-control-request-headers", b"x-c")],
+        [ORIGIN, ORIGIN, ASKED],
+        [ORIGIN, ASKED, ASKED],
+        [(b"origin", b"\xff"), ASKED],
+    ],
+)
+async def test_refused_preflight(headers: list[Header]) -> None:
+    """A refused preflight is 403, tells nothing of the configuration, and does not reach the app."""
+    app = Echo()
+    exchange = await call(layer(app), http_scope("OPTIONS", headers=headers))
+    assert exchange.status == 403
+    assert b'"reason":"preflight_refused"' in exchange.body
+    assert cors_headers(exchange.headers) == {"vary": "origin"}
+    assert app.scopes == []
+
+
+@pytest.mark.parametrize("headers", [[], [ORIGIN], [ASKED]])
+async def test_options_that_is_no_preflight(headers: list[Header]) -> None:
+    """OPTIONS without the marks of a preflight is the app's."""
+    app = Echo()
+    await call(layer(app), http_scope("OPTIONS", headers=headers))
+    assert len(app.scopes) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "options", "expected"),
+    [
+        ([ORIGIN], {}, {"access-control-allow-origin": PAGE.decode(), "vary": "origin"}),
+        (
+            [ORIGIN],
+            {"allow_credentials": True, "expose_headers": "x-a"},
+            {
+                "access-control-allow-origin": PAGE.decode(),
+                "access-control-allow-credentials": "true",
+                "access-control-expose-headers": "x-a",
+                "vary": "origin",
+            },
+        ),
+        ([(b"origin", b"https://evil.example")], {}, {"vary": "origin"}),
+        ([(b"origin", b"https://app.exampl")], {"allow_origins": PAGE.decode()}, {"vary": "origin"}),
+        ([ORIGIN, ORIGIN], {}, {"vary": "origin"}),
+        ([], {}, {"vary": "origin"}),
+        ([ORIGIN], {"allow_origins": "*"}, {"access-control-allow-origin": "*"}),
+        ([], {"allow_origins": "*"}, {"access-control-allow-origin": "*"}),
+    ],
+)
+async def test_response(headers: list[Header], options: dict[str, Any], expected: dict[str, str]) -> None:
+    """A response tells an allowed origin that it may read it, and a cache that the origin matters."""
+    assert cors_headers((await get(layer(**options), headers=headers)).headers) == expected
+
+
+async def test_the_apps_own() -> None:
+    """Where the app answers for itself, its answer stands, and `Vary` is not said twice."""
+    own = [(b"Access-Control-Allow-Origin", b"https://other.example"), (b"Vary", b"Accept, Origin")]
+    exchange = await get(layer(Echo(headers=own)), headers=[ORIGIN])
+    assert exchange.starts[0]["headers"] == own
+
+
+async def test_unhandled_exception() -> None:
+    """A page may read the response to an unhandled exception."""
+
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        raise LookupError
+
+    exchange = await get(layer(broken), headers=[ORIGIN])
+    assert exchange.status == 500
+    assert exchange.headers["access-control-allow-origin"] == PAGE.decode()
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [[], [PAGE], [b"http://testserver"], [b"https://TESTSERVER"]],
+)
+async def test_handshake(origins: list[bytes]) -> None:
+    """A WebSocket of an allowed origin, of the server's own, or of no browser is accepted."""
+    exchange = await call(layer(), websocket_scope(headers=[(b"origin", origin) for origin in origins]))
+    assert exchange.messages[0]["type"] == "websocket.accept"
+
+
+FOREIGN = [[b"https://evil.example"], [b"null"], [PAGE, PAGE], [b""], [b"https://testserver:8000"]]
+
+
+@pytest.mark.parametrize("origins", FOREIGN)
+async def test_refused_handshake(origins: list[bytes]) -> None:
+    """A WebSocket of any other origin is denied with 403."""
+    app = Echo()
+    exchange = await call(layer(app), websocket_scope(headers=[(b"origin", origin) for origin in origins]))
+    assert exchange.status == 403
+    assert b"origin_not_allowed" in exchange.body
+    assert app.scopes == []
+
+
+async def test_refused_handshake_without_denial_responses() -> None:
+    """Where the server offers no denial response, it is closed before it is accepted."""
+    exchange = await call(layer(), websocket_scope(headers=[(b"origin", b"null")], extensions={}))
+    assert exchange.messages == [{"type": "websocket.close", "code": 1008, "reason": "origin_not_allowed"}]
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({"allow_origins": []}, {"allow_origins"}),
+        ({"allow_origins": "https://a.example/"}, {"allow_origins"}),
+        ({"allow_origins": '["https://a.example"'}, {"allow_origins"}),
+        ({"allow_origins": "*", "allow_credentials": True}, {"allow_origins"}),
+        ({"allow_methods": "CONNECT", "allow_headers": "cookie", "max_age": 86401},
+         {"allow_methods", "allow_headers", "max_age"}),
+        ({"expose_headers": "a b"}, {"expose_headers"}),
+        ({"allow_methods": "[PUT]", "allow_headers": "[x]", "expose_headers": "[x]"},
+         {"allow_methods", "allow_headers", "expose_headers"}),
+    ],
+)  # fmt: skip
+def test_bad_options(options: dict[str, Any], names: set[str]) -> None:
+    """All that is wrong is refused at construction, together and by name."""
+    with pytest.raises(ConfigError) as caught:
+        layer(**options)
+    assert {problem.name for problem in caught.value.problems} == names

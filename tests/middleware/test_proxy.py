@@ -1,0 +1,76 @@
+"""The Proxy layer: the client's address and scheme, as trusted proxies say them, in the scope."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asgi_guard import ConfigError, ProxyMiddleware
+from tests.asgi import Echo, call, get, websocket_scope
+
+if TYPE_CHECKING:
+    from asgi_guard.asgi import Header
+
+PROXY = "203.0.113.9"  # the peer of every request of tests.asgi
+FOR = b"x-forwarded-for"
+PROTO = b"x-forwarded-proto"
+
+
+@pytest.mark.parametrize(
+    ("trusted", "headers", "client", "scheme"),
+    [
+        ("", [(FOR, b"198.51.100.7"), (PROTO, b"https")], (PROXY, 50000), "http"),
+        ("10.0.0.0/8", [(FOR, b"198.51.100.7"), (PROTO, b"https")], (PROXY, 50000), "http"),
+        (PROXY, [], (PROXY, 50000), "http"),
+        (PROXY, [(FOR, b"198.51.100.7")], ("198.51.100.7", 0), "http"),
+        (PROXY, [(FOR, b"198.51.100.7"), (PROTO, b"https")], ("198.51.100.7", 0), "https"),
+        (PROXY, [(FOR, b"198.51.100.7"), (PROTO, b"wss")], ("198.51.100.7", 0), "https"),
+        (PROXY, [(FOR, b"198.51.100.7"), (PROTO, b"http")], ("198.51.100.7", 0), "http"),
+        (PROXY, [(FOR, b"6.6.6.6, 198.51.100.7")], ("198.51.100.7", 0), "http"),
+        (PROXY, [(FOR, b"6.6.6.6"), (FOR, b"198.51.100.7")], ("198.51.100.7", 0), "http"),
+        (PROXY, [(FOR, b"garbage\xff")], (PROXY, 50000), "http"),
+        (PROXY, [(PROTO, b"gopher")], (PROXY, 50000), "http"),
+        (f"{PROXY}, 10.0.0.0/8", [(FOR, b"198.51.100.7, 10.1.1.1")], ("198.51.100.7", 0), "http"),
+    ],
+)
+async def test_forwarded_for(trusted: str, headers: list[Header], client: tuple[str, int], scheme: str) -> None:
+    """The app is shown the client that trusted proxies name, and the connection's other end otherwise."""
+    app = Echo()
+    await get(ProxyMiddleware(app, trusted=trusted), headers=headers)
+    assert (app.scopes[0]["client"], app.scopes[0]["scheme"]) == (client, scheme)
+
+
+async def test_forwarded() -> None:
+    """With `forwarded` configured, that header is read and the other family is not."""
+    app = Echo()
+    layer = ProxyMiddleware(app, trusted=[PROXY], header="forwarded")
+    await get(layer, headers=[(b"forwarded", b"for=198.51.100.7;proto=https"), (FOR, b"6.6.6.6"), (PROTO, b"http")])
+    assert (app.scopes[0]["client"], app.scopes[0]["scheme"]) == (("198.51.100.7", 0), "https")
+
+
+@pytest.mark.parametrize(("proto", "scheme"), [(b"https", "wss"), (b"wss", "wss"), (b"http", "ws"), (b"ws", "ws")])
+async def test_websocket(proto: bytes, scheme: str) -> None:
+    """A WebSocket's scheme is `ws` or `wss`, however the proxy writes it."""
+    app = Echo()
+    await call(ProxyMiddleware(app, trusted=PROXY), websocket_scope(headers=[(PROTO, proto)]))
+    assert app.scopes[0]["scheme"] == scheme
+
+
+async def test_unknown_peer() -> None:
+    """Where the server names no peer, no header is believed."""
+    app = Echo()
+    await get(ProxyMiddleware(app, trusted="0.0.0.0/0"), headers=[(FOR, b"198.51.100.7")], client=None)
+    assert app.scopes[0]["client"] is None
+
+
+def test_bad_network() -> None:
+    """What is no network is refused at construction, by name."""
+    with pytest.raises(ConfigError, match="trusted: 'everyone'"):
+        ProxyMiddleware(Echo(), trusted="10.0.0.0/8, everyone")
+
+
+def test_bad_list() -> None:
+    """What starts like JSON and is none is refused at construction."""
+    with pytest.raises(ConfigError, match="trusted"):
+        ProxyMiddleware(Echo(), trusted='["10.0.0.0/8"')

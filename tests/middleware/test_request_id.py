@@ -1,0 +1,128 @@
+"""The RequestID layer: one id, in the scope, in the context and on the response."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import pytest
+
+from asgi_guard import ConfigError, RequestIDMiddleware, request_id
+from tests.asgi import Echo, call, get, http_scope, websocket_scope
+
+if TYPE_CHECKING:
+    from asgi_guard.asgi import Message, Receive, Scope, Send
+
+
+class Noting(Echo):
+    """Echo, noting what `request_id()` says in the app."""
+
+    seen: str | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.seen = request_id()
+        await super().__call__(scope, receive, send)
+
+
+@pytest.mark.parametrize(("generator", "version"), [("uuid7", 7), ("uuid4", 4)])
+async def test_new(generator: str, version: int) -> None:
+    """A request without an id gets a new one, the same in the scope, the context and the response."""
+    app = Noting()
+    exchange = await get(RequestIDMiddleware(app, generator="uuid7" if generator == "uuid7" else "uuid4"))
+    found = exchange.headers["x-request-id"]
+    assert UUID(found).version == version
+    assert app.seen == app.scopes[0]["state"]["request_id"] == found
+    assert request_id() is None
+
+
+async def test_incoming() -> None:
+    """A well-formed id of the caller's is taken over, by the configured header, in any spelling of its name."""
+    exchange = await get(RequestIDMiddleware(Echo(), header="X-Trace"), headers=[(b"x-trace", b"abc-1.2_3")])
+    assert exchange.headers["x-trace"] == "abc-1.2_3"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [[b""], [b"a b"], [b"a\r\nb"], [b"a" * 129], [b"\xff"], [b"urn:uuid:1"], [b"same", b"same"], [b"one", b"two"]],
+)
+async def test_bad_incoming(lines: list[bytes]) -> None:
+    """A malformed or repeated id is replaced by a new one."""
+    exchange = await get(RequestIDMiddleware(Echo()), headers=[(b"x-request-id", line) for line in lines])
+    assert UUID(exchange.headers["x-request-id"]).version == 7
+
+
+async def test_untrusted() -> None:
+    """Where callers are not believed, their ids are replaced."""
+    layer = RequestIDMiddleware(Echo(), trust_incoming=False)
+    exchange = await get(layer, headers=[(b"x-request-id", b"theirs")])
+    assert exchange.headers["x-request-id"] != "theirs"
+
+
+async def test_the_apps_own_is_replaced() -> None:
+    """An id that the app sets itself is replaced, in any spelling, so that the response has exactly one."""
+    app = Echo(headers=[(b"X-Request-ID", b"apps"), (b"x-request-id", b"again"), (b"x-other", b"stays")])
+    exchange = await get(RequestIDMiddleware(app), headers=[(b"x-request-id", b"mine")])
+    assert exchange.starts[0]["headers"] == [(b"x-other", b"stays"), (b"x-request-id", b"mine")]
+
+
+async def test_state() -> None:
+    """The id joins what stands in the state, and a state of None is taken for an empty one."""
+    app = Echo()
+    layer = RequestIDMiddleware(app)
+    await get(layer, headers=[(b"x-request-id", b"a")], state={"pool": 1})
+    await get(layer, headers=[(b"x-request-id", b"b")], state=None)
+    assert [scope["state"] for scope in app.scopes] == [{"pool": 1, "request_id": "a"}, {"request_id": "b"}]
+
+
+async def test_websocket() -> None:
+    """An accepted WebSocket carries the id too."""
+    exchange = await call(RequestIDMiddleware(Echo()), websocket_scope(headers=[(b"x-request-id", b"ws-1")]))
+    assert exchange.messages[0]["headers"] == [(b"x-request-id", b"ws-1")]
+
+
+async def test_denied_websocket() -> None:
+    """A handshake that the app itself denies carries the id."""
+
+    async def deny(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.http.response.start", "status": 403, "headers": []})
+        await send({"type": "websocket.http.response.body", "body": b"no"})
+
+    exchange = await call(RequestIDMiddleware(deny), websocket_scope(headers=[(b"x-request-id", b"ws-2")]))
+    assert exchange.headers == {"x-request-id": "ws-2"}
+
+
+async def test_unhandled_exception() -> None:
+    """The response to an unhandled exception carries the id, in its header and in its body."""
+
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        raise LookupError
+
+    exchange = await get(RequestIDMiddleware(broken), headers=[(b"x-request-id", b"err-1")])
+    assert isinstance(exchange.error, LookupError)
+    assert exchange.status == 500
+    assert exchange.headers["x-request-id"] == "err-1"
+    assert b'"request_id":"err-1"' in exchange.body
+
+
+@pytest.mark.parametrize("header", ["", "x request", "x:id", "é", "x\r\n", "a" * 65])
+def test_bad_header(header: str) -> None:
+    """A name that no header can have is refused at construction."""
+    with pytest.raises(ConfigError) as caught:
+        RequestIDMiddleware(Echo(), header=header)
+    assert [problem.name for problem in caught.value.problems] == ["header"]
+
+
+async def test_two_of_them() -> None:
+    """The layer twice, with another header each: one id, on both headers."""
+    layer = RequestIDMiddleware(RequestIDMiddleware(Echo(), header="x-inner"), header="x-outer")
+    headers = (await get(layer)).headers
+    assert headers["x-inner"] == headers["x-outer"]
+
+
+async def test_trace() -> None:
+    """The trace context of the caller's is left in the request for the app."""
+    parent = b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"
+    app = Echo()
+    received: Message = {"type": "http.request"}
+    await call(RequestIDMiddleware(app), http_scope(headers=[(b"traceparent", parent)]), received)
+    assert (b"traceparent", parent) in app.scopes[0]["headers"]

@@ -1,0 +1,73 @@
+"""Settings that are wrong only in combination."""
+
+from __future__ import annotations
+
+import pytest
+
+from asgi_guard.guard import configure
+from tests.configuring import DIGEST, problems
+
+KEYS = f"ci={DIGEST}"
+ISSUER = {"AUTH_ISSUER": "https://id.example.com", "AUTH_AUDIENCE": "shop"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "variable", "message"),
+    [
+        ({"AUTH_ISSUER": "https://id.example.com"}, "AUTH_AUDIENCE", "name this API"),
+        ({"AUTH_AUDIENCE": "shop"}, "AUTH_AUDIENCE", "no effect without ASGI_GUARD_AUTH_ISSUER"),
+        ({"AUTH_JWKS_URL": "https://id.example.com/k"}, "AUTH_JWKS_URL", "no effect without ASGI_GUARD_AUTH_ISSUER"),
+        ({"AUTH_COOKIE": "session"}, "AUTH_COOKIE", "no effect without ASGI_GUARD_AUTH_ISSUER"),
+        ({"AUTH_MAX_TOKEN_AGE": "60"}, "AUTH_MAX_TOKEN_AGE", "no effect without ASGI_GUARD_AUTH_ISSUER"),
+        ({"AUTH_REVOCATION": "true"}, "AUTH_REVOCATION", "no effect without ASGI_GUARD_AUTH_ISSUER"),
+        ({"CORS_ALLOW_METHODS": "PUT"}, "CORS_ALLOW_METHODS", "no effect without ASGI_GUARD_CORS_ALLOW_ORIGINS"),
+        ({"CORS_ALLOW_HEADERS": "etag"}, "CORS_ALLOW_HEADERS", "no effect without ASGI_GUARD_CORS_ALLOW_ORIGINS"),
+        ({"CORS_ALLOW_CREDENTIALS": "1"}, "CORS_ALLOW_CREDENTIALS", "no effect without"),
+        ({"CORS_EXPOSE_HEADERS": "etag"}, "CORS_EXPOSE_HEADERS", "no effect without"),
+        ({"CORS_MAX_AGE": "60"}, "CORS_MAX_AGE", "no effect without"),
+        ({"HOSTS_HTTPS_REDIRECT": "true"}, "HOSTS_ALLOWED", "needs the allowed hosts"),
+        ({"HEALTH_READY_PATH": "/health/live"}, "HEALTH_READY_PATH", "liveness would always answer"),
+        ({"RATE_LIMIT": "1/second by user"}, "RATE_LIMIT", "limits identities, and there are none"),
+        ({"RATE_LIMIT": "1/second by api-key"}, "RATE_LIMIT", "limits identities, and there are none"),
+        ({**ISSUER, "RATE_LIMIT": "1/second by api-key"}, "RATE_LIMIT", "limits API keys, and there are none"),
+        ({"ROUTES": '[{"path": "/", "scopes": ["a"]}]'}, "ROUTES", "any method / asks who it is, and nobody can say"),
+        ({"ROUTES": '[{"path": "/", "auth": "required"}]'}, "ROUTES", "asks who it is"),
+        ({"ROUTES": '[{"path": "/", "auth": "optional", "methods": ["GET"]}]'}, "ROUTES", "the row GET / asks who"),
+        ({"ROUTES": '[{"path": "/", "limits": "1/second by user"}]'}, "ROUTES", "limits identities"),
+        (
+            {"AUTH_API_KEYS": KEYS, "ROUTES": '[{"path": "/", "auth": "none", "limits": "1/second by user"}]'},
+            "ROUTES",
+            "the row any method / looks at no credentials, so '1/second by user' knows no identities: limit by ip",
+        ),
+        ({"STORE_URL": "memory://", "SECURITY_HSTS": "max-age=1; preload"}, "SECURITY_HSTS", "'preload' needs"),
+        ({"CORS_ALLOW_ORIGINS": "*", "CORS_ALLOW_CREDENTIALS": "1"}, "CORS_ALLOW_ORIGINS", "name the origins"),
+    ],
+)
+def test_a_rule_that_would_not_hold(environment: dict[str, str], variable: str, message: str) -> None:
+    """A rule that another setting keeps from holding is an error, once, at the variable that has to change."""
+    found = problems(**environment)
+    assert list(found) == [variable]
+    (told,) = found[variable]
+    assert message in told
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"AUTH_API_KEYS": KEYS, "RATE_LIMIT": "1/second by user"},
+        {"AUTH_API_KEYS": KEYS, "RATE_LIMIT": "1/second by api-key"},
+        {"AUTH_API_KEYS": KEYS, "ROUTES": '[{"path": "/", "auth": "none", "limits": "1/second by ip"}]'},
+        {**ISSUER, "RATE_LIMIT": "1/second by user", "ROUTES": '[{"path": "/", "scopes": ["a"]}]'},
+        {**ISSUER, "ROUTES": '[{"path": "/", "auth": "optional", "limits": "1/second by user"}]'},
+        {"RATE_LIMIT": "1/second by ip; 1/second by anonymous"},
+        {"ROUTES": '[{"path": "/", "auth": "none"}]'},
+        {"HOSTS_ALLOWED": "shop.example", "HOSTS_HTTPS_REDIRECT": "true"},
+        {"HEALTH_READY_PATH": "/ready", "HEALTH_LIVE_PATH": "/live"},
+    ],
+)
+def test_rules_that_hold(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    """Settings that go together are taken."""
+    for name, value in environment.items():
+        monkeypatch.setenv(f"ASGI_GUARD_{name}", value)
+    _, layers = configure()
+    assert layers

@@ -1,0 +1,108 @@
+"""An app by its name, and the app that servers are given."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asgi_guard import ConfigError, Guard
+from asgi_guard.loading import find_app, load_app
+from tests.asgi import get
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SOURCE = """
+made = []
+
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body"})
+
+def create():
+    made.append(1)
+    return app
+
+class Site:
+    main = staticmethod(app)
+
+number = 3
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The name of a module of apps that can be imported."""
+    (tmp_path / "guarded_site.py").write_text(SOURCE)
+    (tmp_path / "needy_site.py").write_text("import something_that_nobody_installed\n")
+    (tmp_path / "broken_site.py").write_text("def\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "guarded_site"
+    for name in ("guarded_site", "asgi_guard.wrapped"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("name", ["guarded_site:app", "guarded_site:create()", "guarded_site:Site.main"])
+async def test_an_app_is_found(module: str, name: str) -> None:
+    """An app is an attribute, one with dots, or what a function gives that is to be called."""
+    assert (await get(load_app(name))).status == 204
+
+
+def test_a_factory_is_only_found(module: str) -> None:
+    """Looking for an app that a function makes does not make it."""
+    assert find_app(f"{module}:create()") is sys.modules[module].create
+    assert sys.modules[module].made == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (None, "name the app as module:attribute, as in myapp:app"),
+        ("", "name the app as module:attribute"),
+        ("guarded_site", "name the app as module:attribute"),
+        ("guarded_site:", "name the app as module:attribute"),
+        ("guarded_site:()", "name the app as module:attribute"),
+        (":app", "name the app as module:attribute"),
+        (".guarded_site:app", "name the app as module:attribute"),
+        ("guarded_site..x:app", "name the app as module:attribute"),
+        ("nowhere_site:app", "there is no module 'nowhere_site' here or among the installed"),
+        ("guarded_site.py:app", "there is no module 'guarded_site.py'"),
+        ("guarded_site:other", "the module 'guarded_site' has no attribute 'other'"),
+        ("guarded_site:Site.other", "the module 'guarded_site' has no attribute 'Site.other'"),
+        ("guarded_site:app..x", "the module 'guarded_site' has no attribute 'app..x'"),
+        ("guarded_site:number", "guarded_site:number is a int, not an ASGI app: it cannot be called"),
+    ],
+)
+def test_an_app_that_is_not_there(module: str, name: str | None, message: str) -> None:
+    """A name that leads to no app is told under its variable, with what was looked for."""
+    with pytest.raises(ConfigError) as caught:
+        load_app(name)
+    (problem,) = caught.value.problems
+    assert problem.name == "ASGI_GUARD_APP"
+    assert message in problem.message
+
+
+@pytest.mark.parametrize(("name", "error"), [("needy_site:app", ModuleNotFoundError), ("broken_site:app", SyntaxError)])
+def test_an_error_of_the_app_stays_its_own(module: str, name: str, error: type[Exception]) -> None:
+    """What goes wrong within the app's module is raised as it is, with the app's own lines."""
+    with pytest.raises(error):
+        load_app(name)
+
+
+async def test_the_wrapped_app(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any server that is given `asgi_guard.wrapped:app` serves the app of the environment behind the guard."""
+    monkeypatch.setenv("ASGI_GUARD_APP", f"{module}:app")
+    monkeypatch.setenv("ASGI_GUARD_LOG_FORMAT", "off")
+    guarded = load_app("asgi_guard.wrapped:app")
+    assert isinstance(guarded, Guard)
+    answer = await get(guarded)
+    assert answer.status == 204
+    assert answer.headers["x-request-id"]
+
+
+def test_the_wrapped_app_needs_a_name(module: str) -> None:
+    """Without an app in the environment, the error names the variable."""
+    with pytest.raises(ConfigError, match="ASGI_GUARD_APP: name the app"):
+        load_app("asgi_guard.wrapped:app")
