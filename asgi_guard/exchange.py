@@ -55,6 +55,8 @@ class Exchange:
         answered_by: the layer that gave it.
         logged_by: the layer that has undertaken to log this exchange, and
         started: when it did, in nanoseconds.
+        route: what the app's router left in its scope as `route`.
+        reported: whether the exception in flight has been logged: every layer around it sees it pass.
     """
 
     __slots__ = (
@@ -73,9 +75,11 @@ class Exchange:
         "path",
         "peer",
         "repeated",
+        "reported",
         "request_id",
         "retry_after",
         "revocation",
+        "route",
         "scheme",
         "scope",
         "started",
@@ -109,8 +113,32 @@ class Exchange:
         self.answered_by: str | None = None
         self.logged_by: object | None = None
         self.started = 0
+        self.route: object = None
+        self.reported = False
         self._table: RouteTable | None = None
         self._row = 0
+
+    def hand_on(self, scope: Scope) -> None:
+        """Go on with a scope from further in. What stands between the layers may have changed the request."""
+        before = self.scope
+        if scope.get("client") != before.get("client"):
+            client = scope.get("client")
+            self.client = client[0] if client else None
+        if scope.get("scheme") != before.get("scheme"):
+            self.scheme = scope.get("scheme") or ("http" if self.kind == "http" else "ws")
+        self.turn_to(scope)
+
+    def turn_to(self, scope: Scope) -> None:
+        """See the request as this scope has it: each chain of layers judges what it was handed itself."""
+        before, self.scope = self.scope, scope
+        lines = scope["headers"]
+        self.headers = dict(lines)
+        self.repeated = len(self.headers) != len(lines)
+        method: str = scope["method"].upper() if self.kind == "http" else "GET"
+        same_place = all(scope.get(name) == before.get(name) for name in ("root_path", "raw_path"))
+        if not same_place or scope["path"] != self.path or method != self.method:
+            self.path, self.method = scope["path"], method
+            self._table = None
 
     def lines(self, name: bytes) -> list[bytes]:
         """Every line of a request header, in order. `name` is lower case."""

@@ -38,6 +38,14 @@ MAX_DRAINING_SECONDS = 2.0
 """How much of a refused request's body is read, and for how long, so that the refusal is not lost to a reset."""
 
 _RESPONSE_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+_RESPONSE_BODIES = frozenset(
+    {
+        "http.response.body",
+        "http.response.pathsend",
+        "http.response.zerocopysend",
+        "websocket.http.response.body",
+    }
+)
 
 
 class _Mark(Protocol):
@@ -51,16 +59,19 @@ class Response:
         started: whether the head was sent (or a WebSocket accepted or refused).
         finished: whether the last of it was sent.
         status: the head's status; 101 for an accepted WebSocket, 403 for one closed before that.
-        sent: bytes of body, or of WebSocket messages.
+        sent: bytes of body, or of WebSocket messages; what the server reads from a file by itself is not known here.
         disconnected: whether the app was told that the client left.
     """
 
     __slots__ = (
-        "_exchange", "_marks", "_receive", "_send", "disconnected", "finished", "sent", "started", "status",
+        "_exchange", "_marks", "_read", "_receive", "_scope", "_send", "disconnected", "finished", "sent", "started",
+        "status",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, receive: Receive, send: Send, marks: Sequence[_Mark]) -> None:
         self._exchange = exchange
+        self._scope = exchange.scope
+        self._read = False  # whether the request's body was read to its end
         self._receive = receive
         self._send = send
         self._marks = marks
@@ -73,7 +84,7 @@ class Response:
     def send(self, message: Message) -> Awaitable[None]:
         """The `send` that the app gets. It is no coroutine of its own: it gives the server's."""
         kind = message["type"]
-        if kind == "http.response.body":
+        if kind in _RESPONSE_BODIES:
             self.sent += len(message.get("body", b""))
             self.finished = not message.get("more_body", False)
         elif kind in _RESPONSE_STARTS:
@@ -81,7 +92,8 @@ class Response:
             self.status = message.get("status", 101)
             self.started = True
         elif kind == "websocket.send":
-            self.sent += len(message.get("bytes") or message.get("text") or b"")
+            data = message.get("bytes") or message.get("text") or b""
+            self.sent += len(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
         elif kind == "websocket.close":
             self.finished = True
             if not self.started:
@@ -90,14 +102,23 @@ class Response:
 
     def _marked(self, message: Message) -> Message:
         headers = [(name, value) for name, value in message.get("headers") or ()]
+        self.look_back()
         for mark in self._marks:
             mark(self._exchange, headers)
         return {**message, "headers": headers}
 
+    def look_back(self) -> None:
+        """See the request as this chain was handed it, if another one further in was handed another."""
+        if self._exchange.scope is not self._scope:
+            self._exchange.turn_to(self._scope)
+
     async def receive(self) -> Message:
-        """The `receive` that the app gets: the server's, watched for the client's leaving."""
+        """The `receive` that the app gets: the server's, watched for the body's end and the client's leaving."""
         message = await self._receive()
-        if message["type"] in ("http.disconnect", "websocket.disconnect"):
+        kind = message["type"]
+        if kind == "http.request":
+            self._read = not message.get("more_body", False)
+        elif kind in ("http.disconnect", "websocket.disconnect"):
             self.disconnected = True
         return message
 
@@ -129,7 +150,7 @@ class Response:
         """
         headers = self._exchange.headers
         length = headers.get(b"content-length", b"0")
-        if (length == b"0" and b"transfer-encoding" not in headers) or b"expect" in headers:
+        if self._read or (length == b"0" and b"transfer-encoding" not in headers) or b"expect" in headers:
             return
         left = MAX_DRAINED_BYTES
         try:
@@ -203,10 +224,13 @@ class Chain:
             error = caught
             raise
         finally:
+            exchange.route = exchange.route or exchange.scope.get("route")
+            response.look_back()
             self._leave(exchange, response, error)
             current.reset(token)
-            # The inner scope holds the exchange; letting go of it here leaves no cycle for the garbage collector.
-            exchange.scope = scope
+            # The inner scope holds the exchange, and the exception's traceback this frame; letting go of both here
+            # leaves no cycle for the garbage collector.
+            exchange.scope, error = scope, None
 
     def _open(self, scope: Scope, receive: Receive, send: Send) -> tuple[Exchange, Response]:
         """Find the exchange that an outer layer made, or make it; a copy of the scope is handed inward."""
@@ -217,16 +241,18 @@ class Chain:
         if exchange is None:
             inner[SCOPE_KEY] = exchange = Exchange(inner)
         else:
-            exchange.scope = inner
+            exchange.hand_on(inner)
         return exchange, Response(exchange, receive, send, self._marks)
 
     async def _failed(self, exchange: Exchange, response: Response, error: Exception, *, in_app: bool) -> None:
-        """Log the exception, and answer 500 if nothing was sent yet."""
-        where = "the app" if in_app else "the guard"
-        what = (where, exchange.method, exchange.path[:256])
-        logger.error(
-            "unhandled exception in %s: %a %a", *what, exc_info=error, extra={"request_id": exchange.request_id}
-        )
+        """Log the exception, once, and answer 500 if nothing was sent yet."""
+        if not exchange.reported:
+            exchange.reported = True
+            where = "the app" if in_app else "the guard"
+            what = (where, exchange.method, exchange.path[:256])
+            logger.error(
+                "unhandled exception in %s: %a %a", *what, exc_info=error, extra={"request_id": exchange.request_id}
+            )
         if response.started or response.disconnected:
             return
         reason = Reason.APP_ERROR if in_app else Reason.GUARD_ERROR

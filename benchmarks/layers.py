@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
 
-LIMITS = "100000/second burst 100000000 by ip; 100000/second burst 100000000 by user"
+LIMITS = "100000/second burst 100000000 by ip; 100000/second burst 100000000 by {}"
 GUARD = "the whole Guard"
 BARE = "the app alone"
 
@@ -86,7 +86,7 @@ def apps(issuer: LocalIssuer) -> dict[str, ASGIApp]:
     """The bare app, each layer alone around it, and the whole guard around it."""
     settings = GuardSettings(
         auth=AuthSettings(issuer=issuer.url, audience=(issuer.audience,)),
-        rate=RateSettings(limit=LIMITS),
+        rate=RateSettings(limit=LIMITS.format("user")),
         cors=CORSSettings(allow_origins=("https://app.example.com",)),
         hosts=HostsSettings(allowed=("api.example.com",)),
         proxy=ProxySettings(trusted=("10.0.0.0/8",)),
@@ -102,7 +102,9 @@ def apps(issuer: LocalIssuer) -> dict[str, ASGIApp]:
         "Host": HostMiddleware(bare, allowed="api.example.com"),
         "CORS": CORSMiddleware(bare, allow_origins="https://app.example.com"),
         "Identity (cached token)": IdentityMiddleware(bare, issuers=[issuer.accepted()]),
-        "RateLimit (2 limits, memory)": RateLimitMiddleware(bare, limit=LIMITS, store=MemoryStore()),
+        "RateLimit (2 limits, memory)": RateLimitMiddleware(
+            bare, limit=LIMITS.format("anonymous"), store=MemoryStore()
+        ),
         "Access": AccessMiddleware(bare, default="optional"),
         GUARD: Guard(bare, settings, store=MemoryStore(), http_client=issuer.client),
     }

@@ -10,7 +10,7 @@ import orjson
 
 from asgi_guard.layer import Layer
 from asgi_guard.policy.log_record import CLIENT_GONE, Entry, LogFormat, record, sampled, severity, text
-from asgi_guard.policy.routes import NO_ROW, Route, RouteTable
+from asgi_guard.policy.routes import NO_ROW, Route, RouteTable, route_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -75,7 +75,7 @@ class AccessLogMiddleware(Layer):
         if exchange.logged_by is not self or self._format == "off":
             return
         status = response.status
-        if exchange.path in self._quiet and status is not None and status < 400:
+        if status is not None and status < 400 and self._is_quiet(exchange):
             return
         entry = self._entry(exchange, response, error)
         loud = entry.slow or entry.error is not None or entry.reason is not None or severity(entry) == "ERROR"
@@ -125,9 +125,12 @@ class AccessLogMiddleware(Layer):
         self._add_refusal(entry, exchange)
         return entry
 
+    def _is_quiet(self, exchange: Exchange) -> bool:
+        return bool(self._quiet) and route_path(exchange.path, exchange.scope.get("root_path", "")) in self._quiet
+
     def _route(self, exchange: Exchange) -> str | None:
         """The route's pattern: the app's own, where its router leaves it in the scope; never the raw path."""
-        route = getattr(exchange.scope.get("route"), "path", None)
+        route = getattr(exchange.route, "path", None)
         if isinstance(route, str):
             return route
         row = exchange.row(self._table)

@@ -1,0 +1,220 @@
+"""What only a real server shows: processes, signals, streams, clients that leave, and WebSockets."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from asgi_guard.testing import LocalIssuer
+from tests.end_to_end.serving import Served, free_port, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SOURCE = """
+import asyncio
+import os
+
+go = asyncio.Event()
+
+async def app(scope, receive, send):
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": scope["user"].display_name})
+        message = await receive()
+        await send({"type": "websocket.send", "text": message["text"].upper()})
+        await send({"type": "websocket.close", "code": 1000})
+        return
+    assert scope["type"] == "http"
+    path = scope["path"]
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    if path == "/stream":
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        await go.wait()
+        for _ in range(64):
+            await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+    elif path == "/forever":
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        return
+    elif path == "/go":
+        go.set()
+    await send({"type": "http.response.body", "body": b"%d" % os.getpid()})
+"""
+PATIENCE = 20.0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made: Path = tmp_path_factory.mktemp("server")
+    (made / "plain_site.py").write_text(SOURCE)
+    return made
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[LocalIssuer]:
+    with LocalIssuer().serve() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def site(folder: Path, issuer: LocalIssuer) -> Iterator[Served]:
+    """The app in one process; WebSockets below /private need a token."""
+    port = free_port()
+    with serve(
+        folder,
+        *("run", "plain_site:app", "--app-dir", str(folder), "--port", str(port)),
+        port=port,
+        ASGI_GUARD_AUTH_ISSUER=issuer.url,
+        ASGI_GUARD_AUTH_AUDIENCE=issuer.audience,
+        ASGI_GUARD_ROUTES='[{"path": "/private/*", "scopes": ["chat"]}, {"path": "/*", "auth": "none"}]',
+    ) as served:
+        yield served
+        assert served.stop() == 0
+        assert "Traceback" not in served.errors()
+
+
+def logged(served: Served, request_id: str) -> dict[str, Any]:
+    """The log's line of a request, which may be written a moment after the client has what it wanted."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        found = [line for line in served.log() if line["request_id"] == request_id]
+        if found:
+            (line,) = found
+            return line
+        time.sleep(0.02)
+    raise AssertionError(f"{request_id} was not logged: {served.out.read_text()}")
+
+
+def test_a_stream_is_not_held_back(site: Served) -> None:
+    """The first part of a stream arrives while the app still waits to send the rest, and all of it arrives."""
+    headers = {"x-request-id": "stream"}
+    with httpx.stream("GET", f"{site.url}/stream", headers=headers, timeout=PATIENCE) as answer:
+        parts = answer.iter_raw()
+        assert next(parts) == b"first"
+        assert httpx.get(f"{site.url}/go").status_code == 200
+        rest = b"".join(parts)
+    assert rest.startswith(b"x" * 64 * 65536)
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert logged(site, "stream")["http.response.body.size"] == len(b"first") + len(rest)
+
+
+def test_a_client_that_leaves_early(site: Served) -> None:
+    """A client that hangs up is logged as gone, and the others are served on."""
+    headers = {"x-request-id": "gone"}
+    with httpx.stream("GET", f"{site.url}/forever", headers=headers, timeout=PATIENCE) as answer:
+        assert next(answer.iter_raw()) == b"first"
+    line = logged(site, "gone")
+    assert line["error.type"] == "client_disconnected"
+    assert line["http.response.status_code"] == 200
+    assert httpx.get(site.url).status_code == 200
+
+
+def test_a_request_that_is_no_http(site: Served) -> None:
+    """Bytes that are no HTTP are answered by the server itself, and the others are served on."""
+    with socket.create_connection(("127.0.0.1", int(site.url.rpartition(":")[2])), PATIENCE) as connection:
+        connection.sendall(b"\x16\x03\x01\x00nonsense\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400")
+    assert httpx.get(site.url).status_code == 200
+
+
+def test_head_has_no_body(site: Served) -> None:
+    """The guard's own answers to HEAD carry the headers of a GET and no body."""
+    answers = [httpx.request(method, f"{site.url}/private/x") for method in ("GET", "HEAD")]
+    assert [answer.status_code for answer in answers] == [401, 401]
+    assert answers[0].headers["content-length"] == answers[1].headers["content-length"] != "0"
+    assert answers[1].content == b""
+
+
+def test_a_websocket_with_a_token(site: Served, issuer: LocalIssuer) -> None:
+    """A handshake with a token and its scope is accepted, and the app sees who it is."""
+    token = issuer.token("alice", scopes=["chat"])
+    headers = {"authorization": f"Bearer {token}", "x-request-id": "chat"}
+    with connect(site.url.replace("http", "ws") + "/private/chat", additional_headers=headers) as chat:
+        assert chat.response is not None
+        assert chat.response.headers["x-request-id"] == "chat"
+        assert chat.recv(PATIENCE) == "alice"
+        chat.send("hello")
+        assert chat.recv(PATIENCE) == "HELLO"
+    line = logged(site, "chat")
+    assert line["http.response.status_code"] == 101
+    assert line["user.id"] == "alice"
+    assert line["http.response.body.size"] == len("aliceHELLO")
+
+
+@pytest.mark.parametrize(("scopes", "status"), [(None, 401), ([], 403)])
+def test_a_websocket_without_what_it_needs(
+    site: Served, issuer: LocalIssuer, scopes: list[str] | None, status: int
+) -> None:
+    """A handshake without a token, or without its scope, is refused by an HTTP response that says why."""
+    headers = {} if scopes is None else {"authorization": f"Bearer {issuer.token(scopes=scopes)}"}
+    with (
+        pytest.raises(InvalidStatus) as caught,
+        connect(site.url.replace("http", "ws") + "/private/chat", additional_headers=headers),
+    ):
+        raise AssertionError("it was accepted")
+    response = caught.value.response
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_draining(folder: Path, tmp_path: Path) -> None:
+    """After SIGTERM the process is not ready but serves on, asks its clients to connect elsewhere, and then ends."""
+    port = free_port()
+    command = ("run", "plain_site:app", "--app-dir", str(folder), "--port", str(port))
+    with serve(tmp_path, *command, port=port, ASGI_GUARD_HEALTH_DRAIN_SECONDS="2") as served, httpx.Client() as client:
+        assert "connection" not in client.get(served.url).headers
+        served.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + PATIENCE
+        while (ready := client.get(f"{served.url}/health/ready")).status_code == 200 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (ready.status_code, ready.json()) == (503, {"status": "draining"})
+        assert client.get(f"{served.url}/health/live").status_code == 200
+        answer = client.get(served.url)
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        assert served.process.wait(PATIENCE) == 0
+    assert "draining: not ready for new requests" in served.errors()
+    assert "Traceback" not in served.errors()
+
+
+def test_a_second_sigterm_ends_draining(folder: Path, tmp_path: Path) -> None:
+    """Whoever sends SIGTERM again does not want to wait for the end of draining."""
+    port = free_port()
+    command = ("run", "plain_site:app", "--app-dir", str(folder), "--port", str(port))
+    with serve(tmp_path, *command, port=port, ASGI_GUARD_HEALTH_DRAIN_SECONDS="3600") as served:
+        served.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + PATIENCE
+        while httpx.get(f"{served.url}/health/ready").status_code == 200 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert served.stop() == 0
+
+
+def test_two_workers(folder: Path, tmp_path: Path) -> None:
+    """Several processes serve the same port, their log lines stay whole, and all end with the first."""
+    port = free_port()
+    command = ("run", "plain_site:app", "--app-dir", str(folder), "--port", str(port), "--workers", "2")
+    with serve(tmp_path, *command, port=port, ASGI_GUARD_RATE_LIMIT="1000/second by ip") as served:
+        answered = set()
+        deadline = time.monotonic() + PATIENCE
+        sent = 0
+        with ThreadPoolExecutor(8) as pool:
+            while len(answered) < 2 and time.monotonic() < deadline:
+                answered |= set(pool.map(lambda _: httpx.get(served.url).text, range(32)))
+                sent += 32
+        assert len(answered) == 2
+        assert served.stop() == 0
+    assert [line["url.path"] for line in served.log()].count("/") == sent
+    assert "2 workers each keep their own buckets in memory" in served.errors()
+    assert "Traceback" not in served.errors()
