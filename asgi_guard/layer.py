@@ -200,6 +200,7 @@ class Chain:
         if kind not in ("http", "websocket"):
             raise UnknownScopeError(f"a scope of type {kind!r} cannot be guarded, so it is not let through")
         exchange, response = self._open(scope, receive, send)
+        inner = exchange.scope
         token = current.set(exchange)
         error: BaseException | None = None
         in_app = False
@@ -215,7 +216,7 @@ class Chain:
                     await response.answer(answer)
                     return
             in_app = True
-            await self.app(exchange.scope, response.receive, response.send)
+            await self.app(inner, response.receive, response.send)
         except Exception as caught:
             error = caught
             await self._failed(exchange, response, caught, in_app=in_app)
@@ -224,7 +225,7 @@ class Chain:
             error = caught
             raise
         finally:
-            exchange.route = exchange.route or exchange.scope.get("route")
+            exchange.route = exchange.route or inner.get("route")
             response.look_back()
             self._leave(exchange, response, error)
             current.reset(token)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import orjson
@@ -85,9 +86,10 @@ class AccessLogMiddleware(Layer):
             line = orjson.dumps(record(entry, self._format), option=orjson.OPT_APPEND_NEWLINE)
         except TypeError:
             # Text with lone surrogates, as some servers decode paths: what has no encoding is replaced.
-            entry.path = entry.path.encode("utf-8", "replace").decode()
-            entry.method = entry.method.encode("utf-8", "replace").decode()
-            entry.user = entry.user and entry.user.encode("utf-8", "replace").decode()
+            for each in fields(entry):
+                value = getattr(entry, each.name)
+                if isinstance(value, str):
+                    setattr(entry, each.name, value.encode("utf-8", "replace").decode())
             line = orjson.dumps(record(entry, self._format), option=orjson.OPT_APPEND_NEWLINE)
         self.write(line)
 

@@ -101,27 +101,25 @@ def take(state: int, now: int, charge: Charge) -> tuple[int, int | None]:
     return after, wait if cost <= limit.burst else None
 
 
-def decide(
-    charges: Sequence[Charge], states: Sequence[int], now: int
-) -> tuple[bool, Sequence[int], tuple[Reading, ...]]:
+def decide(charges: Sequence[Charge], states: Sequence[int], now: int) -> tuple[bool, list[int], tuple[Reading, ...]]:
     """Decide a request's charges together: all or none.
 
     Returns:
-        Whether it is admitted, the states afterwards (unchanged where it is not), and the readings.
+        Whether it is admitted; the states afterwards, which are charged if it is, and else those that count now, to be
+        written down where they differ (a clock that was ahead would refuse until then); and the readings.
     """
-    afters, waits = [], []
-    for charge, state in zip(charges, states, strict=True):
-        after, wait = take(state, now, charge)
-        afters.append(after)
-        waits.append(wait)
-    admitted = waits.count(0) == len(waits)
-    after_all = afters if admitted else states
-    readings = []
-    for charge, state, wait in zip(charges, after_all, waits, strict=True):
-        limit = charge.limit
-        reset = effective(state, now, limit.capacity) - now
+    taken = [take(state, now, charge) for charge, state in zip(charges, states, strict=True)]
+    admitted = True
+    for _, wait in taken:
+        if wait != 0:
+            admitted = False
+    after, readings = [], []
+    for (limit, _, cost), (state, wait) in zip(charges, taken, strict=True):
+        until = state if admitted else state - cost * limit.interval
+        reset = until - now
+        after.append(until)
         readings.append(Reading(limit, (limit.capacity - reset) // limit.interval, reset, wait))
-    return admitted, after_all, tuple(readings)
+    return admitted, after, tuple(readings)
 
 
 def retry_after(readings: tuple[Reading, ...]) -> int | None:

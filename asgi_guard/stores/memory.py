@@ -54,11 +54,8 @@ class MemoryStore:
         states = [self._full_at.get(charge.key, 0) for charge in charges]
         admitted, after, readings = decide(charges, states, now)
         for charge, before, state in zip(charges, states, after, strict=True):
-            # A refusal charges nothing. It writes down what it healed only (see `policy.bucket.effective`), since else
-            # the bucket would stay empty for as long as the clock was ahead.
-            healed = min(state, now + charge.limit.capacity)
-            if healed > now and healed != before:
-                self._put(charge.key, healed, now)
+            if state > now and state != before:
+                self._put(charge.key, state, now)
         self._sweep(now)
         return Verdict(admitted, readings, revoked)
 

@@ -78,7 +78,7 @@ def site(folder: Path, issuer: LocalIssuer) -> Iterator[Served]:
         port=port,
         ASGI_GUARD_AUTH_ISSUER=issuer.url,
         ASGI_GUARD_AUTH_AUDIENCE=issuer.audience,
-        ASGI_GUARD_ROUTES='[{"path": "/private/*", "scopes": ["chat"]}, {"path": "/*", "auth": "none"}]',
+        ASGI_GUARD_ROUTES='[{"path": "/private/*", "scopes": ["chat"]}, {"path": "/", "auth": "none"}, {"path": "/*", "auth": "none"}]',
     ) as served:
         yield served
         assert served.stop() == 0
@@ -206,7 +206,7 @@ def test_two_workers(folder: Path, tmp_path: Path) -> None:
     port = free_port()
     command = ("run", "plain_site:app", "--app-dir", str(folder), "--port", str(port), "--workers", "2")
     with serve(tmp_path, *command, port=port, ASGI_GUARD_RATE_LIMIT="1000/second by ip") as served:
-        answered = set()
+        answered: set[str] = set()
         deadline = time.monotonic() + PATIENCE
         sent = 0
         with ThreadPoolExecutor(8) as pool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,6 @@ import pytest
 
 from asgi_guard import AccessLogMiddleware, HostMiddleware, ProxyMiddleware, RateLimitMiddleware, RequestIDMiddleware
 from asgi_guard import Route as Row
-from asgi_guard.middleware import access_log
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ async def test_client_gone(starts: bool, status: int, lines: Lines) -> None:
     "end",
     [
         [{"type": "http.response.body", "body": b"ok"}],
-        [{"type": "http.response.pathsend", "path": "/tmp/x"}],
+        [{"type": "http.response.pathsend", "path": "/file"}],
         [{"type": "http.response.zerocopysend", "file": 3, "more_body": True}, {"type": "http.response.zerocopysend"}],
     ],
     ids=["body", "pathsend", "zerocopysend"],
@@ -296,6 +296,6 @@ async def test_a_log_that_cannot_be_written(caplog: pytest.LogCaptureFixture) ->
 async def test_standard_output(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """By default, lines go to standard output, at once."""
     with open(1, "w", closefd=False) as stream:  # noqa: ASYNC230 - standard output itself, as pytest captures it
-        monkeypatch.setattr(access_log.sys, "stdout", stream)
+        monkeypatch.setattr(sys, "stdout", stream)
         await get(AccessLogMiddleware(Echo()))
         assert json.loads(capfdbinary.readouterr().out)["http.response.status_code"] == 200
