@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from asgi_guard.settings import GuardSettings, Section
 
-CROSS_CHECKED = frozenset({"routes", "auth", "rate", "cors", "health"})
+CROSS_CHECKED = frozenset({"routes", "auth", "rate", "cors"})
 """What is looked at here: where one of these is wrong in itself, nothing can be said about its combinations."""
 
 _BY_IDENTITY = re.compile(r"\bby\s+(user|api-key)\b")
@@ -23,7 +23,7 @@ _BY_KEY = re.compile(r"\bby\s+api-key\b")
 
 def cross_check(settings: GuardSettings) -> Iterator[Problem]:
     """Find every rule that another setting keeps from holding."""
-    auth, cors, health = settings.auth, settings.cors, settings.health
+    auth, cors = settings.auth, settings.cors
     if auth.issuer is not None and not auth.audience:
         message = "name this API: a token without an audience could be meant for anyone"
         yield Problem(f"{PREFIX}AUTH_AUDIENCE", message)
@@ -37,9 +37,6 @@ def cross_check(settings: GuardSettings) -> Iterator[Problem]:
     if not cors.allow_origins:
         fields = ("allow_methods", "allow_headers", "allow_credentials", "expose_headers", "max_age")
         yield from _without(cors, "cors", "allow_origins", fields)
-    if health.live_path and health.live_path == health.ready_path:
-        message = f"it is {PREFIX}HEALTH_LIVE_PATH too, and liveness would always answer: choose another path"
-        yield Problem(f"{PREFIX}HEALTH_READY_PATH", message)
     yield from _identity_missing(settings)
 
 

@@ -303,6 +303,8 @@ def warnings(settings: GuardSettings) -> Iterator[str]:
             f"{settings.rate.workers} workers each keep their own buckets in memory, so clients get up to "
             f"{settings.rate.workers} times the limits: set {PREFIX}STORE_URL to a Redis that all share"
         )
+    if not memory and not limited and not settings.auth.revocation:
+        yield f"{PREFIX}STORE_URL names a store, and nothing is kept there: no limit is set, and revocation is off"
     if settings.auth.revocation and memory:
         yield f"revocations are kept in this process's memory and end with it: set {PREFIX}STORE_URL to a Redis"
     if settings.rate.shadow and limited:

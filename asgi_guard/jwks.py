@@ -47,15 +47,20 @@ def _trusted_certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def check_url(url: str) -> str:
+def check_url(url: str, *, query: bool = False) -> str:
     """Return a URL that keys may be fetched from.
+
+    Args:
+        url: an issuer's identifier, or where its keys are.
+        query: whether it may have one: an identifier may not, and some issuers tell their key sets apart by it.
 
     Raises:
         ValueError: it is not https (or http to loopback), or holds user information, a query or a fragment.
     """
     parts = urlsplit(url)
-    if not parts.hostname or parts.username is not None or parts.fragment or parts.query:
-        raise ValueError("write a plain URL: https://host/path, without user, query or fragment")
+    if not parts.hostname or parts.username is not None or parts.fragment or (parts.query and not query):
+        also = "" if query else ", query"
+        raise ValueError(f"write a plain URL: https://host/path, without user{also} or fragment")
     if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
         raise ValueError("use https: over http, whoever is on the network could put their own keys there")
     return url
@@ -220,7 +225,7 @@ class KeyEngine:
         url = document.get("jwks_uri")
         if not isinstance(url, str):
             raise ValueError("the discovery document names no jwks_uri")  # noqa: TRY004 - bad data, not a bad argument
-        return check_url(url)
+        return check_url(url, query=True)
 
     async def _get(self, client: httpx.AsyncClient, url: str) -> tuple[Any, httpx.Response]:
         async with client.stream("GET", url, headers={"accept": "application/json"}) as response:

@@ -34,6 +34,8 @@ class Lifespan:
         self._layers = layers
         self._server_receive = receive
         self._server_send = send
+        self._running: list[Layer] = []
+        self._failure: Exception | None = None
         self._starting: Message | None = None
         self._stopping = False
         self._started = False
@@ -56,14 +58,18 @@ class Lifespan:
             await self._complete()
 
     async def _receive(self) -> Message:
+        if self._failure is not None:
+            raise self._failure  # nothing comes any more, whoever asks again
         message = await self._server_receive()
         if message["type"] == "lifespan.startup":
             self._starting = message
             try:
                 for layer in self._layers:
                     await layer.startup()
+                    self._running.append(layer)
             except Exception as error:
-                self._over = True
+                self._over, self._failure = True, error
+                await self._stop()
                 await self._server_send({"type": "lifespan.startup.failed", "message": f"asgi-guard: {error}"})
                 raise
         elif message["type"] == "lifespan.shutdown":
@@ -71,6 +77,8 @@ class Lifespan:
         return message
 
     async def _send(self, message: Message) -> None:
+        if self._failure is not None:
+            return  # the server was told already
         kind = message["type"]
         if kind == "lifespan.startup.complete":
             self._note_started()
@@ -95,7 +103,7 @@ class Lifespan:
             layer.started()
 
     async def _stop(self) -> None:
-        for layer in reversed(self._layers):
+        for layer in reversed(self._running):
             try:
                 await layer.shutdown()
             except Exception:

@@ -26,7 +26,7 @@ ISSUER = {"AUTH_ISSUER": "https://id.example.com", "AUTH_AUDIENCE": "shop"}
         ({"CORS_EXPOSE_HEADERS": "etag"}, "CORS_EXPOSE_HEADERS", "no effect without"),
         ({"CORS_MAX_AGE": "60"}, "CORS_MAX_AGE", "no effect without"),
         ({"HOSTS_HTTPS_REDIRECT": "true"}, "HOSTS_ALLOWED", "needs the allowed hosts"),
-        ({"HEALTH_READY_PATH": "/health/live"}, "HEALTH_READY_PATH", "liveness would always answer"),
+        ({"HEALTH_READY_PATH": "/health/live"}, "HEALTH_READY_PATH", "liveness"),
         ({"RATE_LIMIT": "1/second by user"}, "RATE_LIMIT", "limits identities, and there are none"),
         ({"RATE_LIMIT": "1/second by api-key"}, "RATE_LIMIT", "limits identities, and there are none"),
         ({**ISSUER, "RATE_LIMIT": "1/second by api-key"}, "RATE_LIMIT", "limits API keys, and there are none"),

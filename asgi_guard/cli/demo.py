@@ -79,7 +79,10 @@ def demo(app: str | None, host: str, port: int, issuer_port: int) -> None:
         guarded = Guard(load_app(app, "MODULE:ATTRIBUTE") if app else demo_app, demo_settings(local.url))
         end_well_on_signals()
         config = uvicorn.Config(guarded, host=host, port=port, log_level="warning", **SERVER_OPTIONS)
-        _announcing(uvicorn, lambda: _announce(local, f"http://{host}:{port}"))(config).run()
+        serving = _announcing(uvicorn, lambda: _announce(local, f"http://{host}:{port}"))(config)
+        serving.run()
+    if not serving.started:
+        sys.exit(3)  # as uvicorn by itself says that the app's start-up failed, which is in its log
 
 
 def _announcing(uvicorn: Any, ready: Callable[[], None]) -> Any:

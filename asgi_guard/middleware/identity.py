@@ -65,11 +65,15 @@ class Issuer:
         for name, url in (("issuer", self.issuer), ("jwks_url", self.jwks_url)):
             try:
                 if url is not None:
-                    check_url(url)
+                    check_url(url, query=name == "jwks_url")
             except ValueError as error:
                 problems.append(Problem(name, str(error)))
-        if not listed(self.audience):
-            problems.append(Problem("audience", "name this API: a token without an audience could be meant for anyone"))
+        try:
+            if not listed(self.audience):
+                message = "name this API: a token without an audience could be meant for anyone"
+                problems.append(Problem("audience", message))
+        except ValueError as error:
+            problems.append(Problem("audience", str(error)))
         unknown = [name for name in self.algorithms if name not in ALGORITHMS]
         if unknown or not self.algorithms:
             what = f"{', '.join(unknown)} cannot be allowed" if unknown else "none is allowed"

@@ -106,6 +106,15 @@ def test_identity_is_off(command: Command, monkeypatch: pytest.MonkeyPatch) -> N
     assert found["auth"] == "none"
     assert found["auth_because"].startswith("identity is off: neither ASGI_GUARD_AUTH_ISSUER nor")
     assert found["limits"] == {"of anyone": []}
+    assert "limits from" not in command("explain", "GET", "/").out
+
+
+def test_api_keys_alone(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only API keys are believed, nothing is said of tokens."""
+    for name in ("AUTH_ISSUER", "AUTH_AUDIENCE"):
+        monkeypatch.delenv(f"ASGI_GUARD_{name}")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_API_KEYS", f"ci={DIGEST}")
+    assert set(explained(command, "GET", "/maps")["limits"]) == {"without identity", "with an API key"}
 
 
 def test_plain_text(command: Command) -> None:

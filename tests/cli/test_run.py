@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from asgi_guard.testing import LocalIssuer
     from tests.cli.conftest import Command
 
 SOURCE = """
@@ -35,6 +36,10 @@ async def app(scope, receive, send):
 
 def create():
     return app
+
+async def failing(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no disk"})
 """
 PATIENCE = 30.0
 
@@ -143,6 +148,28 @@ def test_a_port_that_is_taken(site: Path) -> None:
     assert "Traceback" not in ran.err
 
 
+@pytest.mark.parametrize("name", ["run", "demo"])
+def test_an_app_whose_start_fails(command: Command, site: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """An app that cannot start is told with its own words, and is a failure, with nothing said to be ready."""
+    monkeypatch.setenv("HOME", str(site))
+    monkeypatch.syspath_prepend(site)
+    ports = ("--port", str(free_port()), *(("--issuer-port", str(free_port())) if name == "demo" else ()))
+    ran = command(name, "run_site:failing", *ports)
+    assert (ran.code, ran.out) == (3, "")
+    assert "no disk" in ran.err
+    assert "READ=" not in ran.err
+
+
+@pytest.mark.parametrize("name", ["run", "demo"])
+def test_without_a_server(command: Command, site: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Where uvicorn is not installed, how to install it is told, and `check` has nothing to note about it."""
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    ran = command(name, "run_site:app")
+    assert ran.code == 2
+    assert "  uvicorn: it is not installed: pip install 'asgi-guard[server]'" in ran.err
+    assert "uvicorn" not in command("check").out
+
+
 def test_demo_serves_until_ctrl_c(command: Command, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The demo prints its calls once it is ready, keeps its key, and ends with exit code 0."""
     monkeypatch.setenv("HOME", str(site))
@@ -208,3 +235,12 @@ async def test_the_demos_own_app_speaks_http_only() -> None:
     assert isinstance(answer.error, NotImplementedError)
     guarded = Guard(Echo(), demo_settings("https://id.example.com"))
     assert (await call(guarded, http_scope("GET", "/items"))).status == 401
+
+
+def test_a_token_that_is_no_text(command: Command, served: LocalIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that are no text are judged as a token that is none, on the command line and on standard input."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUER", served.url)
+    monkeypatch.setenv("ASGI_GUARD_AUTH_AUDIENCE", served.audience)
+    for ran in (command("token", "--explain", "\udcff.a.b"), command("token", "--explain", "-", stdin=b"\xff.a.b")):
+        assert ran.code == 1
+        assert "not accepted (malformed)" in ran.out

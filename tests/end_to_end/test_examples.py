@@ -81,6 +81,15 @@ def test_the_app_sees_who_calls(demo: tuple[str, Served]) -> None:
     assert public["request_id"]
 
 
+def test_documentation_is_open(demo: tuple[str, Served]) -> None:
+    """FastAPI's pages of documentation are open to all, with the policy under which their scripts run."""
+    name, served = demo
+    for path in ("/docs", "/redoc"):
+        answer = httpx.get(served.url + path)
+        assert "script-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net" in answer.headers["content-security-policy"]
+        assert answer.status_code == {"fastapi_app": 200, "": 200}.get(name, 404)
+
+
 def test_the_log_is_json(demo: tuple[str, Served]) -> None:
     """Standard output holds one line of JSON an exchange."""
     _, served = demo

@@ -52,6 +52,11 @@ async def app(scope, receive, send):
         go.set()
     await send({"type": "http.response.body", "body": b"%d" % os.getpid()})
 """
+ROUTES = """[
+    {"path": "/private/*", "scopes": ["chat"]},
+    {"path": "/", "auth": "none"},
+    {"path": "/*", "auth": "none"}
+]"""
 PATIENCE = 20.0
 
 
@@ -78,7 +83,7 @@ def site(folder: Path, issuer: LocalIssuer) -> Iterator[Served]:
         port=port,
         ASGI_GUARD_AUTH_ISSUER=issuer.url,
         ASGI_GUARD_AUTH_AUDIENCE=issuer.audience,
-        ASGI_GUARD_ROUTES='[{"path": "/private/*", "scopes": ["chat"]}, {"path": "/", "auth": "none"}, {"path": "/*", "auth": "none"}]',
+        ASGI_GUARD_ROUTES=ROUTES,
     ) as served:
         yield served
         assert served.stop() == 0

@@ -1,0 +1,306 @@
+"""The Identity layer: who it is, shown to the app, and nobody refused."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from starlette.authentication import requires
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import PlainTextResponse, Response
+
+from asgi_guard import AccessMiddleware, APIKey, ConfigError, IdentityMiddleware, Issuer, Route, TokenError, User
+from asgi_guard.errors import KeysUnavailableError
+from asgi_guard.testing import JWKS, LocalIssuer, SigningKey
+from tests.asgi import Echo, call, get, websocket_scope
+
+if TYPE_CHECKING:
+    from asgi_guard.asgi import Header, Receive, Scope, Send
+
+KEY = "key-of-the-robot"
+ROBOT = APIKey("robot", sha256(KEY.encode()).hexdigest(), ("items:read",))
+
+
+def bearer(token: str) -> Header:
+    return b"authorization", f"Bearer {token}".encode()
+
+
+async def who(layer: IdentityMiddleware, *headers: Header, **members: Any) -> Any:
+    """The user that the app is shown."""
+    app = Echo()
+    layer.app, before = app, layer.app
+    exchange = await get(layer, headers=headers, **members)
+    layer.app = before
+    assert (exchange.error, exchange.status) == (None, 200)
+    assert app.scopes[0]["auth"].scopes == getattr(app.scopes[0]["user"], "scopes", ())
+    return app.scopes[0]["user"]
+
+
+async def reason(issuer: LocalIssuer, *headers: Header, **options: Any) -> tuple[int, bytes]:
+    """What Access makes of it."""
+    layer = IdentityMiddleware(AccessMiddleware(Echo()), issuers=[issuer.accepted()], **options)
+    exchange = await get(layer, headers=headers)
+    return exchange.status, exchange.body
+
+
+async def test_token(issuer: LocalIssuer) -> None:
+    """A token that the issuer signed shows its subject, its scopes and its claims."""
+    layer = IdentityMiddleware(Echo(), issuers=[issuer.accepted()])
+    for _ in range(2):  # verified, then remembered
+        user = await who(layer, bearer(issuer.token("alice", scopes=["a", "b"], extra=1)))
+        assert (user.subject, user.scopes, user.issuer, user.claims["extra"]) == ("alice", ("a", "b"), issuer.url, 1)
+        assert user.is_authenticated
+
+
+async def test_nobody(issuer: LocalIssuer) -> None:
+    """Without credentials, nobody is shown, and nothing is fetched."""
+    layer = IdentityMiddleware(Echo(), issuers=[issuer.accepted()])
+    user = await who(layer)
+    assert not user.is_authenticated
+    assert (user.display_name, user.identity) == ("", "")
+    assert issuer.fetches == {}
+
+
+async def test_starlettes_shape(issuer: LocalIssuer) -> None:
+    """`request.user`, `request.auth` and `@requires` of Starlette understand what they are shown."""
+
+    @requires("items:read")
+    async def endpoint(request: Request) -> Response:
+        return PlainTextResponse(f"{request.user.display_name} {','.join(request.auth.scopes)}")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert HTTPConnection(scope).user.is_authenticated == bool(scope["auth"].scopes)
+        response = await endpoint(Request(scope, receive))
+        await response(scope, receive, send)
+
+    layer = IdentityMiddleware(app, issuers=[issuer.accepted()])
+    granted = await get(layer, headers=[bearer(issuer.token(scopes=["items:read"]))])
+    assert (granted.status, granted.body) == (200, b"alice items:read")
+    refused = await get(layer)
+    assert type(refused.error).__name__ == "HTTPException"
+
+
+@pytest.mark.parametrize(
+    ("claims", "word"),
+    [
+        ({"lifetime": -3600}, "expired"),
+        ({"aud": "another"}, "audience"),
+        ({"iss": "https://evil.test"}, "issuer"),
+        ({"nbf": 4e9}, "not_yet_valid"),
+        ({"sub": ""}, "claim"),
+        ({"scope": 5}, "claim"),
+        ({"headers": {"kid": "unknown"}}, "unknown_key"),
+        ({"headers": {"crit": ["b64"]}}, "unsupported"),
+    ],
+)
+async def test_bad_token(issuer: LocalIssuer, claims: dict[str, Any], word: str) -> None:
+    """A token that is not acceptable shows nobody, and the reason stands where the log finds it."""
+    value = issuer.token(**claims)
+    layer = IdentityMiddleware(Echo(), issuers=[issuer.accepted()])
+    assert not (await who(layer, bearer(value))).is_authenticated
+    with pytest.raises(TokenError) as caught:
+        await layer.verify(value.encode())
+    assert caught.value.reason == word
+    status, body = await reason(issuer, bearer(value))
+    assert (status, b"credentials_invalid" in body, word.encode() in body) == (401, True, False)
+
+
+async def test_foreign_signature(issuer: LocalIssuer) -> None:
+    """A token that another key signed under the issuer's key id shows nobody."""
+    forger = LocalIssuer(issuer.url, key=SigningKey("RS256"))
+    value = forger.token(headers={"kid": issuer.published[-1].kid})
+    assert (await reason(issuer, bearer(value)))[0] == 401
+
+
+async def test_algorithm_of_another_issuer(issuer: LocalIssuer) -> None:
+    """An algorithm that only another issuer may use is not accepted from this one."""
+    other = LocalIssuer("https://other.test", algorithm="ES256")
+    layer = IdentityMiddleware(
+        Echo(), issuers=[issuer.accepted(algorithms=["RS256"]), other.accepted(algorithms=["ES256"])]
+    )
+    assert (await who(layer, bearer(issuer.token("a")))).issuer == issuer.url
+    assert (await who(layer, bearer(other.token("b")))).issuer == other.url
+    issuer.published = other.published
+    assert not (await who(layer, bearer(issuer.token("c")))).is_authenticated
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"authorization", b"Bearer a.b.c"), (b"authorization", b"Bearer a.b.c")],
+        [(b"authorization", b"Bearer a.b.c, Bearer d.e.f")],
+        [(b"authorization", b"Bearer")],
+        [(b"authorization", b"Bearer a.b.c"), (b"x-api-key", b"k")],
+        [(b"authorization", b"Bearer a.b.c"), (b"cookie", b"session=a.b.c")],
+        [(b"x-api-key", b"k"), (b"x-api-key", b"k")],
+        [(b"cookie", b"session=a; session=b")],
+    ],
+)
+async def test_malformed(issuer: LocalIssuer, headers: list[Header]) -> None:
+    """Credentials that are repeated, malformed or of several kinds are 400."""
+    assert (await reason(issuer, *headers, api_keys=[ROBOT], cookie="session"))[0] == 400
+
+
+@pytest.mark.parametrize("value", [b"Basic YTpi", b"bear\xffer x", b""])
+async def test_foreign_scheme(issuer: LocalIssuer, value: bytes) -> None:
+    """Another scheme than Bearer counts as no credentials."""
+    status, body = await reason(issuer, (b"authorization", value))
+    assert (status, b"credentials_missing" in body) == (401, True)
+
+
+async def test_a_valid_token_among_others_is_not_believed(issuer: LocalIssuer) -> None:
+    """A token that was just verified does not hide that another credential stands beside it."""
+    valid = bearer(issuer.token())
+    layer = IdentityMiddleware(
+        AccessMiddleware(Echo()), issuers=[issuer.accepted()], api_keys=[ROBOT], cookie="session"
+    )
+    assert (await get(layer, headers=[valid])).status == 200
+    for beside in (valid, (b"x-api-key", KEY.encode()), (b"cookie", b"session=x")):
+        assert (await get(layer, headers=[valid, beside])).status == 400
+    assert (await get(layer, headers=[valid, (b"cookie", b"other=x")])).status == 200
+
+
+async def test_api_key() -> None:
+    """A key whose hash is known shows its name and its scopes, in the configured header."""
+    layer = IdentityMiddleware(Echo(), api_keys=[ROBOT], api_key_header="X-Robot")
+    user = await who(layer, (b"x-robot", KEY.encode()))
+    assert (user.subject, user.scopes, user.kind) == ("robot", ("items:read",), "api-key")
+    assert not (await who(layer, (b"x-robot", b"another"))).is_authenticated
+    assert not (await who(layer, (b"x-api-key", KEY.encode()))).is_authenticated
+
+
+async def test_cookie(issuer: LocalIssuer) -> None:
+    """A token in the configured cookie is verified as one in the header is."""
+    layer = IdentityMiddleware(Echo(), issuers=[issuer.accepted()], cookie="session")
+    value = issuer.token()
+    for _ in range(2):  # verified, then remembered
+        assert (await who(layer, (b"cookie", f"a=b; session={value}".encode()))).subject == "alice"
+    assert not (await who(layer, (b"cookie", b"a=b"))).is_authenticated
+
+
+async def test_routes(issuer: LocalIssuer) -> None:
+    """On a row without authentication credentials are not looked at, and on an optional one they are verified."""
+    routes = [Route("/public", auth="none"), Route("/maybe", auth="optional")]
+    layer = IdentityMiddleware(Echo(), issuers=[issuer.accepted()], routes=routes)
+    header = bearer(issuer.token())
+    assert not (await who(layer, header, path="/public")).is_authenticated
+    assert (await who(layer, header, path="/maybe")).is_authenticated
+    assert (await who(layer, header, path="/public/../x")).is_authenticated
+    assert not (await who(IdentityMiddleware(Echo(), default="none"), header)).is_authenticated
+
+
+async def test_websocket(issuer: LocalIssuer) -> None:
+    """A handshake's identity is found as a request's is."""
+    app = Echo()
+    layer = IdentityMiddleware(app, issuers=[issuer.accepted()])
+    await call(layer, websocket_scope(headers=[bearer(issuer.token())]))
+    assert app.scopes[0]["user"].subject == "alice"
+
+
+async def test_a_client_cannot_say_who_it_is(issuer: LocalIssuer) -> None:
+    """What an outer scope says of the user is replaced."""
+    liar = User("root", ("everything",))
+    user = await who(IdentityMiddleware(Echo(), issuers=[issuer.accepted()]), user=liar)
+    assert not user.is_authenticated
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("remembered", [0, 1])
+async def test_a_remembered_token_expires(issuer: LocalIssuer, remembered: int) -> None:
+    """A token that was verified is refused from the moment it ends, remembered or not."""
+    clock = Clock()
+    clock.now = time.time()
+    layer = IdentityMiddleware(Echo(), issuers=[issuer.accepted(leeway=0)], cache_size=remembered, clock=clock)
+    header = bearer(issuer.token(lifetime=30))
+    assert (await who(layer, header)).is_authenticated
+    clock.now += 29
+    assert (await who(layer, header)).is_authenticated
+    clock.now += 2
+    assert not (await who(layer, header)).is_authenticated
+
+
+async def test_a_rotated_key_takes_its_tokens_along(issuer: LocalIssuer) -> None:
+    """A token that was verified is refused once its key has left the issuer's set."""
+    issuer.published = [SigningKey("ES256")]
+    layer = IdentityMiddleware(Echo(), issuers=[issuer.accepted()])
+    old = bearer(issuer.token())
+    assert (await who(layer, old)).is_authenticated
+    issuer.rotate()
+    (verifier,) = layer.verifiers.values()
+    await verifier.engine.refresh()
+    assert not (await who(layer, old)).is_authenticated
+    assert (await who(layer, bearer(issuer.token()))).is_authenticated
+
+
+async def test_outage(issuer: LocalIssuer) -> None:
+    """Where the keys cannot be had, a token is 503 with the time to wait, and never 401."""
+    issuer.outage = True
+    layer = IdentityMiddleware(AccessMiddleware(Echo()), issuers=[issuer.accepted()])
+    header = bearer(issuer.token())
+    for _ in range(2):  # after a fetch that failed, and while none may be started
+        exchange = await get(layer, headers=[header])
+        assert exchange.status == 503
+        assert int(exchange.headers["retry-after"]) >= 1
+        assert b"keys_unavailable" in exchange.body
+    with pytest.raises(KeysUnavailableError):
+        await layer.check()
+
+
+async def test_lifespan(issuer: LocalIssuer) -> None:
+    """Start-up fetches the keys, once, and shut-down gives up a fetch that is under way."""
+    layer = IdentityMiddleware(Echo(), issuers=[issuer.accepted()])
+    await layer.startup()
+    await layer.check()
+    assert (await who(layer, bearer(issuer.token()))).is_authenticated
+    assert issuer.fetches[JWKS] == 1
+    issuer.slow = 3600
+    (verifier,) = layer.verifiers.values()
+    waiting = asyncio.create_task(verifier.engine.refresh())
+    await asyncio.sleep(0)
+    await layer.shutdown()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert issuer.fetches[JWKS] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({"issuer": "http://issuer.example"}, {"issuer"}),
+        ({"issuer": "issuer.example"}, {"issuer"}),
+        ({"issuer": "https://issuer.example?a=b"}, {"issuer"}),
+        ({"jwks_url": "http://issuer.example/keys"}, {"jwks_url"}),
+        ({"jwks_url": "https://user@issuer.example/keys"}, {"jwks_url"}),
+        ({"audience": ""}, {"audience"}),
+        ({"audience": []}, {"audience"}),
+        ({"audience": '["api"'}, {"audience"}),
+        ({"algorithms": ["HS256", "none"]}, {"algorithms"}),
+        ({"algorithms": []}, {"algorithms"}),
+        ({"issuer": "http://a.example", "audience": "", "algorithms": ["none"]}, {"issuer", "audience", "algorithms"}),
+    ],
+)
+def test_bad_issuer(options: dict[str, Any], names: set[str]) -> None:
+    """All that is wrong with an issuer is refused at construction, together and by name."""
+    with pytest.raises(ConfigError) as caught:
+        Issuer(**{"issuer": "https://issuer.example", "audience": "api", **options})
+    assert {problem.name for problem in caught.value.problems} == names
+
+
+def test_keys_behind_a_query() -> None:
+    """A key set may stand behind a query, as some issuers have it."""
+    url = "https://issuer.example/keys?p=policy"
+    assert Issuer("https://issuer.example", "api", jwks_url=url).jwks_url == url
+
+
+def test_issuer_twice(issuer: LocalIssuer) -> None:
+    """An issuer that is named twice is refused: which of its audiences would hold?"""
+    with pytest.raises(ConfigError, match="twice"):
+        IdentityMiddleware(Echo(), issuers=[issuer.accepted(), issuer.accepted()])

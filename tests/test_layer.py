@@ -1,0 +1,428 @@
+"""How layers run: the order of their hooks, what passes through, and what happens when something fails."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asgi_guard import UnknownScopeError, request_id
+from asgi_guard.layer import Chain, Layer, Response
+from asgi_guard.policy.answer import Answer, Reason, problem
+from tests.asgi import Echo, call, get, http_scope, websocket_scope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from asgi_guard.asgi import ASGIApp, Headers, Message, Receive, Scope, Send
+    from asgi_guard.exchange import Exchange
+    from asgi_guard.layer import Decision
+
+
+class Noting(Layer):
+    """A layer that notes its hooks, and does in each what it is told."""
+
+    name = "noting"
+
+    def __init__(self, app: ASGIApp, label: str = "a", events: list[str] | None = None, **told: Any) -> None:
+        super().__init__(app)
+        self.label = label
+        self.events: list[str] = [] if events is None else events
+        self.told = told
+
+    def _note(self, hook: str) -> Any:
+        self.events.append(f"{hook} {self.label}")
+        told = self.told.get(hook)
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    def enter(self, exchange: Exchange) -> None:
+        self._note("enter")
+        exchange.request_id = exchange.request_id or "id-1"
+
+    def decide(self, exchange: Exchange) -> Decision:
+        answer: Decision = self._note("decide")
+        return answer
+
+    def mark(self, exchange: Exchange, headers: Headers) -> None:
+        self._note("mark")
+        headers.append((b"x-mark", self.label.encode()))
+
+    def leave(self, exchange: Exchange, response: Response, error: BaseException | None) -> None:
+        self._note("leave")
+
+
+REFUSAL = problem(403, Reason.CROSS_SITE, "No.")
+
+
+def chain(app: ASGIApp, events: list[str], *told: dict[str, Any]) -> Chain:
+    return Chain(app, [Noting(app, label, events, **each) for label, each in zip("abc", told, strict=False)])
+
+
+def noting(events: list[str], *messages: Message) -> ASGIApp:
+    """An app that notes that it was called and sends messages."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        events.append("app")
+        for message in messages:
+            await send(message)
+
+    return app
+
+
+START: Message = {"type": "http.response.start", "status": 200, "headers": []}
+BODY: Message = {"type": "http.response.body", "body": b"ok"}
+
+
+def broken(error: Exception, *messages: Message) -> ASGIApp:
+    """An app that sends messages and raises."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for message in messages:
+            await send(message)
+        raise error
+
+    return app
+
+
+async def test_order() -> None:
+    """Hooks run inward, the app, then outward; marks are set in the app's own response."""
+    events: list[str] = []
+    exchange = await get(chain(noting(events, START, BODY), events, {}, {}))
+    assert events == [
+        "enter a", "enter b", "decide a", "decide b", "app", "mark b", "mark a", "leave b", "leave a",
+    ]  # fmt: skip
+    assert exchange.starts[0]["headers"] == [(b"x-mark", b"b"), (b"x-mark", b"a")]
+
+
+async def later(answer: Answer | None) -> Answer | None:
+    await asyncio.sleep(0)
+    return answer
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_refusal(waits: bool) -> None:
+    """A layer that answers, at once or later, is the last to decide, and every layer marks its answer."""
+    events: list[str] = []
+    told = {"decide": later(REFUSAL) if waits else REFUSAL}
+    exchange = await get(chain(noting(events), events, {"decide": later(None)}, told, {}))
+    assert events == [
+        "enter a", "enter b", "enter c", "decide a", "decide b", "mark c", "mark b", "mark a",
+        "leave c", "leave b", "leave a",
+    ]  # fmt: skip
+    assert exchange.status == 403
+    assert exchange.headers["x-mark"] == "c, b, a"
+    assert exchange.headers["content-length"] == str(len(exchange.body))
+
+
+async def test_head() -> None:
+    """An answer to HEAD has the head of the answer to GET, and no body."""
+    events: list[str] = []
+    exchange = await call(chain(noting(events), events, {"decide": REFUSAL}), http_scope("HEAD"))
+    assert exchange.body == b""
+    assert exchange.headers["content-length"] == str(len(REFUSAL.body))
+
+
+async def test_no_content() -> None:
+    """An answer without content names no length (RFC 9110 8.6)."""
+    events: list[str] = []
+    exchange = await get(chain(noting(events), events, {"decide": Answer(204)}))
+    assert exchange.headers == {"x-mark": "a"}
+
+
+async def test_an_unhandled_exception(caplog: pytest.LogCaptureFixture) -> None:
+    """An exception of the app's gets a marked 500, is logged with the request's id, and is raised on."""
+    error = LookupError("a secret")
+    exchange = await get(Noting(broken(error)))
+    assert exchange.error is error
+    assert exchange.status == 500
+    assert exchange.headers["x-mark"] == "a"
+    assert exchange.headers["content-type"] == "application/problem+json"
+    assert b'"reason":"app_error"' in exchange.body
+    assert b"secret" not in exchange.body
+    (record,) = caplog.records
+    assert (record.levelno, record.__dict__["request_id"]) == (logging.ERROR, "id-1")
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+
+
+async def test_an_exception_after_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    """An exception after the response has begun is logged and raised on, and nothing is sent after it."""
+    exchange = await get(Noting(broken(LookupError(), START, {**BODY, "more_body": True})))
+    assert isinstance(exchange.error, LookupError)
+    assert [message["type"] for message in exchange.messages] == ["http.response.start", "http.response.body"]
+    assert len(caplog.records) == 1
+
+
+async def test_an_exception_over_websocket() -> None:
+    """Before a WebSocket is accepted, an exception denies it with 500; after that it is raised on."""
+    denied = await call(Noting(broken(LookupError())), websocket_scope())
+    assert denied.status == 500
+    bare = await call(Noting(broken(LookupError())), websocket_scope(extensions={}))
+    assert bare.messages == [{"type": "websocket.close", "code": 1011, "reason": "app_error"}]
+    accepted = await call(Noting(broken(LookupError(), {"type": "websocket.accept"})), websocket_scope())
+    assert [message["type"] for message in accepted.messages] == ["websocket.accept"]
+    assert isinstance(accepted.error, LookupError)
+
+
+async def test_an_exception_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """However many layers see an exception pass, it is logged once and answered once."""
+    exchange = await get(Noting(Noting(Noting(broken(LookupError())))))
+    assert exchange.status == 500
+    assert len(caplog.records) == 1
+
+
+async def test_an_exception_once_the_client_is_gone() -> None:
+    """Nothing is sent to a client that has left."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        raise LookupError
+
+    exchange = await call(Noting(app), http_scope(), {"type": "http.disconnect"})
+    assert exchange.messages == []
+    assert isinstance(exchange.error, LookupError)
+
+
+async def test_an_exception_once_the_body_was_read() -> None:
+    """The 500 to a request whose body the app has read does not wait for more of it."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        raise LookupError
+
+    pieces: list[Message] = [
+        {"type": "http.request", "body": b"a", "more_body": True},
+        {"type": "http.request", "body": b"b"},
+    ]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        assert pieces, "the server would wait here for the client to leave"
+        return pieces.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    with pytest.raises(LookupError):
+        await Noting(app)(http_scope("POST", headers=[(b"content-length", b"2")]), receive, send)
+    assert sent[0]["status"] == 500
+
+
+@pytest.mark.parametrize("hook", ["enter", "decide"])
+async def test_a_fault_of_a_layer(hook: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A layer that fails on the way in keeps the app from being reached, and the client gets 500 `guard_error`."""
+    events: list[str] = []
+    error = ZeroDivisionError()
+    exchange = await get(chain(noting(events), events, {}, {hook: error}))
+    assert exchange.error is error
+    assert exchange.status == 500
+    assert b'"reason":"guard_error"' in exchange.body
+    assert exchange.headers["x-mark"] == "b, a"
+    assert "app" not in events
+    assert "leave a" in events
+    assert len(caplog.records) == 1
+
+
+async def test_a_decision_that_fails_later() -> None:
+    """A decision that fails after a wait is a fault of the guard's too."""
+
+    async def failing() -> Answer | None:
+        raise ZeroDivisionError
+
+    events: list[str] = []
+    exchange = await get(chain(noting(events), events, {"decide": failing()}))
+    assert exchange.status == 500
+    assert b"guard_error" in exchange.body
+    assert "app" not in events
+
+
+@pytest.mark.parametrize("decision", [None, REFUSAL])
+async def test_a_mark_that_fails(decision: Answer | None, caplog: pytest.LogCaptureFixture) -> None:
+    """Where marks fail, the response becomes a 500 without marks, sent once, and both failures are logged."""
+    events: list[str] = []
+    app = noting(events, START, BODY)
+    exchange = await get(chain(app, events, {}, {"mark": ZeroDivisionError(), "decide": decision}))
+    assert isinstance(exchange.error, ZeroDivisionError)
+    assert exchange.status == 500
+    assert "x-mark" not in exchange.headers
+    assert len(caplog.records) == 2
+
+
+async def test_an_answer_that_cannot_be_sent() -> None:
+    """If sending the 500 fails half-way, nothing is sent a second time."""
+    sent: list[str] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message["type"])
+        if message["type"] == "http.response.body":
+            raise ConnectionResetError
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    with pytest.raises(ConnectionResetError):
+        await Noting(broken(LookupError()))(http_scope(), receive, send)
+    assert sent == ["http.response.start", "http.response.body"]
+
+
+async def test_a_leave_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    """A layer that fails on leaving takes no response back, and keeps no other layer from leaving."""
+    events: list[str] = []
+    exchange = await get(chain(noting(events, START, BODY), events, {}, {"leave": ZeroDivisionError()}))
+    assert (exchange.error, exchange.status) == (None, 200)
+    assert events[-1] == "leave a"
+    assert "failed on leaving" in caplog.text
+
+
+async def test_cancellation() -> None:
+    """A cancelled request is no exception of the app's: layers leave, and nothing is sent."""
+    events: list[str] = []
+    begun = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(get(chain(app, events, {})))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert events[-1] == "leave a"
+    assert "mark a" not in events
+
+
+@pytest.mark.parametrize("kind", ["", "http2", "webtransport"])
+async def test_unknown_scope(kind: str) -> None:
+    """A scope that cannot be guarded does not reach the app."""
+    app = Echo()
+    exchange = await call(Noting(app), {"type": kind})
+    assert isinstance(exchange.error, UnknownScopeError)
+    assert (app.scopes, exchange.messages) == ([], [])
+
+
+PASSING: list[Message] = [
+    {"type": "http.response.early_hint", "links": [b"</a.css>; rel=preload"]},
+    {"type": "http.response.push", "path": "/a.css", "headers": []},
+    {"type": "http.response.debug", "info": {}},
+    {"type": "http.response.trailers", "headers": [(b"x-sum", b"1")], "more_trailers": False},
+    {"type": "http.response.pathsend", "path": "/file"},
+    {"type": "http.response.zerocopysend", "file": 3},
+    {"type": "some.future.message", "anything": object()},
+]
+
+
+@pytest.mark.parametrize("message", PASSING, ids=[message["type"] for message in PASSING])
+async def test_other_messages(message: Message) -> None:
+    """Any other message passes through as the very object that the app sent."""
+    exchange = await get(Noting(noting([], START, message)))
+    assert exchange.error is None
+    assert exchange.messages[1] is message
+
+
+class Sealed(list[Any]):
+    """Headers that cannot be changed."""
+
+    def _refuse(self, *_: Any) -> Any:
+        raise AssertionError("changed in place")
+
+    append = extend = insert = pop = remove = clear = sort = reverse = __setitem__ = __delitem__ = __iadd__ = _refuse  # type: ignore[assignment]  # every one of them refuses
+
+
+@pytest.mark.parametrize("scope", [http_scope(), websocket_scope()], ids=["http", "websocket"])
+async def test_what_others_own_is_not_changed(scope: dict[str, Any]) -> None:
+    """The scope of the server's, and the messages and headers of the app's, stay as they were."""
+    scope["headers"] = Sealed([(b"host", b"testserver")])
+    scope["state"] = {"pool": [1]}
+    before = copy.deepcopy({**scope, "headers": list(scope["headers"])})
+    start: Message = {**START, "headers": Sealed([(b"x-app", b"1")])}
+    if scope["type"] == "websocket":
+        start = {"type": "websocket.accept", "headers": Sealed([(b"x-app", b"1")])}
+    kept = dict(start)
+    exchange = await call(Noting(Noting(noting([], start))), scope)
+    assert exchange.error is None
+    assert (b"x-mark", b"a") in exchange.messages[0]["headers"]
+    assert start == kept
+    assert {**scope, "headers": list(scope["headers"])} == before
+
+
+@pytest.mark.parametrize("headers", [None, (), ((b"x-app", b"1"),), iter([[b"x-app", b"1"]])])
+async def test_headers_of_any_shape(headers: Iterable[Any] | None) -> None:
+    """An app may leave its headers out, or send any iterable of pairs."""
+    start = {"type": "http.response.start", "status": 200}
+    if headers is not None:
+        start["headers"] = headers
+    exchange = await get(Noting(noting([], start, BODY)))
+    assert exchange.error is None
+    assert exchange.starts[0]["headers"][-1] == (b"x-mark", b"a")
+
+
+async def test_request_headers_of_any_shape() -> None:
+    """A server may give the request's headers as any iterable of pairs; the app gets all of them."""
+    app = Echo()
+    pairs: Any = ([name, value] for name, value in [(b"host", b"a"), (b"x", b"1"), (b"x", b"2")])
+    scope = {**http_scope(), "headers": pairs}
+    await call(Noting(app), scope)
+    assert [tuple(pair) for pair in app.scopes[0]["headers"]] == [(b"host", b"a"), (b"x", b"1"), (b"x", b"2")]
+
+
+async def test_streams_are_not_buffered() -> None:
+    """Each chunk is sent before the app makes the next, and each message received when the app asks for it."""
+    events: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        while True:
+            message = await receive()
+            events.append(f"app got {message['body']!r}")
+            await send({**message, "type": "http.response.body"})
+            if not message["more_body"]:
+                return
+
+    chunks = [b"1", b"2", b"3"]
+
+    async def receive() -> Message:
+        body = chunks.pop(0)
+        events.append(f"server gives {body!r}")
+        return {"type": "http.request", "body": body, "more_body": bool(chunks)}
+
+    async def send(message: Message) -> None:
+        events.append(f"server sends {message.get('body', 'head')!r}")
+
+    await Chain(app, [Noting(app), Noting(app)])(http_scope(), receive, send)
+    assert events == [
+        "server sends 'head'",
+        *(f"{step} {body!r}" for body in (b"1", b"2", b"3") for step in ("server gives", "app got", "server sends")),
+    ]
+
+
+async def test_concurrent_requests() -> None:
+    """Many requests at once on one chain keep their facts apart, in the context too."""
+
+    class Naming(Layer):
+        name = "naming"
+
+        def enter(self, exchange: Exchange) -> None:
+            exchange.request_id = exchange.path
+
+        def mark(self, exchange: Exchange, headers: Headers) -> None:
+            headers.append((b"x-id", exchange.path.encode()))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+            assert request_id() == scope["path"]
+        await Echo(headers=[])(scope, receive, send)
+
+    paths = [f"/{number}" for number in range(200)]
+    layer = Naming(app)
+    exchanges = await asyncio.gather(*(get(layer, path) for path in paths))
+    assert [exchange.error for exchange in exchanges] == [None] * len(paths)
+    assert [exchange.headers["x-id"] for exchange in exchanges] == paths
+    assert request_id() is None

@@ -1,0 +1,176 @@
+"""Layers in layers, with other people's middleware between them, and guards within mounted apps."""
+
+from __future__ import annotations
+
+import gc
+import json
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+import pytest
+
+from asgi_guard import (
+    AccessLogMiddleware,
+    AccessMiddleware,
+    APIKey,
+    Guard,
+    GuardSettings,
+    HostMiddleware,
+    IdentityMiddleware,
+    LogSettings,
+    RateLimitMiddleware,
+    RequestIDMiddleware,
+    Route,
+    SecurityHeadersMiddleware,
+)
+from asgi_guard.policy.identity import api_key_digest
+from tests.asgi import Echo, call, get, http_scope, websocket_scope
+
+if TYPE_CHECKING:
+    from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
+
+KEY = APIKey("robot", api_key_digest(b"k"))
+
+
+class Foreign:
+    """A middleware of someone else's, which hands on a scope of its own."""
+
+    def __init__(self, app: ASGIApp, **members: Any) -> None:
+        self.app = app
+        self.members = members
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app({**scope, **self.members}, receive, send)
+
+
+class Mount:
+    """An app mounted under a path, as Starlette does it: the path stays, and the root path grows."""
+
+    def __init__(self, prefix: str, app: ASGIApp) -> None:
+        self.prefix = prefix
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        root = scope.get("root_path", "") + self.prefix
+        await self.app({**scope, "root_path": root}, receive, send)
+
+
+async def test_shared() -> None:
+    """Layers with others' middleware between them share one exchange: one id, one line that knows all of it."""
+    lines: list[bytes] = []
+    app = Echo()
+    stack = AccessLogMiddleware(
+        Foreign(RequestIDMiddleware(Foreign(RequestIDMiddleware(HostMiddleware(app, allowed="a.example"))))),
+        write=lines.append,
+    )
+    exchange = await get(stack)
+    assert exchange.status == 400
+    (record,) = [json.loads(line) for line in lines]
+    assert record["request_id"] == exchange.headers["x-request-id"] == json.loads(exchange.body)["request_id"]
+    assert record["asgi_guard.refused_by"] == "host"
+    assert sum(name == b"x-request-id" for name, _ in exchange.starts[0]["headers"]) == 1
+
+
+@pytest.mark.parametrize("scope", [http_scope(path="/sub/a"), websocket_scope("/sub/a")], ids=["http", "websocket"])
+async def test_guard_in_a_mounted_app(scope: dict[str, Any], capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """A guard around a mounted app and one around the whole give one id, one of each header, and one line."""
+    lines: list[bytes] = []
+    app = Echo()
+    inner = Guard(app, GuardSettings())
+    outer = Guard(Mount("/sub", inner), GuardSettings(log=LogSettings(format="off")))
+    stack = AccessLogMiddleware(outer, write=lines.append)
+    exchange = await call(stack, scope)
+    assert exchange.error is None
+    names = [name for name, _ in exchange.messages[0]["headers"]]
+    assert len(names) == len(set(names))
+    (record,) = [json.loads(line) for line in lines]
+    assert record["request_id"] == app.scopes[0]["state"]["request_id"]
+    assert capfdbinary.readouterr().out == b""
+
+
+async def test_routes_of_an_outer_layer() -> None:
+    """An outer layer's rows are judged by the path that it was handed, and an inner one's by its own."""
+    inner = SecurityHeadersMiddleware(Echo(), preset="off", routes=[Route("/docs", security="off")])
+    outer = SecurityHeadersMiddleware(Mount("/sub", inner), preset="off", routes=[Route("/sub/docs", security="page")])
+    assert "content-security-policy" in (await get(outer, "/sub/docs")).headers
+    assert "content-security-policy" not in (await get(outer, "/sub/other")).headers
+
+
+async def test_a_rewritten_path() -> None:
+    """A layer judges the path that it was handed: what was public before it was rewritten is not public after."""
+    routes = [Route("/public", auth="none")]
+    guarded = AccessMiddleware(Echo(), routes=routes)
+    rewritten = RequestIDMiddleware(Foreign(guarded, path="/admin", raw_path=b"/admin"))
+    assert (await get(rewritten, "/public")).status == 401
+    assert (await get(RequestIDMiddleware(Foreign(guarded, path="/public")), "/admin", raw_path=None)).status == 200
+    assert (await call(RequestIDMiddleware(Foreign(guarded, method="post")), http_scope(path="/public"))).status == 200
+
+
+async def test_changed_headers() -> None:
+    """A layer sees the headers that it was handed, whatever an outer one saw."""
+    identity = IdentityMiddleware(AccessMiddleware(Echo()), api_keys=[KEY])
+    key = (b"x-api-key", b"k")
+    assert (await get(RequestIDMiddleware(Foreign(identity, headers=[key])))).status == 200
+    assert (await get(RequestIDMiddleware(Foreign(identity, headers=[])), headers=[key])).status == 401
+    assert (await get(RequestIDMiddleware(Foreign(identity, headers=[key, key])))).status == 400
+
+
+async def test_headers_changed_in_place() -> None:
+    """A header that was added to the very list is seen too."""
+    identity = IdentityMiddleware(AccessMiddleware(Echo()), api_keys=[KEY])
+
+    async def adding(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["headers"].append((b"x-api-key", b"k"))
+        await identity(scope, receive, send)
+
+    assert (await get(RequestIDMiddleware(adding))).status == 200
+
+
+@pytest.mark.parametrize("client", [("198.51.100.7", 1), None])
+async def test_a_corrected_client(client: tuple[str, int] | None) -> None:
+    """A client and a scheme that someone else's middleware corrects are believed further in, and logged."""
+    lines: list[bytes] = []
+    limited = RateLimitMiddleware(
+        HostMiddleware(Echo(), allowed="testserver", https_redirect=True), limit="1/day by ip"
+    )
+    stack = AccessLogMiddleware(Foreign(limited, client=client, scheme="https"), write=lines.append)
+    assert [(await get(stack)).status, (await get(stack, client=("192.0.2.1", 1))).status] == [200, 429]
+    record = json.loads(lines[0])
+    assert record.get("client.address") == (client and client[0])
+    assert (record["url.scheme"], record["network.peer.address"]) == ("https", "203.0.113.9")
+
+
+@pytest.mark.parametrize("scope", [http_scope(), websocket_scope()], ids=["http", "websocket"])
+async def test_a_scheme_taken_away(scope: dict[str, Any]) -> None:
+    """Where the scheme is taken out of the scope, it is the plain one."""
+    limited = HostMiddleware(Echo(), allowed="testserver", https_redirect=True)
+    exchange = await call(RequestIDMiddleware(Foreign(limited, scheme=None)), {**scope, "scheme": "https"})
+    assert exchange.status == (308 if scope["type"] == "http" else 400)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_nothing_is_left_behind(fails: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """When a request is over, the reference counts alone let go of what it held."""
+
+    class Held:
+        """Something that the app keeps in its scope."""
+
+    held: list[ref[Held]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        thing = scope["held"] = Held()
+        held.append(ref(thing))
+        if fails:
+            raise LookupError
+        await Echo()(scope, receive, send)
+
+    stack = RequestIDMiddleware(Foreign(AccessLogMiddleware(app, write=lambda line: None)))
+    caplog.set_level("CRITICAL", "asgi_guard")  # a captured record would hold the exception
+    gc.collect()
+    gc.disable()
+    try:
+        exchange = await get(stack)
+        exchange.error = None
+        assert held[0]() is None
+    finally:
+        gc.enable()
