@@ -330,10 +330,7 @@ async def test_refresh_in_the_background(issuer: LocalIssuer, engine: KeyEngine,
 
 
 async def test_outage(issuer: LocalIssuer, engine: KeyEngine, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """Through an outage the old keys verify for an hour past their life; then they are unavailable, until it is over.
-
-    The outage and its end are logged once each.
-    """
+    """In an outage the old keys verify for an hour past their life, and its beginning and end are logged once each."""
     await engine.obtain(kid(issuer), "RS256")
     issuer.outage = True
     ends = clock.now + TIMES.ttl + TIMES.stale_for

@@ -123,7 +123,9 @@ class APIKey:
         if not self.name or len(self.name) > 128 or not self.name.isprintable():
             raise ValueError("an API key's name is 1 to 128 printable characters")
         if len(self.sha256) != 64 or not set(self.sha256) <= set("0123456789abcdef"):
-            raise ValueError(f"the API key {self.name!r} is not a SHA-256 in 64 lower-case hexadecimal digits")
+            # A long name may be the hash itself, written the wrong way round.
+            which = f"the API key {self.name!r}" if len(self.name) < 32 else "an API key"
+            raise ValueError(f"{which} is not given as name and SHA-256, in 64 lower-case hexadecimal digits")
 
     def user(self) -> User:
         """The identity of whoever shows this key."""

@@ -1,0 +1,364 @@
+"""The whole guard: its layers in their order, its settings, and its refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asgi_guard import (
+    AuthSettings,
+    ConfigError,
+    CORSSettings,
+    Guard,
+    GuardSettings,
+    HealthSettings,
+    HostsSettings,
+    LogSettings,
+    ProxySettings,
+    RateSettings,
+    RequestIDSettings,
+    SecuritySettings,
+    StoreSettings,
+    request_id,
+)
+from asgi_guard.policy.answer import Reason
+from asgi_guard.testing import LocalIssuer
+from tests.asgi import Echo, call, get, http_scope, websocket_scope
+from tests.guarded import KEY, LAYERS, PAGE, Recorded, settings
+
+if TYPE_CHECKING:
+    from asgi_guard.asgi import Header, Receive, Scope, Send
+
+ORIGIN = (b"origin", PAGE.encode())
+
+
+def bearer(token: str) -> Header:
+    return b"authorization", f"Bearer {token}".encode()
+
+
+def names(guard: Guard) -> list[str]:
+    return [layer.name for layer in guard.layers]
+
+
+def test_order(issuer: LocalIssuer) -> None:
+    """With everything configured, there are ten layers, in the documented order."""
+    assert names(Guard(Echo(), settings(issuer), http_client=issuer.client)) == LAYERS
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        (GuardSettings.model_construct(), ["health", "proxy", "request_id", "access_log", "security"]),
+        ({"log": LogSettings(format="off")}, ["health", "proxy", "request_id", "security"]),
+        ({"security": SecuritySettings(preset="off")}, ["health", "proxy", "request_id", "access_log"]),
+        (
+            {"security": SecuritySettings(preset="off", csp="default-src 'self'")},
+            ["health", "proxy", "request_id", "access_log", "security"],
+        ),
+    ],
+)
+def test_what_is_on(chosen: Any, expected: list[str]) -> None:
+    """A layer that needs no setting is on unless it is turned off, and one that does is off."""
+    assert names(Guard(Echo(), GuardSettings(**chosen) if isinstance(chosen, dict) else chosen)) == expected
+
+
+async def test_from_the_environment(monkeypatch: pytest.MonkeyPatch, issuer: LocalIssuer) -> None:
+    """Without settings, the environment says what to do."""
+    variables = {
+        "AUTH_ISSUER": issuer.url,
+        "AUTH_AUDIENCE": "api",
+        "RATE_LIMIT": "100/second by ip",
+        "CORS_ALLOW_ORIGINS": PAGE,
+        "HOSTS_ALLOWED": "testserver",
+        "ROUTES": '[{"path": "/public", "auth": "none"}]',
+        "LOG_FORMAT": "off",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(f"ASGI_GUARD_{name}", value)
+    app = Echo()
+    guard = Guard(app, http_client=issuer.client)
+    assert names(guard) == [name for name in LAYERS if name != "access_log"]
+    assert guard.settings.auth.issuer == issuer.url
+    assert (await get(guard, "/public")).status == 200
+    assert (await get(guard, "/private")).status == 401
+    assert (await get(guard, "/private", headers=[bearer(issuer.token())])).status == 200
+    assert len(app.scopes) == 2
+
+
+def test_all_problems_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that is wrong with the environment is told together, by the variable's name."""
+    variables = {
+        "AUTH_ISSUER": "http://issuer.example",
+        "RATE_LIMIT": "lots",
+        "CORS_ALLOW_ORIGINS": "https://a.example/",
+        "CORS_ALLOW_METHODS": "CONNECT",
+        "HOSTS_ALLOWED": "https://a.example",
+        "PROXY_TRUSTED": "everyone",
+        "REQUEST_ID_HEADER": "x request",
+        "HEALTH_LIVE_PATH": "live",
+        "SECURITY_HSTS": "for ever",
+        "STORE_URL": "mysql://u:secret@host",
+        "LOG_FORMAT": "xml",
+        "AUHT_ISSUER": "x",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(f"ASGI_GUARD_{name}", value)
+    with pytest.raises(ConfigError) as caught:
+        Guard(Echo())
+    told = {problem.name.removeprefix("ASGI_GUARD_") for problem in caught.value.problems}
+    assert set(variables) <= told
+    assert "AUTH_AUDIENCE" in told
+    assert "secret" not in str(caught.value)
+
+
+def test_all_problems_of_settings() -> None:
+    """Settings that are given in Python are held to the same, all at once."""
+    chosen = GuardSettings(
+        auth=AuthSettings(issuer="http://issuer.example", audience=("api",)),
+        rate=RateSettings(limit="lots"),
+        cors=CORSSettings(allow_origins=("null",)),
+        hosts=HostsSettings(https_redirect=True),
+        proxy=ProxySettings(trusted=("x",)),
+        request_id=RequestIDSettings(header=""),
+        health=HealthSettings(live_path="/same", ready_path="/same"),
+    )
+    with pytest.raises(ConfigError) as caught:
+        Guard(Echo(), chosen)
+    assert {problem.name for problem in caught.value.problems} == {
+        "ASGI_GUARD_AUTH_ISSUER", "ASGI_GUARD_RATE_LIMIT", "ASGI_GUARD_CORS_ALLOW_ORIGINS",
+        "ASGI_GUARD_HOSTS_ALLOWED", "ASGI_GUARD_PROXY_TRUSTED", "ASGI_GUARD_REQUEST_ID_HEADER",
+        "ASGI_GUARD_HEALTH_READY_PATH",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("app", [Guard(Echo(), GuardSettings.model_construct()), None, "myapp:app"])
+def test_bad_app(app: Any) -> None:
+    """A guard around a guard, or around what is no app, is refused."""
+    with pytest.raises(ConfigError, match="app: "):
+        Guard(app, GuardSettings())
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"rate": RateSettings(limit="1/second by ip", workers=4)}, "4 workers"),
+        ({"auth": AuthSettings(issuer="https://i.example", audience=("a",), revocation=True)}, "revocations"),
+        ({"rate": RateSettings(limit="1/second by ip", shadow=True)}, "refuse nothing"),
+    ],
+)
+def test_warnings(sections: dict[str, Any], told: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What works and is probably not meant is said at the start."""
+    Guard(Echo(), GuardSettings(**sections))
+    assert told in caplog.text
+
+
+def outage(issuer: LocalIssuer) -> list[Header]:
+    issuer.outage = True
+    return [bearer(issuer.token())]
+
+
+REFUSALS: list[Any] = [
+    # what is asked, the status, the reason, the layer, and what else stands in the headers
+    ({"headers": [(b"host", b"evil.example")]}, 400, Reason.HOST_NOT_ALLOWED, "host", None),
+    ({"headers": [(b"authorization", b"Bearer")]}, 400, Reason.CREDENTIALS_MALFORMED, "access", "www-authenticate"),
+    ({}, 401, Reason.CREDENTIALS_MISSING, "access", "www-authenticate"),
+    ({"headers": [(b"authorization", b"Bearer a.b.c")]}, 401, Reason.CREDENTIALS_INVALID, "access", "www-authenticate"),
+    ({"path": "/pay/1", "headers": [(b"x-api-key", KEY)]}, 403, Reason.SCOPE_MISSING, "access", "www-authenticate"),
+    ({"method": "POST", "headers": "cookie"}, 403, Reason.CROSS_SITE, "access", None),
+    ({"method": "POST", "path": "/login"}, 429, Reason.RATE_LIMITED, "rate_limit", "retry-after"),
+    ({"headers": outage}, 503, Reason.KEYS_UNAVAILABLE, "access", "retry-after"),
+    ({"headers": "revoked"}, 401, Reason.TOKEN_REVOKED, "access", "www-authenticate"),
+]
+
+
+async def prepare(guard: Recorded, issuer: LocalIssuer, asked: dict[str, Any]) -> dict[str, Any]:
+    """Whatever has to happen before a refusal, and the request's scope."""
+    headers = asked.get("headers", [])
+    if callable(headers):
+        headers = headers(issuer)
+    elif headers == "cookie":
+        headers = [(b"cookie", f"session={issuer.token()}".encode()), (b"sec-fetch-site", b"cross-site")]
+    elif headers == "revoked":
+        token = issuer.token()
+        identity: Any = next(layer for layer in guard.guard.layers if layer.name == "identity")
+        limits: Any = next(layer for layer in guard.guard.layers if layer.name == "rate_limit")
+        await limits.store.revoke((await identity.verify(token.encode())).token_id, 60)
+        headers = [bearer(token)]
+    if asked.get("path") == "/login":
+        for _ in range(2):
+            await call(guard.guard, http_scope("POST", "/login"))
+    guard.lines.clear()
+    scope = http_scope(asked.get("method", "GET"), asked.get("path", "/"))
+    if any(name == b"host" for name, _ in headers):
+        scope["headers"] = []
+    return {**scope, "headers": [*scope["headers"], *headers]}
+
+
+@pytest.mark.parametrize(("asked", "status", "reason", "layer", "header"), REFUSALS)
+async def test_refusals(
+    issuer: LocalIssuer, asked: dict[str, Any], status: int, reason: Reason, layer: str, header: str | None
+) -> None:
+    """Every refusal is a problem document with the guard's headers, one line in the log, and nothing for the app."""
+    app = Echo()
+    guard = Recorded(app, issuer)
+    scope = await prepare(guard, issuer, asked)
+    origin = (b"origin", b"https://evil.example") if reason is Reason.CROSS_SITE else ORIGIN
+    scope["headers"].append(origin)
+    before = len(app.scopes)
+    exchange = await call(guard.guard, scope)
+    assert exchange.error is None
+    assert len(app.scopes) == before
+    assert exchange.status == status
+    headers, body, record = exchange.headers, json.loads(exchange.body), guard.record
+    assert headers["content-type"] == "application/problem+json"
+    assert headers["content-length"] == str(len(exchange.body))
+    assert headers["cache-control"] == "no-store"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers.get("access-control-allow-origin") == (None if reason is Reason.CROSS_SITE else PAGE)
+    assert header is None or header in headers
+    assert (body["status"], body["reason"], body["request_id"]) == (status, reason, headers["x-request-id"])
+    assert (record["asgi_guard.reason"], record["asgi_guard.refused_by"]) == (reason, layer)
+    assert (record["request_id"], record["http.response.status_code"]) == (headers["x-request-id"], status)
+
+
+async def test_refused_preflight(issuer: LocalIssuer) -> None:
+    """A refused preflight is a problem too, without any header that tells of the CORS configuration."""
+    guard = Recorded(Echo(), issuer)
+    headers = [(b"origin", b"https://evil.example"), (b"access-control-request-method", b"PUT")]
+    exchange = await call(guard.guard, http_scope("OPTIONS", "/", headers))
+    assert exchange.status == 403
+    assert exchange.headers["content-type"] == "application/problem+json"
+    assert exchange.headers["x-request-id"] == guard.record["request_id"]
+    assert exchange.headers["x-content-type-options"] == "nosniff"
+    assert not [name for name in exchange.headers if name.startswith("access-control-")]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "reason"),
+    [
+        ([(b"host", b"evil.example")], 400, Reason.HOST_NOT_ALLOWED),
+        ([(b"origin", b"https://evil.example")], 403, Reason.ORIGIN_NOT_ALLOWED),
+        ([], 401, Reason.CREDENTIALS_MISSING),
+    ],
+)
+async def test_refused_handshakes(issuer: LocalIssuer, headers: list[Header], status: int, reason: Reason) -> None:
+    """A refused handshake is denied where the server offers it, else closed before it is accepted, and logged."""
+    app = Echo()
+    guard = Recorded(app, issuer)
+    scope = websocket_scope("/ws")
+    scope["headers"] = [*([] if headers and headers[0][0] == b"host" else scope["headers"]), *headers]
+    denied = await call(guard.guard, scope)
+    assert denied.status == status
+    assert denied.headers["x-request-id"] == guard.record["request_id"]
+    closed = await call(guard.guard, {**scope, "extensions": {}})
+    assert closed.messages == [{"type": "websocket.close", "code": 1008, "reason": reason}]
+    assert guard.record["asgi_guard.reason"] == reason
+    assert app.scopes == []
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/public", []),
+        ("/maybe", []),
+        ("/docs", []),
+        ("/", [(b"x-api-key", KEY)]),
+        ("/pay/1", ["payments:write"]),
+        ("/anything", [""]),
+    ],
+)
+async def test_allowed(issuer: LocalIssuer, path: str, headers: list[Any]) -> None:
+    """The app is reached on public routes, and elsewhere with what they ask for; its answer bears the guard's marks."""
+    app = Echo()
+    guard = Recorded(app, issuer)
+    shown = [bearer(issuer.token(scopes=[each])) if isinstance(each, str) else each for each in headers]
+    exchange = await get(guard.guard, path, headers=[*shown, ORIGIN])
+    assert (exchange.error, exchange.status, exchange.body) == (None, 200, b"ok")
+    assert {"x-request-id", "x-content-type-options", "access-control-allow-origin"} <= set(exchange.headers)
+    assert app.scopes[0]["user"].is_authenticated is bool(headers)
+    assert guard.record["http.response.status_code"] == 200
+
+
+async def test_probes_are_quiet(issuer: LocalIssuer) -> None:
+    """Probes need no credentials and are not logged while they succeed; one that fails is."""
+    guard = Recorded(Echo(), issuer)
+    evil = [(b"host", b"10.0.0.1:8000")]
+    for path in ("/health/live", "/health/ready"):
+        assert (await call(guard.guard, {**http_scope(path=path), "headers": evil})).status == 200
+    assert guard.lines == []
+    issuer.outage = True
+    failing = Recorded(Echo(), issuer)
+    exchange = await get(failing.guard, "/health/ready")
+    assert (exchange.status, json.loads(exchange.body)["checks"]) == (503, {"keys": "failed"})
+    assert failing.record["asgi_guard.reason"] == "not_ready"
+
+
+async def test_own_checks(issuer: LocalIssuer) -> None:
+    """Readiness asks the checks that are given, and a shared store if requests cannot do without it."""
+
+    async def database() -> None:
+        raise OSError
+
+    chosen = settings(
+        issuer,
+        store=StoreSettings.model_validate({"url": "redis://127.0.0.1:1/0"}),
+        rate=RateSettings(limit="1/second by ip", on_store_failure="deny"),
+    )
+    guard = Guard(Echo(), chosen, checks={"database": database}, http_client=issuer.client)
+    checks = json.loads((await get(guard, "/health/ready")).body)["checks"]
+    assert checks == {"database": "failed", "store": "failed", "keys": "ok"}
+
+
+async def test_paths_can_be_turned_off() -> None:
+    """Probes whose paths are empty are the app's."""
+    app = Echo()
+    guard = Guard(app, GuardSettings(health=HealthSettings(live_path="", ready_path=""), log=LogSettings(format="off")))
+    await get(guard, "/health/live")
+    assert len(app.scopes) == 1
+
+
+async def test_concurrent_requests(issuer: LocalIssuer) -> None:
+    """Many requests at once on one guard keep their ids, their users and their lines apart."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+            assert request_id() == scope["state"]["request_id"] == scope["user"].subject
+        await Echo()(scope, receive, send)
+
+    guard = Recorded(app, issuer)
+    names = [f"user-{number}" for number in range(100)]
+    exchanges = await asyncio.gather(
+        *(
+            get(guard.guard, f"/{name}", [bearer(issuer.token(name)), (b"x-request-id", name.encode())])
+            for name in names
+        )
+    )
+    assert [exchange.error for exchange in exchanges] == [None] * len(names)
+    assert [exchange.headers["x-request-id"] for exchange in exchanges] == names
+    records = [json.loads(line) for line in guard.lines]
+    told = {(each["request_id"], each["user.id"], each["url.path"]) for each in records}
+    assert told == {(name, name, f"/{name}") for name in names}
+    assert issuer.fetches["/jwks.json"] == 1
+
+
+async def test_lifespan(issuer: LocalIssuer) -> None:
+    """The guard completes the lifespan of an app that has none, with the keys fetched before any request."""
+    sent: list[str] = []
+    incoming = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+
+    async def receive() -> Any:
+        return incoming.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise KeyError(scope["type"])
+
+    await Recorded(app, issuer).guard({"type": "lifespan"}, receive, send)
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert issuer.fetches["/jwks.json"] == 1
