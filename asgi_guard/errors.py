@@ -7,7 +7,7 @@ people and never holds a secret value.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,6 +46,17 @@ class ConfigError(AsgiGuardError, ValueError):
     def of(cls, error: FaultsError) -> Self:
         """The error for what a policy found wrong with its options."""
         return cls(Problem(fault.field, fault.message) for fault in error.faults)
+
+
+def require_choice(name: str, value: str, choices: object) -> None:
+    """See to it that an option has one of the values of its `Literal` type, where no type checker did.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    allowed = get_args(choices)
+    if value not in allowed:
+        raise ConfigError([Problem(name, f"{value!r} is none of {', '.join(map(repr, allowed))}")])
 
 
 class TokenError(AsgiGuardError):

@@ -228,7 +228,9 @@ class KeyEngine:
         return check_url(url, query=True)
 
     async def _get(self, client: httpx.AsyncClient, url: str) -> tuple[Any, httpx.Response]:
-        async with client.stream("GET", url, headers={"accept": "application/json"}) as response:
+        # Not compressed: what a small answer could grow to is not known before it has grown.
+        headers = {"accept": "application/json", "accept-encoding": "identity"}
+        async with client.stream("GET", url, headers=headers) as response:
             if response.status_code != 200:
                 raise ValueError(f"{url} answered {response.status_code}")
             body = bytearray()

@@ -58,12 +58,12 @@ class Server:
         self.events = events
         self.sent: list[Message] = []
         self.error: BaseException | None = None
-        self._incoming: list[Message] = [{"type": STARTUP}, {"type": SHUTDOWN}]
+        self.incoming: list[Message] = [{"type": STARTUP}, {"type": SHUTDOWN}]
 
     async def receive(self) -> Message:
         await asyncio.sleep(0)
-        assert self._incoming, "the protocol is over: a server would wait here for ever"
-        return self._incoming.pop(0)
+        assert self.incoming, "the protocol is over: a server would wait here for ever"
+        return self.incoming.pop(0)
 
     async def send(self, message: Message) -> None:
         self.events.append(message["type"].removeprefix("lifespan."))
@@ -154,6 +154,22 @@ async def test_an_app_without_lifespan(app: ASGIApp) -> None:
     assert server.events == WHOLE
 
 
+async def test_other_messages() -> None:
+    """What the protocol may say one day passes through, both ways."""
+    received: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while not received or received[-1] != SHUTDOWN:
+            received.append((await receive())["type"])
+            await send({"type": f"{received[-1]}.complete"})
+
+    server = Server([])
+    server.incoming.insert(1, {"type": "lifespan.reload"})
+    await server.run(Chain(app, []))
+    assert received == [STARTUP, "lifespan.reload", SHUTDOWN]
+    assert server.events == ["startup.complete", "reload.complete", "shutdown.complete"]
+
+
 @pytest.mark.parametrize("times", [1, 2, 3])
 async def test_layer_in_layer(times: int) -> None:
     """However many layers lie around it, the protocol is completed once, whether or not the app has a lifespan."""
@@ -206,7 +222,10 @@ async def insisting(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "lifespan.startup.failed", "message": "the app's own"})
 
 
-@pytest.mark.parametrize("app", [starlette([]), returning_later, without_lifespan, insisting, Chain(returning, [])])
+@pytest.mark.parametrize(
+    "app",
+    [starlette([]), returning_later, without_lifespan, insisting, Chain(returning, []), Chain(returning_later, [])],
+)
 async def test_a_layer_that_fails_to_start(app: ASGIApp) -> None:
     """A layer that cannot start fails the start-up, with the reason, once, and those before it are stopped."""
     server = await run(app, ("", "startup"))

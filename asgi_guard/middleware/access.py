@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asgi_guard.errors import require_choice
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy import csrf
 from asgi_guard.policy.access import AccessPolicy, AccessRule
@@ -48,6 +49,7 @@ class AccessMiddleware(Layer):
         deny_unknown_revocation: bool = True,
     ) -> None:
         super().__init__(app)
+        require_choice("default", default, AuthMode)
         self.policy = AccessPolicy(challenge, deny_unknown_revocation)
         self._table = RouteTable.of(routes)
         self._rules = (

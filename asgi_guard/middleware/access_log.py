@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from asgi_guard.errors import require_choice
 from asgi_guard.layer import Layer
 from asgi_guard.policy.log_record import CLIENT_GONE, Entry, LogFormat, record, sampled, severity, text
 from asgi_guard.policy.routes import NO_ROW, Route, RouteTable, route_path
@@ -58,6 +59,7 @@ class AccessLogMiddleware(Layer):
         write: Callable[[bytes], None] = to_standard_output,
     ) -> None:
         super().__init__(app)
+        require_choice("format", format, LogFormat)
         self._table = RouteTable.of(routes)
         self._format = format
         self._sample = sample

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, TokenError
+from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, TokenError, require_choice
 from asgi_guard.jwks import KeyEngine, check_url, default_client
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy import token
@@ -154,6 +154,7 @@ class IdentityMiddleware(Layer):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(app)
+        require_choice("default", default, AuthMode)
         self.verifiers = {issuer.issuer: _Verifier.of(issuer) for issuer in issuers}
         if len(self.verifiers) != len(issuers):
             raise ConfigError([Problem("issuers", "an issuer is named twice")])

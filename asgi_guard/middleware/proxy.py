@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.layer import Layer
 from asgi_guard.policy.address import Client, ForwardedHeader, ProxyPolicy, parse_networks
 from asgi_guard.policy.listing import listed
@@ -38,6 +38,7 @@ class ProxyMiddleware(Layer):
         self, app: ASGIApp, *, trusted: str | Sequence[str] = (), header: ForwardedHeader = "x-forwarded-for"
     ) -> None:
         super().__init__(app)
+        require_choice("header", header, ForwardedHeader)
         try:
             self.policy = ProxyPolicy(parse_networks(listed(trusted)), header)
         except ValueError as error:

@@ -8,7 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from asgi_guard.asgi import Header, Headers, has_header
-from asgi_guard.errors import ConfigError, Problem, StoreUnavailableError
+from asgi_guard.errors import ConfigError, Problem, StoreUnavailableError, require_choice
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.access import Revocation, unavailable
 from asgi_guard.policy.address import UNKNOWN, limit_key
@@ -127,6 +127,8 @@ class RateLimitMiddleware(Layer):
         revocation: bool = False,
     ) -> None:
         super().__init__(app)
+        require_choice("on_store_failure", on_store_failure, OnStoreFailure)
+        require_choice("headers", headers, Style)
         self.store: Store = store if store is not None else MemoryStore()
         self._table = RouteTable.of(routes)
         self._plans = compile_table(limit, self._table.routes, workers)

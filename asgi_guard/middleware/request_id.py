@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from asgi_guard.asgi import set_header
-from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.layer import Layer
 from asgi_guard.policy.request_id import accepts, parse_traceparent, uuid4, uuid7
 
@@ -35,7 +35,7 @@ class RequestIDMiddleware(Layer):
         generator: how new ids are made: `uuid7` (they sort by time) or `uuid4`.
 
     Raises:
-        ConfigError: the header's name is not one.
+        ConfigError: the header's name is not one, or there is no such generator.
     """
 
     name = "request_id"
@@ -49,6 +49,7 @@ class RequestIDMiddleware(Layer):
         generator: Generator = "uuid7",
     ) -> None:
         super().__init__(app)
+        require_choice("generator", generator, Generator)
         if not _HEADER.fullmatch(header):
             raise ConfigError([Problem("header", f"{header!r} is not a header's name")])
         self._header = header.lower().encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asgi_guard.errors import ConfigError
+from asgi_guard.errors import ConfigError, require_choice
 from asgi_guard.layer import Layer
 from asgi_guard.policy.faults import FaultsError
 from asgi_guard.policy.routes import Preset, Route, RouteTable
@@ -55,6 +55,7 @@ class SecurityHeadersMiddleware(Layer):
         routes: Sequence[Route] | RouteTable = (),
     ) -> None:
         super().__init__(app)
+        require_choice("preset", preset, Preset)
         try:
             default = SecurityPolicy.of(
                 preset,

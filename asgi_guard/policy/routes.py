@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,6 +70,10 @@ class Route:
             yield f"methods {', '.join(self.methods)}: methods are upper-case words, as in POST"
         if self.scopes and self.auth in ("none", "optional"):
             yield f"path {self.path!r} asks for scopes, so its auth cannot be {self.auth!r}"
+        if self.auth not in (None, *get_args(AuthMode)):
+            yield f"path {self.path!r}: auth {self.auth!r} is none of {', '.join(get_args(AuthMode))}"
+        if self.security not in (None, *get_args(Preset)):
+            yield f"path {self.path!r}: security {self.security!r} is none of {', '.join(get_args(Preset))}"
         if any(not _SCOPE.fullmatch(scope) for scope in self.scopes):
             yield f"path {self.path!r}: a scope is visible ASCII without quotes and backslashes (RFC 6749 3.3)"
         if self.cost < 0:

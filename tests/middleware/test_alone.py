@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from asgi_guard.errors import ConfigError
 from asgi_guard.middleware import (
     AccessLogMiddleware,
     AccessMiddleware,
@@ -157,3 +158,23 @@ async def test_access_log_in_starlette() -> None:
     lines: list[bytes] = []
     await get(starlette(AccessLogMiddleware, {"write": lines.append}))
     assert len(lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("layer", "option", "value"),
+    [
+        (AccessLogMiddleware, "format", "xml"),
+        (SecurityHeadersMiddleware, "preset", "strict"),
+        (RequestIDMiddleware, "generator", "uuid1"),
+        (ProxyMiddleware, "header", "x-real-ip"),
+        (RateLimitMiddleware, "on_store_failure", "ignore"),
+        (RateLimitMiddleware, "headers", "x"),
+        (IdentityMiddleware, "default", "maybe"),
+        (AccessMiddleware, "default", "maybe"),
+    ],
+)
+def test_a_value_that_no_type_checker_saw(layer: Any, option: str, value: str) -> None:
+    """An option with a value that it cannot have is an error at construction, with those that it can have."""
+    with pytest.raises(ConfigError, match=f"^{option}: '{value}' is none of '") as caught:
+        layer(Echo(), **{option: value})
+    assert [problem.name for problem in caught.value.problems] == [option]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asgi_guard import ConfigError, ProxyMiddleware
+from asgi_guard.middleware import proxy
 from tests.asgi import Echo, call, get, websocket_scope
 
 if TYPE_CHECKING:
@@ -62,6 +63,18 @@ async def test_unknown_peer() -> None:
     app = Echo()
     await get(ProxyMiddleware(app, trusted="0.0.0.0/0"), headers=[(FOR, b"198.51.100.7")], client=None)
     assert app.scopes[0]["client"] is None
+
+
+async def test_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found out is remembered within bounds, and each client is told apart all the same."""
+    monkeypatch.setattr(proxy, "MAX_REMEMBERED", 3)
+    app = Echo()
+    layer = ProxyMiddleware(app, trusted=PROXY)
+    clients = [f"198.51.100.{number}" for number in range(10)] * 2
+    for client in clients:
+        await get(layer, headers=[(FOR, client.encode())])
+    await get(layer, headers=[(FOR, b"198.51.100.1")], client=("192.0.2.1", 1))
+    assert [scope["client"][0] for scope in app.scopes] == [*clients, "192.0.2.1"]
 
 
 def test_bad_network() -> None:

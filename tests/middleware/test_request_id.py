@@ -8,10 +8,12 @@ from uuid import UUID
 import pytest
 
 from asgi_guard import ConfigError, RequestIDMiddleware, request_id
+from asgi_guard.layer import Chain, Layer
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import Message, Receive, Scope, Send
+    from asgi_guard.exchange import Exchange
 
 
 class Noting(Echo):
@@ -110,6 +112,20 @@ def test_bad_header(header: str) -> None:
     with pytest.raises(ConfigError) as caught:
         RequestIDMiddleware(Echo(), header=header)
     assert [problem.name for problem in caught.value.problems] == ["header"]
+
+
+async def test_before_there_is_one() -> None:
+    """Where another layer fails before there is an id, the response has none."""
+
+    class Broken(Layer):
+        name = "broken"
+
+        def enter(self, exchange: Exchange) -> None:
+            raise ZeroDivisionError
+
+    answered = await get(Chain(Echo(), [Broken(Echo()), RequestIDMiddleware(Echo())]))
+    assert answered.status == 500
+    assert "x-request-id" not in answered.headers
 
 
 async def test_two_of_them() -> None:

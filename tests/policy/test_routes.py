@@ -289,3 +289,10 @@ def test_scopes_are_those_of_rfc_6749(scope: str) -> None:
     """A scope that could not stand in a challenge is an error at construction."""
     with pytest.raises(ValueError, match="a scope is visible ASCII"):
         Route("/a", scopes=(scope,))
+
+
+@pytest.mark.parametrize("column", ["auth", "security"])
+def test_a_row_with_a_value_that_no_type_checker_saw(column: str) -> None:
+    """A column with a value that it cannot have is an error, with those that it can have."""
+    with pytest.raises(ValueError, match=f"{column} 'maybe' is none of "):
+        Route("/a", **{column: "maybe"})  # type: ignore[arg-type]  # that is what is tested

@@ -1,0 +1,216 @@
+"""What the key engine believes of an issuer's answers, and what it does not."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asgi_guard.errors import KeysUnavailableError, TokenError
+from asgi_guard.jwks import MAX_BODY, KeyEngine, check_url
+from asgi_guard.policy.keyring import KeyTimes
+from asgi_guard.testing import DISCOVERY, SigningKey
+from tests.site import Site, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+RS256 = frozenset({"RS256"})
+TIMES = KeyTimes()
+
+
+class Clock:
+    """Seconds, as they are told."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serving() as server:
+        yield server
+
+
+async def test_jwks_url(site: Site, signing_key: SigningKey) -> None:
+    """With the keys' address given, nothing is discovered; it may have a query."""
+    url = site.put("/keys?p=policy", {"keys": [signing_key.jwk]})
+    engine = KeyEngine(site.url, url, algorithms=RS256)
+    assert (await engine.obtain(None, "RS256")).kid == signing_key.kid
+    assert site.asked == ["/keys?p=policy"]
+
+
+async def unavailable(engine: KeyEngine) -> None:
+    with pytest.raises(KeysUnavailableError) as caught:
+        await engine.obtain("any", "RS256")
+    assert caught.value.retry_after > 0
+    with pytest.raises(KeysUnavailableError):
+        await engine.check()
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        ({"issuer": "https://evil.example", "jwks_uri": "KEYS"}, "another issuer"),
+        ({"issuer": "ISSUER/", "jwks_uri": "KEYS"}, "another issuer"),
+        ({"jwks_uri": "KEYS"}, "another issuer"),
+        ([], "another issuer"),
+        ({"issuer": "ISSUER"}, "no jwks_uri"),
+        ({"issuer": "ISSUER", "jwks_uri": 5}, "no jwks_uri"),
+        ({"issuer": "ISSUER", "jwks_uri": "http://keys.example/jwks"}, "use https"),
+        ({"issuer": "ISSUER", "jwks_uri": "file:///etc/passwd"}, "plain URL"),
+        ({"issuer": "ISSUER", "jwks_uri": "https://user:secret@keys.example/jwks"}, "plain URL"),
+    ],
+)
+async def test_bad_discovery(site: Site, document: Any, told: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A discovery document that names another issuer, or keys where none may be, leads to no fetch of keys."""
+    text = json.dumps(document).replace("ISSUER", site.url).replace("KEYS", f"{site.url}/keys")
+    site.put(DISCOVERY, text.encode())
+    await unavailable(KeyEngine(site.url, algorithms=RS256))
+    assert site.asked == [DISCOVERY]
+    assert told in caplog.text
+    assert "secret" not in caplog.text
+
+
+def big(jwk: dict[str, Any]) -> bytes:
+    return json.dumps({"keys": [jwk], "padding": "x" * MAX_BODY}).encode()
+
+
+@pytest.mark.parametrize(
+    ("make", "status", "told"),
+    [
+        (big, 200, "more than"),
+        (lambda jwk: b"<html>", 200, "JSONDecodeError"),
+        (lambda jwk: b"\xff\xfe\xff", 200, "UnicodeDecodeError"),
+        (lambda jwk: b"", 200, "JSONDecodeError"),
+        (lambda jwk: b"[" * 100_000, 200, "nested too deep"),
+        (lambda jwk: json.dumps([jwk]).encode(), 200, "not a JWK set"),
+        (lambda jwk: json.dumps({"keys": [jwk] * 101}).encode(), 200, "101 keys"),
+        (lambda jwk: b'{"keys": []}', 200, "it is empty"),
+        (lambda jwk: json.dumps({"keys": [{**jwk, "use": "enc"}]}).encode(), 200, "use"),
+        (lambda jwk: json.dumps({"keys": [jwk]}).encode(), 500, "answered 500"),
+        (lambda jwk: json.dumps({"keys": [jwk]}).encode(), 201, "answered 201"),
+    ],
+)
+async def test_bad_keys(
+    site: Site,
+    signing_key: SigningKey,
+    make: Callable[[dict[str, Any]], bytes],
+    status: int,
+    told: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What is no set of usable keys, of a bounded size, leaves the keys unavailable, and the log says why."""
+    url = site.put("/keys", make(signing_key.jwk), status)
+    await unavailable(KeyEngine(site.url, url, algorithms=RS256))
+    assert told in caplog.text
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+async def test_a_redirect_is_not_followed(site: Site, signing_key: SigningKey) -> None:
+    """A redirect is a failure, and its target is not asked."""
+    target = site.put("/real", {"keys": [signing_key.jwk]})
+    engine = KeyEngine(site.url, site.put("/keys", b"", 302, location=target), algorithms=RS256)
+    await unavailable(engine)
+    assert site.asked == ["/keys"]
+
+
+async def test_a_connection_refused() -> None:
+    """A server that is not there leaves the keys unavailable."""
+    with serving() as site:
+        url = site.url
+    await unavailable(KeyEngine(url, algorithms=RS256))
+
+
+async def test_an_odd_key_does_not_take_the_others_down(
+    site: Site, signing_key: SigningKey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A key that cannot be used is passed over and reported."""
+    url = site.put("/keys", {"keys": [{"kty": "oct", "k": "secret"}, signing_key.jwk]})
+    engine = KeyEngine(site.url, url, algorithms=RS256)
+    assert (await engine.obtain(None, "RS256")).kid == signing_key.kid
+    assert "not used: key 1" in caplog.text
+
+
+async def test_ambiguous(site: Site, signing_key: SigningKey) -> None:
+    """A token that two keys fit is refused rather than tried by both."""
+    url = site.put("/keys", {"keys": [signing_key.jwk, {**signing_key.jwk, "kid": "other"}]})
+    engine = KeyEngine(site.url, url, algorithms=RS256)
+    with pytest.raises(TokenError, match="ambiguous_key"):
+        await engine.obtain(None, "RS256")
+
+
+@pytest.mark.parametrize(
+    ("control", "life"),
+    [
+        ("", TIMES.ttl),
+        ("max-age=600", 600),
+        ("public, max-age=600, must-revalidate", 600),
+        ("max-age=1", TIMES.min_ttl),
+        ("max-age=999999999", TIMES.max_ttl),
+        ("s-maxage=600", TIMES.ttl),
+        ("max-age=soon", TIMES.ttl),
+    ],
+)
+async def test_cache_control(site: Site, signing_key: SigningKey, clock: Clock, control: str, life: float) -> None:
+    """Keys live as long as the issuer says, within bounds."""
+    url = site.put("/keys", {"keys": [signing_key.jwk]}, cache_control=control)
+    engine = KeyEngine(site.url, url, algorithms=RS256, clock=clock)
+    await engine.obtain(None, "RS256")
+    clock.now += life - TIMES.refresh_ahead / 2 - 1 if life == TIMES.min_ttl else life - TIMES.refresh_ahead - 1
+    assert engine.peek(None, "RS256") is not None
+    assert len(site.asked) == 1
+    clock.now += 1
+    assert engine.peek(None, "RS256") is not None
+    await engine.refresh()
+    assert len(site.asked) == 2
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://issuer.example",
+        "https://issuer.example:8443/realms/a",
+        "http://localhost:8080",
+        "http://issuer.localhost",
+        "http://127.0.0.1:1",
+        "http://[::1]:1/a",
+    ],
+)
+def test_url(url: str) -> None:
+    """Keys come over https, and over http from this machine."""
+    assert check_url(url) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "issuer.example",
+        "https://",
+        "https:///path",
+        "http://issuer.example",
+        "http://127.0.0.1.example",
+        "http://localhost.example",
+        "http://10.0.0.1",
+        "ftp://issuer.example",
+        "https://user@issuer.example",
+        "https://user:pw@issuer.example",
+        "https://issuer.example/#a",
+        "https://issuer.example/?a=b",
+        "https://[::1",
+    ],
+)
+def test_bad_url(url: str) -> None:
+    """Anything else is refused."""
+    with pytest.raises(ValueError, match=r"."):
+        check_url(url)
