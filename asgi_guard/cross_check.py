@@ -7,11 +7,13 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from asgi_guard.errors import Problem
+from asgi_guard.policy.routes import RouteTable
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from asgi_guard.policy.routes import Route
     from asgi_guard.settings import GuardSettings, Section
 
 CROSS_CHECKED = frozenset({"routes", "auth", "rate", "cors"})
@@ -38,6 +40,7 @@ def cross_check(settings: GuardSettings) -> Iterator[Problem]:
         fields = ("allow_methods", "allow_headers", "allow_credentials", "expose_headers", "max_age")
         yield from _without(cors, "cors", "allow_origins", fields)
     yield from _identity_missing(settings)
+    yield from _dead_rows(settings.routes)
 
 
 def _without(section: Section, name: str, needed: str, fields: tuple[str, ...]) -> Iterator[Problem]:
@@ -45,6 +48,19 @@ def _without(section: Section, name: str, needed: str, fields: tuple[str, ...]) 
         if getattr(section, field):
             message = f"it has no effect without {PREFIX}{name.upper()}_{needed.upper()}"
             yield Problem(f"{PREFIX}{name.upper()}_{field.upper()}", message)
+
+
+def _dead_rows(routes: Sequence[Route]) -> Iterator[Problem]:
+    """Rows whose every request an earlier row takes: whatever they say does not hold."""
+    table = RouteTable(routes)
+    for index, route in enumerate(routes):
+        # A segment and a method that no row names: only rows that take any of them match those.
+        sample = route.path.replace("*", "\x01")
+        takers = {table.match(sample, method) for method in route.methods or ("\x01",)}
+        if index not in takers:
+            earlier = " and ".join(str(routes[taker]) for taker in sorted(takers))
+            message = f"the row {route} never holds, since {earlier} before it takes its requests: put it first"
+            yield Problem(f"{PREFIX}ROUTES", message)
 
 
 def _identity_missing(settings: GuardSettings) -> Iterator[Problem]:

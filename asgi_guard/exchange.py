@@ -47,6 +47,7 @@ class Exchange:
         user: the verified identity.
         ambient: whether the browser sent its credentials by itself (a cookie), so that other sites can abuse them.
         failure: why credentials that were sent led to none.
+        disputed: whether the path could be that of different rows of the table that was asked last.
         detail: one word more on a refusal, for the log.
         retry_after: seconds after which a failure that is not the client's may be over.
         verdict: the store's answer on limits.
@@ -67,6 +68,7 @@ class Exchange:
         "answered_by",
         "client",
         "detail",
+        "disputed",
         "failure",
         "headers",
         "kind",
@@ -106,6 +108,7 @@ class Exchange:
         self.ambient = False
         self.failure: Failure | None = None
         self.detail: str | None = None
+        self.disputed = False
         self.retry_after = 1.0
         self.verdict: Verdict | None = None
         self.revocation = Revocation.NOT_REVOKED
@@ -151,8 +154,8 @@ class Exchange:
         """The route table's row for this request; looked up once, however many layers ask."""
         if table is not self._table:
             scope = self.scope
-            self._row = table.match(
-                route_path(self.path, scope.get("root_path", "")), self.method, scope.get("raw_path")
-            )
+            asked = (route_path(self.path, scope.get("root_path", "")), self.method, scope.get("raw_path"))
+            self._row = table.match(*asked)
+            self.disputed = table.disputed(*asked)
             self._table = table
         return self._row

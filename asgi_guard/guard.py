@@ -25,6 +25,7 @@ from asgi_guard.middleware import (
     SecurityHeadersMiddleware,
 )
 from asgi_guard.middleware.health import Check
+from asgi_guard.middleware.rate_limit import compile_table
 from asgi_guard.policy.ratelimit_headers import HEADER_NAMES
 from asgi_guard.policy.routes import RouteTable
 from asgi_guard.settings import GuardSettings, SettingsError
@@ -253,6 +254,7 @@ def _identity(
                 section.algorithms,
                 section.leeway,
                 section.max_token_age,
+                require_jti=section.revocation,
                 client=http_client,
             )
         )
@@ -307,5 +309,9 @@ def warnings(settings: GuardSettings) -> Iterator[str]:
         yield f"{PREFIX}STORE_URL names a store, and nothing is kept there: no limit is set, and revocation is off"
     if settings.auth.revocation and memory:
         yield f"revocations are kept in this process's memory and end with it: set {PREFIX}STORE_URL to a Redis"
+    plans = compile_table(settings.rate.limit, settings.routes)
+    for route, plan in zip(settings.routes, plans, strict=False):
+        if route.opens and route.limits is None and settings.rate.limit and not plan.anonymous.limits:
+            yield f"the row {route} has no limit for those without identity: {PREFIX}RATE_LIMIT says nothing of them"
     if settings.rate.shadow and limited:
         yield f"limits refuse nothing: {PREFIX}RATE_SHADOW is on"

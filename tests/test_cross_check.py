@@ -71,3 +71,36 @@ def test_rules_that_hold(monkeypatch: pytest.MonkeyPatch, environment: dict[str,
         monkeypatch.setenv(f"ASGI_GUARD_{name}", value)
     _, layers = configure()
     assert layers
+
+
+@pytest.mark.parametrize(
+    ("rows", "dead"),
+    [
+        ('[{"path": "/a", "auth": "none"}, {"path": "/a", "scopes": ["x"]}]', "any method /a"),
+        ('[{"path": "/a/*"}, {"path": "/a/b"}]', "any method /a/b"),
+        ('[{"path": "/*"}, {"path": "/a/*/c"}]', "any method /a/*/c"),
+        ('[{"path": "/a/*"}, {"path": "/a/b/*"}]', "any method /a/b/*"),
+        ('[{"path": "/a", "methods": "GET"}, {"path": "/a", "methods": "HEAD"}]', "HEAD /a"),
+    ],
+)
+def test_rows_that_never_hold(rows: str, dead: str) -> None:
+    """A row all of whose requests an earlier one takes is refused, with the earlier one."""
+    (message,) = problems(AUTH_API_KEYS=KEYS, ROUTES=rows)["ROUTES"]
+    assert message.startswith(f"the row {dead} never holds, since ")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        '[{"path": "/a", "methods": "GET"}, {"path": "/a", "methods": "GET, POST"}]',
+        '[{"path": "/a", "methods": "GET"}, {"path": "/a"}]',
+        '[{"path": "/a/b"}, {"path": "/a/*"}, {"path": "/*"}]',
+        '[{"path": "/a/*/c"}, {"path": "/a/*"}]',
+        '[{"path": "/*"}, {"path": "/"}]',
+    ],
+)
+def test_rows_that_hold_for_some(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that is left any request at all is accepted."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_API_KEYS", KEYS)
+    monkeypatch.setenv("ASGI_GUARD_ROUTES", rows)
+    configure()

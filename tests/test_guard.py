@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asgi_guard import (
+    APIKey,
     AuthSettings,
     ConfigError,
     CORSSettings,
@@ -20,6 +21,7 @@ from asgi_guard import (
     ProxySettings,
     RateSettings,
     RequestIDSettings,
+    Route,
     SecuritySettings,
     StoreSettings,
     request_id,
@@ -147,6 +149,14 @@ def test_bad_app(app: Any) -> None:
         ({"auth": AuthSettings(issuer="https://i.example", audience=("a",), revocation=True)}, "revocations"),
         ({"rate": RateSettings(limit="1/second by ip", shadow=True)}, "refuse nothing"),
         ({"store": StoreSettings.model_validate({"url": "redis://127.0.0.1:1"})}, "nothing is kept there"),
+        (
+            {
+                "auth": AuthSettings(api_keys=(APIKey("ci", "a" * 64),)),
+                "rate": RateSettings(limit="1/second by user"),
+                "routes": (Route("/login", auth="none"),),
+            },
+            "the row any method /login has no limit for those without identity",
+        ),
     ],
 )
 def test_warnings(sections: dict[str, Any], told: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,6 +8,7 @@ from asgi_guard.errors import require_choice
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy import csrf
 from asgi_guard.policy.access import AccessPolicy, AccessRule
+from asgi_guard.policy.answer import ambiguous_path
 from asgi_guard.policy.routes import AuthMode, Route, RouteTable
 
 if TYPE_CHECKING:
@@ -60,8 +61,11 @@ class AccessMiddleware(Layer):
 
     def decide(self, exchange: Exchange) -> Decision:
         """Refuse, or let through."""
+        rule = self._rules[exchange.row(self._table)]
+        if exchange.disputed:
+            return ambiguous_path(exchange.request_id)
         return self.policy.decide(
-            self._rules[exchange.row(self._table)],
+            rule,
             exchange.user,
             exchange.failure,
             revocation=exchange.revocation,

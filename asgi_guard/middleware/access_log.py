@@ -130,6 +130,8 @@ class AccessLogMiddleware(Layer):
         return entry
 
     def _is_quiet(self, exchange: Exchange) -> bool:
+        if exchange.kind != "http" or exchange.method not in ("GET", "HEAD"):
+            return False  # it is no probe, whatever its path
         return bool(self._quiet) and route_path(exchange.path, exchange.scope.get("root_path", "")) in self._quiet
 
     def _route(self, exchange: Exchange) -> str | None:

@@ -44,6 +44,7 @@ class Issuer:
         algorithms: the allowed ones, all asymmetric.
         leeway: seconds by which its clock may differ.
         max_token_age: seconds after which a token is refused though it has not expired.
+        require_jti: whether a token has to have an id, without which it cannot be revoked.
         times: how its keys age.
         client: makes the HTTP client of a key fetch: the place for a proxy, a CA bundle, or headers.
 
@@ -57,6 +58,7 @@ class Issuer:
     algorithms: Sequence[str] = DEFAULT_ALGORITHMS
     leeway: float = 30
     max_token_age: float | None = None
+    require_jti: bool = False
     times: KeyTimes = field(default_factory=KeyTimes)
     client: Callable[[], httpx.AsyncClient] = default_client
 
@@ -93,7 +95,9 @@ class _Verifier:
     @classmethod
     def of(cls, issuer: Issuer) -> _Verifier:
         algorithms = frozenset(issuer.algorithms)
-        claims = ClaimsPolicy(issuer.issuer, frozenset(listed(issuer.audience)), issuer.leeway, issuer.max_token_age)
+        claims = ClaimsPolicy(
+            issuer.issuer, frozenset(listed(issuer.audience)), issuer.leeway, issuer.max_token_age, issuer.require_jti
+        )
         engine = KeyEngine(
             issuer.issuer, issuer.jwks_url, algorithms=algorithms, times=issuer.times, client=issuer.client
         )
@@ -186,6 +190,9 @@ class IdentityMiddleware(Layer):
         """Find out who it is. Only a token whose key has to be fetched first takes a wait."""
         scope = exchange.scope
         scope["user"], scope["auth"] = ANONYMOUS, NO_AUTH
+        # An outer guard's user is none of this one's: what it accepts, it has to see for itself.
+        exchange.user = exchange.failure = exchange.detail = None
+        exchange.ambient = False
         if self._unasked[exchange.row(self._table)] or self._remembers(exchange):
             return None
         try:

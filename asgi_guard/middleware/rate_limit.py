@@ -12,7 +12,7 @@ from asgi_guard.errors import ConfigError, Problem, StoreUnavailableError, requi
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.access import Revocation, unavailable
 from asgi_guard.policy.address import UNKNOWN, limit_key
-from asgi_guard.policy.answer import Answer, Reason, problem
+from asgi_guard.policy.answer import Answer, Reason, ambiguous_path, problem
 from asgi_guard.policy.bucket import Admission, Charge, Verdict, retry_after
 from asgi_guard.policy.ratelimit_headers import Style, policy_header, state_headers
 from asgi_guard.policy.rates import Limit, parse_limits, slug
@@ -155,6 +155,8 @@ class RateLimitMiddleware(Layer):
         """Ask the store, if there is anything to ask."""
         user = exchange.user
         plan = self._plans[exchange.row(self._table)].of(user)
+        if exchange.disputed:
+            return ambiguous_path(exchange.request_id)
         token_id = user.token_id if self._revocation and user is not None else None
         if not plan.limits and token_id is None:
             return None
@@ -166,7 +168,7 @@ class RateLimitMiddleware(Layer):
         except StoreUnavailableError as error:
             if token_id is not None:
                 exchange.revocation, exchange.retry_after = Revocation.UNKNOWN, error.retry_after
-            if self._on_failure == "allow" or not plan.limits:
+            if self._on_failure == "allow" or self._shadow or not plan.limits:
                 return None
             if self._on_failure == "deny":
                 return unavailable(Reason.STORE_UNAVAILABLE, error.retry_after, exchange.request_id)

@@ -19,6 +19,7 @@ class Reason(StrEnum):
     """Why a request was refused: the words that stand in logs, and nothing else stands there."""
 
     NOT_READY = "not_ready"
+    PATH_AMBIGUOUS = "path_ambiguous"
     HOST_NOT_ALLOWED = "host_not_allowed"
     HTTPS_REQUIRED = "https_required"
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
@@ -84,3 +85,8 @@ def problem(
         orjson.dumps(body),
         reason,
     )
+
+
+def ambiguous_path(request_id: str | None) -> Answer:
+    """Refuse a path that routers could take for those of different rows of the route table (`RouteTable.disputed`)."""
+    return problem(400, Reason.PATH_AMBIGUOUS, "The path can be read in more than one way.", request_id=request_id)

@@ -24,12 +24,14 @@ class ClaimsPolicy:
         audience: of which `aud`, a string or a list of them, has to name one.
         leeway: seconds by which clocks may differ; it applies to `exp`, `nbf` and `iat`.
         max_age: seconds since `iat` after which a token is refused though it has not expired; None for no such bound.
+        require_jti: whether the token has to have an id, without which it cannot be revoked.
     """
 
     issuer: str
     audience: frozenset[str]
     leeway: float = 30
     max_age: float | None = None
+    require_jti: bool = False
 
     def check(self, claims: Mapping[str, Any], now: float) -> float:
         """Check the claims and return when the token stops being acceptable.
@@ -45,6 +47,8 @@ class ClaimsPolicy:
             raise TokenError("issuer", f"iss is {_shown(claims.get('iss'))}, not {self.issuer!r}")
         self._check_audience(claims.get("aud"))
         _check_bearer(claims)
+        if self.require_jti and "jti" not in claims:
+            raise TokenError("claim", "jti is missing: the token could not be revoked")
         ends = _instant(claims, "exp")
         if ends is None:
             raise TokenError("claim", "exp is missing: a token has to end")

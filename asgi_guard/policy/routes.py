@@ -6,8 +6,9 @@ A path in the table is exact (`/login`), or holds `*` as a whole segment: in the
 frameworks do.
 
 A row that *opens* something (`auth` is `none` or `optional`) is held to more: it never matches a path with an empty,
-`.` or `..` segment, a backslash, a NUL, or an encoded slash, since another router may read such a path differently.
-Such a request falls through to the rows below and to the default, which asks for a token.
+`.` or `..` segment, a backslash, a NUL, or an encoded slash, since another router may read such a path differently. And
+where the readings of such a path lead to different rows, or to one that opens something, the request is refused: see
+`RouteTable.disputed`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from urllib.parse import unquote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 AuthMode: TypeAlias = Literal["required", "optional", "none"]
 Preset: TypeAlias = Literal["api", "page", "docs", "off"]
 
+_HIDDEN = re.compile(rb"%(?:2f|5c)", re.IGNORECASE)
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
 NO_ROW = -1
@@ -66,6 +69,8 @@ class Route:
             yield f"path {self.path!r}: '*' stands for a whole segment, as in /reports/*"
         if ambiguous(self.path):
             yield f"path {self.path!r} has an empty, '.' or '..' segment, a backslash or a NUL: no request would match"
+        if any(set(segment) & set("{}<>?#%") or segment[:1] == ":" for segment in segments):
+            yield f"path {self.path!r}: it is matched decoded, without query; '*' stands for a parameter"
         if any(method != method.upper() or not method.isalpha() for method in self.methods):
             yield f"methods {', '.join(self.methods)}: methods are upper-case words, as in POST"
         if self.scopes and self.auth in ("none", "optional"):
@@ -93,6 +98,32 @@ def ambiguous(path: str) -> bool:
     if "//" in path or "\\" in path or "\0" in path:
         return True
     return "/." in path and any(segment in (".", "..") for segment in path.split("/"))
+
+
+def doubtful(path: str, raw_path: bytes | None) -> bool:
+    """Tell whether routers could disagree about a request's path: this one, or an absolute one, or an encoded slash."""
+    if path[:1] != "/" or ambiguous(path):
+        return True
+    return raw_path is not None and b"%" in raw_path and hides_slash(raw_path)
+
+
+def readings(path: str, raw_path: bytes | None) -> Iterator[str]:
+    """How routers could read a doubtful path: as it is, cleaned up, and with encoded slashes left in their segments."""
+    yield path
+    text = path.replace("\\", "/").replace("\0", "")
+    if not text.startswith("/"):
+        text = "/" + (text.partition("://")[2].partition("/")[2] if "://" in text else text)
+    yield text
+    kept: list[str] = []
+    for segment in text.split("/"):
+        if segment == "..":
+            del kept[-1:]
+        elif segment not in ("", "."):
+            kept.append(segment)
+    yield "/" + "/".join(kept) + ("/" if kept and text.endswith("/") else "")
+    if raw_path is not None and hides_slash(raw_path):
+        whole = unquote(_HIDDEN.sub(b"\x01", raw_path))
+        yield whole[max(0, len(whole) - len(path)) :]  # without the root path
 
 
 def route_path(path: str, root_path: str) -> str:
@@ -135,8 +166,20 @@ class RouteTable:
         """
         if not self.routes:
             return NO_ROW
-        closed = ambiguous(path) or (raw_path is not None and b"%" in raw_path and hides_slash(raw_path))
-        method = method.upper()
+        return self._first(path, method.upper(), closed=doubtful(path, raw_path))
+
+    def disputed(self, path: str, method: str, raw_path: bytes | None = None) -> bool:
+        """Tell whether routers could take this path for that of different rows, or of one that is passed over.
+
+        Such a request is to be refused: whichever row were chosen, an app that reads the path differently would serve
+        it by the rule of another. The arguments are those of `match`.
+        """
+        if not self.routes or not doubtful(path, raw_path):
+            return False
+        rows = {self._first(reading, method.upper(), closed=False) for reading in readings(path, raw_path)}
+        return len(rows) > 1 or any(row != NO_ROW and self.routes[row].opens for row in rows)
+
+    def _first(self, path: str, method: str, *, closed: bool) -> int:
         best = NO_ROW
         for index in self._exact.get(path, ()):
             if self._takes(index, method, closed):

@@ -62,10 +62,10 @@ def test_rows_of_the_route_table(command: Command, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("ASGI_GUARD_AUTH_API_KEYS", f"ci={DIGEST}")
     monkeypatch.setenv(
         "ASGI_GUARD_ROUTES",
-        '[{"path": "/a/:key:/[b]", "auth": "none"}, {"path": "/b", "methods": "GET", "scopes": ["x", "y"], "cost": 3}]',
+        '[{"path": "/a/k:k:/[b]", "auth": "none"}, {"path": "/b", "methods": "GET", "scopes": ["x", "y"], "cost": 3}]',
     )
     lines = [" ".join(line.split()) for line in command("check").out.splitlines()]
-    assert "1 any method /a/:key:/[b] auth=none" in lines
+    assert "1 any method /a/k:k:/[b] auth=none" in lines
     assert "2 GET /b scopes=x y, cost=3" in lines
 
 

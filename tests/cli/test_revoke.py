@@ -59,7 +59,7 @@ def test_a_revoked_token_is_refused_everywhere(issuer: LocalIssuer) -> None:
     assert statuses(token, other) == [401, 200]
 
 
-@pytest.mark.parametrize(("claims", "says"), [({"jti": None}, "no jti"), ({"aud": "someone-else"}, "audience")])
+@pytest.mark.parametrize(("claims", "says"), [({"jti": None}, "jti is missing"), ({"aud": "someone-else"}, "audience")])
 def test_what_cannot_be_revoked(issuer: LocalIssuer, claims: dict[str, Any], says: str) -> None:
     """A token that cannot be told from others, or is not accepted anyway, is not revoked: exit code 1."""
     result = invoke("revoke", issuer.token(**claims))
