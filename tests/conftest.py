@@ -9,8 +9,8 @@ import pytest
 
 from asgi_guard.testing import LocalIssuer, SigningKey
 
-# In CI a failure has to be one of the change under test: there the examples are the same every time. Elsewhere they vary,
-# and that is where new ones are found.
+# In CI a failure has to be one of the change under test: there the examples are the same every time. Elsewhere they
+# vary, and that is where new ones are found.
 hypothesis.settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
