@@ -81,8 +81,8 @@ class Response:
         self.status: int | None = None
         self.sent = 0
 
-    def send(self, message: Message) -> Awaitable[None]:
-        """The `send` that the app gets. It is no coroutine of its own: it gives the server's."""
+    async def send(self, message: Message) -> None:
+        """The `send` that the app gets. Adapters such as asgiref's look whether it is a coroutine function."""
         kind = message["type"]
         if kind in _RESPONSE_BODIES:
             self.sent += len(message.get("body", b""))
@@ -98,7 +98,7 @@ class Response:
             self.finished = True
             if not self.started:
                 self.started, self.status = True, 403
-        return self._send(message)
+        await self._send(message)
 
     def _marked(self, message: Message) -> Message:
         headers = [(name, value) for name, value in message.get("headers") or ()]
