@@ -272,8 +272,7 @@ def _rate_limit(
     app: ASGIApp, settings: GuardSettings, table: RouteTable, store: Store | None
 ) -> RateLimitMiddleware | None:
     section = settings.rate
-    limited = section.limit or any(route.limits for route in settings.routes)
-    if not limited and not settings.auth.revocation:
+    if not settings.limited and not settings.auth.revocation:
         return None
     return RateLimitMiddleware(
         app, store=store, routes=table, revocation=settings.auth.revocation, **section.model_dump()
@@ -298,7 +297,7 @@ def _access(
 
 def warnings(settings: GuardSettings) -> Iterator[str]:
     """What works, and is probably not meant."""
-    limited = settings.rate.limit or any(route.limits for route in settings.routes)
+    limited = settings.limited
     memory = settings.store.url.get_secret_value().startswith("memory:")
     if limited and memory and settings.rate.workers > 1:
         yield (

@@ -255,6 +255,11 @@ class GuardSettings(BaseSettings):
         if problems:
             raise SettingsError(problems, self)
 
+    @property
+    def limited(self) -> bool:
+        """Whether any limit is set, by default or in a row."""
+        return bool(self.rate.limit) or any(route.limits for route in self.routes)
+
     @classmethod
     def settings_customise_sources(  # noqa: D102 - pydantic-settings documents it
         cls,

@@ -8,6 +8,7 @@ import hypothesis
 import pytest
 
 from asgi_guard.testing import LocalIssuer, SigningKey
+from tests.clock import Clock
 
 # In CI a failure has to be one of the change under test: there the examples are the same every time. Elsewhere they
 # vary, and that is where new ones are found.
@@ -28,6 +29,12 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def signing_key() -> SigningKey:
     """An RSA key: making one takes a tenth of a second, so the tests that need any key share it."""
     return SigningKey("RS256")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands still until it is told."""
+    return Clock()
 
 
 @pytest.fixture

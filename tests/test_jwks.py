@@ -12,23 +12,10 @@ from asgi_guard.errors import KeysUnavailableError, TokenError
 from asgi_guard.jwks import KeyEngine
 from asgi_guard.policy.keyring import KeyTimes
 from asgi_guard.testing import DISCOVERY, JWKS, LocalIssuer
+from tests.clock import Clock
 
 RS256 = frozenset({"RS256"})
 TIMES = KeyTimes()
-
-
-class Clock:
-    """Seconds, as they are told."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from asgi_guard.errors import KeysUnavailableError, TokenError
 from asgi_guard.jwks import MAX_BODY, KeyEngine, check_url
 from asgi_guard.policy.keyring import KeyTimes
 from asgi_guard.testing import DISCOVERY, SigningKey
+from tests.clock import Clock
 from tests.site import Site, serving
 
 if TYPE_CHECKING:
@@ -19,20 +20,6 @@ if TYPE_CHECKING:
 
 RS256 = frozenset({"RS256"})
 TIMES = KeyTimes()
-
-
-class Clock:
-    """Seconds, as they are told."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import click
 from asgi_guard.cli.output import dump, table
 from asgi_guard.guard import configure
 from asgi_guard.middleware.rate_limit import Plan, RoutePlans, compile_table
-from asgi_guard.policy.routes import NO_ROW, RouteTable, ambiguous, hides_slash
+from asgi_guard.policy.routes import NO_ROW, RouteTable, doubtful
 from asgi_guard.settings import GuardSettings
 from asgi_guard.variables import PREFIX
 
@@ -22,7 +22,8 @@ def explanation(settings: GuardSettings, method: str, path: str) -> dict[str, An
     path = unquote_to_bytes(raw_path).decode("utf-8", "replace")
     if method in ("GET", "HEAD") and path in (settings.health.live_path, settings.health.ready_path):
         return {"request": f"{method} {path}", "rule": "the guard answers this probe itself", "auth": "none"}
-    row = RouteTable(settings.routes).match(path, method, raw_path)
+    table = RouteTable(settings.routes)
+    row = table.match(path, method, raw_path)
     route = None if row == NO_ROW else settings.routes[row]
     plans = compile_table(settings.rate.limit, settings.routes)[row]
     auth = "none" if not settings.auth.on else (route.auth if route and route.auth else "required")
@@ -38,7 +39,9 @@ def explanation(settings: GuardSettings, method: str, path: str) -> dict[str, An
         "security": route.security if route and route.security else settings.security.preset,
         "cors": ", ".join(settings.cors.allow_origins) or "off",
     }
-    if ambiguous(path) or hides_slash(raw_path):
+    if table.disputed(path, method, raw_path) and (settings.auth.on or settings.limited):
+        answer["note"] = "routers may disagree about this path, and take it for another row's: it is refused with 400"
+    elif doubtful(path, raw_path):
         answer["note"] = "routers may disagree about this path, so no row that opens anything matches it"
     return answer
 

@@ -82,6 +82,12 @@ def test_a_path_that_routers_disagree_about(command: Command, path: str) -> None
     assert found["note"].startswith("routers may disagree about this path")
 
 
+@pytest.mark.parametrize(("path", "refused"), [("/files//x", True), ("/no//row", False)])
+def test_a_path_that_is_refused(command: Command, path: str, refused: bool) -> None:
+    """Whether an odd path is refused, or only opens nothing, is told as the guard decides it."""
+    assert ("it is refused with 400" in explained(command, "GET", path)["note"]) is refused
+
+
 def test_limits_where_no_credentials_are_looked_at(command: Command) -> None:
     """On a row that looks at no credentials, everyone is limited as a stranger is."""
     assert explained(command, "GET", "/news")["limits"] == {"of anyone": ["5/second by anonymous (as 'anonymous')"]}
