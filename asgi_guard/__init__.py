@@ -34,10 +34,9 @@ from asgi_guard.middleware import (
 )
 from asgi_guard.policy.identity import Anonymous, APIKey, Auth, User
 from asgi_guard.policy.routes import Route
-from asgi_guard.settings import (
+from asgi_guard.sections import (
     AuthSettings,
     CORSSettings,
-    GuardSettings,
     HealthSettings,
     HostsSettings,
     LogSettings,
@@ -47,6 +46,7 @@ from asgi_guard.settings import (
     SecuritySettings,
     StoreSettings,
 )
+from asgi_guard.settings import GuardSettings
 from asgi_guard.stores import MemoryStore, RedisStore, Store
 
 __all__ = [

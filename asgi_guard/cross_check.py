@@ -40,6 +40,7 @@ def cross_check(settings: GuardSettings) -> Iterator[Problem]:
         fields = ("allow_methods", "allow_headers", "allow_credentials", "expose_headers", "max_age")
         yield from _without(cors, "cors", "allow_origins", fields)
     yield from _identity_missing(settings)
+    yield from _plans_missing(settings)
     yield from _dead_rows(settings.routes)
 
 
@@ -61,6 +62,25 @@ def _dead_rows(routes: Sequence[Route]) -> Iterator[Problem]:
             earlier = " and ".join(str(routes[taker]) for taker in sorted(takers))
             message = f"the row {route} never holds, since {earlier} before it takes its requests: put it first"
             yield Problem(f"{PREFIX}ROUTES", message)
+
+
+def _plans_missing(settings: GuardSettings) -> Iterator[Problem]:
+    """Plans that nobody has, and keys whose plan there is not."""
+    auth, rate = settings.auth, settings.rate
+    if rate.plans and rate.plan_claim is None and not any(key.plan for key in auth.api_keys):
+        message = f"nobody has a plan: set {PREFIX}RATE_PLAN_CLAIM, or give API keys a plan"
+        yield Problem(f"{PREFIX}RATE_PLANS", message)
+    if rate.plan_claim is not None and auth.issuer is None:
+        yield Problem(f"{PREFIX}RATE_PLAN_CLAIM", f"it has no effect without {PREFIX}AUTH_ISSUER")
+    if rate.plan_claim is not None and not rate.plans:
+        yield Problem(f"{PREFIX}RATE_PLAN_CLAIM", f"it has no effect without {PREFIX}RATE_PLANS")
+    for key in auth.api_keys:
+        if key.plan is not None and key.plan not in rate.plans:
+            known = ", ".join(rate.plans) or "none"
+            message = f"the plan {key.plan!r} of {key.name!r} is none of {PREFIX}RATE_PLANS: {known}"
+            yield Problem(f"{PREFIX}AUTH_API_KEYS", message)
+    if rate.exempt and not settings.limited:
+        yield Problem(f"{PREFIX}RATE_EXEMPT", f"it has no effect without {PREFIX}RATE_LIMIT")
 
 
 def _identity_missing(settings: GuardSettings) -> Iterator[Problem]:

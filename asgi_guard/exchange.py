@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from asgi_guard.policy.access import Revocation
 from asgi_guard.policy.routes import route_path
 
 if TYPE_CHECKING:
-    from asgi_guard.asgi import Scope
+    from asgi_guard.asgi import Header, Scope
     from asgi_guard.policy.access import Failure
     from asgi_guard.policy.answer import Answer
-    from asgi_guard.policy.bucket import Verdict
+    from asgi_guard.policy.bucket import Charge, Verdict
     from asgi_guard.policy.identity import User
+    from asgi_guard.policy.meter import Meter
     from asgi_guard.policy.request_id import Trace
     from asgi_guard.policy.routes import RouteTable
+    from asgi_guard.stores import Store
 
 SCOPE_KEY = "asgi_guard"
 """Where the exchange stands in the scope, so that layers find it whatever stands between them."""
@@ -27,6 +29,22 @@ def request_id() -> str | None:
     """The id of the request in hand, anywhere in the code that serves it; None outside of one."""
     exchange = current.get()
     return None if exchange is None else exchange.request_id
+
+
+class Account(NamedTuple):
+    """What one layer of limits charged a request.
+
+    Attributes:
+        layer: the layer.
+        store: where it was charged.
+        charges: what.
+        lease: the request's name among those under way; empty where none are counted.
+    """
+
+    layer: object
+    store: Store
+    charges: tuple[Charge, ...]
+    lease: str
 
 
 class Exchange:
@@ -50,7 +68,11 @@ class Exchange:
         disputed: whether the path could be that of different rows of the table that was asked last.
         detail: one word more on a refusal, for the log.
         retry_after: seconds after which a failure that is not the client's may be over.
-        verdict: the store's answer on limits.
+        verdict: the store's answer on limits, and
+        policy: the header that tells what these are.
+        accounts: what limits were charged, and what is under way, to be settled when all is over.
+        extra_cost: what the app charged beyond that.
+        meter: counts the messages of a WebSocket.
         revocation: what is known of the token's revocation.
         answer: the guard's own answer, where the app was not asked, and
         answered_by: the layer that gave it.
@@ -63,19 +85,23 @@ class Exchange:
     __slots__ = (
         "_row",
         "_table",
+        "accounts",
         "ambient",
         "answer",
         "answered_by",
         "client",
         "detail",
         "disputed",
+        "extra_cost",
         "failure",
         "headers",
         "kind",
         "logged_by",
+        "meter",
         "method",
         "path",
         "peer",
+        "policy",
         "repeated",
         "reported",
         "request_id",
@@ -111,6 +137,10 @@ class Exchange:
         self.disputed = False
         self.retry_after = 1.0
         self.verdict: Verdict | None = None
+        self.policy: Header | None = None
+        self.accounts: list[Account] = []
+        self.extra_cost = 0
+        self.meter: Meter | None = None
         self.revocation = Revocation.NOT_REVOKED
         self.answer: Answer | None = None
         self.answered_by: str | None = None

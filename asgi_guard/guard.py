@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, TypeVar
 
+from asgi_guard.cautions import warnings
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.jwks import default_client
 from asgi_guard.layer import Chain
@@ -25,15 +26,15 @@ from asgi_guard.middleware import (
     SecurityHeadersMiddleware,
 )
 from asgi_guard.middleware.health import Check
-from asgi_guard.middleware.rate_limit import compile_table
+from asgi_guard.middleware.rate_limit import KnownLimits
 from asgi_guard.policy.ratelimit_headers import HEADER_NAMES
 from asgi_guard.policy.routes import RouteTable
 from asgi_guard.settings import GuardSettings, SettingsError
-from asgi_guard.stores import Store, open_store
+from asgi_guard.stores import Store, open_store, own_clock
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     import httpx
 
@@ -57,6 +58,8 @@ class Guard(Chain):
         store: where buckets and revocations are kept; the one of `settings.store.url` unless given.
         checks: what readiness asks beside the store and the keys: coroutine functions by name, which fail by raising.
         http_client: makes the client that fetches the issuer's keys: the place for a proxy, a CA bundle, or headers.
+        limit_functions: what limits may go by beyond the grammar's own words: functions by name, from the scope to a
+            text, or to None where the limit does not apply.
 
     Raises:
         ConfigError: with everything that is wrong, by variable name.
@@ -70,14 +73,15 @@ class Guard(Chain):
         store: Store | None = None,
         checks: Mapping[str, Callable[[], Awaitable[object]]] | None = None,
         http_client: Callable[[], httpx.AsyncClient] = default_client,
+        limit_functions: Mapping[str, Callable[[Scope], str | None]] | None = None,
     ) -> None:
         if isinstance(app, Guard):
             raise ConfigError([Problem("app", "it is a Guard already: two would charge every limit twice; keep one")])
         if not callable(app):
             raise ConfigError([Problem("app", f"{type(app).__name__} is not an ASGI app: it cannot be called")])
-        self.settings, layers = configure(app, settings, store, checks, http_client)
+        self.settings, layers = configure(app, settings, store, checks, http_client, limit_functions)
         super().__init__(app, layers)
-        for warning in warnings(self.settings):
+        for warning in warnings(self.settings, tuple(limit_functions or ())):
             logger.warning("%s", warning)
 
 
@@ -91,6 +95,7 @@ def configure(
     store: Store | None = None,
     checks: Mapping[str, Callable[[], Awaitable[object]]] | None = None,
     http_client: Callable[[], httpx.AsyncClient] = default_client,
+    limit_functions: Mapping[str, Callable[[Scope], str | None]] | None = None,
 ) -> tuple[GuardSettings, list[Layer]]:
     """Read the environment, unless settings are given, and make the layers.
 
@@ -98,17 +103,17 @@ def configure(
         ConfigError: with everything that is wrong with the values, one by one and as the layers understand them.
     """
     if settings is not None:
-        return settings, stack(app, settings, store, checks, http_client)
+        return settings, stack(app, settings, store, checks, http_client, limit_functions)
     try:
         settings = GuardSettings()
     except SettingsError as error:
         problems = list(error.problems)
         try:
-            stack(app, error.rest, store, checks, http_client)
+            stack(app, error.rest, store, checks, http_client, limit_functions)
         except ConfigError as more:
             problems += (problem for problem in more.problems if problem not in problems)
         raise ConfigError(problems) from None
-    return settings, stack(app, settings, store, checks, http_client)
+    return settings, stack(app, settings, store, checks, http_client, limit_functions)
 
 
 def stack(
@@ -117,6 +122,7 @@ def stack(
     store: Store | None = None,
     checks: Mapping[str, Callable[[], Awaitable[object]]] | None = None,
     http_client: Callable[[], httpx.AsyncClient] = default_client,
+    limit_functions: Mapping[str, Callable[[Scope], str | None]] | None = None,
 ) -> list[Layer]:
     """Make the layers that settings ask for, outermost first.
 
@@ -129,7 +135,7 @@ def stack(
     request_id = problems.collect("request_id", lambda: RequestIDMiddleware(app, **settings.request_id.model_dump()))
     cors = problems.collect("cors", lambda: _cors(app, settings, request_id))
     identity = problems.collect("auth", lambda: _identity(app, settings, table, http_client))
-    rate_limit = problems.collect("rate", lambda: _rate_limit(app, settings, table, store))
+    rate_limit = problems.collect("rate", lambda: _rate_limit(app, settings, table, store, limit_functions))
     layers: list[Layer | None] = [
         problems.collect("health", lambda: _health(app, settings, store, identity, rate_limit, checks or {})),
         problems.collect("proxy", lambda: ProxyMiddleware(app, **settings.proxy.model_dump())),
@@ -138,6 +144,8 @@ def stack(
         problems.collect("security", lambda: _security(app, settings, table)),
         problems.collect("hosts", lambda: _hosts(app, settings)),
         cors,
+        # Without Identity between them, the layer itself comes next.
+        KnownLimits(app, rate_limit) if rate_limit is not None and identity is not None else None,
         identity,
         rate_limit,
         _access(app, settings, table, cors),
@@ -170,7 +178,11 @@ def _store(settings: GuardSettings) -> Store:
     section = settings.store
     try:
         return open_store(
-            section.url.get_secret_value(), prefix=section.prefix, timeout=section.timeout, max_keys=section.max_keys
+            section.url.get_secret_value(),
+            prefix=section.prefix,
+            timeout=section.timeout,
+            max_keys=section.max_keys,
+            clock=own_clock if section.clock == "worker" else None,
         )
     except ValueError as error:
         raise ConfigError([Problem("url", str(error))]) from None
@@ -269,13 +281,18 @@ def _identity(
 
 
 def _rate_limit(
-    app: ASGIApp, settings: GuardSettings, table: RouteTable, store: Store | None
+    app: ASGIApp,
+    settings: GuardSettings,
+    table: RouteTable,
+    store: Store | None,
+    functions: Mapping[str, Callable[[Scope], str | None]] | None,
 ) -> RateLimitMiddleware | None:
     section = settings.rate
-    if not settings.limited and not settings.auth.revocation:
+    if not settings.limited and not settings.auth.revocation and not section.messages:
         return None
+    revocation = settings.auth.revocation
     return RateLimitMiddleware(
-        app, store=store, routes=table, revocation=settings.auth.revocation, **section.model_dump()
+        app, store=store, routes=table, functions=functions, revocation=revocation, **section.model_dump()
     )
 
 
@@ -293,24 +310,3 @@ def _access(
         trusts_origin=trusted.names_origin if trusted is not None else lambda _: False,
         deny_unknown_revocation=section.revocation_on_store_failure == "deny",
     )
-
-
-def warnings(settings: GuardSettings) -> Iterator[str]:
-    """What works, and is probably not meant."""
-    limited = settings.limited
-    memory = settings.store.url.get_secret_value().startswith("memory:")
-    if limited and memory and settings.rate.workers > 1:
-        yield (
-            f"{settings.rate.workers} workers each keep their own buckets in memory, so clients get up to "
-            f"{settings.rate.workers} times the limits: set {PREFIX}STORE_URL to a Redis that all share"
-        )
-    if not memory and not limited and not settings.auth.revocation:
-        yield f"{PREFIX}STORE_URL names a store, and nothing is kept there: no limit is set, and revocation is off"
-    if settings.auth.revocation and memory:
-        yield f"revocations are kept in this process's memory and end with it: set {PREFIX}STORE_URL to a Redis"
-    plans = compile_table(settings.rate.limit, settings.routes)
-    for route, plan in zip(settings.routes, plans, strict=False):
-        if route.opens and route.limits is None and settings.rate.limit and not plan.anonymous.limits:
-            yield f"the row {route} has no limit for those without identity: {PREFIX}RATE_LIMIT says nothing of them"
-    if settings.rate.shadow and limited:
-        yield f"limits refuse nothing: {PREFIX}RATE_SHADOW is on"

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
 from asgi_guard.asgi import ASGIApp, Headers, Message, Receive, Scope, Send
@@ -27,6 +28,8 @@ from asgi_guard.policy.answer import Answer, Reason, problem
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
+
+    from asgi_guard.policy.meter import Meter
 
 logger = logging.getLogger("asgi_guard")
 
@@ -61,11 +64,12 @@ class Response:
         status: the head's status; 101 for an accepted WebSocket, 403 for one closed before that.
         sent: bytes of body, or of WebSocket messages; what the server reads from a file by itself is not known here.
         disconnected: whether the app was told that the client left.
+        meter: counts the messages of a WebSocket's client; None counts none.
     """
 
     __slots__ = (
-        "_exchange", "_marks", "_read", "_receive", "_scope", "_send", "disconnected", "finished", "sent", "started",
-        "status",
+        "_cut", "_exchange", "_marks", "_read", "_receive", "_scope", "_send", "disconnected", "finished", "meter",
+        "sent", "started", "status",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, receive: Receive, send: Send, marks: Sequence[_Mark]) -> None:
@@ -80,6 +84,8 @@ class Response:
         self.disconnected = False
         self.status: int | None = None
         self.sent = 0
+        self.meter: Meter | None = None
+        self._cut = False  # whether the guard has closed a WebSocket that the app has accepted
 
     async def send(self, message: Message) -> None:
         """The `send` that the app gets. Adapters such as asgiref's look whether it is a coroutine function."""
@@ -91,6 +97,8 @@ class Response:
             message = self._marked(message)
             self.status = message.get("status", 101)
             self.started = True
+        elif self._cut and kind in ("websocket.send", "websocket.close"):
+            return  # the guard has closed it, which the app may not know yet
         elif kind == "websocket.send":
             data = message.get("bytes") or message.get("text") or b""
             self.sent += len(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
@@ -120,7 +128,22 @@ class Response:
             self._read = not message.get("more_body", False)
         elif kind in ("http.disconnect", "websocket.disconnect"):
             self.disconnected = True
+        elif kind == "websocket.receive" and self._is_one_too_many():
+            return await self._cut_off()
         return message
+
+    def _is_one_too_many(self) -> bool:
+        return self.meter is not None and not self.meter.admits(time.monotonic_ns() // 1000)
+
+    async def _cut_off(self) -> Message:
+        """Close a WebSocket whose client sends too much. The app sees it leave."""
+        self._exchange.answer = Answer(101, reason=Reason.RATE_LIMITED)
+        self._exchange.answered_by = "rate_limit"
+        code, reason = 1008, Reason.RATE_LIMITED.value
+        if not self.finished:
+            await self.send({"type": "websocket.close", "code": code, "reason": reason})
+        self._cut = self.disconnected = True
+        return {"type": "websocket.disconnect", "code": code, "reason": reason}
 
     async def answer(self, answer: Answer) -> None:
         """Send an answer of the guard's own."""
@@ -215,6 +238,8 @@ class Chain:
                     exchange.answer, exchange.answered_by = answer, name
                     await response.answer(answer)
                     return
+            # The meter is this chain's: an outer one would count every message again.
+            response.meter, exchange.meter = exchange.meter, None
             in_app = True
             await self.app(inner, response.receive, response.send)
         except Exception as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -48,10 +49,18 @@ def _api_keys(value: object) -> object:
     return value
 
 
+def _plans(value: object) -> object:
+    """Read `{"partner": "100/second by user"}`."""
+    if isinstance(value, str):
+        value = _json(value, """write {"name": "limits", ...}""")
+    return value
+
+
 def _list(value: object) -> object:
     return listed(value) if isinstance(value, str) else value
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
+Plans = Annotated[Mapping[str, str], BeforeValidator(_plans)]
 Routes = Annotated[tuple[Route, ...], BeforeValidator(_routes)]
 APIKeys = Annotated[tuple[APIKey, ...], BeforeValidator(_api_keys)]

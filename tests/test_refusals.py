@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from asgi_guard import RateLimitMiddleware
 from asgi_guard.policy.answer import Reason
 from asgi_guard.testing import LocalIssuer
 from tests.asgi import Echo, call, http_scope, websocket_scope
@@ -51,7 +52,7 @@ async def prepare(guard: Recorded, issuer: LocalIssuer, asked: dict[str, Any]) -
     elif headers == "revoked":
         token = issuer.token()
         identity: Any = next(layer for layer in guard.guard.layers if layer.name == "identity")
-        limits: Any = next(layer for layer in guard.guard.layers if layer.name == "rate_limit")
+        limits: Any = next(layer for layer in guard.guard.layers if isinstance(layer, RateLimitMiddleware))
         await limits.store.revoke((await identity.verify(token.encode())).token_id, 60)
         headers = [bearer(token)]
     if asked.get("path") == "/login":

@@ -24,7 +24,7 @@ def test_each_variable_has_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"ASGI_GUARD_{name}", text)
     settings, layers = configure()
     assert {name: setting(settings, name) for name in SAID} == {name: value for name, (_, value) in SAID.items()}
-    assert len(layers) == 10
+    assert len(layers) == 11
 
 
 def test_defaults_without_an_environment() -> None:
@@ -95,7 +95,7 @@ def test_routes_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
         ('[{"path": "/", "auth": "maybe"}]', "number 1, auth"),
         ('[{"path": "/", "methods": "[GET"}]', "neither a list"),
         ('[{"path": "/", "methods": "get"}]', "upper-case"),
-        ('[{"path": "/", "limits": "often"}]', "'often' is not a rate"),
+        ('[{"path": "/", "limits": "often"}]', "'often' is not a limit"),
     ],
 )
 def test_routes_that_cannot_be_read(text: str, message: str) -> None:

@@ -125,4 +125,4 @@ def test_values_as_written(value: object, text: str) -> None:
 
 def test_a_keys_hash_is_not_in_its_repr() -> None:
     """The repr of an API key names it and leaves its hash out."""
-    assert repr(APIKey("ci", DIGEST)) == "APIKey(name='ci', scopes=())"
+    assert repr(APIKey("ci", DIGEST)) == "APIKey(name='ci', scopes=(), plan=None)"

@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 
 import click
 
+from asgi_guard.cautions import warnings
 from asgi_guard.cli.output import dump, say, table
 from asgi_guard.errors import AsgiGuardError
-from asgi_guard.guard import configure, warnings
+from asgi_guard.guard import configure
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.settings import GuardSettings, variables
 from asgi_guard.variables import PREFIX, written

@@ -15,7 +15,8 @@ from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard
 from asgi_guard.loading import load_app
 from asgi_guard.policy.routes import Route
-from asgi_guard.settings import AuthSettings, CORSSettings, GuardSettings, RateSettings
+from asgi_guard.sections import AuthSettings, CORSSettings, RateSettings
+from asgi_guard.settings import GuardSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ import click
 
 from asgi_guard.cli.output import dump, table
 from asgi_guard.guard import configure
-from asgi_guard.middleware.rate_limit import Plan, RoutePlans, compile_table
+from asgi_guard.policy.plans import Plan, RoutePlans, compile_table
 from asgi_guard.policy.routes import NO_ROW, RouteTable, doubtful
 from asgi_guard.settings import GuardSettings
 from asgi_guard.variables import PREFIX

@@ -148,7 +148,7 @@ class AccessLogMiddleware(Layer):
         if answer is not None and answer.reason is not None:
             entry.refused_by, entry.reason = exchange.answered_by, answer.reason
         verdict = exchange.verdict
-        if verdict is not None and not verdict.admitted:
-            if answer is None:
-                entry.refused_by, entry.reason = "rate_limit:shadow", "rate_limited"
-            entry.limit = ",".join(reading.limit.name for reading in verdict.readings if reading.wait != 0)
+        if verdict is not None:
+            if not verdict.admitted:
+                entry.limit = ",".join(reading.limit.name for reading in verdict.refusing)
+            entry.shadow = ",".join(reading.limit.name for reading in verdict.shadowed) or None

@@ -1,113 +1,84 @@
-"""The RateLimit layer: all limits of a request, and whether its token is revoked, in one call to the store."""
+"""The RateLimit layer: all limits of a request, and whether its token is revoked, in one call to the store.
+
+The order of decisions:
+
+1. The path could be that of different rows of the route table: 400.
+2. A bucket is known to refuse, from the store's last answer: 429, without asking.
+3. The store is asked. It does not answer: what each limit says for that: nothing, 503, or buckets of this process.
+4. A limit that binds this client refuses: 429, and none is charged. Limits in shadow never refuse.
+
+When the request is over, however it ends, it is no longer under way, and what the app charged beyond the route's cost
+is taken.
+"""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
-from itertools import count
-from typing import TYPE_CHECKING, Literal, TypeAlias
+import time
+from random import random
+from typing import TYPE_CHECKING
 
 from asgi_guard.asgi import Header, Headers, has_header
 from asgi_guard.errors import ConfigError, Problem, StoreUnavailableError, require_choice
-from asgi_guard.layer import Decision, Layer
+from asgi_guard.exchange import Account
+from asgi_guard.layer import Decision, Layer, Response
+from asgi_guard.middleware.leases import Leases
 from asgi_guard.policy.access import Revocation, unavailable
 from asgi_guard.policy.address import UNKNOWN, limit_key
 from asgi_guard.policy.answer import Answer, Reason, ambiguous_path, problem
 from asgi_guard.policy.bucket import Admission, Charge, Verdict, retry_after
+from asgi_guard.policy.deny_cache import DenyCache
+from asgi_guard.policy.exemptions import Exemptions
+from asgi_guard.policy.identity import store_key
+from asgi_guard.policy.meter import Meter
+from asgi_guard.policy.plans import Plan, Rules, binds, compile_table
 from asgi_guard.policy.ratelimit_headers import Style, policy_header, state_headers
-from asgi_guard.policy.rates import Limit, parse_limits, slug
+from asgi_guard.policy.rates import SECOND, Limit, OnStoreFailure, parse_rate
 from asgi_guard.policy.routes import Route, RouteTable
 from asgi_guard.stores import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from asgi_guard.asgi import ASGIApp
+    from asgi_guard.asgi import ASGIApp, Scope
     from asgi_guard.exchange import Exchange
-    from asgi_guard.policy.identity import User
     from asgi_guard.stores import Store
 
 logger = logging.getLogger("asgi_guard")
 
-OnStoreFailure: TypeAlias = Literal["allow", "deny", "local"]
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The limits of one route for one sort of client.
-
-    Attributes:
-        limits: those that apply.
-        cost: units that a request takes from each.
-        policy: the `RateLimit-Policy` header, which is the same for every such request.
-        share: this worker's share of the limits, for when the store that all share cannot be asked.
-    """
-
-    limits: tuple[Limit, ...]
-    cost: int
-    policy: Header
-    share: tuple[Limit, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RoutePlans:
-    """The plans of one route, by the sort of client: with a token, with an API key, with neither."""
-
-    anonymous: Plan
-    token: Plan
-    api_key: Plan
-
-    def of(self, user: User | None) -> Plan:
-        """The plan for this client."""
-        if user is None:
-            return self.anonymous
-        return self.token if user.kind == "token" else self.api_key
-
-
-def compile_plans(limits: tuple[Limit, ...], cost: int, workers: int) -> RoutePlans:
-    """Sort a route's limits by whom they apply to.
-
-    `ip` applies to all; `anonymous` to those without an identity; `user` to identities, and `api-key` to those of keys,
-    which `user` then leaves to it.
-    """
-    has_api_key = any(limit.key == "api-key" for limit in limits)
-    kinds = {
-        "anonymous": ("ip", "anonymous"),
-        "token": ("ip", "user"),
-        "api_key": ("ip", "api-key") if has_api_key else ("ip", "user"),
-    }
-    plans: dict[str, Plan] = {}
-    for client, applying in kinds.items():
-        chosen = tuple(limit for limit in limits if limit.key in applying)
-        share = tuple(
-            replace(limit, interval=limit.interval * workers, burst=max(1, limit.burst // workers)) for limit in chosen
-        )
-        plans[client] = Plan(chosen, cost, policy_header(chosen), share)
-    return RoutePlans(**plans)
-
-
 class RateLimitMiddleware(Layer):
-    """Token buckets by address, user or API key: all of a request's are charged, or none is.
+    """Token buckets by address, user or API key, and numbers of requests at once: all are charged, or none is.
 
-    A refusal is 429 with `Retry-After` as the bucket computes it. Where the address is not known (UNIX sockets), all
-    such clients share one bucket.
+    A refusal is 429 with `Retry-After` as the bucket computes it, and up to a tenth more. Where the address is not
+    known (UNIX sockets), all such clients share one bucket.
 
     Args:
         app: the app within.
         limit: the default limits, in the grammar of `asgi_guard.policy.rates`; empty for none.
         store: where the buckets are; this process's memory unless said.
         routes: the route table; its columns `limits` and `cost`.
-        on_store_failure: what a request meets when the store does not answer: `allow` (no limits), `deny` (503), or
-            `local`: buckets in this process, each a `workers`-th of the limit.
+        plans: limits by name, for identities that have a plan, instead of the default ones by `user` and `api-key`.
+        plan_claim: the claim of a token that names its plan. An API key's entry names its plan itself.
+        functions: what limits may go by beyond the grammar's own words: functions from the scope to a text, which is
+            hashed before it is a key, or to None where the limit does not apply. They are called for every request.
+        exempt: addresses, networks, `user:SUBJECT` and `api-key:NAME` that no limit applies to.
+        messages: how many messages a WebSocket may send, as in `20/second burst 40`; one more closes it with 1008.
+        on_store_failure: what a request meets when the store does not answer, where a limit does not say: `allow` (no
+            limits), `deny` (503), or `local`: buckets in this process, each a `workers`-th of the limit.
         headers: how limits are told to clients: `draft` (`RateLimit`), `legacy` (`X-RateLimit-*`), or `off`.
         shadow: whether to refuse nothing, and only log what would be.
         workers: how many processes share the store, for `local`.
         ipv6_prefix: how many bits of an IPv6 address tell one client from another.
         revocation: whether tokens are looked up among the revoked.
+        deny_cache: seconds for which a bucket that refused is not asked again, unless it would admit sooner; 0 asks
+            each time. That is also how long a reset, or units given back by another worker, may go unnoticed.
+        clock: microseconds of a clock that only moves forward.
 
     Raises:
-        ConfigError: a rate is malformed, or a request could never be admitted.
+        ConfigError: a limit is malformed, or a request could never be admitted.
     """
 
     name = "rate_limit"
@@ -119,25 +90,39 @@ class RateLimitMiddleware(Layer):
         limit: str = "",
         store: Store | None = None,
         routes: Sequence[Route] | RouteTable = (),
+        plans: Mapping[str, str] | None = None,
+        plan_claim: str | None = None,
+        functions: Mapping[str, Callable[[Scope], str | None]] | None = None,
+        exempt: Sequence[str] = (),
+        messages: str = "",
         on_store_failure: OnStoreFailure = "local",
         headers: Style = "draft",
         shadow: bool = False,
         workers: int = 1,
         ipv6_prefix: int = 64,
         revocation: bool = False,
+        deny_cache: float = 1.0,
+        clock: Callable[[], int] = lambda: time.monotonic_ns() // 1000,
     ) -> None:
         super().__init__(app)
         require_choice("on_store_failure", on_store_failure, OnStoreFailure)
         require_choice("headers", headers, Style)
         self.store: Store = store if store is not None else MemoryStore()
         self._table = RouteTable.of(routes)
-        self._plans = compile_table(limit, self._table.routes, workers)
+        self._functions = dict(functions or {})
+        rules = Rules(on_store_failure, shadow, workers, tuple(self._functions))
+        self._plans = compile_table(limit, self._table.routes, rules, plans)
+        self._plan_claim = plan_claim
+        self._exempt, self._messages = _parsed(exempt, messages)
         self._on_failure = on_store_failure
         self._local = MemoryStore()
         self._style = headers
-        self._shadow = shadow
         self._ipv6_prefix = ipv6_prefix
         self._revocation = revocation
+        # Memory answers as fast as the cache would.
+        self._denied = DenyCache(int(deny_cache * SECOND) if self.store.shared else 0)
+        self._leases = Leases()
+        self._clock = clock
         self._warned = False
 
     async def startup(self) -> None:
@@ -151,44 +136,129 @@ class RateLimitMiddleware(Layer):
         """Let the store's connections go."""
         await self.store.aclose()
 
+    def known(self, exchange: Exchange) -> Answer | None:
+        """Refuse whoever is known to be over a limit that holds for anyone, before it is found out who it is."""
+        if not self._denied or self._exempt.identities:
+            return None
+        plan = self._plans[exchange.row(self._table)].known
+        if not plan.limits or exchange.disputed or self._exempt.cover(exchange.client, None):
+            return None
+        verdict = self._denied.refuse(self._charges(exchange, plan), self._clock())
+        return None if verdict is None else self._concluded(exchange, plan, verdict)
+
     def decide(self, exchange: Exchange) -> Decision:
         """Ask the store, if there is anything to ask."""
         user = exchange.user
-        plan = self._plans[exchange.row(self._table)].of(user)
+        plan = self._plans[exchange.row(self._table)].of(user, self._plan_claim)
         if exchange.disputed:
             return ambiguous_path(exchange.request_id)
+        if self._messages is not None and exchange.kind == "websocket":
+            exchange.meter = Meter(self._messages)
         token_id = user.token_id if self._revocation and user is not None else None
-        if not plan.limits and token_id is None:
+        exempt = bool(self._exempt) and self._exempt.cover(exchange.client, user)
+        charges = () if exempt or not plan.limits else self._charges(exchange, plan)
+        if not charges and token_id is None:
             return None
-        return self._admit(exchange, plan, token_id)
+        if self._denied:
+            verdict = self._denied.refuse(charges, self._clock())
+            if verdict is not None:
+                return self._concluded(exchange, plan, verdict)
+        request = Admission(charges, token_id, self._leases.name() if plan.counts and charges else "")
+        self._charged(exchange, self.store, request)
+        if isinstance(self.store, MemoryStore):
+            return self._answered(exchange, plan, request, self.store.decide(request))
+        return self._ask(exchange, plan, request)
 
-    async def _admit(self, exchange: Exchange, plan: Plan, token_id: str | None) -> Answer | None:
+    async def _ask(self, exchange: Exchange, plan: Plan, request: Admission) -> Answer | None:
+        asked = self._clock()
         try:
-            verdict = await self.store.admit(Admission(self._charges(exchange, plan.limits, plan.cost), token_id))
+            verdict = await self.store.admit(request)
         except StoreUnavailableError as error:
-            if token_id is not None:
-                exchange.revocation, exchange.retry_after = Revocation.UNKNOWN, error.retry_after
-            if self._on_failure == "allow" or self._shadow or not plan.limits:
-                return None
-            if self._on_failure == "deny":
-                return unavailable(Reason.STORE_UNAVAILABLE, error.retry_after, exchange.request_id)
-            verdict = self._local.decide(Admission(self._charges(exchange, plan.share, plan.cost)))
+            return self._without_store(exchange, plan, request, error)
+        if not verdict.admitted:
+            self._denied.note(request.charges, verdict, asked)
+        return self._answered(exchange, plan, request, verdict)
+
+    def _answered(self, exchange: Exchange, plan: Plan, request: Admission, verdict: Verdict) -> Answer | None:
         if verdict.revoked:
             exchange.revocation = Revocation.REVOKED
-        exchange.verdict = verdict
-        if verdict.admitted or self._shadow:
-            return None
-        return self._refusal(exchange, verdict)
+        if not verdict.admitted and request.charges:
+            # Nothing was charged, so there is nothing to settle.
+            exchange.accounts.pop()
+            self._leases.let_go(request.lease)
+        return self._concluded(exchange, plan, verdict)
 
-    def _charges(self, exchange: Exchange, limits: tuple[Limit, ...], cost: int) -> tuple[Charge, ...]:
-        user = exchange.user
+    def _without_store(
+        self, exchange: Exchange, plan: Plan, request: Admission, error: StoreUnavailableError
+    ) -> Answer | None:
+        """What each limit says for when the store does not answer."""
+        if request.token_id is not None:
+            exchange.revocation, exchange.retry_after = Revocation.UNKNOWN, error.retry_after
+        binding = [charge for charge in request.charges if charge.binding]
+        if any(charge.limit.on_failure == "deny" for charge in binding):
+            return unavailable(Reason.STORE_UNAVAILABLE, error.retry_after, exchange.request_id)
+        # A share of a limit that is smaller than the cost still admits one such request at a time.
+        shares = [(charge, plan.share[charge.limit.name]) for charge in binding if charge.limit.on_failure == "local"]
+        charges = tuple(Charge(share, charge.key, min(charge.cost, share.burst)) for charge, share in shares)
+        if not charges:
+            return None
+        local = Admission(charges, lease=request.lease)
+        self._charged(exchange, self._local, local)
+        return self._answered(exchange, plan, local, self._local.decide(local))
+
+    def _charged(self, exchange: Exchange, store: Store, request: Admission) -> None:
+        """Open an account before the store is asked: whatever becomes of the request, it will be settled."""
+        if request.charges:
+            exchange.accounts.append(Account(self, store, request.charges, request.lease))
+            if request.lease:
+                self._leases.hold(request.lease, store, request.charges)
+
+    def leave(self, exchange: Exchange, response: Response, error: BaseException | None) -> None:
+        """Settle the accounts: the request is under way no more, and what the app charged afterwards is taken."""
+        if not exchange.accounts:
+            return
+        cost = exchange.extra_cost
+        for account in exchange.accounts:
+            layer, store, charges, lease = account
+            if layer is not self:
+                continue
+            if lease:
+                self._leases.let_go(lease)
+            settled = tuple(
+                charge._replace(cost=cost) for charge in charges if cost or (lease and charge.limit.at_once)
+            )
+            if settled:
+                if cost < 0:
+                    self._denied.forget(charge.key for charge in settled)
+                store.tell(Admission(settled, lease=lease, settles=True))
+        exchange.accounts = [account for account in exchange.accounts if account.layer is not self]
+
+    def _charges(self, exchange: Exchange, plan: Plan) -> tuple[Charge, ...]:
         charges = []
-        for limit in limits:
-            client = self._address(exchange) if limit.key == "ip" or user is None else user.key
-            # A share of a limit that is smaller than the cost still admits one such request at a time.
-            units = cost if cost <= limit.burst else limit.burst  # noqa: FURB136 - a call of min costs more than the rest
-            charges.append(Charge(limit, f"{limit.name}:{client}", units))
+        for limit in plan.limits:
+            client = self._client(exchange, limit, plan)
+            if client is not None:
+                binding = limit.enforced == 100 or binds(limit, client)
+                # What stands in braces is what Redis Cluster chooses the node by: all limits of a client are on one.
+                charges.append(Charge(limit, f"{{{client}}}:{limit.name}", plan.cost, binding))
         return tuple(charges)
+
+    def _client(self, exchange: Exchange, limit: Limit, plan: Plan) -> str | None:
+        """What a limit counts, as a name of bounded length; None where the limit does not apply."""
+        key, user = limit.key, exchange.user
+        if key in ("user", "api-key") and user is not None:
+            return f"{user.kind}:{user.key}"
+        if key == "route":
+            return f"route:{plan.place}"
+        function = self._functions.get(key)
+        if function is not None:
+            value = function(exchange.scope)
+            return None if value is None else f"{key}:{store_key(key, value)}"
+        if key.startswith("header:"):
+            lines = exchange.lines(key[7:].encode())
+            if lines:
+                return f"header:{store_key(key, *(line.decode('latin-1') for line in lines))}"
+        return f"ip:{self._address(exchange)}"
 
     def _address(self, exchange: Exchange) -> str:
         address = exchange.client
@@ -199,13 +269,18 @@ class RateLimitMiddleware(Layer):
             return UNKNOWN
         return limit_key(address, self._ipv6_prefix)
 
-    def _refusal(self, exchange: Exchange, verdict: Verdict) -> Answer:
-        wait = retry_after(verdict.readings)
+    def _concluded(self, exchange: Exchange, plan: Plan, verdict: Verdict) -> Answer | None:
+        exchange.verdict, exchange.policy = verdict, plan.policy
+        if plan.policy is None:
+            exchange.policy = policy_header(reading.limit for reading in verdict.readings if reading.binding)
+        if verdict.admitted:
+            return None
+        refusing = verdict.refusing
+        wait = retry_after(refusing, random())  # noqa: S311 - it only spreads those who come back
         headers: tuple[Header, ...] = () if wait is None else ((b"retry-after", b"%d" % wait),)
-        violated = [reading.limit.name for reading in verdict.readings if reading.wait != 0]
         return problem(
             429, Reason.RATE_LIMITED, "Too many requests.", request_id=exchange.request_id, headers=headers,
-            type_=QUOTA_EXCEEDED, **{"violated-policies": violated},
+            type_=QUOTA_EXCEEDED, **{"violated-policies": [reading.limit.name for reading in refusing]},
         )  # fmt: skip
 
     def mark(self, exchange: Exchange, headers: Headers) -> None:
@@ -217,51 +292,35 @@ class RateLimitMiddleware(Layer):
         if not lines or has_header(headers, lines[0][0]):
             return
         headers.extend(lines)
-        if self._style == "draft":
-            headers.append(self._plans[exchange.row(self._table)].of(exchange.user).policy)
+        if self._style == "draft" and exchange.policy is not None:
+            headers.append(exchange.policy)
 
 
-def compile_table(limit: str, routes: Sequence[Route], workers: int = 1) -> tuple[RoutePlans, ...]:
-    """The plans of every row, and last, where the index `NO_ROW` finds them, the default's.
+class KnownLimits(Layer):
+    """Stands before Identity in the stack, so that a client known to be over its limit costs no signature check."""
 
-    Limits that a row names are that row's own; the default ones are shared by all rows that name none.
+    name = "rate_limit"
 
-    Raises:
-        ConfigError: with everything that is wrong.
-    """
+    def __init__(self, app: ASGIApp, rate_limit: RateLimitMiddleware) -> None:
+        super().__init__(app)
+        self._rate_limit = rate_limit
+
+    def decide(self, exchange: Exchange) -> Decision:
+        """Refuse whoever is known to be over a limit."""
+        return self._rate_limit.known(exchange)
+
+
+def _parsed(exempt: Sequence[str], messages: str) -> tuple[Exemptions, Limit | None]:
     problems: list[Problem] = []
-    default = _parsed(limit, "", "limit", problems)
-    taken: set[str] = set()
-    plans = []
-    for route in routes:
-        if route.limits is None:
-            limits = default
-        else:
-            prefix = _free_prefix(slug(route.path), taken)
-            limits = _parsed(route.limits, prefix, f"routes: {route}", problems)
-        for each in limits:
-            if route.cost > each.burst:
-                message = f"a request costs {route.cost}, but {each.text!r} never holds more than {each.burst}"
-                problems.append(Problem(f"routes: {route}", message))
-        plans.append(compile_plans(limits, route.cost, workers))
+    exemptions, limit = Exemptions(), None
+    try:
+        exemptions = Exemptions.parse(exempt)
+    except ValueError as error:
+        problems.append(Problem("exempt", str(error)))
+    try:
+        limit = parse_rate(messages, "messages") if messages.strip() else None
+    except ValueError as error:
+        problems.append(Problem("messages", str(error)))
     if problems:
         raise ConfigError(problems)
-    return (*plans, compile_plans(default, 1, workers))
-
-
-def _free_prefix(name: str, taken: set[str]) -> str:
-    """A prefix for the names of a row's limits that no other row has: two rows must not share a bucket."""
-    numbers = count(2)
-    prefix = f"{name}-"
-    while prefix in taken:
-        prefix = f"{name}-{next(numbers)}-"
-    taken.add(prefix)
-    return prefix
-
-
-def _parsed(text: str, prefix: str, name: str, problems: list[Problem]) -> tuple[Limit, ...]:
-    try:
-        return parse_limits(text, prefix)
-    except ValueError as error:
-        problems.append(Problem(name, str(error)))
-        return ()
+    return exemptions, limit

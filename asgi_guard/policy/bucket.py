@@ -13,57 +13,67 @@ from typing import TYPE_CHECKING, NamedTuple
 from asgi_guard.policy.rates import SECOND, Limit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 class Charge(NamedTuple):
-    """What a request takes from one bucket.
+    """What a request takes from one bucket, or that it counts among those under way.
 
     Attributes:
         limit: the rule.
         key: the bucket's name in the store.
-        cost: units to take, at least 0; 0 only looks.
+        cost: units to take, at least 0; 0 only looks. Only when an account is settled may it be negative: units are
+            given back.
+        binding: whether the limit refuses. One in shadow is charged where it allows a request that is served, and told.
     """
 
     limit: Limit
     key: str
     cost: int = 1
+    binding: bool = True
 
 
 class Admission(NamedTuple):
     """All that one request asks of the store, in one call.
 
     Attributes:
-        charges: the buckets it takes from: all of them, or none.
+        charges: the buckets it takes from: all that are binding, or none.
         token_id: the store's name for the token, to be looked up among the revoked; None asks nothing.
+        lease: the request's own name among those under way, where a limit counts them.
+        settles: whether this is no question but an account of a request that was admitted before: its costs are taken
+            whatever is left, or given back, and it is no longer under way.
     """
 
     charges: tuple[Charge, ...]
     token_id: str | None = None
+    lease: str = ""
+    settles: bool = False
 
 
 class Reading(NamedTuple):
-    """The state of one bucket after a decision.
+    """The state of one limit after a decision.
 
     Attributes:
         limit: the rule.
-        remaining: whole units left.
-        reset: microseconds until the bucket is full.
+        remaining: whole units left; how many more requests there may be at once.
+        reset: microseconds until the bucket is full; 0 where requests at once are counted.
         wait: microseconds until this charge would be allowed: 0 if it was, None if it never will be (it costs more than
-            the bucket holds).
+            the bucket holds). When a request that is under way will end nobody knows: a second is told.
+        binding: whether the limit refuses.
     """
 
     limit: Limit
     remaining: int
     reset: int
     wait: int | None
+    binding: bool = True
 
 
 class Verdict(NamedTuple):
     """The store's answer to an `Admission`.
 
     Attributes:
-        admitted: whether every bucket allowed it; if not, none was charged.
+        admitted: whether every binding limit allowed it; if not, none was charged.
         readings: one a charge, in order.
         revoked: whether the token is among the revoked.
     """
@@ -71,6 +81,16 @@ class Verdict(NamedTuple):
     admitted: bool
     readings: tuple[Reading, ...] = ()
     revoked: bool = False
+
+    @property
+    def refusing(self) -> tuple[Reading, ...]:
+        """The readings of the limits that refuse."""
+        return tuple(reading for reading in self.readings if reading.wait != 0 and reading.binding)
+
+    @property
+    def shadowed(self) -> tuple[Reading, ...]:
+        """The readings of the limits that would refuse, were they not in shadow."""
+        return tuple(reading for reading in self.readings if reading.wait != 0 and not reading.binding)
 
 
 def effective(state: int, now: int, capacity: int) -> int:
@@ -89,11 +109,20 @@ def effective(state: int, now: int, capacity: int) -> int:
 def take(state: int, now: int, charge: Charge) -> tuple[int, int | None]:
     """Decide one charge: the state that it leads to, and how long to wait for it.
 
+    Args:
+        state: the bucket's; for requests at once, how many others are under way.
+        now: microseconds.
+        charge: what is asked.
+
     Returns:
         The new state if it is allowed, and microseconds to wait: 0 if it is allowed now, None if never.
     """
-    limit, _, cost = charge
-    capacity = limit.capacity
+    limit = charge.limit
+    if limit.at_once:
+        return state + 1, 0 if state < limit.burst else SECOND
+    capacity, cost = limit.capacity, charge.cost
+    if cost < 0:
+        raise ValueError("a cost is negative: units are given back only when an account is settled")
     after = effective(state, now, capacity) + cost * limit.interval
     wait = after - now - capacity
     if wait <= 0:
@@ -102,31 +131,55 @@ def take(state: int, now: int, charge: Charge) -> tuple[int, int | None]:
 
 
 def decide(charges: Sequence[Charge], states: Sequence[int], now: int) -> tuple[bool, list[int], tuple[Reading, ...]]:
-    """Decide a request's charges together: all or none.
+    """Decide a request's charges together: all that are binding, or none. Charges in shadow follow, each by itself.
 
     Returns:
         Whether it is admitted; the states afterwards, which are charged if it is, and else those that count now, to be
         written down where they differ (a clock that was ahead would refuse until then); and the readings.
     """
-    taken = [take(state, now, charge) for charge, state in zip(charges, states, strict=True)]
-    admitted = True
-    for _, wait in taken:
-        if wait != 0:
-            admitted = False
+    admitted, refused = True, False
     after, readings = [], []
-    for (limit, _, cost), (state, wait) in zip(charges, taken, strict=True):
-        until = state if admitted else state - cost * limit.interval
-        reset = until - now
+    for charge, state in zip(charges, states, strict=True):
+        limit, _, _, binding = charge
+        until, wait = take(state, now, charge)
+        if wait != 0:
+            refused = True
+            admitted = admitted and not binding
         after.append(until)
-        readings.append(Reading(limit, (limit.capacity - reset) // limit.interval, reset, wait))
+        readings.append(_reading(limit, until, now, wait, binding))
+    if refused:
+        for index, (limit, _, cost, binding) in enumerate(charges):
+            wait = readings[index].wait
+            if not admitted or wait != 0:
+                after[index] -= 1 if limit.at_once else cost * limit.interval
+                readings[index] = _reading(limit, after[index], now, wait, binding)
     return admitted, after, tuple(readings)
 
 
-def retry_after(readings: tuple[Reading, ...]) -> int | None:
-    """Whole seconds, at least 1, until a refused request would be admitted (RFC 9110 10.2.3); None if it never will."""
-    seconds = 1
+def _reading(limit: Limit, state: int, now: int, wait: int | None, binding: bool) -> Reading:
+    if limit.at_once:
+        return Reading(limit, max(0, limit.burst - state), 0, wait, binding)
+    reset = state - now
+    return Reading(limit, (limit.capacity - reset) // limit.interval, reset, wait, binding)
+
+
+def settle(state: int, now: int, charge: Charge) -> int:
+    """The state of a bucket that is charged whatever is left in it, or given units back: empty or full at most."""
+    after = effective(state, now, charge.limit.capacity) + charge.cost * charge.limit.interval
+    return effective(after, now, charge.limit.capacity)
+
+
+def retry_after(readings: Iterable[Reading], jitter: float = 0.0) -> int | None:
+    """Whole seconds, at least 1, until a refused request would be admitted (RFC 9110 10.2.3); None if it never will.
+
+    Args:
+        readings: those of the limits that refuse.
+        jitter: from 0 to 1: a tenth of the wait is added in this proportion, so that those who were refused together do
+            not come back together. None comes too early.
+    """
+    longest = 0
     for reading in readings:
         if reading.wait is None:
             return None
-        seconds = max(seconds, -(-reading.wait // SECOND))
-    return seconds
+        longest = max(longest, reading.wait)
+    return max(1, -int(-longest * (1 + jitter / 10) // SECOND))

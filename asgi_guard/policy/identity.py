@@ -31,6 +31,7 @@ class User:
         expires: seconds since the Unix epoch, leeway included; infinite for an API key.
         key: its name in the store: bounded in length, and not reversible to the subject.
         token_id: the token's name among the revoked, or None if it has no `jti`.
+        plan: the plan of limits that an API key's entry names.
     """
 
     subject: str
@@ -41,6 +42,7 @@ class User:
     expires: float = float("inf")
     key: str = ""
     token_id: str | None = None
+    plan: str | None = None
 
     @property
     def is_authenticated(self) -> bool:
@@ -111,6 +113,7 @@ class APIKey:
         name: who it belongs to.
         sha256: the key's SHA-256, 64 hexadecimal digits.
         scopes: what it may do.
+        plan: the plan of limits that it has.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic asks for a plain dict
@@ -118,6 +121,7 @@ class APIKey:
     name: str
     sha256: str = field(repr=False)
     scopes: tuple[str, ...] = ()
+    plan: str | None = None
 
     def __post_init__(self) -> None:
         if not self.name or len(self.name) > 128 or not self.name.isprintable():
@@ -129,7 +133,7 @@ class APIKey:
 
     def user(self) -> User:
         """The identity of whoever shows this key."""
-        return User(self.name, self.scopes, kind="api-key", key=store_key("api-key", self.name))
+        return User(self.name, self.scopes, kind="api-key", key=store_key("api-key", self.name), plan=self.plan)
 
 
 def api_key_digest(key: bytes) -> str:

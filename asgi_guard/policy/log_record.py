@@ -41,6 +41,7 @@ class Entry:
         error: the exception's type, or `client_disconnected`.
         refused_by: the layer that refused, with `reason` and a word more in `detail`.
         limit: the limits that refused.
+        shadow: the limits that would have, were they not in shadow.
     """
 
     time: float
@@ -67,6 +68,7 @@ class Entry:
     reason: str | None = None
     detail: str | None = None
     limit: str | None = None
+    shadow: str | None = None
     slow: bool = False
 
 
@@ -131,13 +133,14 @@ def _url(entry: Entry) -> str:
 
 def _guard(entry: Entry) -> dict[str, Any]:
     """The members that no schema has a name for."""
-    if entry.reason is None and entry.detail is None and entry.limit is None and not entry.slow:
+    if entry.reason is None and entry.detail is None and entry.shadow is None and not entry.slow:
         return {}
     return {
         "asgi_guard.refused_by": entry.refused_by,
         "asgi_guard.reason": entry.reason,
         "asgi_guard.detail": entry.detail,
         "asgi_guard.limit": entry.limit,
+        "asgi_guard.limit_shadow": entry.shadow,
         "asgi_guard.slow": entry.slow or None,
     }
 

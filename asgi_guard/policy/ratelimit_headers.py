@@ -4,7 +4,7 @@ By `RateLimit` and `RateLimit-Policy` as in draft-ietf-httpapi-ratelimit-headers
 
 `q` and the older `-Limit` are the bucket's size; `w` the seconds in which it fills; `r` what is left; `t` the seconds
 until there is more: until the bucket is full, or, for a limit that refused, until the request would be admitted, which
-is never later than `Retry-After`.
+is never later than `Retry-After`. A limit on requests at once has neither `w` nor `t`, and `qu="concurrent-requests"`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from asgi_guard.policy.rates import SECOND
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from asgi_guard.asgi import Header
     from asgi_guard.policy.bucket import Reading, Verdict
     from asgi_guard.policy.rates import Limit
@@ -28,22 +30,27 @@ HEADER_NAMES: dict[Style, tuple[str, ...]] = {
 """The headers of each style, which CORS has to expose for a page's script to read them."""
 
 
-def policy_header(limits: tuple[Limit, ...]) -> Header:
+def policy_header(limits: Iterable[Limit]) -> Header:
     """`RateLimit-Policy`: what the limits are. It is the same on every response of a route."""
-    items = (f'"{limit.name}";q={limit.burst};w={max(1, round(limit.capacity / SECOND))}' for limit in limits)
-    return b"ratelimit-policy", ", ".join(items).encode()
+    return b"ratelimit-policy", ", ".join(map(_policy, limits)).encode()
+
+
+def _policy(limit: Limit) -> str:
+    if limit.at_once:
+        return f'"{limit.name}";q={limit.burst};qu="concurrent-requests"'
+    return f'"{limit.name}";q={limit.burst};w={max(1, round(limit.capacity / SECOND))}'
 
 
 def state_headers(verdict: Verdict, style: Style) -> tuple[Header, ...]:
-    """The headers that change with every request; a refusal names only the limits that refused."""
-    readings = verdict.readings
-    if not verdict.admitted:
-        readings = tuple(reading for reading in readings if reading.wait != 0)
+    """The headers that change with every request; a refusal names only the limits that refused.
+
+    Limits in shadow are nobody's business.
+    """
+    readings = [reading for reading in verdict.readings if reading.binding] if verdict.admitted else verdict.refusing
     if not readings or style == "off":
         return ()
     if style == "draft":
-        items = [f'"{reading.limit.name}";r={reading.remaining};t={_until_more(reading)}' for reading in readings]
-        return ((b"ratelimit", ", ".join(items).encode()),)
+        return ((b"ratelimit", ", ".join(map(_state, readings)).encode()),)
     # The older headers have room for one limit: the one nearest to refusing.
     tightest = min(readings, key=lambda reading: (reading.remaining, -reading.reset))
     return (
@@ -51,6 +58,12 @@ def state_headers(verdict: Verdict, style: Style) -> tuple[Header, ...]:
         (b"x-ratelimit-remaining", b"%d" % tightest.remaining),
         (b"x-ratelimit-reset", b"%d" % _until_more(tightest)),
     )
+
+
+def _state(reading: Reading) -> str:
+    # When a request that is under way will end is not known.
+    until = "" if reading.limit.at_once else f";t={_until_more(reading)}"
+    return f'"{reading.limit.name}";r={reading.remaining}{until}'
 
 
 def _until_more(reading: Reading) -> int:

@@ -1,6 +1,6 @@
-"""The grammar of rates: `COUNT/PERIOD [burst N] by KEY`, several with `;`.
+"""The grammar of limits: `COUNT/PERIOD [burst N] by KEY`, or `N at once by KEY`, several with `;`.
 
-    10/second burst 20 by anonymous; 60/second burst 120 by user; 5/15m by ip
+    10/second burst 20 by anonymous; 60/second burst 120 by user; 5/15m by ip; 20 at once by user
 
 PERIOD is `second`, `minute`, `hour`, `day`, or a number with `s`, `m`, `h` or `d`. `burst` is how many units may be
 taken at once, COUNT unless said. KEY is what is counted:
@@ -8,95 +8,194 @@ taken at once, COUNT unless said. KEY is what is counted:
 - `ip`: the address of any client;
 - `anonymous`: the address of a client without a verified identity;
 - `user`: the verified subject, of whatever kind, unless a limit `by api-key` stands beside it for those with a key;
-- `api-key`: the name of the API key.
+- `api-key`: the name of the API key;
+- `route`: all clients of a row of the route table together, and of the requests that no row names;
+- `header:NAME`: the value of a request header, or the address where it is not sent. Whoever can write the header can
+  write another value: put a limit by `ip` or `user` beside it;
+- any other word: what the function of that name gives for the request, in Python only.
+
+After KEY may stand, in any order:
+
+- `as NAME`: its name in headers, logs and the store;
+- `shadow`: it refuses nothing, and is only counted and logged;
+- `enforce N%`: it refuses for that share of its clients, always the same ones, and is in shadow for the others;
+- `on-failure allow|deny|local`: what its requests meet when the store does not answer.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
-KeyKind: TypeAlias = Literal["ip", "anonymous", "user", "api-key"]
-KEY_KINDS: tuple[KeyKind, ...] = get_args(KeyKind)
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+OnStoreFailure: TypeAlias = Literal["allow", "deny", "local"]
+
+KEY_KINDS = ("ip", "anonymous", "user", "api-key", "route")
+"""What is counted, `header:NAME` and functions aside."""
 
 SECOND = 1_000_000
 """Microseconds in a second: the unit of all the arithmetic on limits."""
-
-_UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_RATE = re.compile(
-    r"(?P<count>\d{1,9})\s*/\s*(?:(?P<word>second|minute|hour|day)|(?P<many>\d{1,6})(?P<unit>[smhd]))"
-    r"(?:\s+burst\s+(?P<burst>\d{1,9}))?\s+by\s+(?P<key>[a-z-]+)",
-    re.ASCII,
-)
-_EXPECTED = "expected COUNT/PERIOD [burst N] by KEY, as in '60/second burst 120 by user'"
+LEASE = 60 * SECOND
+"""Microseconds for which a request under way counts, unless it is renewed: how long the loss of a worker is felt."""
 MAX_SPAN = 366 * 86400 * SECOND
 """The longest time a bucket may take to fill: beyond it, integers of microseconds would not stay exact in Lua."""
+
+_UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_RATE = (
+    r"(?P<count>\d{1,9})\s*/\s*(?:(?P<word>second|minute|hour|day)|(?P<many>\d{1,6})(?P<unit>[smhd]))"
+    r"(?:\s+burst\s+(?P<burst>\d{1,9}))?"
+)
+_LIMIT = re.compile(
+    rf"(?:{_RATE}|(?P<at_once>\d{{1,9}})\s+at\s+once)\s+by\s+(?P<key>\S+)(?P<options>(?:\s+\S+)*)", re.ASCII
+)
+_BARE_RATE = re.compile(_RATE, re.ASCII)
+_HEADER = re.compile(r"header:[a-z0-9!#$&'*+.^_`|~-]{1,64}")
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
+_PERCENT = re.compile(r"(\d{1,3})%", re.ASCII)
+_EXPECTED = "expected COUNT/PERIOD [burst N] by KEY, as in '60/second burst 120 by user', or 'N at once by KEY'"
+_OPTIONS = "after the key may stand 'as NAME', 'shadow', 'enforce N%' and 'on-failure allow|deny|local'"
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One limit, as a token bucket.
+    """One limit: a token bucket, or a number of requests at once.
 
     Attributes:
         name: its id in the `RateLimit` headers, in logs and in the store.
-        text: the rate as it was written.
+        text: the limit as it was written.
         key: what is counted.
-        interval: microseconds in which one unit comes back, rounded up to a whole one, so never more than was asked.
-        burst: units that a full bucket holds.
+        interval: microseconds in which one unit comes back, rounded up to a whole one, so never more than was asked;
+            for requests at once, how long each counts unless it is renewed.
+        burst: units that a full bucket holds; how many requests there may be at once.
+        at_once: whether it counts requests under way.
+        enforced: the percentage of clients whom it refuses; it is in shadow for the others.
+        on_failure: what its requests meet when the store does not answer; None leaves it to the default.
         capacity: microseconds in which an empty bucket becomes full.
     """
 
     name: str
     text: str
-    key: KeyKind
+    key: str
     interval: int
     burst: int
+    at_once: bool = False
+    enforced: int = 100
+    on_failure: OnStoreFailure | None = None
     capacity: int = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "capacity", self.interval * self.burst)
 
 
-def parse_limits(text: str, prefix: str = "") -> tuple[Limit, ...]:
-    """Parse rates. An empty text is no limit.
+def parse_limits(text: str, prefix: str = "", functions: Collection[str] = ()) -> tuple[Limit, ...]:
+    """Parse limits. An empty text is no limit.
 
     Args:
-        text: the rates, in the grammar above.
+        text: the limits, in the grammar above.
         prefix: put before the names, to tell the limits of one route from those of another.
+        functions: the names of functions that a limit may go by.
 
     Raises:
-        ValueError: a rate is malformed; the text names it and says what was expected.
+        ValueError: a limit is malformed; the text names it and says what was expected.
     """
     limits: list[Limit] = []
+    names: set[str] = set()
     for part in (part.strip() for part in text.split(";")):
         if not part:
             continue
-        limit = _parse(part)
-        taken = sum(1 for other in limits if other.key == limit.key)
-        name = prefix + limit.key + (f"-{taken + 1}" if taken else "")
-        limits.append(replace(limit, name=name))
+        limit = _parse(part, functions)
+        base = limit.name or re.sub(r"[^a-z0-9]+", "-", limit.key).strip("-") + ("-at-once" if limit.at_once else "")
+        name, number = base, 1
+        while name in names:
+            if limit.name:
+                raise ValueError(f"{part!r}: there is another limit of the name {name!r}")
+            number += 1
+            name = f"{base}-{number}"
+        names.add(name)
+        limits.append(replace(limit, name=prefix + name))
     return tuple(limits)
 
 
-def _parse(text: str) -> Limit:
-    match = _RATE.fullmatch(text)
+def _parse(text: str, functions: Collection[str]) -> Limit:
+    match = _LIMIT.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is not a rate: {_EXPECTED}")
-    key = next((kind for kind in KEY_KINDS if kind == match["key"]), None)
-    if key is None:
-        raise ValueError(f"{text!r}: there is no key {match['key']!r}; it is one of {', '.join(KEY_KINDS)}")
+        raise ValueError(f"{text!r} is not a limit: {_EXPECTED}")
+    key = match["key"].lower() if match["key"].lower().startswith("header:") else match["key"]
+    if key not in KEY_KINDS and key not in functions and not _HEADER.fullmatch(key):
+        known = ", ".join([*KEY_KINDS, "header:NAME", *functions])
+        raise ValueError(f"{text!r}: there is no key {key!r}; it is one of {known}")
+    try:
+        interval, burst = _rate(match) if match["at_once"] is None else _at_once(match)
+        name, enforced, on_failure = _options(match["options"].split())
+    except ValueError as error:
+        raise ValueError(f"{text!r}: {error}") from None
+    return Limit(name, text, key, interval, burst, match["at_once"] is not None, enforced, on_failure)
+
+
+def _rate(match: re.Match[str]) -> tuple[int, int]:
+    """The interval of one unit, and the burst."""
     count = int(match["count"])
     burst = int(match["burst"] or count)
     seconds = _UNITS[match["word"]] if match["word"] else int(match["many"]) * _UNITS[match["unit"]]
     if not count or not burst or not seconds:
-        raise ValueError(f"{text!r}: the count, the period and the burst are at least 1")
+        raise ValueError("the count, the period and the burst are at least 1")
     if count > seconds * 100_000:
-        raise ValueError(f"{text!r} is more than 100000 a second, which a microsecond clock cannot count")
-    limit = Limit("", text, key, -(-seconds * SECOND // count), burst)
-    if limit.capacity > MAX_SPAN:
-        raise ValueError(f"{text!r}: the burst takes more than a year to come back")
-    return limit
+        raise ValueError("this is more than 100000 a second, which a microsecond clock cannot count")
+    interval = -(-seconds * SECOND // count)
+    if interval * burst > MAX_SPAN:
+        raise ValueError("the burst takes more than a year to come back")
+    return interval, burst
+
+
+def _at_once(match: re.Match[str]) -> tuple[int, int]:
+    """How long a request counts, and how many there may be."""
+    burst = int(match["at_once"])
+    if not burst:
+        raise ValueError("the count is at least 1")
+    return LEASE, burst
+
+
+def _options(words: list[str]) -> tuple[str, int, OnStoreFailure | None]:
+    """What stands after the key: the name, the percentage of enforcement, and what holds without the store."""
+    name, enforced, on_failure = "", 100, None
+    seen: set[str] = set()
+    rest = iter(words)
+    for word in rest:
+        value = "" if word == "shadow" else next(rest, "")
+        percent = _PERCENT.fullmatch(value)
+        if word == "as" and _NAME.fullmatch(value):
+            name = value
+        elif word == "shadow":
+            enforced = 0
+        elif word == "enforce" and percent is not None and int(percent[1]) <= 100:
+            enforced = int(percent[1])
+        elif word == "on-failure" and value in get_args(OnStoreFailure):
+            on_failure = cast("OnStoreFailure", value)
+        else:
+            raise ValueError(f"{f'{word} {value}'.strip()!r} is no option of a limit: {_OPTIONS}")
+        what = "enforce" if word == "shadow" else word
+        if what in seen:
+            raise ValueError(f"{what!r} is said twice")
+        seen.add(what)
+    return name, enforced, on_failure
+
+
+def parse_rate(text: str, name: str) -> Limit:
+    """Parse a rate that needs no key, as in `20/second burst 40`.
+
+    Raises:
+        ValueError: it is malformed; the text says what was expected.
+    """
+    match = _BARE_RATE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a rate: expected COUNT/PERIOD [burst N], as in '20/second burst 40'")
+    try:
+        return Limit(name, text, "connection", *_rate(match))
+    except ValueError as error:
+        raise ValueError(f"{text!r}: {error}") from None
 
 
 def slug(path: str) -> str:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from asgi_guard.stores.base import Store
 from asgi_guard.stores.memory import MemoryStore
-from asgi_guard.stores.redis import RedisStore
+from asgi_guard.stores.redis import RedisStore, own_clock
 
-__all__ = ["MemoryStore", "RedisStore", "Store", "open_store"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["MemoryStore", "RedisStore", "Store", "open_store", "own_clock"]
 
 SCHEMES = ("memory", "redis", "rediss", "unix")
 
 
-def open_store(url: str, *, prefix: str = "asgi-guard:", timeout: float = 0.05, max_keys: int = 100_000) -> Store:
+def open_store(
+    url: str,
+    *,
+    prefix: str = "asgi-guard:",
+    timeout: float = 0.05,
+    max_keys: int = 100_000,
+    clock: Callable[[], int] | None = None,
+) -> Store:
     """Make the store that a URL names. Nothing is connected before it is used.
 
     Args:
@@ -19,6 +31,7 @@ def open_store(url: str, *, prefix: str = "asgi-guard:", timeout: float = 0.05, 
         prefix: put before every key in Redis.
         timeout: seconds until an answer of Redis counts as none.
         max_keys: how many buckets, and how many revocations, the memory holds.
+        clock: microseconds since the Unix epoch, where scripts may not ask the server's clock; see `own_clock`.
 
     Raises:
         ValueError: the URL is none of these. The text does not repeat it, for it may hold a password.
@@ -29,5 +42,5 @@ def open_store(url: str, *, prefix: str = "asgi-guard:", timeout: float = 0.05, 
     if scheme == "memory":
         return MemoryStore(max_keys=max_keys)
     if scheme in SCHEMES:
-        return RedisStore(url, prefix=prefix, timeout=timeout)
+        return RedisStore(url, prefix=prefix, timeout=timeout, clock=clock)
     raise ValueError(f"the scheme {scheme[:16]!r} is none of {', '.join(f'{known}://' for known in SCHEMES)}")

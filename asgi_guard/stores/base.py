@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Store(Protocol):
-    """Where buckets and revocations are kept.
+    """Where buckets, revocations and requests under way are kept.
 
     Every method raises `StoreUnavailableError`, and nothing else, where the store does not answer in time.
     """
@@ -19,6 +19,12 @@ class Store(Protocol):
 
     async def admit(self, request: Admission) -> Verdict:
         """Decide all that a request asks, in one call: every bucket is charged, or none, and the token is looked up."""
+
+    def tell(self, request: Admission) -> None:
+        """Have a request decided, or settled, without waiting for it. If the store does not answer, it is forgotten.
+
+        It belongs into the event loop of the requests. What is told after an `admit` is decided after it.
+        """
 
     async def revoke(self, token_id: str, ttl: float) -> None:
         """Put a token among the revoked, for `ttl` seconds: the rest of its life."""

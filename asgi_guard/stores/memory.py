@@ -6,7 +6,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from asgi_guard.policy.bucket import Admission, Verdict, decide
+from asgi_guard.policy.bucket import Admission, Verdict, decide, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ EVICT = 8
 
 
 class MemoryStore:
-    """Buckets and revocations in dicts.
+    """Buckets, revocations and requests under way, in dicts.
 
     Args:
         max_keys: how many buckets, and how many revocations, are held at most. When there is no room, buckets that have
@@ -36,6 +36,7 @@ class MemoryStore:
         self._full_at: dict[str, int] = {}
         self._queue: deque[str] = deque()  # every key of `_full_at` once, the longest unlooked-at first
         self._revoked: dict[str, int] = {}
+        self._under_way: dict[str, dict[str, int]] = {}  # each ends what it began, so these need no bound
 
     def __len__(self) -> int:
         return len(self._full_at)
@@ -44,6 +45,13 @@ class MemoryStore:
         """Decide at once: nothing here waits."""
         return self.decide(request)
 
+    def tell(self, request: Admission) -> None:
+        """Decide or settle at once."""
+        if request.settles:
+            self._settle(request)
+        else:
+            self.decide(request)
+
     def decide(self, request: Admission) -> Verdict:
         """Decide, synchronously."""
         now = self._clock()
@@ -51,13 +59,43 @@ class MemoryStore:
         charges = request.charges
         if not charges:
             return Verdict(True, (), revoked)
-        states = [self._full_at.get(charge.key, 0) for charge in charges]
+        states = [
+            self._others(charge.key, request.lease, now) if charge.limit.at_once else self._full_at.get(charge.key, 0)
+            for charge in charges
+        ]
         admitted, after, readings = decide(charges, states, now)
         for charge, before, state in zip(charges, states, after, strict=True):
-            if state > now and state != before:
+            if charge.limit.at_once:
+                if state > before:
+                    leases = self._under_way.setdefault(charge.key, {})
+                    leases.pop(request.lease, None)  # who renews goes to the end: the first ends first
+                    leases[request.lease] = now + charge.limit.interval
+            elif state > now and state != before:
                 self._put(charge.key, state, now)
         self._sweep(now)
         return Verdict(admitted, readings, revoked)
+
+    def _settle(self, request: Admission) -> None:
+        now = self._clock()
+        for charge in request.charges:
+            if charge.limit.at_once:
+                leases = self._under_way.get(charge.key, {})
+                leases.pop(request.lease, None)
+                if not leases:
+                    self._under_way.pop(charge.key, None)
+            else:
+                state = settle(self._full_at.get(charge.key, 0), now, charge)
+                if state > now or charge.key in self._full_at:
+                    self._put(charge.key, state, now)
+
+    def _others(self, key: str, lease: str, now: int) -> int:
+        """How many are under way, this one aside; who did not renew in time no longer is."""
+        leases = self._under_way.get(key)
+        if leases is None:
+            return 0
+        while leases and leases[first := next(iter(leases))] <= now:
+            del leases[first]
+        return len(leases) - (lease in leases)
 
     def _put(self, key: str, state: int, now: int) -> None:
         if key not in self._full_at:

@@ -1,4 +1,4 @@
-"""The store in Redis or Valkey: one `EVALSHA` a request, on the server's clock, with a deadline and a breaker."""
+"""The store in Redis or Valkey: one `EVALSHA` for all requests that wait, on the server's clock."""
 
 from __future__ import annotations
 
@@ -16,49 +16,63 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
-from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.breaker import Breaker
-from asgi_guard.policy.bucket import Admission, Verdict, decide
+from asgi_guard.stores.batching import CONNECT_TIMEOUT, Line
+from asgi_guard.stores.wire import decode, encode, pack, question, revocation_key
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from asgi_guard.policy.bucket import Admission, Verdict
+    from asgi_guard.stores.wire import Question
 
 logger = logging.getLogger("asgi_guard")
 
-SCRIPT = files(__package__).joinpath("admit.lua").read_text("utf-8")
-SCRIPT_SHA1 = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
-CONNECT_TIMEOUT = 1.0
-CONNECTIONS = 16
-"""Calls under way at once, each on a connection of its own; the others wait in line, within their deadlines. More would
-be no faster, and opening them all in a burst would take longer than a call may."""
+SCRIPT = files(__package__).joinpath("admit.lua").read_bytes()
+SCRIPT_SHA1 = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
+
+
+def own_clock() -> int:
+    """Microseconds since the Unix epoch."""
+    return time.time_ns() // 1000
 
 
 class RedisStore:
-    """Buckets and revocations in a Redis or Valkey server that all workers share.
+    """Buckets, revocations and requests under way in a Redis or Valkey server that all workers share.
 
-    A call that has not been answered after `timeout` counts as not answered, and is *not* repeated: a charge that was
-    made and whose answer was lost would be made twice. After three such calls in a row the breaker opens, and calls
-    fail at once until a probe is answered.
+    All requests that wait are asked in one call; see `asgi_guard.stores.batching`. A call that has not been answered
+    after `timeout` counts as not answered, and is *not* repeated: a charge that was made and whose answer was lost
+    would be made twice. After three such calls in a row the breaker opens, and calls fail at once until a probe is
+    answered.
 
     Args:
         url: `redis://`, `rediss://` or `unix://`. It is kept out of errors, logs and reprs, for it may hold a password.
         prefix: put before every key.
         timeout: seconds until an answer counts as none.
         breaker: when to stop asking, and when to try again.
+        clock: microseconds since the Unix epoch, where scripts may not ask the server's clock; all workers' clocks then
+            have to agree. None asks the server's.
     """
 
     shared = True
 
     def __init__(
-        self, url: str, *, prefix: str = "asgi-guard:", timeout: float = 0.05, breaker: Breaker | None = None
+        self,
+        url: str,
+        *,
+        prefix: str = "asgi-guard:",
+        timeout: float = 0.05,
+        breaker: Breaker | None = None,
+        clock: Callable[[], int] | None = None,
     ) -> None:
         self._url = url
         self._prefix = prefix
         self._timeout = timeout
         self._breaker = breaker or Breaker()
+        self._clock = clock
         self._client: Redis | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._line = asyncio.Semaphore(CONNECTIONS)
+        self._line: Line
         try:
             check_url(url)
             # Made here and thrown away: a malformed URL or option is an error now, not at the first request.
@@ -71,91 +85,103 @@ class RedisStore:
             ) from None
 
     def __repr__(self) -> str:
-        return f"RedisStore(prefix={self._prefix!r}, timeout={self._timeout})"
+        return f"{type(self).__name__}(prefix={self._prefix!r}, timeout={self._timeout})"
 
     def _make_client(self) -> Redis:
-        return Redis.from_url(
-            self._url,
-            socket_connect_timeout=CONNECT_TIMEOUT,
-            # The deadline is ours alone. The client's own costs a task a command, and before Python 3.12 that task can
-            # swallow a cancellation, so that a call would outlive its deadline.
-            socket_timeout=None,
-            retry=Retry(NoBackoff(), 0),
-            health_check_interval=0,
-            client_name="asgi-guard",
-        )
+        return Redis.from_url(self._url, **CLIENT_OPTIONS)
 
-    def _connected(self) -> Redis:
-        """The client of this event loop: connections belong to the loop they were opened in."""
+    def _connected(self) -> Line:
+        """The line of this event loop: connections belong to the loop they were opened in."""
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:
             self._client, self._loop = self._make_client(), loop
-            self._line = asyncio.Semaphore(CONNECTIONS)
-        return self._client
+            self._line = Line(_Link(self._client, self._clock), self._breaker, self._timeout)
+        return self._line
 
     async def admit(self, request: Admission) -> Verdict:
-        """Decide all that a request asks by one script call."""
-        charges = request.charges
-        keys = [self._prefix + charge.key for charge in charges]
-        if request.token_id is not None:
-            keys.append(self._revocation(request.token_id))
-        arguments: list[int] = [len(charges)]
-        for charge in charges:
-            arguments += (charge.cost * charge.limit.interval, charge.limit.capacity)
-        admitted, revoked, now, *states = await self._call(lambda client: self._evaluate(client, keys, arguments))
-        _, _, readings = decide(charges, states, now)
-        return Verdict(bool(admitted), readings, bool(revoked))
+        """Decide all that a request asks, in one call with those that wait beside it."""
+        return await self._connected().ask(question(request, self._prefix))
 
-    async def _evaluate(self, client: Redis, keys: list[str], arguments: list[int]) -> Any:
-        try:
-            return await client.evalsha(SCRIPT_SHA1, len(keys), *keys, *arguments)
-        except NoScriptError:
-            # A server that was restarted, failed over or flushed: the script goes along once, and is known again.
-            return await client.eval(SCRIPT, len(keys), *keys, *arguments)
-
-    def _revocation(self, token_id: str) -> str:
-        return f"{self._prefix}revoked:{token_id}"
+    def tell(self, request: Admission) -> None:
+        """Have a request decided or settled without waiting for it."""
+        self._connected().tell(question(request, self._prefix))
 
     async def revoke(self, token_id: str, ttl: float) -> None:
         """Put a token among the revoked, for `ttl` seconds."""
         milliseconds = max(1, int(ttl * 1000))
-        await self._call(lambda client: client.set(self._revocation(token_id), 1, px=milliseconds))
+        await self._call(lambda client: client.psetex(revocation_key(token_id, self._prefix), milliseconds, 1))
 
     async def ping(self) -> float:
         """Ask for a sign of life; seconds that it took. It asks even while the breaker is open, and closes it."""
         started = time.perf_counter()
-        await self._call(lambda client: client.ping(), probe=True)
+        await self._call(lambda client: client.ping())
         return time.perf_counter() - started
 
     async def aclose(self) -> None:
-        """Let go of the connections of this event loop."""
+        """Let go of the connections of this event loop, once what is under way is answered."""
         client, self._client = self._client, None
         if client is not None and self._loop is asyncio.get_running_loop():
+            await self._line.settled()
             await client.aclose()
 
-    async def _call(self, command: Callable[[Redis], Awaitable[Any]], *, probe: bool = False) -> Any:
-        now = time.monotonic()
-        if not probe and not self._breaker.allows(now):
-            raise StoreUnavailableError("the store has failed lately and is not asked", self._breaker.retry_after(now))
-        was_open = self._breaker.is_open
+    async def _call(self, command: Callable[[Redis], Awaitable[Any]]) -> Any:
+        """Run a command that is none of a request's, so it may take the time to connect."""
+        line = self._connected()
+        assert self._client is not None  # noqa: S101 - the line above sees to it
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT if probe else self._timeout):
-                client = self._connected()
-                async with self._line:
-                    answer = await command(client)
+            async with asyncio.timeout(max(CONNECT_TIMEOUT, self._timeout)):
+                answer = await command(self._client)
         except (RedisError, OSError, TimeoutError) as error:
-            raise self._failed(error, count=was_open or not self._breaker.is_open) from error
-        if self._breaker.succeeded():
-            logger.warning("the store answers again")
+            line.fails(error)
+            raise line.unavailable(error) from error
+        line.works()
         return answer
 
-    def _failed(self, error: Exception, *, count: bool) -> StoreUnavailableError:
-        """Note a failure. Calls that were under way when the breaker opened do not count: one stall is one failure."""
-        now = time.monotonic()
-        kind = type(error).__name__
-        if count and self._breaker.failed(now):
-            logger.error("the store does not answer, so it is not asked for a while: %s: %a", kind, str(error)[:256])
-        return StoreUnavailableError(f"the store does not answer ({kind})", self._breaker.retry_after(now) or 1.0)
+
+CLIENT_OPTIONS: dict[str, Any] = {
+    "socket_connect_timeout": CONNECT_TIMEOUT,
+    # The deadline is ours alone. The client's own costs a task a command, and before Python 3.12 that task can swallow
+    # a cancellation, so that a call would outlive its deadline.
+    "socket_timeout": None,
+    # A call that was sent is never sent again: what was charged would be charged twice.
+    "retry": Retry(NoBackoff(), 0),
+    "health_check_interval": 0,
+    "client_name": "asgi-guard",
+}
+
+
+class _Link:
+    """One connection of the client's, held for as long as requests wait."""
+
+    def __init__(self, client: Redis, clock: Callable[[], int] | None) -> None:
+        self._pool: Any = client.connection_pool  # whose methods are not typed in every version
+        self._clock = clock
+        self._connection: Any = None
+
+    async def open(self) -> None:
+        """Take a connection from the pool, which sees to it that it is one."""
+        self._connection = await self._pool.get_connection()
+
+    async def ask(self, questions: Sequence[Question]) -> list[Verdict | None]:
+        """Ask by one call of the script."""
+        arguments = encode(questions, 0 if self._clock is None else self._clock())
+        connection = self._connection
+        await connection.send_packed_command(pack(b"EVALSHA", SCRIPT_SHA1, *arguments))
+        try:
+            answer = await connection.read_response()
+        except NoScriptError:
+            # A server that was restarted, failed over or flushed: the script goes along once, and is known again.
+            await connection.send_packed_command(pack(b"EVAL", SCRIPT, *arguments))
+            answer = await connection.read_response()
+        return decode(answer, questions)
+
+    async def close(self, *, broken: bool) -> None:
+        """Give the connection back, closed if it is of no more use."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if broken:
+                await connection.disconnect(nowait=True)
+            await self._pool.release(connection)
 
 
 def check_url(url: str) -> None:

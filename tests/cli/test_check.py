@@ -144,7 +144,7 @@ def test_problems_do_not_stand_in_json(command: Command, monkeypatch: pytest.Mon
 def test_brackets_in_a_problem_are_text(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a message quotes is printed as it is, and is no markup."""
     monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "[red]:key:[/nope]")
-    assert "'[red]:key:[/nope]' is not a rate" in command("check").err
+    assert "'[red]:key:[/nope]' is not a limit" in command("check").err
 
 
 def test_a_file_of_routes(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

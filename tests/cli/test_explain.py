@@ -162,5 +162,5 @@ def test_a_broken_configuration() -> None:
     ran = program("explain", "GET", "/", ASGI_GUARD_RATE_LIMIT="x")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith(
-        "asgi-guard: the configuration has 1 problem:\n  ASGI_GUARD_RATE_LIMIT: 'x' is not a rate"
+        "asgi-guard: the configuration has 1 problem:\n  ASGI_GUARD_RATE_LIMIT: 'x' is not a limit"
     )

@@ -65,7 +65,7 @@ def test_problems_in_a_terminal() -> None:
     code, said = in_a_terminal("check", columns=40, ASGI_GUARD_RATE_LIMIT="[red]:key:[/nope]")
     assert code == 2
     assert f"{ESCAPE}1;31masgi-guard: the configuration has 1 problem:" in said
-    assert "  ASGI_GUARD_RATE_LIMIT: '[red]:key:[/nope]' is not a rate: expected COUNT/PERIOD [burst N]" in said
+    assert "  ASGI_GUARD_RATE_LIMIT: '[red]:key:[/nope]' is not a limit: expected COUNT/PERIOD [burst N]" in said
 
 
 def test_colour_may_be_forced(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

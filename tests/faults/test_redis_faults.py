@@ -134,7 +134,7 @@ async def test_nothing_is_charged_twice_after_a_stall(server: Server) -> None:
     assert await failures(store, 10) == 0
 
     assert lost == 200
-    assert 10 <= server.calls("set") <= 15
+    assert 10 <= server.calls("psetex") <= 15
     await store.aclose()
     await hasty.aclose()
 
@@ -222,7 +222,7 @@ async def test_connections_killed_under_load_lose_only_what_was_under_way(server
     await store.aclose()
 
 
-NEEDED = "+evalsha +eval +get +set +exists +time +ping +client|setname"
+NEEDED = "+evalsha +eval +mget +psetex +time +ping +client|setname"
 
 
 async def test_the_least_permissions(server: Server) -> None:

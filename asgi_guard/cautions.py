@@ -1,0 +1,54 @@
+"""What works, and is probably not meant: told at start-up, and by `asgi-guard check`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asgi_guard.policy.plans import RoutePlans, Rules, compile_table
+from asgi_guard.variables import PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+
+    from asgi_guard.settings import GuardSettings
+
+
+def warnings(settings: GuardSettings, functions: Collection[str] = ()) -> Iterator[str]:
+    """What works, and is probably not meant.
+
+    Args:
+        settings: what is looked at.
+        functions: the names of functions that limits may go by.
+    """
+    limited = settings.limited
+    memory = settings.store.url.get_secret_value().startswith("memory:")
+    if limited and memory and settings.rate.workers > 1:
+        yield (
+            f"{settings.rate.workers} workers each keep their own buckets in memory, so clients get up to "
+            f"{settings.rate.workers} times the limits: set {PREFIX}STORE_URL to a Redis that all share"
+        )
+    if not memory and not limited and not settings.auth.revocation:
+        yield f"{PREFIX}STORE_URL names a store, and nothing is kept there: no limit is set, and revocation is off"
+    if settings.auth.revocation and memory:
+        yield f"revocations are kept in this process's memory and end with it: set {PREFIX}STORE_URL to a Redis"
+    plans = compile_table(settings.rate.limit, settings.routes, Rules(functions=functions))
+    for route, plan in zip(settings.routes, plans, strict=False):
+        if route.opens and route.limits is None and settings.rate.limit and not plan.anonymous.limits:
+            yield f"the row {route} has no limit for those without identity: {PREFIX}RATE_LIMIT says nothing of them"
+    yield from _forgeable(plans)
+    if settings.rate.shadow and limited:
+        yield f"limits refuse nothing: {PREFIX}RATE_SHADOW is on"
+
+
+def _forgeable(plans: Iterable[RoutePlans]) -> Iterator[str]:
+    """Limits that a client can slip out of."""
+    warned = set()
+    for plan in (each for plans_of_row in plans for each in plans_of_row.all()):
+        kinds = {limit.key for limit in plan.limits}
+        for limit in plan.limits:
+            if limit.key.startswith("header:") and not kinds & {"ip", "user", "api-key"} and limit not in warned:
+                warned.add(limit)
+                yield (
+                    f"the limit {limit.text!r} goes by a header that any client can write, and change with every "
+                    "request: put a limit by ip or user beside it"
+                )

@@ -1,0 +1,31 @@
+"""What an app may say about the limits of the request that it serves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asgi_guard.exchange import SCOPE_KEY
+
+if TYPE_CHECKING:
+    from asgi_guard.asgi import Scope
+    from asgi_guard.exchange import Exchange
+
+
+def charge(scope: Scope, cost: int) -> None:
+    """Charge a request for work that is known only now, or give back what it did not need.
+
+    The units are taken from every bucket that the request was charged to, when it ends, whatever is left in them: a
+    bucket becomes empty at most. Limits on requests at once are not concerned. It may be called from any thread, and
+    several times; what is called for adds up.
+
+    Args:
+        scope: the ASGI scope of the request; `request.scope` in Starlette and FastAPI.
+        cost: units beyond the route's `cost`; negative gives back.
+
+    Raises:
+        LookupError: the scope did not pass a guard.
+    """
+    exchange: Exchange | None = scope.get(SCOPE_KEY)
+    if exchange is None:
+        raise LookupError("this scope did not pass a guard: wrap the app in Guard or RateLimitMiddleware")
+    exchange.extra_cost += int(cost)

@@ -1,0 +1,66 @@
+"""Whom limits do not apply to: addresses, networks, and identities by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from asgi_guard.policy.address import parse_address, parse_networks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from asgi_guard.policy.address import Network
+    from asgi_guard.policy.identity import User
+
+_KINDS = {"user": "token", "api-key": "api-key"}
+
+
+@dataclass(frozen=True, slots=True)
+class Exemptions:
+    """Who is exempt.
+
+    Attributes:
+        networks: clients of these addresses.
+        identities: verified identities, as pairs of `token` or `api-key` and the subject or the key's name.
+    """
+
+    networks: tuple[Network, ...] = ()
+    identities: frozenset[tuple[str, str]] = frozenset()
+
+    @classmethod
+    def parse(cls, values: Iterable[str]) -> Exemptions:
+        """Parse addresses, networks, `user:SUBJECT` and `api-key:NAME`.
+
+        Raises:
+            ValueError: one of them is none of these; the text names it.
+        """
+        networks: list[Network] = []
+        identities: set[tuple[str, str]] = set()
+        for value in values:
+            kind, separator, name = value.partition(":")
+            if separator and kind in _KINDS and name:
+                identities.add((_KINDS[kind], name))
+                continue
+            try:
+                networks += parse_networks([value])
+            except ValueError:
+                message = f"{value!r} is not an address, a network such as 10.0.0.0/8, user:SUBJECT, or api-key:NAME"
+                raise ValueError(message) from None
+        return cls(tuple(networks), frozenset(identities))
+
+    def __bool__(self) -> bool:
+        return bool(self.networks or self.identities)
+
+    def cover(self, address: str | None, user: User | None) -> bool:
+        """Whether this client is exempt."""
+        if user is not None and (user.kind, user.subject) in self.identities:
+            return True
+        return address is not None and bool(self.networks) and _within(address, self.networks)
+
+
+@lru_cache(maxsize=4096)
+def _within(address: str, networks: tuple[Network, ...]) -> bool:
+    parsed = parse_address(address)
+    return parsed is not None and any(parsed in network for network in networks)

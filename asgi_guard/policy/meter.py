@@ -1,0 +1,35 @@
+"""How many messages a WebSocket may send: a token bucket of one connection, of which nobody else has to know."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asgi_guard.policy.bucket import Charge, take
+
+if TYPE_CHECKING:
+    from asgi_guard.policy.rates import Limit
+
+
+class Meter:
+    """The messages of one connection.
+
+    Args:
+        limit: how many there may be.
+    """
+
+    __slots__ = ("_charge", "_state")
+
+    def __init__(self, limit: Limit) -> None:
+        self._charge = Charge(limit, "")
+        self._state = 0
+
+    def admits(self, now: int) -> bool:
+        """Count a message; False if it is one too many.
+
+        Args:
+            now: microseconds.
+        """
+        state, wait = take(self._state, now, self._charge)
+        if wait == 0:
+            self._state = state
+        return wait == 0

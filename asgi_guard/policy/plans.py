@@ -1,0 +1,230 @@
+"""Which limits a request is under: compiled once, by row of the route table and by sort of client.
+
+- A row that names limits has those, and no others; every other row, and what no row names, has the default ones.
+- Of these, `user` and `api-key` apply to identities, `anonymous` to those without, and all others to anyone.
+- An identity of a plan has the plan's limits in the place of the default ones by `user` and `api-key`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import TYPE_CHECKING, NamedTuple
+from zlib import crc32
+
+from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.policy.ratelimit_headers import policy_header
+from asgi_guard.policy.rates import Limit, OnStoreFailure, parse_limits, slug
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from asgi_guard.asgi import Header
+    from asgi_guard.policy.identity import User
+    from asgi_guard.policy.routes import Route
+
+OF_IDENTITIES = ("user", "api-key")
+OTHERS = "others"
+"""The name, among limits by route, of the requests that no row names."""
+
+
+class Rules(NamedTuple):
+    """What all limits have in common.
+
+    Attributes:
+        on_failure: what requests meet when the store does not answer, where a limit does not say.
+        shadow: whether no limit refuses.
+        workers: how many processes share the store.
+        functions: the names of functions that limits may go by.
+    """
+
+    on_failure: OnStoreFailure = "local"
+    shadow: bool = False
+    workers: int = 1
+    functions: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The limits of one route for one sort of client.
+
+    Attributes:
+        limits: those that apply.
+        cost: units that a request takes from each.
+        place: the route's name among limits by route.
+        counts: whether any of them counts requests under way.
+        policy: the `RateLimit-Policy` header of the limits that refuse, the same for every such request; None where
+            some refuse only a part of the clients.
+        share: this worker's share of each limit that holds when the store does not answer, by name.
+    """
+
+    limits: tuple[Limit, ...]
+    cost: int
+    place: str
+    counts: bool
+    policy: Header | None
+    share: Mapping[str, Limit]
+
+    @classmethod
+    def of(cls, limits: Iterable[Limit], cost: int, place: str, workers: int = 1) -> Plan:
+        """Compile limits whose `on_failure` is said."""
+        limits = tuple(limits)
+        refusing = [limit for limit in limits if limit.enforced]
+        share = {limit.name: _share(limit, workers) for limit in refusing if limit.on_failure == "local"}
+        return cls(
+            limits,
+            cost,
+            place,
+            counts=any(limit.at_once for limit in limits),
+            policy=policy_header(refusing) if all(limit.enforced == 100 for limit in refusing) else None,
+            share=share,
+        )
+
+
+def _share(limit: Limit, workers: int) -> Limit:
+    interval = limit.interval if limit.at_once else limit.interval * workers
+    return replace(limit, interval=interval, burst=max(1, limit.burst // workers))
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePlans:
+    """The plans of one route, by the sort of client: with a token, with an API key, with neither.
+
+    Attributes:
+        named: those of identities that have a plan of that name, with a token and with an API key.
+        known: the limits that hold whoever the client turns out to be, so that they can refuse before that is known.
+    """
+
+    anonymous: Plan
+    token: Plan
+    api_key: Plan
+    known: Plan
+    named: Mapping[str, tuple[Plan, Plan]] = field(default_factory=dict)
+
+    def of(self, user: User | None, claim: str | None = None) -> Plan:
+        """The plan for this client.
+
+        Args:
+            user: the verified identity.
+            claim: which claim of a token names the plan.
+        """
+        if user is None:
+            return self.anonymous
+        if self.named:
+            name = user.plan if claim is None or user.kind == "api-key" else user.claims.get(claim)
+            found = self.named.get(name) if isinstance(name, str) else None
+            if found is not None:
+                return found[user.kind == "api-key"]
+        return self.token if user.kind == "token" else self.api_key
+
+    def all(self) -> Iterable[Plan]:
+        """Every plan there is."""
+        return (self.anonymous, self.token, self.api_key, *(plan for pair in self.named.values() for plan in pair))
+
+
+def compile_plans(
+    limits: tuple[Limit, ...],
+    cost: int,
+    place: str,
+    workers: int = 1,
+    named: Mapping[str, tuple[Limit, ...]] | None = None,
+) -> RoutePlans:
+    """Sort a route's limits by whom they apply to. Where a limit `by api-key` is, `user` leaves API keys to it."""
+
+    def plan(chosen: tuple[Limit, ...], *kinds: str) -> Plan:
+        applying = (limit for limit in chosen if limit.key in kinds or limit.key not in ("anonymous", *OF_IDENTITIES))
+        return Plan.of(applying, cost, place, workers)
+
+    def of_identities(chosen: tuple[Limit, ...]) -> tuple[Plan, Plan]:
+        has_api_key = any(limit.key == "api-key" for limit in chosen)
+        return plan(chosen, "user"), plan(chosen, "api-key" if has_api_key else "user")
+
+    others = tuple(limit for limit in limits if limit.key not in OF_IDENTITIES)
+    by_name = {name: of_identities((*others, *replacing)) for name, replacing in (named or {}).items()}
+    known = [limit for limit in others if limit.key in ("ip", "route") or limit.key.startswith("header:")]
+    return RoutePlans(
+        plan(limits, "anonymous"), *of_identities(limits), Plan.of(known, cost, place, workers), named=by_name
+    )
+
+
+def compile_table(
+    limit: str, routes: Sequence[Route], rules: Rules | None = None, plans: Mapping[str, str] | None = None
+) -> tuple[RoutePlans, ...]:
+    """The plans of every row, and last, where the index `NO_ROW` finds them, the default's.
+
+    Limits that a row names are that row's own; the default ones are shared by all rows that name none.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    rules = rules or Rules()
+    problems: list[Problem] = []
+    default = _parsed(limit, "", "limit", rules, problems)
+    taken, places = {""}, {OTHERS}
+    named = {
+        name: _parsed(text, _free(slug(name), taken) + "-", f"plans: {name}", rules, problems)
+        for name, text in (plans or {}).items()
+    }
+    of_plans = [limit for limits in named.values() for limit in limits]
+    if any(limit.key not in OF_IDENTITIES for limit in of_plans):
+        problems.append(Problem("plans", "a plan limits identities: its limits go by user, or by api-key"))
+    compiled = []
+    for route in routes:
+        limits, others = default, named
+        if route.limits is not None:
+            limits = _parsed(route.limits, _free(slug(route.path), taken) + "-", f"routes: {route}", rules, problems)
+            others = {}
+        for each in (*limits, *(of_plans if others else ())):
+            if not each.at_once and route.cost > each.burst:
+                message = f"a request costs {route.cost}, but {each.text!r} never holds more than {each.burst}"
+                problems.append(Problem(f"routes: {route}", message))
+        compiled.append(compile_plans(limits, route.cost, _free(slug(route.path), places), rules.workers, others))
+    compiled.append(compile_plans(default, 1, OTHERS, rules.workers, named))
+    problems += _same_names(compiled)
+    if problems:
+        raise ConfigError(problems)
+    return tuple(compiled)
+
+
+def _same_names(compiled: Iterable[RoutePlans]) -> Iterable[Problem]:
+    """Limits that share a name would share their buckets."""
+    seen: dict[str, Limit] = {}
+    for limit in dict.fromkeys(limit for plans in compiled for plan in plans.all() for limit in plan.limits):
+        if seen.setdefault(limit.name, limit) is not limit:
+            message = (
+                f"{limit.text!r} and {seen[limit.name].text!r} both have the name {limit.name!r}: name one with 'as'"
+            )
+            yield Problem("limit", message)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """A name that no other row has: two rows must not share a bucket."""
+    numbers = count(2)
+    free = name
+    while free in taken:
+        free = f"{name}-{next(numbers)}"
+    taken.add(free)
+    return free
+
+
+def _parsed(text: str, prefix: str, name: str, rules: Rules, problems: list[Problem]) -> tuple[Limit, ...]:
+    try:
+        limits = parse_limits(text, prefix, rules.functions)
+    except ValueError as error:
+        problems.append(Problem(name, str(error)))
+        return ()
+    return tuple(
+        replace(
+            limit,
+            on_failure=limit.on_failure or rules.on_failure,
+            enforced=0 if rules.shadow else limit.enforced,
+        )
+        for limit in limits
+    )
+
+
+def binds(limit: Limit, client: str) -> bool:
+    """Whether a limit refuses this client: of those that it is enforced for in part, always the same ones."""
+    return (
+        limit.enforced == 100 or crc32(f"{limit.name}:{client}".encode("utf-8", "surrogatepass")) % 100 < limit.enforced
+    )

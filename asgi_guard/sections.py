@@ -1,0 +1,168 @@
+"""The sections of the settings: one a layer, with a default and a description for each field."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from asgi_guard.middleware.identity import DEFAULT_ALGORITHMS
+from asgi_guard.policy.address import ForwardedHeader
+from asgi_guard.policy.log_record import LogFormat
+from asgi_guard.policy.ratelimit_headers import Style
+from asgi_guard.policy.rates import OnStoreFailure
+from asgi_guard.policy.routes import Preset
+from asgi_guard.values import APIKeys, Names, Plans
+
+
+class Section(BaseModel):
+    """What all sections share: they are frozen, and a misspelt field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+
+class StoreSettings(Section):
+    """Where buckets and revocations are kept."""
+
+    url: SecretStr = Field(
+        default=SecretStr("memory://"), description="`memory://`, `redis://`, `rediss://` or `unix://`"
+    )
+    timeout: float = Field(default=0.05, gt=0, le=10, description="seconds until an answer of the store counts as none")
+    prefix: str = Field(default="asgi-guard:", max_length=64, description="put before every key in Redis")
+    clock: Literal["server", "worker"] = Field(
+        default="server", description="whose time counts: `worker` where scripts may not ask for the server's"
+    )
+    max_keys: int = Field(default=100_000, ge=1000, description="how many buckets the memory holds")
+
+
+class AuthSettings(Section):
+    """Who is believed. On once an issuer or a key is named; every path then needs an identity unless a row says not."""
+
+    issuer: str | None = Field(default=None, description="the issuer whose tokens are accepted, as in its `iss`")
+    audience: Names = Field(default=(), description="this API's names, of which a token has to name one in `aud`")
+    jwks_url: str | None = Field(default=None, description="where the issuer's keys are, if not by OIDC discovery")
+    algorithms: Names = Field(default=DEFAULT_ALGORITHMS, description="the signature algorithms that are allowed")
+    leeway: float = Field(default=30, ge=0, le=300, description="seconds by which the issuer's clock may differ")
+    max_token_age: float | None = Field(
+        default=None, gt=0, description="seconds after which a token is too old, expired or not"
+    )
+    cookie: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9_-]+$", description="a cookie that may hold the token"
+    )
+    api_keys: APIKeys = Field(default=(), description="accepted API keys: `name=SHA256, ...`, or JSON with scopes")
+    api_key_header: str = Field(
+        default="x-api-key", pattern=r"^[A-Za-z0-9-]+$", description="the header that API keys come in"
+    )
+    revocation: bool = Field(default=False, description="whether tokens are looked up among the revoked")
+    revocation_on_store_failure: Literal["allow", "deny"] = Field(
+        default="deny", description="what a token meets that cannot be looked up"
+    )
+
+    @property
+    def on(self) -> bool:
+        """Whether anybody is believed."""
+        return self.issuer is not None or bool(self.api_keys)
+
+
+class RateSettings(Section):
+    """How much each client may ask. On once a limit is set, here or in a row."""
+
+    limit: str = Field(
+        default="", description="the default limits: `60/second burst 120 by user; 10/second by anonymous`"
+    )
+    on_store_failure: OnStoreFailure = Field(
+        default="local",
+        description="what a request meets when the store does not answer; `local`: this process's own buckets",
+    )
+    headers: Style = Field(default="draft", description="how limits are told: `RateLimit`, `X-RateLimit-*`, or not")
+    shadow: bool = Field(default=False, description="only log what would be refused")
+    plans: Plans = Field(
+        default={},
+        description='limits of identities by plan, as JSON: `{"pro": "90/second by user"}`, in place of the default',
+    )
+    plan_claim: str | None = Field(
+        default=None, max_length=256, description="the claim that names a token's plan; an API key's entry has `plan`"
+    )
+    exempt: Names = Field(
+        default=(), description="whom no limit applies to: addresses, networks, `user:SUBJECT`, `api-key:NAME`"
+    )
+    messages: str = Field(
+        default="", description="messages that each WebSocket may send, as in `20/second burst 40`; none means any"
+    )
+    deny_cache: float = Field(
+        default=1, ge=0, le=60, description="seconds for which a client known to be over a limit costs no store call"
+    )
+    workers: int = Field(default=1, ge=1, description="processes that share the store; each takes its part in `local`")
+    ipv6_prefix: int = Field(default=64, ge=32, le=128, description="bits of an IPv6 address that tell clients apart")
+
+
+class CORSSettings(Section):
+    """Which pages may call. On once an origin is named."""
+
+    allow_origins: Names = Field(
+        default=(), description="origins whose pages may call: exact, `https://*.example.com`, or `*`"
+    )
+    allow_methods: Names = Field(default=(), description="methods beyond GET, HEAD and POST; `*` for all")
+    allow_headers: Names = Field(
+        default=(), description="request headers that scripts may set; `*` for all but authorization"
+    )
+    allow_credentials: bool = Field(
+        default=False, description="whether cookies are sent, and answers to them may be read"
+    )
+    expose_headers: Names = Field(
+        default=(), description="response headers that scripts may read, beside the guard's own"
+    )
+    max_age: int | None = Field(default=None, description="seconds for which browsers may remember a preflight")
+
+
+class SecuritySettings(Section):
+    """Security headers. On."""
+
+    preset: Preset = Field(
+        default="api", description="`api` for no pages, `page`, `docs` for Swagger UI and ReDoc, or `off`"
+    )
+    csp: str | None = Field(default=None, description="another Content-Security-Policy; `off` for none")
+    csp_report_only: str | None = Field(default=None, description="a Content-Security-Policy-Report-Only beside it")
+    hsts: str | None = Field(default=None, description="another Strict-Transport-Security; `off` for none")
+    referrer_policy: str | None = Field(default=None, description="another Referrer-Policy; `off` for none")
+    permissions_policy: str | None = Field(default=None, description="another Permissions-Policy; `off` for none")
+
+
+class HostsSettings(Section):
+    """Which names this server answers to. On once one is named."""
+
+    allowed: Names = Field(default=(), description="host names; `*.example.com` for all below it")
+    https_redirect: bool = Field(default=False, description="whether plain http is redirected to https")
+
+
+class ProxySettings(Section):
+    """Which proxies are believed. Nobody is, unless said."""
+
+    trusted: Names = Field(default=(), description="addresses and networks (CIDR) of the proxies in front")
+    header: ForwardedHeader = Field(default="x-forwarded-for", description="the one header that they write")
+
+
+class RequestIDSettings(Section):
+    """Request ids. On."""
+
+    header: str = Field(default="x-request-id", description="the header that ids come in and go out by")
+    trust_incoming: bool = Field(default=True, description="whether a caller's well-formed id is taken over")
+    generator: Literal["uuid7", "uuid4"] = Field(default="uuid7", description="how new ids are made")
+
+
+class LogSettings(Section):
+    """The access log, on standard output. On."""
+
+    format: LogFormat = Field(default="json", description="the schema; `json` is `otel`")
+    sample: float = Field(default=1.0, ge=0, le=1, description="the share of ordinary exchanges that are logged")
+    slow_ms: float | None = Field(
+        default=None, gt=0, description="milliseconds from which an exchange is marked as slow"
+    )
+
+
+class HealthSettings(Section):
+    """Probes and draining. On."""
+
+    live_path: str = Field(default="/health/live", description="the path of liveness; empty for none")
+    ready_path: str = Field(default="/health/ready", description="the path of readiness; empty for none")
+    drain_seconds: float = Field(default=0, ge=0, le=3600, description="seconds to serve on after SIGTERM, not ready")

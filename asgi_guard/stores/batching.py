@@ -1,0 +1,217 @@
+"""One call for all who wait: sent when the line is idle, else with those that gather behind the call in flight.
+
+No timer holds a request back: alone, it is sent at once. Under load, batches become as large as the moment asks.
+
+The order of decisions for a request:
+
+1. The breaker is open: it fails at once, unless it is the one that probes.
+2. As many wait as may: it fails at once.
+3. It waits, in order of arrival, for the line to be free, then for the answer. Whoever has waited for `timeout` fails,
+   whatever stage it is at; what was not sent by then is never sent, and so never charged.
+
+A request whose caller is gone is dropped if it was not sent, and disturbs nobody if it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from redis.exceptions import RedisError
+
+from asgi_guard.errors import StoreUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import TypeAlias
+
+    from asgi_guard.policy.breaker import Breaker
+    from asgi_guard.policy.bucket import Verdict
+    from asgi_guard.stores.wire import Question
+
+    _Waiter: TypeAlias = tuple[Question, asyncio.Future[Verdict] | None]
+    _Batch: TypeAlias = list[_Waiter]
+
+logger = logging.getLogger("asgi_guard")
+
+CONNECT_TIMEOUT = 1.0
+"""Seconds that opening a connection may take. Requests do not wait for it longer than for anything else."""
+MAX_KEYS = 256
+"""Keys of one batch: a script over more would hold the server for more than about a millisecond."""
+MAX_WAITING = 4096
+"""Requests that may wait at once. More could not be answered within their deadlines, and would cost memory."""
+
+
+class Link(Protocol):
+    """A way to one server."""
+
+    async def open(self) -> None:
+        """See to it that there is a connection."""
+
+    async def ask(self, questions: Sequence[Question]) -> Sequence[Verdict | Exception | None]:
+        """Ask all of these, in order; what it cannot answer it raises, or gives for the questions that it concerns."""
+
+    async def close(self, *, broken: bool) -> None:
+        """Let the connection rest, or drop it, since an answer may still come that nobody knows what to do with."""
+
+
+class Line:
+    """The requests that wait for one server, in one event loop.
+
+    Args:
+        link: the way to the server.
+        breaker: when not to ask.
+        timeout: seconds that a request waits at most.
+    """
+
+    def __init__(self, link: Link, breaker: Breaker, timeout: float) -> None:
+        self._link = link
+        self._breaker = breaker
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[_Waiter] = deque()
+        self._deadlines: deque[tuple[float, asyncio.Future[Verdict]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._probing = False  # whether one asks while the breaker is open
+
+    async def ask(self, question: Question) -> Verdict:
+        """Ask, and wait for the answer.
+
+        Raises:
+            StoreUnavailableError: there is none.
+        """
+        now = time.monotonic()
+        if self._breaker.is_open:
+            if not self._breaker.allows(now):
+                wait = self._breaker.retry_after(now)
+                raise StoreUnavailableError("the store has failed lately and is not asked", wait)
+            self._probing = True
+        if len(self._waiting) >= MAX_WAITING:
+            raise StoreUnavailableError("too many requests wait for the store already")
+        future: asyncio.Future[Verdict] = self._loop.create_future()
+        self._deadlines.append((now + self._timeout, future))
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._timeout, self._expire)
+        self._enqueue(question, future)
+        return await future
+
+    def tell(self, question: Question) -> None:
+        """Ask without waiting for the answer. While the store is not asked, or too many wait, it is forgotten."""
+        if not self._breaker.is_open and len(self._waiting) < MAX_WAITING:
+            self._enqueue(question, None)
+
+    def _enqueue(self, question: Question, future: asyncio.Future[Verdict] | None) -> None:
+        self._waiting.append((question, future))
+        if self._pump is None:
+            self._pump = self._loop.create_task(self._run())
+
+    async def settled(self) -> None:
+        """Wait until nothing is under way."""
+        while self._pump is not None:
+            await asyncio.wait({self._pump})
+
+    async def _run(self) -> None:
+        """Serve who waits, until nobody does."""
+        concerned: _Batch | deque[_Waiter] = self._waiting  # by a failure: all, until there is a connection
+        broken = True
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await self._link.open()
+            while concerned := self._next_batch():
+                async with asyncio.timeout(self._timeout):
+                    verdicts = await self._link.ask([question for question, _ in concerned])
+                self._answer(concerned, verdicts)
+            broken = False
+        except (RedisError, OSError, TimeoutError) as error:
+            self._failed(concerned, error)
+        except asyncio.CancelledError:
+            # The event loop ends.
+            for future in _left(concerned):
+                future.cancel()
+            raise
+        except Exception as error:
+            # Not the store's failure but a defect: whoever waits is told, and refused.
+            logger.exception("asking the store failed")
+            for future in _left(concerned):
+                future.set_exception(error)
+        finally:
+            await self._link.close(broken=broken)
+            self._pump = self._loop.create_task(self._run()) if self._waiting else None
+
+    def _next_batch(self) -> _Batch:
+        """The first that still wait, as many as fit."""
+        batch: _Batch = []
+        keys = 0
+        while self._waiting and keys < MAX_KEYS:
+            question, future = self._waiting.popleft()
+            if future is None or not future.done():
+                batch.append((question, future))
+                keys += len(question.charges) + 1
+        return batch
+
+    def _answer(self, batch: Iterable[_Waiter], verdicts: Sequence[Verdict | Exception | None]) -> None:
+        for (_, future), verdict in zip(batch, verdicts, strict=True):
+            if future is None or future.done():
+                continue
+            if isinstance(verdict, Exception):
+                future.set_exception(verdict)
+            elif verdict is not None:
+                future.set_result(verdict)
+        while self._deadlines and self._deadlines[0][1].done():
+            self._deadlines.popleft()
+        self.works()
+
+    def works(self) -> None:
+        """Note that the store answers."""
+        self._probing = False
+        if self._breaker.succeeded():
+            logger.warning("the store answers again")
+
+    def _expire(self) -> None:
+        """Let those go who have waited for as long as they may."""
+        now, expired = time.monotonic(), False
+        while self._deadlines and (self._deadlines[0][1].done() or self._deadlines[0][0] <= now):
+            _, future = self._deadlines.popleft()
+            if not future.done():
+                expired = True
+                future.set_exception(self.unavailable(TimeoutError()))
+        if expired:
+            self.fails(TimeoutError())
+        self._timer = None
+        if self._deadlines:
+            # Some loops count in milliseconds, and would come too early by less than one.
+            self._timer = self._loop.call_later(max(0.001, self._deadlines[0][0] - now), self._expire)
+
+    def _failed(self, concerned: _Batch | deque[_Waiter], error: Exception) -> None:
+        left = _left(concerned)
+        if left or not isinstance(error, TimeoutError):  # else their deadlines have told of it
+            self.fails(error)
+        for future in left:
+            future.set_exception(self.unavailable(error))
+
+    def fails(self, error: Exception) -> None:
+        """Note a failure. What was under way when the breaker opened does not count: one stall is one failure."""
+        if self._breaker.is_open and not self._probing:
+            return
+        self._probing = False
+        if self._breaker.failed(time.monotonic()):
+            kind = type(error).__name__
+            logger.error("the store does not answer, so it is not asked for a while: %s: %a", kind, str(error)[:256])
+
+    def unavailable(self, error: Exception) -> StoreUnavailableError:
+        """The error for those who were not answered, without what the server said, which may hold anything."""
+        wait = self._breaker.retry_after(time.monotonic()) or 1.0
+        failure = StoreUnavailableError(f"the store does not answer ({type(error).__name__})", wait)
+        failure.__cause__ = error
+        return failure
+
+
+def _left(waiters: _Batch | deque[_Waiter]) -> list[asyncio.Future[Verdict]]:
+    """Take out whoever still waits."""
+    left = [future for _, future in waiters if future is not None and not future.done()]
+    waiters.clear()
+    return left

@@ -1,0 +1,110 @@
+"""What the script of the Redis store is asked, and what it answers, as `admit.lua` describes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from asgi_guard.policy.bucket import Admission, Verdict, decide
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Question(NamedTuple):
+    """One request, ready to be asked among others.
+
+    Attributes:
+        request: what it was made of.
+        token: the key of its token among the revoked.
+        charges: of each, its key, its cost, its room, whether it is binding (1 or 0), and whether the key is a set of
+            requests under way.
+    """
+
+    request: Admission
+    token: bytes | None
+    charges: tuple[tuple[bytes, int, int, int, bool], ...]
+
+    @property
+    def keys(self) -> list[bytes]:
+        """Every key that it names."""
+        keys = [charge[0] for charge in self.charges]
+        return keys if self.token is None else [*keys, self.token]
+
+
+def question(request: Admission, prefix: str) -> Question:
+    """Make a request ready. Whatever is wrong with it is its own error, not that of those asked beside it.
+
+    Raises:
+        ValueError: a cost is negative, or a request that is counted among those under way has no name.
+    """
+    charges = []
+    for limit, key, cost, binding in request.charges:
+        name = (prefix + key).encode("utf-8", "surrogatepass")
+        if limit.at_once:
+            if not request.lease:
+                raise ValueError("a request that is counted among those under way needs a name")
+            charges.append((name, limit.interval, limit.burst, 1 if binding else 0, True))
+        else:
+            if cost < 0 and not request.settles:
+                raise ValueError("a cost is negative: units are given back only when an account is settled")
+            # More than all of it is too much, however much more; so no number leaves the range in which it is exact.
+            units = max(-limit.capacity, min(cost * limit.interval, limit.capacity + 1))
+            charges.append((name, units, limit.capacity, 1 if binding else 0, False))
+    token = None if request.token_id is None else revocation_key(request.token_id, prefix)
+    return Question(request, token, tuple(charges))
+
+
+def revocation_key(token_id: str, prefix: str) -> bytes:
+    """The key of a token among the revoked."""
+    return f"{prefix}revoked:{token_id}".encode("utf-8", "surrogatepass")
+
+
+def pack(*words: bytes) -> bytes:
+    """A command as the protocol has it: an array of strings. The client's own way takes several times as long."""
+    return b"*%d\r\n" % len(words) + b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+
+
+def encode(questions: Sequence[Question], now: int = 0) -> list[bytes]:
+    """The arguments of the script, behind its name: the number of keys, the keys, and the questions.
+
+    Args:
+        questions: what is asked, in order.
+        now: microseconds since the Unix epoch by our own clock; 0 leaves it to the server's.
+    """
+    strings: dict[bytes, int] = {}
+    sets: dict[bytes, int] = {}
+    batch: list[Any] = [now, 0]
+    for request, token, charges in questions:
+        row: list[Any] = [1 if request.settles else 0, 0, request.lease]
+        if token is not None:
+            row[1] = strings.setdefault(token, len(strings) + 1)
+        for key, cost, room, binding, at_once in charges:
+            # Sets come after all strings, whose number is not known yet.
+            place = -sets.setdefault(key, len(sets) + 1) if at_once else strings.setdefault(key, len(strings) + 1)
+            row += (place, cost, room, binding)
+        batch.append(row)
+    batch[1] = count = len(strings)
+    if sets:
+        for row in batch[2:]:
+            for at in range(3, len(row), 4):
+                if row[at] < 0:
+                    row[at] = count - row[at]
+    return [b"%d" % (count + len(sets)), *strings, *sets, orjson.dumps(batch)]
+
+
+def decode(answer: bytes, questions: Sequence[Question]) -> list[Verdict | None]:
+    """The verdicts that the script's answer holds; None for accounts, which nobody waits for."""
+    words = [int(word) for word in answer.split()]
+    now, at = words[0], 1
+    verdicts: list[Verdict | None] = []
+    for request, *_ in questions:
+        if request.settles:
+            verdicts.append(None)
+            continue
+        end = at + 2 + len(request.charges)
+        _, _, readings = decide(request.charges, words[at + 2 : end], now)
+        verdicts.append(Verdict(words[at] == 1, readings, words[at + 1] == 1))
+        at = end
+    return verdicts
