@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from asgi_guard.policy.routes import Route
-    from asgi_guard.settings import GuardSettings, Section
+    from asgi_guard.sections import Section
+    from asgi_guard.settings import GuardSettings
 
 CROSS_CHECKED = frozenset({"routes", "auth", "rate", "cors"})
 """What is looked at here: where one of these is wrong in itself, nothing can be said about its combinations."""

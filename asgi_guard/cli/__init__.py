@@ -1,4 +1,4 @@
-"""The command line: `asgi-guard run | check | explain | env | demo | token | revoke`.
+"""The command line: `asgi-guard run | check | explain | env | demo | token | revoke | limits`.
 
 A problem with the configuration is told in full, by variable name, on standard error, with exit code 2 and without
 a traceback.
@@ -15,6 +15,7 @@ from asgi_guard.cli.check import check
 from asgi_guard.cli.demo import demo
 from asgi_guard.cli.env import env
 from asgi_guard.cli.explain import explain
+from asgi_guard.cli.limits import limits
 from asgi_guard.cli.output import report_problems
 from asgi_guard.cli.revoke import revoke
 from asgi_guard.cli.run import run
@@ -40,5 +41,5 @@ def main() -> None:
     """
 
 
-for command in (run, check, explain, env, demo, token, revoke):
+for command in (run, check, explain, env, demo, token, revoke, limits):
     main.add_command(command)

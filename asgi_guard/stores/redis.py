@@ -98,6 +98,12 @@ class RedisStore:
             self._line = Line(_Link(self._client, self._clock), self._breaker, self._timeout)
         return self._line
 
+    def client(self) -> Redis:
+        """The client of this event loop, for commands that are none of a request's."""
+        self._connected()
+        assert self._client is not None  # noqa: S101 - the line above sees to it
+        return self._client
+
     async def admit(self, request: Admission) -> Verdict:
         """Decide all that a request asks, in one call with those that wait beside it."""
         return await self._connected().ask(question(request, self._prefix))

@@ -1,0 +1,199 @@
+"""`asgi-guard limits`, with a real store that a guarded app has used."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asgi_guard import Guard
+from asgi_guard.policy.identity import api_key_digest
+from tests.asgi import Echo, get
+from tests.cli.running import invoke
+from tests.stores.server import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ALICE = "203.0.113.9"  # the address that requests of these tests come from
+KEY = b"a-key"
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[Server]:
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def server(valkey: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """The server, empty, and named by the environment."""
+    valkey.client.flushall()
+    for name, value in {
+        "STORE_URL": valkey.url,
+        "STORE_TIMEOUT": "5",
+        "STORE_PREFIX": "a[b]*:",
+        "RATE_LIMIT": (
+            "10/day by ip; 50/hour burst 20 by api-key; 7 at once by ip; 1000/hour by route; 40/day by header:X-Team"
+        ),
+        "AUTH_API_KEYS": f"ci={api_key_digest(KEY)}",
+        "ROUTES": '[{"path": "/*", "auth": "optional"}, {"path": "/", "auth": "optional"}]',
+    }.items():
+        monkeypatch.setenv(f"ASGI_GUARD_{name}", value)
+    return valkey
+
+
+def use(count: int, *headers: tuple[bytes, bytes]) -> list[int]:
+    """What a guarded app answers."""
+
+    async def ask() -> list[int]:
+        guard = Guard(Echo())
+        try:
+            return [(await get(guard, "/", list(headers))).status or 0 for _ in range(count)]
+        finally:
+            for layer in guard.layers:
+                await layer.shutdown()
+
+    return asyncio.run(ask())
+
+
+def rows(*arguments: str) -> list[dict[str, Any]]:
+    result = invoke("limits", *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    found: list[dict[str, Any]] = json.loads(result.output)
+    return found
+
+
+def test_what_is_left_of_a_client_is_shown(server: Server) -> None:
+    """Every limit that a client has used is shown, with what is left of it."""
+    use(3, (b"x-team", b"red"))
+
+    assert [(row["limit"], row["left"], row["of"]) for row in rows("show", f"ip:{ALICE}")] == [("ip", 7, 10)]
+    assert [(row["limit"], row["left"]) for row in rows("show", "header:X-TEAM=red")] == [("header-x-team", 37)]
+    assert [(row["limit"], row["left"]) for row in rows("show", "route:root-2")] == [("route", 997)]
+    text = invoke("limits", "show", f"ip:{ALICE}").output
+    assert "7 of 10 left" in text
+    assert "full in" in text
+
+
+def test_an_api_key_is_found_by_its_name(server: Server) -> None:
+    """A key is named as in the settings, or by the hash that the store knows it by, and its secret stands nowhere."""
+    use(4, (b"x-api-key", KEY))
+
+    by_name = rows("show", "api-key:ci")
+    assert [(row["limit"], row["left"]) for row in by_name] == [("api-key", 16)]
+    assert rows("show", by_name[0]["client"]) == by_name
+    assert not [name for name in server.client.scan_iter() if KEY in name or b"ci" in name]
+
+
+def test_a_client_that_used_nothing(server: Server) -> None:
+    """Of a client that used nothing, nothing is shown."""
+    assert rows("show", "ip:198.51.100.1") == []
+    assert "nothing is used" in invoke("limits", "show", "ip:198.51.100.1").output
+
+
+def test_an_address_is_shown_by_its_network(server: Server) -> None:
+    """An IPv6 address stands for the network that limits count."""
+    server.client.set("a[b]*:{ip:2001:db8::/64}:ip", server.client.time()[0] * 1_000_000 + 3_600_000_000)
+
+    (row,) = rows("show", "ip:2001:db8::1234")
+
+    assert (row["client"], row["left"]) == ("ip:2001:db8::/64", 9)
+
+
+def test_a_reset_fills_the_buckets(server: Server) -> None:
+    """A client that was refused is admitted again after a reset, and others are left as they were."""
+    assert use(11)[-1] == 429
+    use(2, (b"x-team", b"red"))
+
+    result = invoke("limits", "reset", f"ip:{ALICE}")
+
+    assert result.exit_code == 0
+    assert "2 of the limits" in result.output
+    assert "may go on for 1 s" in result.output
+    assert use(1) == [200]
+    assert "0 of the limits" in invoke("limits", "reset", "ip:198.51.100.1").output
+
+
+def test_requests_under_way_are_counted(server: Server) -> None:
+    """Requests that are under way are shown, and those whose worker is gone are not."""
+    now = server.client.time()[0] * 1_000_000
+    name = f"a[b]*:{{ip:{ALICE}}}:ip-at-once"
+    server.client.zadd(name, {"one": now + 50_000_000, "two": now + 50_000_000, "gone": now - 1})
+
+    (row,) = rows("show", f"ip:{ALICE}")
+
+    assert (row["limit"], row["left"], row["under_way"]) == ("ip-at-once", 5, 2)
+    assert "2 under way" in invoke("limits", "top").output
+
+
+def test_the_emptiest_come_first(server: Server) -> None:
+    """The clients with the least left come first, of all in the store, and as many as were asked for."""
+    now = server.client.time()[0] * 1_000_000
+    day = 86_400_000_000
+    for index in range(30):
+        server.client.set(f"a[b]*:{{ip:198.51.100.{index}}}:ip", now + (index % 10) * day // 10)
+    server.client.set("a[b]*:{ip:192.0.2.1}:of-another-time", now + day)
+    server.client.set("a[b]*:revoked:t", 1)
+    server.client.set("a[b]*:{odd}", 1)
+    server.client.set("aXbXX:{ip:192.0.2.2}:ip", now + day)
+
+    found = rows("top", "--count", "5")
+
+    assert [row["left"] for row in found] == [1, 1, 1, 2, 2]
+    everything = rows("top", "--count", "1000")
+    assert len(everything) == 31
+    assert everything[-1]["limit"] == "of-another-time"
+    assert "no longer configured" in invoke("limits", "top", "--count", "1000").output
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("203.0.113.9", "KEY is ip:ADDRESS"),
+        ("ip:nowhere", "is no address"),
+        ("ip:", "KEY is"),
+        ("user:alice", "ASGI_GUARD_AUTH_ISSUER is not set"),
+        ("header:x-team", "KEY is"),
+        ("token:alice", "KEY is"),
+    ],
+)
+def test_a_key_that_is_none(server: Server, key: str, says: str) -> None:
+    """A key that names no client is refused with what a key is."""
+    result = invoke("limits", "show", key)
+    assert result.exit_code == 2
+    assert says in " ".join(result.output.split())
+
+
+def test_a_user_is_found_by_the_subject(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A subject of the issuer is found by its name."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUER", "https://id.example.com")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_AUDIENCE", "api")
+    assert "limits of token:" in invoke("limits", "show", "user:alice").output
+
+
+def test_a_store_of_ones_own_has_nothing_to_show(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each process counts for itself, there is nothing to look into, and that is said."""
+    monkeypatch.setenv("ASGI_GUARD_STORE_URL", "memory://")
+    result = invoke("limits", "top")
+    assert result.exit_code == 2
+    assert "ASGI_GUARD_STORE_URL" in result.output
+
+
+def test_without_limits(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no limit is set, that is said."""
+    monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "")
+    result = invoke("limits", "show", "ip:203.0.113.9")
+    assert result.exit_code == 2
+    assert "no limit is set" in result.output
+
+
+def test_a_store_that_does_not_answer(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the store does not answer, that is said, without its URL."""
+    monkeypatch.setenv("ASGI_GUARD_STORE_URL", "unix:///nowhere/s?password=hunter2")
+    result = invoke("limits", "top")
+    assert result.exit_code == 1
+    assert "the store does not answer (ConnectionError)" in result.output
+    assert "hunter2" not in result.output
