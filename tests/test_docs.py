@@ -1,0 +1,60 @@
+"""What the pages say, held to what the code does."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from asgi_guard import Guard, GuardSettings
+from asgi_guard.policy.rates import parse_limits
+from asgi_guard.settings import variables
+from tests.asgi import Echo
+from tests.faults.test_redis_faults import NEEDED
+
+DOCS = Path(__file__).parents[1] / "docs"
+LIMITS = (DOCS / "limits.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_variables_that_are_named_exist(page: Path) -> None:
+    """Every variable that a page names is one."""
+    known = {variable.name for variable in variables()}
+    assert set(re.findall(r"ASGI_GUARD_[A-Z0-9_]*[A-Z0-9]", page.read_text("utf-8"))) <= known
+
+
+def test_limits_that_are_shown_can_be_written() -> None:
+    """Every limit of the page on limits can be parsed, and its options too."""
+    shown = re.findall(r"^\| `([^`]* by [^`]*)` \|", LIMITS, re.MULTILINE)
+    assert len(shown) == 4
+    options = re.findall(r"^\| `((?:as|shadow|enforce|on-failure)[^`]*)` \|", LIMITS, re.MULTILINE)
+    assert len(options) == 4
+    for text in shown:
+        assert parse_limits(text)
+    for option in options:
+        assert parse_limits(f"1/second by ip {option.replace('NAME', 'name')}")
+
+
+def test_settings_that_are_shown_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings that the page on limits shows make a guard, all together."""
+    for name, value in re.findall(r"(ASGI_GUARD_[A-Z_]+)=(?:\"([^\"]*)\"|'[^']*'|\S+)", LIMITS):
+        if value:
+            monkeypatch.setenv(name, value)
+    for name, value in re.findall(r"(ASGI_GUARD_[A-Z_]+)='([^']*)'", LIMITS):
+        monkeypatch.setenv(name, json.dumps(json.loads(value.replace("...", "0" * 64))))
+    monkeypatch.setenv("ASGI_GUARD_RATE_PLAN_CLAIM", "plan")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUER", "https://id.example.com")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_AUDIENCE", "api")
+
+    guard = Guard(Echo(), GuardSettings())
+
+    assert set(guard.settings.rate.plans) == {"partner", "internal"}
+    assert guard.settings.rate.messages
+    assert len(guard.settings.routes) == 2
+
+
+def test_permissions_that_are_shown_are_those_needed() -> None:
+    """The least permissions that the page names are those that the tests of permissions run with."""
+    assert NEEDED.replace("|", "\\|") in LIMITS
