@@ -174,12 +174,13 @@ def retry_after(readings: Iterable[Reading], jitter: float = 0.0) -> int | None:
 
     Args:
         readings: those of the limits that refuse.
-        jitter: from 0 to 1: a tenth of the wait is added in this proportion, so that those who were refused together do
-            not come back together. None comes too early.
+        jitter: from 0 to less than 1: of a tenth of the wait and a second, this part is added, so that those who were
+            refused together do not come back together. None comes too early.
     """
     longest = 0
     for reading in readings:
         if reading.wait is None:
             return None
         longest = max(longest, reading.wait)
-    return max(1, -int(-longest * (1 + jitter / 10) // SECOND))
+    seconds = max(1, -(-longest // SECOND))
+    return seconds + int(jitter * (seconds / 10 + 1))

@@ -95,7 +95,7 @@ def parse_limits(text: str, prefix: str = "", functions: Collection[str] = ()) -
 
     Args:
         text: the limits, in the grammar above.
-        prefix: put before the names, to tell the limits of one route from those of another.
+        prefix: put before the names, to tell the limits of one route from those of another, but for those of `as`.
         functions: the names of functions that a limit may go by.
 
     Raises:
@@ -115,7 +115,7 @@ def parse_limits(text: str, prefix: str = "", functions: Collection[str] = ()) -
             number += 1
             name = f"{base}-{number}"
         names.add(name)
-        limits.append(replace(limit, name=prefix + name))
+        limits.append(replace(limit, name=name if limit.name else prefix + name))
     return tuple(limits)
 
 
