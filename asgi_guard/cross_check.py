@@ -30,9 +30,13 @@ def cross_check(settings: GuardSettings) -> Iterator[Problem]:
     if auth.issuer is not None and not auth.audience:
         message = "name this API: a token without an audience could be meant for anyone"
         yield Problem(f"{PREFIX}AUTH_AUDIENCE", message)
-    if auth.issuer is None:
-        fields = ("audience", "jwks_url", "cookie", "max_token_age", "revocation")
-        yield from _without(auth, "auth", "issuer", fields)
+    if len({each.issuer for each in auth.trusted}) < len(auth.trusted):
+        yield Problem(f"{PREFIX}AUTH_ISSUERS", "an issuer is named twice")
+    if not auth.trusted:
+        needless = ("audience", "cookie", "max_token_age", "max_token_lifetime", "required_claims", "revocation")
+        yield from _without(auth, "auth", "issuer", needless)
+    if auth.issuer is None and auth.jwks_url is not None:
+        yield Problem(f"{PREFIX}AUTH_JWKS_URL", f"it has no effect without {PREFIX}AUTH_ISSUER")
     names = Counter(key.sha256 for key in auth.api_keys)
     for key in auth.api_keys:
         if names.pop(key.sha256, 1) > 1:
@@ -71,7 +75,7 @@ def _plans_missing(settings: GuardSettings) -> Iterator[Problem]:
     if rate.plans and rate.plan_claim is None and not any(key.plan for key in auth.api_keys):
         message = f"nobody has a plan: set {PREFIX}RATE_PLAN_CLAIM, or give API keys a plan"
         yield Problem(f"{PREFIX}RATE_PLANS", message)
-    if rate.plan_claim is not None and auth.issuer is None:
+    if rate.plan_claim is not None and not auth.trusted:
         yield Problem(f"{PREFIX}RATE_PLAN_CLAIM", f"it has no effect without {PREFIX}AUTH_ISSUER")
     if rate.plan_claim is not None and not rate.plans:
         yield Problem(f"{PREFIX}RATE_PLAN_CLAIM", f"it has no effect without {PREFIX}RATE_PLANS")
@@ -89,7 +93,7 @@ def _identity_missing(settings: GuardSettings) -> Iterator[Problem]:
     auth = settings.auth
     remedy = f"set {PREFIX}AUTH_ISSUER or {PREFIX}AUTH_API_KEYS"
     for route in settings.routes:
-        if not auth.on and (route.scopes or route.auth in ("required", "optional")):
+        if not auth.on and (route.scopes or route.any_scopes or route.auth in ("required", "optional")):
             yield Problem(f"{PREFIX}ROUTES", f"the row {route} asks who it is, and nobody can say: {remedy}")
         if auth.on and route.auth == "none" and _BY_IDENTITY.search(route.limits or ""):
             message = f"the row {route} looks at no credentials, so {route.limits!r} knows no identities: limit by ip"

@@ -257,19 +257,15 @@ def _identity(
     if not section.on:
         return None
     issuers = []
-    if section.issuer is not None:
-        issuers.append(
-            Issuer(
-                section.issuer,
-                section.audience,
-                section.jwks_url,
-                section.algorithms,
-                section.leeway,
-                section.max_token_age,
-                require_jti=section.revocation,
-                client=http_client,
-            )
-        )
+    problems: list[Problem] = []
+    for trusted in section.trusted:
+        try:
+            issuers.append(Issuer(**trusted.model_dump(), require_jti=section.revocation, client=http_client))
+        except ConfigError as error:
+            first = trusted.issuer == section.issuer
+            problems += error.problems if first else (Problem(f"issuers: {trusted.issuer}", str(error)),)
+    if problems:
+        raise ConfigError(problems)
     return IdentityMiddleware(
         app,
         issuers=issuers,
@@ -306,7 +302,7 @@ def _access(
     return AccessMiddleware(
         app,
         routes=table,
-        challenge="Bearer" if section.issuer is not None else "ApiKey",
+        challenge="Bearer" if section.trusted else "ApiKey",
         trusts_origin=trusted.names_origin if trusted is not None else lambda _: False,
         deny_unknown_revocation=section.revocation_on_store_failure == "deny",
     )

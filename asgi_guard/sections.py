@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from asgi_guard.middleware.identity import DEFAULT_ALGORITHMS
 from asgi_guard.policy.address import ForwardedHeader
+from asgi_guard.policy.claims import SCOPE_CLAIMS, Profile
 from asgi_guard.policy.log_record import LogFormat
 from asgi_guard.policy.ratelimit_headers import Style
 from asgi_guard.policy.rates import OnStoreFailure
 from asgi_guard.policy.routes import Preset
-from asgi_guard.values import APIKeys, Names, Plans
+from asgi_guard.values import APIKeys, Names, Plans, issuers
 
 
 class Section(BaseModel):
@@ -35,6 +36,24 @@ class StoreSettings(Section):
     max_keys: int = Field(default=100_000, ge=1000, description="how many buckets the memory holds")
 
 
+class IssuerSettings(Section):
+    """One of several issuers. What it leaves out is as the section says."""
+
+    issuer: str
+    audience: Names | None = None
+    jwks_url: str | None = None
+    algorithms: Names | None = None
+    leeway: float | None = Field(default=None, ge=0, le=300)
+    max_token_age: float | None = Field(default=None, gt=0)
+    max_token_lifetime: float | None = Field(default=None, gt=0)
+    profile: Profile | None = None
+    required_claims: Names | None = None
+    scope_claims: Names | None = None
+
+
+Issuers = Annotated[tuple[IssuerSettings, ...], BeforeValidator(issuers)]
+
+
 class AuthSettings(Section):
     """Who is believed. On once an issuer or a key is named; every path then needs an identity unless a row says not."""
 
@@ -45,6 +64,22 @@ class AuthSettings(Section):
     leeway: float = Field(default=30, ge=0, le=300, description="seconds by which the issuer's clock may differ")
     max_token_age: float | None = Field(
         default=None, gt=0, description="seconds after which a token is too old, expired or not"
+    )
+    max_token_lifetime: float | None = Field(
+        default=None, gt=0, description="seconds from `iat` to `exp` beyond which a token is refused from the first"
+    )
+    profile: Profile = Field(
+        default="any", description="`at+jwt` takes access tokens marked as such only (RFC 9068), `any` all tokens"
+    )
+    required_claims: Names = Field(default=(), description="claims that a token has to have, `NAME` or `NAME=VALUE`")
+    scope_claims: Names = Field(
+        default=SCOPE_CLAIMS,
+        min_length=1,
+        description="where scopes are: the first that is there; `a.b` goes into objects",
+    )
+    issuers: Issuers = Field(
+        default=(),
+        description='more issuers, as JSON: `[{"issuer": "https://...", "audience": "api"}]`; else as the first',
     )
     cookie: str | None = Field(
         default=None, pattern=r"^[A-Za-z0-9_-]+$", description="a cookie that may hold the token"
@@ -61,7 +96,16 @@ class AuthSettings(Section):
     @property
     def on(self) -> bool:
         """Whether anybody is believed."""
-        return self.issuer is not None or bool(self.api_keys)
+        return bool(self.trusted or self.api_keys)
+
+    @property
+    def trusted(self) -> tuple[IssuerSettings, ...]:
+        """Every issuer whose tokens are accepted, with all that holds for it."""
+        own = {name: getattr(self, name) for name in IssuerSettings.model_fields}
+        first = () if self.issuer is None else (IssuerSettings(**own),)
+        inherited = {name: value for name, value in own.items() if name not in ("issuer", "jwks_url")}
+        others = (each.model_dump(exclude_none=True) for each in self.issuers)
+        return (*first, *(IssuerSettings(**{**inherited, **other}) for other in others))
 
 
 class RateSettings(Section):

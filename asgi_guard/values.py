@@ -30,7 +30,7 @@ def _routes(value: object) -> object:
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:
-    written = {name: row[name] for name in ("methods", "scopes") if isinstance(row.get(name), str)}
+    written = {name: row[name] for name in ("methods", "scopes", "any_scopes") if isinstance(row.get(name), str)}
     return {**row, **{name: listed(text) for name, text in written.items()}}
 
 
@@ -46,6 +46,13 @@ def _api_keys(value: object) -> object:
     if isinstance(value, dict):
         entries = {name: {"sha256": entry} if isinstance(entry, str) else entry for name, entry in value.items()}
         return [{"name": name, **entry} if isinstance(entry, dict) else entry for name, entry in entries.items()]
+    return value
+
+
+def issuers(value: object) -> object:
+    """Read `[{"issuer": "https://id.example.com", "audience": "api"}, ...]`."""
+    if isinstance(value, str):
+        value = _json(value, """write a list, as in [{"issuer": "https://id.example.com", "audience": "api"}]""")
     return value
 
 

@@ -10,6 +10,7 @@ from asgi_guard import ConfigError, GuardSettings
 from asgi_guard.guard import configure
 from asgi_guard.policy.identity import APIKey
 from asgi_guard.policy.routes import Route
+from asgi_guard.sections import IssuerSettings
 from asgi_guard.settings import variables
 
 DIGEST = "0123456789abcdef" * 4
@@ -34,6 +35,14 @@ SAID: dict[str, tuple[str, Any]] = {
     "AUTH_COOKIE": ("session", "session"),
     "AUTH_API_KEYS": (f"ci={DIGEST}", (APIKey("ci", DIGEST),)),
     "AUTH_API_KEY_HEADER": ("x-key", "x-key"),
+    "AUTH_MAX_TOKEN_LIFETIME": ("900", 900.0),
+    "AUTH_PROFILE": ("at+jwt", "at+jwt"),
+    "AUTH_REQUIRED_CLAIMS": ("client_id, tenant=acme", ("client_id", "tenant=acme")),
+    "AUTH_SCOPE_CLAIMS": ("scope, roles", ("scope", "roles")),
+    "AUTH_ISSUERS": (
+        '[{"issuer": "https://other.example", "audience": "b"}]',
+        (IssuerSettings(issuer="https://other.example", audience=("b",)),),
+    ),
     "AUTH_REVOCATION": ("true", True),
     "AUTH_REVOCATION_ON_STORE_FAILURE": ("allow", "allow"),
     "RATE_LIMIT": ("10/second by user", "10/second by user"),

@@ -66,6 +66,29 @@ def test_what_is_on(chosen: Any, expected: list[str]) -> None:
     assert names(Guard(Echo(), GuardSettings(**chosen) if isinstance(chosen, dict) else chosen)) == expected
 
 
+async def test_several_issuers_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of several issuers is bound to its own audience, and has the rest from the first's settings."""
+    with LocalIssuer(audience="a").serve() as one, LocalIssuer(audience="b", algorithm="ES256").serve() as two:
+        variables = {
+            "AUTH_ISSUER": one.url,
+            "AUTH_AUDIENCE": "a",
+            "AUTH_MAX_TOKEN_LIFETIME": "600",
+            "AUTH_ISSUERS": json.dumps([{"issuer": two.url, "audience": "b, c"}]),
+        }
+        for name, value in variables.items():
+            monkeypatch.setenv(f"ASGI_GUARD_{name}", value)
+        guard = Guard(Echo())
+        answers = {
+            "one": await get(guard, "/", headers=[bearer(one.token())]),
+            "two": await get(guard, "/", headers=[bearer(two.token())]),
+            "another audience": await get(guard, "/", headers=[bearer(one.token(aud="b"))]),
+            "too long": await get(guard, "/", headers=[bearer(two.token(lifetime=601))]),
+        }
+    assert {name: answer.status for name, answer in answers.items()} == {
+        "one": 200, "two": 200, "another audience": 401, "too long": 401,
+    }  # fmt: skip
+
+
 async def test_from_the_environment(monkeypatch: pytest.MonkeyPatch, issuer: LocalIssuer) -> None:
     """Without settings, the environment says what to do."""
     variables = {

@@ -92,7 +92,7 @@ def _print(
 
 
 def _columns(route: Any) -> str:
-    said = {name: getattr(route, name) for name in ("auth", "scopes", "limits", "security")}
+    said = {name: getattr(route, name) for name in ("auth", "scopes", "any_scopes", "limits", "security")}
     parts = [
         f"{name}={' '.join(value) if isinstance(value, tuple) else value}" for name, value in said.items() if value
     ]

@@ -33,6 +33,7 @@ def explanation(settings: GuardSettings, method: str, path: str) -> dict[str, An
         "auth": auth,
         "auth_because": _auth_because(settings, route is not None and route.auth is not None, row),
         "scopes": list(route.scopes) if route else [],
+        "any_scopes": list(route.any_scopes) if route else [],
         "limits": _limits_by_client(settings, auth, plans),
         "limits_because": f"row {row + 1}" if route and route.limits is not None else f"{PREFIX}RATE_LIMIT",
         "cost": route.cost if route else 1,
@@ -57,7 +58,7 @@ def _limits_by_client(settings: GuardSettings, auth: str, plans: RoutePlans) -> 
     if auth == "none":
         return {"of anyone": _limits(plans.anonymous)}
     found = {"without identity": _limits(plans.anonymous)}
-    if settings.auth.issuer is not None:
+    if settings.auth.trusted:
         found["with a token"] = _limits(plans.token)
     if settings.auth.api_keys:
         found["with an API key"] = _limits(plans.api_key)
@@ -84,6 +85,8 @@ def explain(method: str, path: str, *, as_json: bool) -> None:
     rows = [("rule", answer["rule"]), ("auth", f"{answer['auth']} ({answer.get('auth_because', 'a probe')})")]
     if answer.get("scopes"):
         rows.append(("scopes", " ".join(answer["scopes"])))
+    if answer.get("any_scopes"):
+        rows.append(("one of", " ".join(answer["any_scopes"])))
     for client, limits in answer.get("limits", {}).items():
         rows.append((f"limits {client}", "; ".join(limits) or "none"))
     if answer.get("limits") and any(answer["limits"].values()):

@@ -101,9 +101,16 @@ def client_of(key: str, settings: GuardSettings) -> str:
             raise click.BadParameter(f"{name!r} is no address", param_hint="KEY")
         return f"ip:{limit_key(name.partition('/')[0], settings.rate.ipv6_prefix)}"
     if kind == "user" and name:
-        if settings.auth.issuer is None:
+        issuers = settings.auth.trusted
+        if not issuers:
             raise click.BadParameter(f"there are no users: {PREFIX}AUTH_ISSUER is not set", param_hint="KEY")
-        return f"token:{store_key('user', settings.auth.issuer, name)}"
+        if len(issuers) > 1:
+            # The same subject of another issuer is someone else.
+            issuer, _, name = name.rpartition("#")
+            if issuer not in {each.issuer for each in issuers}:
+                raise click.BadParameter("there are several issuers: write user:ISSUER#SUBJECT", param_hint="KEY")
+            return f"token:{store_key('user', issuer, name)}"
+        return f"token:{store_key('user', issuers[0].issuer, name)}"
     is_hash = len(name) == 32 and set(name) <= set("0123456789abcdef")
     if kind == "api-key" and name and not is_hash:
         return f"api-key:{store_key('api-key', name)}"

@@ -39,6 +39,8 @@ HINTS = {
     "expired": "get a new one; if it is new, compare the clocks",
     "not_yet_valid": f"compare the clocks; {PREFIX}AUTH_LEEWAY allows for a difference",
     "too_old": f"get a new one; {PREFIX}AUTH_MAX_TOKEN_AGE bounds the age",
+    "too_long": f"ask the issuer for shorter lives; {PREFIX}AUTH_MAX_TOKEN_LIFETIME bounds them",
+    "type": f"send the access token, not another one of the issuer's; {PREFIX}AUTH_PROFILE=any takes unmarked ones",
     "unknown_key": "the issuer does not publish the key that signed it: it may be another issuer's, or rotated out",
     "ambiguous_key": "the issuer publishes several keys under this kid, or the token names none",
     "signature": "it was changed, or signed by someone else",
@@ -82,8 +84,9 @@ def token(
         ctx.exit(_explain(identity_of(layers), token_given(explain), as_json=as_json))
     local = local_issuer(
         key_file,
-        url=issuer or settings.auth.issuer or LOCAL_ISSUER,
-        audience=audience or next(iter(settings.auth.audience), LOCAL_AUDIENCE),
+        url=issuer or next((each.issuer for each in settings.auth.trusted), LOCAL_ISSUER),
+        audience=audience
+        or next((name for each in settings.auth.trusted for name in each.audience or ()), LOCAL_AUDIENCE),
     )
     signed = local.token(subject, scopes=scopes, lifetime=lifetime)
     if as_json:

@@ -30,7 +30,7 @@ class AccessMiddleware(Layer):
 
     Args:
         app: the app within.
-        routes: the route table; its columns `auth` and `scopes`.
+        routes: the route table; its columns `auth`, `scopes` and `any_scopes`.
         default: what holds where no row says: `required`, `optional`, or `none`.
         challenge: the scheme of the `WWW-Authenticate` challenge.
         trusts_origin: tells which other origins may send requests with a user's cookie; none unless said.
@@ -54,7 +54,7 @@ class AccessMiddleware(Layer):
         self.policy = AccessPolicy(challenge, deny_unknown_revocation)
         self._table = RouteTable.of(routes)
         self._rules = (
-            *(AccessRule(route.auth or default, route.scopes) for route in self._table.routes),
+            *(AccessRule(route.auth or default, route.scopes, route.any_scopes) for route in self._table.routes),
             AccessRule(default),
         )
         self._trusts_origin = trusts_origin

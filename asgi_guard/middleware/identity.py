@@ -6,14 +6,14 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, TokenError, require_choice
 from asgi_guard.jwks import KeyEngine, check_url, default_client
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy import token
 from asgi_guard.policy.access import Failure
-from asgi_guard.policy.claims import ClaimsPolicy, scopes_of
+from asgi_guard.policy.claims import SCOPE_CLAIMS, ClaimsPolicy, Profile, parse_required, scopes_of
 from asgi_guard.policy.credentials import Credential, MalformedCredentialsError, find
 from asgi_guard.policy.identity import ANONYMOUS, NO_AUTH, APIKey, Auth, User, api_key_digest, revocation_key, store_key
 from asgi_guard.policy.keyring import KeyTimes
@@ -45,6 +45,10 @@ class Issuer:
         leeway: seconds by which its clock may differ.
         max_token_age: seconds after which a token is refused though it has not expired.
         require_jti: whether a token has to have an id, without which it cannot be revoked.
+        max_token_lifetime: seconds from `iat` to `exp` beyond which a token is refused from the first.
+        profile: `at+jwt` takes access tokens as RFC 9068 has them only; `any` takes what has the right audience.
+        required_claims: claims that have to be there, as `NAME` or `NAME=VALUE`.
+        scope_claims: where scopes are; the first of these that is there counts.
         times: how its keys age.
         client: makes the HTTP client of a key fetch: the place for a proxy, a CA bundle, or headers.
 
@@ -59,6 +63,10 @@ class Issuer:
     leeway: float = 30
     max_token_age: float | None = None
     require_jti: bool = False
+    max_token_lifetime: float | None = None
+    profile: Profile = "any"
+    required_claims: Sequence[str] = ()
+    scope_claims: Sequence[str] = SCOPE_CLAIMS
     times: KeyTimes = field(default_factory=KeyTimes)
     client: Callable[[], httpx.AsyncClient] = default_client
 
@@ -76,6 +84,12 @@ class Issuer:
                 problems.append(Problem("audience", message))
         except ValueError as error:
             problems.append(Problem("audience", str(error)))
+        try:
+            parse_required(self.required_claims)
+        except ValueError as error:
+            problems.append(Problem("required_claims", str(error)))
+        if self.profile not in get_args(Profile):
+            problems.append(Problem("profile", f"{self.profile!r} is none of {', '.join(get_args(Profile))}"))
         unknown = [name for name in self.algorithms if name not in ALGORITHMS]
         if unknown or not self.algorithms:
             what = f"{', '.join(unknown)} cannot be allowed" if unknown else "none is allowed"
@@ -96,7 +110,15 @@ class _Verifier:
     def of(cls, issuer: Issuer) -> _Verifier:
         algorithms = frozenset(issuer.algorithms)
         claims = ClaimsPolicy(
-            issuer.issuer, frozenset(listed(issuer.audience)), issuer.leeway, issuer.max_token_age, issuer.require_jti
+            issuer.issuer,
+            frozenset(listed(issuer.audience)),
+            issuer.leeway,
+            issuer.max_token_age,
+            issuer.require_jti,
+            issuer.max_token_lifetime,
+            issuer.profile,
+            parse_required(issuer.required_claims),
+            tuple(issuer.scope_claims),
         )
         engine = KeyEngine(
             issuer.issuer, issuer.jwks_url, algorithms=algorithms, times=issuer.times, client=issuer.client
@@ -107,6 +129,7 @@ class _Verifier:
         """Verify the signature, then the claims, and say who it is."""
         if parsed.algorithm not in self.algorithms:
             raise TokenError("algorithm", f"{parsed.algorithm} is not allowed for {self.claims.issuer}")
+        self.claims.check_type(parsed.header)
         if not key.verifies(parsed.algorithm, parsed.signing_input, parsed.signature):
             raise TokenError("signature", "the signature is not that of the issuer's key")
         claims = parsed.claims
@@ -115,7 +138,7 @@ class _Verifier:
         token_id = claims.get("jti")
         return User(
             subject,
-            scopes_of(claims),
+            scopes_of(claims, self.claims.scope_claims),
             MappingProxyType(claims),
             issuer,
             expires=expires,

@@ -50,10 +50,12 @@ class AccessRule:
     Attributes:
         auth: whether an identity is required, optional, or not looked at.
         scopes: scopes that it must all have.
+        any_scopes: scopes of which it must have one; none asks for none.
     """
 
     auth: AuthMode = "required"
     scopes: tuple[str, ...] = ()
+    any_scopes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +105,9 @@ class AccessPolicy:
                 request_id=request_id,
             )
         missing = [scope for scope in rule.scopes if scope not in user.scopes]
-        if missing:
-            needed = " ".join(rule.scopes)
+        if missing or (rule.any_scopes and not any(scope in user.scopes for scope in rule.any_scopes)):
+            # The challenge has no words for "one of these": the first is named, with which the request would succeed.
+            needed = " ".join(dict.fromkeys((*rule.scopes, *rule.any_scopes[:1])))
             return problem(
                 403, Reason.SCOPE_MISSING, "The credentials do not grant what this resource needs.",
                 request_id=request_id, headers=self._challenge(f'error="insufficient_scope", scope="{needed}"'),

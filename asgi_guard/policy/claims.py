@@ -1,15 +1,22 @@
-"""Which claims make an acceptable access token (RFC 7519 section 4.1, RFC 8725, RFC 6750)."""
+"""Which claims make an acceptable access token (RFC 7519 section 4.1, RFC 8725, RFC 6750, RFC 9068)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from asgi_guard.errors import TokenError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+Profile: TypeAlias = Literal["any", "at+jwt"]
+SCOPE_CLAIMS = ("scope", "scp")
+"""Where scopes are looked for: RFC 8693 section 4.2, and what issuers wrote before it."""
+_AT_JWT = ("at+jwt", "application/at+jwt")
+_AT_JWT_CLAIMS = ("exp", "iat", "jti", "client_id")
+"""What RFC 9068 section 2.2 requires beyond what is always required."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +24,21 @@ class ClaimsPolicy:
     """What an issuer's tokens have to say.
 
     The order of decisions: `iss`, `aud`, the types of `sub`, `jti` and `client_id`, no `cnf` (RFC 7800: such a token
-    is worth nothing without a proof of its key), `exp`, `nbf`, `iat`, the token's age.
+    is worth nothing without a proof of its key), the profile's claims, the required ones, `exp`, `nbf`, `iat`, the
+    token's age, its whole life.
 
     Attributes:
         issuer: `iss`, exactly.
         audience: of which `aud`, a string or a list of them, has to name one.
         leeway: seconds by which clocks may differ; it applies to `exp`, `nbf` and `iat`.
-        max_age: seconds since `iat` after which a token is refused though it has not expired; None for no such bound.
+        max_age: seconds since `iat` after which a token is refused though it has not expired; None for no bound.
         require_jti: whether the token has to have an id, without which it cannot be revoked.
+        max_lifetime: seconds from `iat` to `exp` beyond which a token is refused from the first; None for no bound.
+        profile: `at+jwt` takes access tokens as RFC 9068 has them, and nothing else that the issuer may sign; `any` is
+            for the many issuers that do not mark their access tokens.
+        required: claims that have to be there, each with a value that it has to be, or to hold, or None for any.
+        scope_claims: where scopes are; the first of these that is there counts. A dot leads into an object, unless a
+            claim of the whole name is there: `realm_access.roles`.
     """
 
     issuer: str
@@ -32,6 +46,21 @@ class ClaimsPolicy:
     leeway: float = 30
     max_age: float | None = None
     require_jti: bool = False
+    max_lifetime: float | None = None
+    profile: Profile = "any"
+    required: tuple[tuple[str, str | None], ...] = ()
+    scope_claims: tuple[str, ...] = SCOPE_CLAIMS
+
+    def check_type(self, header: Mapping[str, Any]) -> None:
+        """Check the header's `typ`, where the profile asks for one (RFC 9068 section 4).
+
+        Raises:
+            TokenError: the reason is `type`.
+        """
+        if self.profile == "at+jwt":
+            found = header.get("typ")
+            if not isinstance(found, str) or found.lower() not in _AT_JWT:
+                raise TokenError("type", f"typ is {_shown(found)}, not at+jwt: it may be no access token")
 
     def check(self, claims: Mapping[str, Any], now: float) -> float:
         """Check the claims and return when the token stops being acceptable.
@@ -41,14 +70,14 @@ class ClaimsPolicy:
             now: seconds since the Unix epoch.
 
         Raises:
-            TokenError: the reason is `issuer`, `audience`, `claim`, `expired`, `not_yet_valid` or `too_old`.
+            TokenError: the reason is `issuer`, `audience`, `claim`, `expired`, `not_yet_valid`, `too_old` or
+                `too_long`.
         """
         if claims.get("iss") != self.issuer:
             raise TokenError("issuer", f"iss is {_shown(claims.get('iss'))}, not {self.issuer!r}")
         self._check_audience(claims.get("aud"))
         _check_bearer(claims)
-        if self.require_jti and "jti" not in claims:
-            raise TokenError("claim", "jti is missing: the token could not be revoked")
+        self._check_present(claims)
         ends = _instant(claims, "exp")
         if ends is None:
             raise TokenError("claim", "exp is missing: a token has to end")
@@ -61,13 +90,36 @@ class ClaimsPolicy:
         issued = _instant(claims, "iat")
         if issued is not None and now < issued - self.leeway:
             raise TokenError("not_yet_valid", f"iat lies {issued - now:.0f} s ahead")
+        return self._bounded(issued, ends, now)
+
+    def _bounded(self, issued: float | None, ends: float, now: float) -> float:
+        """When the token ends, by our own bounds on its age and its life."""
+        if self.max_age is None and self.max_lifetime is None:
+            return ends
+        if issued is None:
+            raise TokenError("claim", "iat is missing, and the token's age is bounded")
+        life = ends - self.leeway - issued
+        if self.max_lifetime is not None and life > self.max_lifetime:
+            raise TokenError("too_long", f"it lives for {life:.0f} s; {self.max_lifetime:.0f} are allowed")
         if self.max_age is not None:
-            if issued is None:
-                raise TokenError("claim", "iat is missing, and the token's age is bounded")
             ends = min(ends, issued + self.max_age + self.leeway)
             if now >= ends:
                 raise TokenError("too_old", f"it was issued {now - issued:.0f} s ago; {self.max_age:.0f} are allowed")
         return ends
+
+    def _check_present(self, claims: Mapping[str, Any]) -> None:
+        if self.require_jti and "jti" not in claims:
+            raise TokenError("claim", "jti is missing: the token could not be revoked")
+        if self.profile == "at+jwt":
+            for name in _AT_JWT_CLAIMS:
+                if name not in claims:
+                    raise TokenError("claim", f"{name} is missing, and an at+jwt has to have it (RFC 9068 2.2)")
+        for name, wanted in self.required:
+            value = claim(claims, name)
+            if value is None:
+                raise TokenError("claim", f"{name} is missing, and it is required")
+            if wanted is not None and value != wanted and not (isinstance(value, list) and wanted in value):
+                raise TokenError("claim", f"{name} is {_shown(value)}, not {wanted!r}")
 
     def _check_audience(self, audience: object) -> None:
         named = [audience] if isinstance(audience, str) else audience
@@ -77,19 +129,51 @@ class ClaimsPolicy:
             raise TokenError("audience", f"aud is {_shown(audience)}, which names none of {sorted(self.audience)}")
 
 
-def scopes_of(claims: Mapping[str, Any]) -> tuple[str, ...]:
-    """The scopes a token grants: `scope`, a string (RFC 8693 4.2), or else `scp`, a string or a list.
+def claim(claims: Mapping[str, Any], name: str) -> Any:
+    """A claim by its name, or, where there is none, by the path that dots make of it; None where there is neither."""
+    if name in claims or "." not in name:
+        return claims.get(name)
+    value: Any = claims
+    for part in name.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return None
+        value = value[part]
+    return value
+
+
+def scopes_of(claims: Mapping[str, Any], names: Iterable[str] = SCOPE_CLAIMS) -> tuple[str, ...]:
+    """The scopes a token grants: the first of the claims that is there, a string of words or a list of them.
+
+    `scope` is a string (RFC 8693 4.2): a list there is refused, so that no reader takes it differently.
 
     Raises:
         TokenError: the claim has another type.
     """
-    name = "scope" if "scope" in claims else "scp"
-    value = claims.get(name, "")
-    if isinstance(value, str):
-        return tuple(scope for scope in value.split(" ") if scope)
-    if name == "scp" and isinstance(value, list) and all(isinstance(scope, str) for scope in value):
-        return tuple(value)
-    raise TokenError("claim", f"{name} is not a string of scopes")
+    for name in names:
+        value = claim(claims, name)
+        if value is None and name not in claims:
+            continue
+        if isinstance(value, str):
+            return tuple(scope for scope in value.split(" ") if scope)
+        if name != "scope" and isinstance(value, list) and all(isinstance(scope, str) for scope in value):
+            return tuple(value)
+        raise TokenError("claim", f"{name} is not a string of scopes")
+    return ()
+
+
+def parse_required(values: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
+    """Parse required claims: `NAME`, or `NAME=VALUE`.
+
+    Raises:
+        ValueError: one has no name.
+    """
+    found = []
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not name.strip():
+            raise ValueError(f"{text!r} names no claim: write NAME or NAME=VALUE")
+        found.append((name.strip(), value.strip() if equals else None))
+    return tuple(found)
 
 
 def _check_bearer(claims: Mapping[str, Any]) -> None:

@@ -41,6 +41,7 @@ class Route:
             is a GET.
         auth: `required`: a verified identity; `optional`: verified if sent; `none`: credentials are not looked at.
         scopes: scopes that the identity must all have.
+        any_scopes: scopes of which the identity must have one.
         limits: rates in the grammar of `asgi_guard.policy.rates`, instead of the default ones.
         cost: how many units the request takes from each of its limits.
         security: the preset of security headers.
@@ -53,6 +54,7 @@ class Route:
     methods: tuple[str, ...] = ()
     auth: AuthMode | None = None
     scopes: tuple[str, ...] = ()
+    any_scopes: tuple[str, ...] = ()
     limits: str | None = None
     cost: int = 1
     security: Preset | None = None
@@ -73,13 +75,13 @@ class Route:
             yield f"path {self.path!r}: it is matched decoded, without query; '*' stands for a parameter"
         if any(method != method.upper() or not method.isalpha() for method in self.methods):
             yield f"methods {', '.join(self.methods)}: methods are upper-case words, as in POST"
-        if self.scopes and self.auth in ("none", "optional"):
+        if (self.scopes or self.any_scopes) and self.auth in ("none", "optional"):
             yield f"path {self.path!r} asks for scopes, so its auth cannot be {self.auth!r}"
         if self.auth not in (None, *get_args(AuthMode)):
             yield f"path {self.path!r}: auth {self.auth!r} is none of {', '.join(get_args(AuthMode))}"
         if self.security not in (None, *get_args(Preset)):
             yield f"path {self.path!r}: security {self.security!r} is none of {', '.join(get_args(Preset))}"
-        if any(not _SCOPE.fullmatch(scope) for scope in self.scopes):
+        if any(not _SCOPE.fullmatch(scope) for scope in (*self.scopes, *self.any_scopes)):
             yield f"path {self.path!r}: a scope is visible ASCII without quotes and backslashes (RFC 6749 3.3)"
         if self.cost < 0:
             yield f"cost {self.cost} is negative: a request cannot give units back"

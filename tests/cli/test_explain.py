@@ -47,6 +47,7 @@ def test_a_row_with_everything(command: Command) -> None:
         "auth": "required",
         "auth_because": "what no row opens needs an identity",
         "scopes": ["payments:write"],
+        "any_scopes": [],
         "limits": {"without identity": [], "with a token": ["8/second by user (as 'payments-user')"]},
         "limits_because": "row 6",
         "cost": 5,

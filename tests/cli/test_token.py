@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import jwt
@@ -28,6 +29,7 @@ def guarded(served: LocalIssuer, monkeypatch: pytest.MonkeyPatch) -> LocalIssuer
     monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUER", served.url)
     monkeypatch.setenv("ASGI_GUARD_AUTH_AUDIENCE", "api")
     monkeypatch.setenv("ASGI_GUARD_AUTH_MAX_TOKEN_AGE", "600")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_MAX_TOKEN_LIFETIME", "7200")
     return served
 
 
@@ -75,14 +77,15 @@ def bad_tokens(issuer: LocalIssuer) -> dict[str, str]:
         "audience": issuer.token(aud="someone-else"),
         "expired": issuer.token(lifetime=-3600),
         "not_yet_valid": issuer.token(nbf=32503680000),
-        "too_old": issuer.token(iat=1000000000),
+        "too_old": issuer.token(iat=int(time.time()) - 3600),
+        "too_long": issuer.token(lifetime=7300),
         "unknown_key": other.token(),
         "signature": f"{head}.{body}.{'A' * len(signature)}",
         "claim": issuer.token(sub=None),
     }
 
 
-@pytest.mark.parametrize("reason", sorted(set(HINTS) - {"ambiguous_key"}))
+@pytest.mark.parametrize("reason", sorted(set(HINTS) - {"ambiguous_key", "type"}))
 def test_a_bad_token_is_explained(guarded: LocalIssuer, reason: str) -> None:
     """Every reason is told with what to do about it, and exit code 1."""
     token = bad_tokens(guarded)[reason]
@@ -91,6 +94,14 @@ def test_a_bad_token_is_explained(guarded: LocalIssuer, reason: str) -> None:
     assert f"not accepted ({reason}):" in result.output
     assert f"what to do: {HINTS[reason]}" in result.output
     assert orjson.loads(invoke("token", "--explain", token, "--json").output)["reason"] == reason
+
+
+def test_a_token_of_another_type_is_explained(guarded: LocalIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only marked access tokens are taken, that a token is none is the reason told."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_PROFILE", "at+jwt")
+    result = invoke("token", "--explain", guarded.token(headers={"typ": "JWT"}))
+    assert result.exit_code == 1
+    assert "not accepted (type): typ is 'JWT', not at+jwt" in result.output
 
 
 def test_an_ambiguous_key_is_explained(guarded: LocalIssuer) -> None:

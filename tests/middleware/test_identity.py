@@ -284,6 +284,8 @@ async def test_lifespan(issuer: LocalIssuer) -> None:
         ({"audience": '["api"'}, {"audience"}),
         ({"algorithms": ["HS256", "none"]}, {"algorithms"}),
         ({"algorithms": []}, {"algorithms"}),
+        ({"profile": "id"}, {"profile"}),
+        ({"required_claims": ["=x"]}, {"required_claims"}),
         ({"issuer": "http://a.example", "audience": "", "algorithms": ["none"]}, {"issuer", "audience", "algorithms"}),
     ],
 )
@@ -292,6 +294,41 @@ def test_bad_issuer(options: dict[str, Any], names: set[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         Issuer(**{"issuer": "https://issuer.example", "audience": "api", **options})
     assert {problem.name for problem in caught.value.problems} == names
+
+
+async def test_what_an_issuer_is_bound_to(issuer: LocalIssuer) -> None:
+    """The type of token, required claims, the longest life and the place of scopes are those of the token's issuer."""
+    strict = LocalIssuer("https://strict.test", algorithm="ES256")
+    bound = strict.accepted(
+        algorithms=["ES256"],
+        profile="at+jwt",
+        required_claims=["tenant=acme"],
+        max_token_lifetime=900,
+        scope_claims=["realm.roles"],
+    )
+    layer = IdentityMiddleware(Echo(), issuers=[issuer.accepted(), bound])
+    right: dict[str, Any] = {
+        "headers": {"typ": "at+jwt"},
+        "client_id": "shop",
+        "tenant": "acme",
+        "realm": {"roles": ["a", "b"]},
+    }
+
+    user = await who(layer, bearer(strict.token(**right)))
+    assert (user.issuer, user.scopes) == (strict.url, ("a", "b"))
+    assert (await who(layer, bearer(issuer.token(scopes=["c"])))).scopes == ("c",)
+
+    wrongs: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"headers": {"typ": "JWT"}}, "type"),
+        ({"tenant": "other"}, "claim"),
+        ({"client_id": None}, "claim"),
+        ({"lifetime": 901}, "too_long"),
+        ({"realm": {"roles": 5}}, "claim"),
+    )
+    for wrong, word in wrongs:
+        with pytest.raises(TokenError) as caught:
+            await layer.verify(strict.token(**{**right, **wrong}).encode())
+        assert caught.value.reason == word
 
 
 def test_keys_behind_a_query() -> None:

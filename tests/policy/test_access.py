@@ -216,8 +216,16 @@ def test_reasons_are_plain_words(reason: Reason) -> None:
 scopes = st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=4).map(tuple)
 
 
-@given(needed=scopes, held=scopes)
-def test_scopes_are_all_needed(needed: tuple[str, ...], held: tuple[str, ...]) -> None:
-    """A user passes exactly when every needed scope is among those held."""
-    answer = POLICY.decide(AccessRule("required", needed), User("alice", held), None)
-    assert (answer is None) == (set(needed) <= set(held))
+@given(needed=scopes, one_of=scopes, held=scopes)
+def test_scopes_are_all_needed_and_one_of_some(
+    needed: tuple[str, ...], one_of: tuple[str, ...], held: tuple[str, ...]
+) -> None:
+    """A user passes exactly when every needed scope is among those held, and one of those of which one is asked."""
+    answer = POLICY.decide(AccessRule("required", needed, one_of), User("alice", held), None)
+    assert (answer is None) == (set(needed) <= set(held) and (not one_of or not set(one_of).isdisjoint(held)))
+
+
+def test_a_challenge_names_scopes_that_would_do() -> None:
+    """Where one of several scopes is asked, the challenge names what would let the request through, once each."""
+    _, _, challenge = refusal(AccessRule("required", ("a", "b"), ("b", "c")), User("alice", ("a",)))
+    assert challenge == b'Bearer error="insufficient_scope", scope="a b"'

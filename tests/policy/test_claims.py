@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_guard.errors import TokenError
-from asgi_guard.policy.claims import ClaimsPolicy, scopes_of
+from asgi_guard.policy.claims import ClaimsPolicy, parse_required, scopes_of
 from tests.policy.forging import CLAIMS, NOW, POLICY
 
 ABSENT = object()
@@ -211,3 +212,102 @@ def test_any_claims_are_refused_or_end_later(changes: dict[str, Any], max_age: f
     assert ends > NOW
     assert isinstance(said["sub"], str)
     assert all(isinstance(scope, str) for scope in scopes)
+
+
+AT_JWT = replace(POLICY, profile="at+jwt")
+AT_CLAIMS = {"client_id": "shop", "jti": "1", "iat": NOW}
+
+
+@pytest.mark.parametrize("kind", ["at+jwt", "AT+JWT", "application/at+jwt", "Application/AT+jwt"])
+def test_an_access_token_is_marked_as_one(kind: str) -> None:
+    """Under the profile a token of the media type is taken, in any case and with or without its prefix."""
+    AT_JWT.check_type({"typ": kind})
+    assert AT_JWT.check(claims(**AT_CLAIMS), NOW)
+
+
+@pytest.mark.parametrize(
+    "header", [{}, {"typ": "JWT"}, {"typ": "at+jwt "}, {"typ": None}, {"typ": ["at+jwt"]}, {"typ": 1}]
+)
+def test_other_tokens_of_the_issuer_are_no_access_tokens(header: dict[str, Any]) -> None:
+    """Under the profile a token of another type is refused; without it, types are not looked at."""
+    with pytest.raises(TokenError) as caught:
+        AT_JWT.check_type(header)
+    assert caught.value.reason == "type"
+    POLICY.check_type(header)
+
+
+@pytest.mark.parametrize("missing", ["exp", "iat", "jti", "client_id"])
+def test_an_access_token_has_all_that_its_profile_requires(missing: str) -> None:
+    """Under the profile every claim of RFC 9068 has to be there."""
+    error = refusal(claims(**{**AT_CLAIMS, missing: ABSENT}), AT_JWT)
+    assert (error.reason, missing in error.detail) == ("claim", True)
+
+
+@pytest.mark.parametrize(("lived", "reason"), [(900, None), (900.5, "too_long"), (86_400, "too_long"), (-5, None)])
+def test_a_life_that_is_too_long_is_refused_from_the_first(lived: float, reason: str | None) -> None:
+    """A token that was issued for longer than is allowed is refused, however new it is."""
+    policy = replace(POLICY, max_lifetime=900)
+    said = claims(iat=NOW + 60 - lived, exp=NOW + 60)
+    if reason is None:
+        assert policy.check(said, NOW - lived + 60) == NOW + 60 + POLICY.leeway
+    else:
+        assert refusal(said, policy, NOW - 20).reason == reason
+
+
+def test_a_bounded_life_needs_a_beginning() -> None:
+    """Where a token's life or age is bounded, it has to say when it was issued."""
+    for policy in (replace(POLICY, max_lifetime=900), replace(POLICY, max_age=900)):
+        assert "iat is missing" in refusal(claims(iat=ABSENT), policy).detail
+
+
+@pytest.mark.parametrize(
+    ("required", "said", "accepted"),
+    [
+        ("tenant", {"tenant": "acme"}, True),
+        ("tenant", {"tenant": False}, True),
+        ("tenant", {}, False),
+        ("tenant", {"tenant": None}, False),
+        ("tenant=acme", {"tenant": "acme"}, True),
+        ("tenant=acme", {"tenant": ["other", "acme"]}, True),
+        ("tenant=acme", {"tenant": "acme2"}, False),
+        ("tenant=acme", {"tenant": ["other"]}, False),
+        ("tenant=1", {"tenant": 1}, False),
+        ("org.id=7", {"org": {"id": "7"}}, True),
+        ("org.id=7", {"org.id": "7"}, True),
+        ("org.id=7", {"org.id": "8", "org": {"id": "7"}}, False),
+        ("org.id", {"org": "id"}, False),
+        ("org.id", {"org": {}}, False),
+    ],
+)
+def test_required_claims(required: str, said: dict[str, Any], accepted: bool) -> None:
+    """A required claim has to be there, and to be or to hold the value that is asked."""
+    policy = replace(POLICY, required=parse_required([required]))
+    if accepted:
+        assert policy.check(claims(**said), NOW)
+    else:
+        assert refusal(claims(**said), policy).reason == "claim"
+
+
+@pytest.mark.parametrize("text", ["", "=", " =x"])
+def test_a_required_claim_has_a_name(text: str) -> None:
+    """A required claim without a name is an error."""
+    with pytest.raises(ValueError, match="names no claim"):
+        parse_required([text])
+
+
+@pytest.mark.parametrize(
+    ("said", "granted"),
+    [
+        ({"roles": ["a", "b"]}, ("a", "b")),
+        ({"roles": "a b"}, ("a", "b")),
+        ({"roles": ["a"], "realm": {"roles": ["z"]}}, ("a",)),
+        ({"realm": {"roles": ["z"]}}, ("z",)),
+        ({"realm.roles": ["y"], "realm": {"roles": ["z"]}}, ("y",)),
+        ({"scope": "s"}, ()),
+        ({"realm": {"roles": None}}, ()),
+        ({}, ()),
+    ],
+)
+def test_scopes_stand_where_they_are_said_to(said: dict[str, Any], granted: tuple[str, ...]) -> None:
+    """Scopes are read from the first of the configured claims that is there, and from no other."""
+    assert scopes_of(said, ("roles", "realm.roles")) == granted
