@@ -1,25 +1,47 @@
-"""Measure what the guard costs on this machine, in well under a minute. Nothing but this machine is asked."""
+"""Measure what the guard costs on this machine, in well under a minute. Nothing but this machine is asked.
+
+`limits` measures limits in depth, beside other limiters, in a few minutes.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks import layers, limits
+from benchmarks import layers
+from benchmarks.limits import run as limits
+from benchmarks.limits import tables
 from benchmarks.machine import Machine
-from benchmarks.report import Report
+from benchmarks.report import Report, to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 LAYERS_SHARE = 0.6
 """The part of the time that the layers get; the limits get the rest."""
+WIDTH = 120
+"""Of what is printed to something that is no terminal, and so has no width."""
+
+
+@contextmanager
+def bar(console: Console | None = None) -> Iterator[Progress]:
+    """A progress bar, on standard error unless something else is given."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console or Console(stderr=True), transient=True) as progress:
+        yield progress
 
 
 def run(seconds: float, *, store: str | None = None, calls: int = 200, console: Console | None = None) -> Report:
-    """Measure everything, with a progress bar.
+    """Measure the layers, and limits briefly, with a progress bar.
 
     Args:
         seconds: for about how long.
@@ -27,32 +49,74 @@ def run(seconds: float, *, store: str | None = None, calls: int = 200, console: 
         calls: requests to each app in a round.
         console: where the progress bar goes; standard error unless given.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console or Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("layers", total=seconds)
+    with bar(console) as progress:
+        task = progress.add_task("layers", total=seconds)
 
         def advance(passed: float) -> None:
-            progress.advance(bar, passed)
+            progress.advance(task, passed)
 
         costs = asyncio.run(layers.measure(seconds * LAYERS_SHARE, calls, advance))
-        progress.update(bar, description="limits")
-        measured = limits.measure(store, seconds * (1 - LAYERS_SHARE), advance)
-    return Report(Machine.here(), costs, measured)
+        progress.update(task, description="limits")
+        brief = limits.brief(store, seconds * (1 - LAYERS_SHARE), advance)
+    return Report(Machine.here(), costs, brief)
 
 
-@click.command(help=__doc__)
+def run_limits(store: str | None, budget: limits.Budget, console: Console | None = None) -> limits.Figures:
+    """Measure limits in depth, with a progress bar.
+
+    Args:
+        store: the URL of the server to measure throughput against; None starts one.
+        budget: how much is measured.
+        console: where the progress bar goes; standard error unless given.
+    """
+    with bar(console) as progress:
+
+        def begin(seconds: float) -> Callable[[str, float], None]:
+            task = progress.add_task("limits", total=seconds)
+            return lambda name, passed: progress.update(task, description=name, advance=passed)
+
+        return limits.measure(store, budget, begin)
+
+
+@click.group(help=__doc__, invoke_without_command=True)
 @click.option("--quick", is_flag=True, help="Take about ten seconds, for figures that are less steady.")
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here too.")
 @click.option("--store", metavar="URL", help="A Redis or Valkey to measure against; one is started unless given.")
-def main(*, quick: bool, path: Path | None, store: str | None) -> None:
+@click.pass_context
+def main(context: click.Context, *, quick: bool, path: Path | None, store: str | None) -> None:
     """Run from the command line."""
     for name in tuple(os.environ):
         if name.startswith("ASGI_GUARD_"):
             del os.environ[name]  # what is measured shall not depend on the caller's configuration
+    if context.invoked_subcommand is not None:
+        if quick or path is not None or store is not None:
+            raise click.UsageError(f"options of {context.invoked_subcommand!r} stand after its name")
+        return
     report = run(9 if quick else 36, store=store)
-    report.show(Console())
+    report.show(printer())
     if path is not None:
         path.write_bytes(report.json())
+
+
+@main.command("limits")
+@click.option("--quick", is_flag=True, help="Take less than a minute, for figures that are less steady.")
+@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here too.")
+@click.option("--store", metavar="URL", help="A Redis or Valkey for the throughput; one is started unless given.")
+def limits_command(*, quick: bool, path: Path | None, store: str | None) -> None:
+    """Measure limits beside other limiters: throughput, memory, refusals, faults.
+
+    Those that are not installed are left out, by name. A server given by --store is asked for checks only: it is never
+    emptied, stopped or filled, and every key is taken away again.
+    """
+    figures = run_limits(store, limits.QUICK if quick else limits.FULL)
+    tables.show(printer(), figures)
+    if path is not None:
+        path.write_bytes(to_json(asdict(figures)))
+
+
+def printer() -> Console:
+    """Standard output, wide enough for the tables where it is a file or a pipe."""
+    return Console(width=None if sys.stdout.isatty() else WIDTH)
 
 
 if __name__ == "__main__":

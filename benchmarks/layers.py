@@ -137,7 +137,8 @@ def request(token: str) -> dict[str, Any]:
     }
 
 
-async def _receive() -> Message:
+async def receive() -> Message:
+    """The whole body, which is empty."""
     return {"type": "http.request", "body": b"", "more_body": False}
 
 
@@ -149,7 +150,7 @@ async def _check(app: ASGIApp, scope: Scope) -> None:
         if message["type"] == "http.response.start":
             starts.append(message)
 
-    await app(dict(scope), _receive, send)
+    await app(dict(scope), receive, send)
     assert [start["status"] for start in starts] == [200], f"{app!r} answers {starts}"
 
 
@@ -157,11 +158,11 @@ async def _send(message: Message) -> None:
     """Take a message, as a server would."""
 
 
-async def _round(app: ASGIApp, scope: Scope, calls: int) -> float:
+async def timed(app: ASGIApp, scope: Scope, calls: int) -> float:
     """Microseconds a call."""
     started = time.perf_counter_ns()
     for _ in range(calls):
-        await app(dict(scope), _receive, _send)
+        await app(dict(scope), receive, _send)
     return (time.perf_counter_ns() - started) / calls / 1000
 
 
@@ -192,7 +193,7 @@ async def measure(seconds: float, calls: int, advance: Callable[[float], None]) 
     with discarded_output():
         for app in measured.values():
             await _check(app, scope)
-            await _round(app, scope, calls)  # to warm up
+            await timed(app, scope, calls)  # to warm up
         order = list(measured.items())
         gc.collect()
         gc.disable()
@@ -200,7 +201,7 @@ async def measure(seconds: float, calls: int, advance: Callable[[float], None]) 
             started = told = time.perf_counter()
             while told - started < seconds or len(times[BARE]) < 3:
                 for name, app in order:
-                    times[name].append(await _round(app, scope, calls))
+                    times[name].append(await timed(app, scope, calls))
                 order.append(order.pop(0))  # so that nobody is always first, with cold caches
                 gc.collect()
                 await asyncio.sleep(0)

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import layers, limits, machine
+from benchmarks import layers, machine
+from benchmarks.limits import servers
 from benchmarks.report import Report
 from tests.asgi import Echo
 from tests.stores.server import Server
@@ -49,12 +50,11 @@ def test_every_layer_and_the_whole_are_measured(report: Report) -> None:
 
 
 def test_every_level_of_concurrency_is_measured(report: Report) -> None:
-    """Each level has made checks, with ordered percentiles, and the server counted time for them."""
-    assert [latency.tasks for latency in report.limits.latencies] == [1, 16, 64]
-    for latency in report.limits.latencies:
-        assert latency.checks >= latency.tasks
-        assert 0 < latency.p50 <= latency.p95 <= latency.p99
-        assert min(latency.server, latency.per_second) > 0
+    """Each level has made checks, ours and one call a check, and the server has a name."""
+    cells = [(cell.tasks, cell.name) for cell in report.limits.checks.cells]
+    assert cells == [(tasks, name) for tasks in (1, 16, 64) for name in ("asgi-guard", "one call a check")]
+    for cell in report.limits.checks.cells:
+        assert cell.checks >= cell.tasks
     assert re.match(r"Valkey \d+\.\d+\.\d+, started for this", report.limits.server)
 
 
@@ -72,11 +72,11 @@ def test_the_json_holds_the_same_figures(report: Report) -> None:
     """The JSON names the machine and holds every figure of the tables."""
     document = orjson.loads(report.json())
 
-    assert set(document) == {"machine", "layers", "limits"}
+    assert set(document) == {"schema", "machine", "layers", "limits"}
     assert set(document["machine"]) == {"cpu", "cores", "load", "system", "python", "versions"}
     assert [cost["added"] for cost in document["layers"]] == [cost.added for cost in report.layers]
-    assert [latency["p50"] for latency in document["limits"]["latencies"]] == [
-        latency.p50 for latency in report.limits.latencies
+    assert [cell["p50"] for cell in document["limits"]["checks"]["cells"]] == [
+        cell.p50 for cell in report.limits.checks.cells
     ]
 
 
@@ -101,7 +101,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert left == [b"someone"]
     assert "the one given with --store" in result.output
     assert server.url not in result.output + path.read_text()
-    assert orjson.loads(path.read_bytes())["limits"]["latencies"]
+    assert orjson.loads(path.read_bytes())["limits"]["checks"]["cells"]
     assert lengths == [9]
 
 
@@ -118,6 +118,13 @@ def test_the_command_line_without_options(report: Report, monkeypatch: pytest.Mo
 
     assert (result.exit_code, asked) == (0, [(36, None)])
     assert "These figures are of this machine" in result.output
+
+
+def test_options_stand_after_the_name_of_what_they_are_for() -> None:
+    """An option before `limits` is refused, rather than quietly passed over."""
+    result = CliRunner().invoke(benchmarks.main, ["--quick", "limits"])
+    assert result.exit_code == 2
+    assert "stand after its name" in result.output
 
 
 async def test_an_app_that_refuses_is_not_timed() -> None:
@@ -153,4 +160,4 @@ def test_the_processor_is_named(tmp_path: Path, text: str | None, found: str | N
 
 def test_a_redis_is_called_by_its_name() -> None:
     """A server is told by its own name and version."""
-    assert limits._description({"redis_version": "7.0.15"}, own=False) == "Redis 7.0.15, the one given with --store"
+    assert servers.describe({"redis_version": "7.0.15"}, own=False) == "Redis 7.0.15, the one given with --store"

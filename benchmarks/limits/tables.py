@@ -1,0 +1,227 @@
+"""The figures, as tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from benchmarks.limits.contenders import OURS
+from benchmarks.limits.scripts import ONE_CALL
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from benchmarks.limits.contenders import Skipped
+    from benchmarks.limits.rounds import Cell, Spread
+    from benchmarks.limits.run import Figures
+    from benchmarks.limits.throughput import Throughput
+    from benchmarks.machine import Machine
+
+COMPARE = "These figures are of this machine, at this moment. Compare with figures of the same run only."
+ASKED = {1: 0.95, 64: 5.0}
+"""How many times the checks of one call a check ours shall at least make, by level."""
+
+
+def table(title: str, left: Sequence[str], right: Sequence[str], caption: str = "") -> Table:
+    """An empty table: its columns of words, and its columns of figures."""
+    made = Table(title=title, title_justify="left", title_style="bold", caption=caption, caption_justify="left")
+    for heading in left:
+        made.add_column(heading, overflow="fold")
+    for heading in right:
+        made.add_column(heading, justify="right", no_wrap=True)
+    return made
+
+
+def show_machine(console: Console, machine: Machine) -> None:
+    """Print of what the figures are."""
+    console.print(f"[bold]{machine.cpu}[/], {machine.cores} cores (load {machine.load}), {machine.system}")
+    versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
+    console.print(f"{machine.python}, {versions}")
+
+
+def show_throughput(console: Console, found: Throughput, where: str) -> None:
+    """Print the checks of one kind, and how ours compares with one call a check."""
+    headings = ("checks/s", "ours is", "p50 ms", "p95 ms", "p99 ms", "CPU us", "us/call", "us/check", "calls")
+    made = table(
+        f"A check of {found.asks}", ("tasks", "limiter"), headings,
+        f"{where}. One process, asyncio's own loop.\n'ours is': how many times as many checks asgi-guard made in the "
+        "same round (median). CPU us: of this process, a check.\nus/call, us/check: in the server. calls: that the "
+        "server counted, a check.",
+    )  # fmt: skip
+    tasks = 0
+    for cell in found.cells:
+        if cell.tasks != tasks:
+            made.add_section()
+        made.add_row("" if cell.tasks == tasks else str(cell.tasks), *_cell(cell), style=_bold(cell.name))
+        tasks = cell.tasks
+    console.print(made)
+    show_skipped(console, found.skipped)
+    for cell in found.cells:
+        if cell.name == ONE_CALL:
+            console.print(ratio(cell), highlight=False)
+
+
+def _bold(name: str) -> str | None:
+    return "bold" if name == OURS else None
+
+
+def _cell(cell: Cell) -> tuple[str, ...]:
+    return (
+        cell.name,
+        f"{cell.per_second:,.0f}",
+        "" if cell.name == OURS else f"{cell.ours.median:.2f}x",
+        f"{cell.p50:.2f}",
+        f"{cell.p95:.2f}",
+        f"{cell.p99:.2f}",
+        f"{cell.client_cpu:.0f}",
+        f"{cell.server_call:.1f}",
+        f"{cell.server_check:.1f}",
+        f"{cell.trips:.2f}",
+    )
+
+
+def ratio(cell: Cell) -> str:
+    """How ours compares with this cell, in a line."""
+    asked = f"; asked: at least {ASKED[cell.tasks]:g}x" if cell.tasks in ASKED else ""
+    return f"ours / {cell.name} at {cell.tasks} {'task' if cell.tasks == 1 else 'tasks'}: {spread(cell.ours)}{asked}"
+
+
+def spread(values: Spread) -> str:
+    """A ratio's median and extremes."""
+    return f"{values.median:.2f}x ({values.low:.2f} to {values.high:.2f})"
+
+
+def show_skipped(console: Console, skipped: Sequence[Skipped]) -> None:
+    """Print what was not measured, by name."""
+    for one in skipped:
+        console.print(f"not measured: {one.name}: {one.reason}", highlight=False)
+
+
+def show(console: Console, figures: Figures) -> None:
+    """Print everything."""
+    show_machine(console, figures.machine)
+    if figures.peers:
+        console.print(", ".join(f"{name} {number}" for name, number in figures.peers.items()))
+    show_skipped(console, figures.skipped)
+    if any("not installed" in one.reason for one in figures.skipped):
+        console.print("(pip install 'asgi-guard\\[bench]' brings those that are not installed)", highlight=False)
+    for found in figures.throughput:
+        show_throughput(console, found, figures.server)
+    delayed = figures.delayed
+    show_throughput(console, delayed.throughput, f"a server behind a proxy that adds {delayed.added:.2f} ms to a PING")
+    for made in (_sizes(figures), _memory(figures), _refused(figures), _outages(figures), _stalls(figures)):
+        console.print(made)
+    console.print(_flushes(figures))
+    steps = figures.steps
+    console.print(
+        f"[bold]Admissions above capacity + rate * t: {steps.above}[/] in {steps.steps:,} generated steps of the "
+        f"policy ({steps.admitted:,} admitted; {steps.withheld} refused without need)",
+        highlight=False,
+    )
+    console.print(_admitted(figures))
+    console.print(f"Apart from throughput: {figures.own_server}.", highlight=False)
+    console.print(COMPARE)
+
+
+def _sizes(figures: Figures) -> Table:
+    clients = figures.sizes[0].clients
+    made = table(
+        "Bytes in the server for one client of one window, after 10 requests",
+        ("limiter", "kept as"),
+        ("keys", "MEMORY USAGE", f"each of {clients:,}"),
+        "each of so many: what they added to used_memory, tables of keys and expiries included. Key names are each "
+        "limiter's own.\nA sliding window keeps a second such key once a window has passed.",
+    )
+    for size in figures.sizes:
+        row = (size.name, size.kind, str(size.keys), f"{size.alone}", f"{size.among_many:.0f}")
+        made.add_row(*row, style=_bold(size.name))
+    return made
+
+
+def _memory(figures: Figures) -> Table:
+    made = table(
+        "The store in memory",
+        ("keys",),
+        ("may hold", "holds", "first check us", "again us", "bytes a key", "peak MiB"),
+        "by resident memory (VmRSS, VmHWM) of a process of its own, the text of the keys included",
+    )
+    flooded = [] if figures.flooded is None else [figures.flooded]
+    for one in (*figures.memory, *flooded):
+        made.add_row(
+            f"{one.keys:,}", f"{one.max_keys:,}", f"{one.held:,}", f"{one.first:.1f}", f"{one.again:.1f}",
+            f"{one.bytes_per_key:.0f}", f"{one.peak:.1f}" if one in flooded else "",
+        )  # fmt: skip
+    return made
+
+
+def _refused(figures: Figures) -> Table:
+    made = table(
+        "Refusing a client that is over its limit, again and again",
+        ("limiter",),
+        ("us", "asks of the store", "calls to the server"),
+        "asgi-guard: a refused request through the RateLimit layer, the 429 included, less a request through a layer "
+        "that does nothing.\nOthers: their check alone.",
+    )
+    for one in figures.refused:
+        asked = "" if one.store_calls is None else f"{one.store_calls:.2f}"
+        made.add_row(one.name, f"{one.microseconds:.1f}", asked, f"{one.trips:.2f}", style=_bold(one.name))
+    return made
+
+
+def _outages(figures: Figures) -> Table:
+    made = table(
+        "What an outage adds to a request, in ms",
+        ("server", "limiter", "what comes of it"),
+        ("at first", "max", "later", "p99", "max"),
+        "at first: the median of 3 requests of asgi-guard (timeout 50 ms), which then no longer asks but for a probe "
+        "now and then; one request of others",
+    )
+    kind = ""
+    for one in figures.outages:
+        if one.kind != kind:
+            made.add_section()
+        later = tuple("" if value is None else f"{value:.3f}" for value in (one.later, one.later_p99, one.later_max))
+        made.add_row(
+            "" if one.kind == kind else one.kind, one.name, one.outcome, f"{one.first:,.1f}", f"{one.first_max:,.1f}",
+            *later, style=_bold(one.name),
+        )  # fmt: skip
+        kind = one.kind
+    return made
+
+
+def _stalls(figures: Figures) -> Table:
+    made = table(
+        "A server that stands still for a while, with a timeout of 50 ms",
+        ("limiter", "what came of the calls"),
+        ("calls", "charged", "charged twice", "seconds"),
+        "each call is of another client, so that one charged more than once was charged for a call that was repeated",
+    )
+    for one in figures.stalls:
+        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in one.outcomes.items())
+        made.add_row(
+            one.name, outcomes, str(one.calls), str(one.charged), str(one.twice), f"{one.seconds:.2f}",
+            style=_bold(one.name),
+        )  # fmt: skip
+    return made
+
+
+def _flushes(figures: Figures) -> Table:
+    made = table("SCRIPT FLUSH under load, at 64 tasks", ("limiter",), ("checks", "failed", "flushes"))
+    for one in figures.flushes:
+        made.add_row(one.name, f"{one.checks:,}", str(one.failed), str(one.flushes), style=_bold(one.name))
+    return made
+
+
+def _admitted(figures: Figures) -> Table:
+    made = table(
+        "Asked as fast as can be, at 10 a second of which 10 at once",
+        ("limiter",),
+        ("asked", "admitted", "capacity + rate * t"),
+        "a fixed window may admit twice its limit where two windows meet; that is how it is meant",
+    )
+    for one in figures.admitted:
+        made.add_row(one.name, str(one.asked), str(one.admitted), f"{one.allowed:.1f}", style=_bold(one.name))
+    return made

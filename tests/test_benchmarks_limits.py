@@ -1,0 +1,267 @@
+"""The benchmark of limits runs in all its parts, and tells what it measures."""
+
+from __future__ import annotations
+
+import io
+import sys
+from dataclasses import asdict, fields, replace
+from typing import TYPE_CHECKING
+
+import orjson
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from benchmarks import __main__ as benchmarks
+from benchmarks.limits import contenders, memory, outages, run, tables, throughput
+from benchmarks.limits.contenders import OURS, Contender, present
+from benchmarks.limits.scripts import COPIED, DEFAULTS, ONE_CALL
+from benchmarks.report import to_json
+from tests.stores.server import Server
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from benchmarks.limits.run import Budget, Figures
+
+TINY = run.Budget(
+    one=(1, 4), two=(1,), delayed=(2,), rounds=2, seconds=0.02, clients=50, stores=(50,), at_least=100, flood=100,
+    max_keys=20, refusals=1, outage=0.02, patience=0.3, stall=0.15, flush=0.06, steps=3000, compare=0.05,
+)  # fmt: skip
+PEERS = {"limits", "throttled-py", "valkey-glide"}
+
+
+@pytest.fixture(scope="module")
+def figures() -> Figures:
+    """One run, as short as can be."""
+    return benchmarks.run_limits(None, TINY, Console(file=io.StringIO()))
+
+
+@pytest.fixture(scope="module")
+def names() -> list[str]:
+    """Whoever is here to be measured."""
+    found, _ = present(contenders.everyone())
+    return [contender.name for contender in found]
+
+
+def printed(figures: Figures) -> str:
+    stream = io.StringIO()
+    tables.show(Console(file=stream, width=140), figures)
+    return stream.getvalue()
+
+
+def test_whoever_is_here_is_measured_at_every_level(figures: Figures, names: list[str]) -> None:
+    """Every contender that is installed has made checks at each level, with ordered percentiles and a ratio of ours."""
+    assert names[:3] == [OURS, ONE_CALL, COPIED]
+    one, two = figures.throughput
+    assert [(cell.tasks, cell.name) for cell in one.cells] == [(tasks, name) for tasks in (1, 4) for name in names]
+    assert [(cell.tasks, cell.name) for cell in two.cells] == [(1, name) for name in names]
+    assert one.skipped == two.skipped == []
+    for cell in (*one.cells, *two.cells):
+        assert cell.checks >= TINY.rounds * cell.tasks
+        assert 0 < cell.p50 <= cell.p95 <= cell.p99
+        assert min(cell.per_second, cell.client_cpu, cell.server_call, cell.server_check) > 0
+        assert 0 < cell.ours.low <= cell.ours.median <= cell.ours.high
+        assert cell.name != OURS or cell.ours.low == cell.ours.high == 1
+
+
+def test_the_server_counts_the_round_trips(figures: Figures) -> None:
+    """A check alone costs ours one call whatever it asks, and others a call or two a window and one for the token."""
+    expected = {OURS: (1, 1), ONE_CALL: (1, 1), COPIED: (2, 5), "throttled-py": (1, 3), "valkey-glide": (1, 1)}
+    one, two = figures.throughput
+    for column, found in enumerate((one, two)):
+        for cell in found.cells:
+            if cell.tasks == 1:
+                assert round(cell.trips, 2) == expected.get(cell.name, (1, 3))[column], cell.name
+
+
+def test_whoever_is_not_here_is_named(figures: Figures, names: list[str]) -> None:
+    """Each peer was measured, and its version told, or is named as not installed: none is passed over in silence."""
+    skipped = {one.name: one.reason for one in figures.skipped}
+    peers = [contender for contender in contenders.everyone() if contender.package is not None]
+    assert {contender.package for contender in peers} == PEERS
+    for contender in peers:
+        assert (contender.name in names) is (contender.package in figures.peers)
+        assert (contender.name in names) is not (contender.name in skipped)
+
+
+def test_a_peer_that_is_not_installed_is_skipped_by_name(figures: Figures, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the peers cannot be imported, ours and those on redis-py remain, and the others are printed by name."""
+    for module in ("limits", "throttled", "glide"):
+        monkeypatch.setitem(sys.modules, module, None)
+
+    found, skipped = present(contenders.everyone())
+
+    assert [contender.name for contender in found] == [OURS, ONE_CALL, COPIED]
+    assert {one.reason for one in skipped} == {f"{package} is not installed" for package in PEERS}
+    figures = replace(figures, skipped=skipped, peers={})
+    text = printed(figures)
+    for one in skipped:
+        assert f"not measured: {one.name}: {one.reason}" in text
+    assert "pip install 'asgi-guard[bench]'" in text
+
+
+def test_the_network_delays(figures: Figures) -> None:
+    """Behind the delay, ours and one call a check are measured, and the delay that a PING met is told."""
+    found = figures.delayed.throughput
+    assert [(cell.tasks, cell.name) for cell in found.cells] == [(2, OURS), (2, ONE_CALL)]
+    assert figures.delayed.added > 0
+
+
+def test_bytes_in_the_server_are_measured(figures: Figures, names: list[str]) -> None:
+    """Those that keep something of their own have a size, alone and among many clients, and ours keeps one string."""
+    assert {size.name for size in figures.sizes} == {name for name in names if name not in (ONE_CALL, "valkey-glide")}
+    for size in figures.sizes:
+        assert min(size.keys, size.alone, size.among_many) > 0
+        assert size.clients == TINY.clients
+    assert (figures.sizes[0].keys, figures.sizes[0].kind.partition(",")[0]) == (1, "string")
+
+
+def test_the_store_in_memory_is_measured(figures: Figures) -> None:
+    """Each size is held whole, and a flood of addresses only as far as the store may hold them."""
+    (filled,) = figures.memory
+    assert (filled.keys, filled.held) == (50, 50)
+    assert figures.flooded is not None
+    assert (figures.flooded.keys, figures.flooded.held, figures.flooded.max_keys) == (100, 20, 20)
+    for one in (filled, figures.flooded):
+        assert min(one.first, one.again) > 0
+
+
+def test_where_memory_is_not_told_that_part_is_named(figures: Figures, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a system without /proc, the store in memory is named as not measured."""
+    monkeypatch.setattr(memory, "supported", lambda: False)
+    skipped: list[contenders.Skipped] = []
+    told: list[float] = []
+
+    assert run._memory(TINY, told.append, skipped) == ([], None)
+
+    assert [one.name for one in skipped] == ["the store in memory"]
+    assert told == [1.0]
+    assert "The store in memory" in printed(replace(figures, memory=[], flooded=None))
+
+
+def test_refusals_are_measured(figures: Figures) -> None:
+    """A refusal has a time, the asks of the store and the server's count of calls; others ask once a refusal."""
+    ours, *others = figures.refused
+    assert ours.name == OURS
+    assert ours.store_calls is not None
+    assert 0 <= ours.trips <= ours.store_calls <= 1
+    assert others[0].name == ONE_CALL
+    assert {round(other.trips, 2) for other in others} == {1}
+
+
+def test_outages_are_measured(figures: Figures) -> None:
+    """In both kinds of outage ours serves every request, and the one call of others is made or given up in time."""
+    kinds = ["refuses connections", "never answers"]
+    assert list(dict.fromkeys(one.kind for one in figures.outages)) == kinds
+    for kind in kinds:
+        ours, default, *_ = [one for one in figures.outages if one.kind == kind]
+        assert (ours.name, ours.outcome) == (OURS, "served, with limits of this process")
+        assert ours.requests > 3
+        assert ours.later is not None
+        assert default.name == DEFAULTS
+        assert default.later is None
+        assert default.outcome.startswith(("given up after 0.3 s", "raises"))
+
+
+def test_stalls_charge_nobody_twice(figures: Figures) -> None:
+    """A server that stands still answers none of ours in time, and charges no client of ours more than once."""
+    ours, default, *_ = figures.stalls
+    assert (ours.name, ours.twice) == (OURS, 0)
+    assert ours.charged <= ours.calls == sum(ours.outcomes.values()) == 8
+    assert set(ours.outcomes) == {"raises StoreUnavailableError"}
+    assert default.name.startswith(DEFAULTS)
+
+
+def test_a_server_that_forgets_its_scripts_fails_none_of_ours(figures: Figures, names: list[str]) -> None:
+    """Everyone is under load while scripts are flushed, and no check of ours fails."""
+    assert [one.name for one in figures.flushes] == names
+    for one in figures.flushes:
+        assert one.checks >= 64
+        assert one.flushes > 0
+    assert figures.flushes[0].failed == 0
+
+
+def test_nothing_is_admitted_above_the_limit(figures: Figures, names: list[str]) -> None:
+    """The policy admits nothing above the limit in any generated step, and ours admits no more than it may."""
+    assert figures.steps.steps == TINY.steps
+    assert 0 < figures.steps.admitted < TINY.steps
+    assert (figures.steps.above, figures.steps.withheld) == (0, 0)
+    assert [one.name for one in figures.admitted] == names
+    for one in figures.admitted:
+        assert 0 < one.admitted <= one.asked
+    assert figures.admitted[0].admitted <= figures.admitted[0].allowed
+
+
+def test_everything_is_printed(figures: Figures, names: list[str]) -> None:
+    """Every part has its table, every contender its name in it, and the ratios are told beside what is asked."""
+    text = printed(figures)
+    for title in (
+        "A check of one window", "A check of two windows and the look-up of a token", "Bytes in the server",
+        "The store in memory", "Refusing a client", "What an outage adds", "A server that stands still",
+        "SCRIPT FLUSH under load", "Admissions above capacity + rate * t: 0 in 3,000 generated steps",
+        "Asked as fast as can be", "a server behind a proxy", *names, *figures.peers, figures.machine.cpu,
+        "Compare with figures of the same run only",
+    ):  # fmt: skip
+        assert title in text
+    assert text.count("ours / one call a check at 1 task: ") == 2
+    assert text.count("asked: at least 0.95x") == 2
+    assert "at 4 tasks" in text
+
+
+def test_the_json_has_a_schema(figures: Figures) -> None:
+    """The JSON names its schema, and holds every part."""
+    document = orjson.loads(to_json(asdict(figures)))
+    assert document["schema"] == 1
+    assert list(document) == [field.name for field in fields(figures)]
+    assert document["throughput"][0]["cells"][0]["per_second"] == figures.throughput[0].cells[0].per_second
+    assert set(document["throughput"][0]["cells"][0]["ours"]) == {"median", "low", "high"}
+
+
+def test_the_command_line(figures: Figures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command passes its options on, prints, and writes the file, or none where none is asked for."""
+    asked: list[tuple[str | None, Budget]] = []
+
+    def at_once(store: str | None, budget: Budget) -> Figures:
+        asked.append((store, budget))
+        return figures
+
+    monkeypatch.setattr(benchmarks, "run_limits", at_once)
+    path = tmp_path / "figures.json"
+
+    quick = CliRunner().invoke(benchmarks.main, ["limits", "--quick", "--json", str(path), "--store", "unix:///s"])
+    full = CliRunner().invoke(benchmarks.main, ["limits"])
+
+    assert (quick.exit_code, full.exit_code) == (0, 0), quick.output + full.output
+    assert asked == [("unix:///s", run.QUICK), (None, run.FULL)]
+    assert "Compare with figures of the same run only" in quick.output
+    assert orjson.loads(path.read_bytes())["schema"] == 1
+
+
+def test_a_server_that_is_given_is_asked_and_no_more(figures: Figures, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a server given by its URL, only throughput is measured: it keeps its keys and its scripts, and gets none."""
+    monkeypatch.setattr(throughput, "measure_delayed", lambda *_: figures.delayed)
+    monkeypatch.setattr(run, "_memory", lambda *_: (figures.memory, figures.flooded))
+    monkeypatch.setattr(outages, "measure", lambda *_: figures.outages)
+    monkeypatch.setattr(run, "everyone", lambda: [contenders.ours()])
+    with Server() as server:
+        server.client.set("someone", "else")
+        script = server.client.script_load("return 1")
+        pid = server.pid
+
+        found = benchmarks.run_limits(server.url, TINY, Console(file=io.StringIO()))
+
+        assert server.pid == pid
+        assert server.client.keys() == [b"someone"]
+        assert server.client.script_exists(script) == [True]
+        assert server.calls("script|flush") == 0
+        assert server.calls("evalsha") > 0
+    assert found.server.endswith("the one given with --store")
+    assert found.own_server.endswith("on a UNIX socket")
+    assert [contender.name for contender in found.throughput[0].cells] == [OURS, OURS]
+
+
+def test_a_contender_without_a_package_has_no_version() -> None:
+    """What is written here needs nothing, and has no version to tell."""
+    ours: Contender = contenders.ours()
+    assert (ours.absence(), ours.version()) == (None, "")
