@@ -1,4 +1,4 @@
-"""One call for all who wait: sent when the line is idle, else with those that gather behind the call in flight.
+"""One call for all who wait: sent when the line is idle, else with those that gather behind the calls in flight.
 
 No timer holds a request back: alone, it is sent at once. Under load, batches become as large as the moment asks.
 
@@ -39,8 +39,11 @@ logger = logging.getLogger("asgi_guard")
 
 CONNECT_TIMEOUT = 1.0
 """Seconds that opening a connection may take. Requests do not wait for it longer than for anything else."""
-MAX_KEYS = 256
-"""Keys of one batch: a script over more would hold the server for more than about a millisecond."""
+MAX_CALLS = 2
+"""Calls under way at once, one behind the other on the same connection: while the server decides one, the next is made
+ready, and the answers of the last are read."""
+MAX_KEYS = 96
+"""Keys of one batch, so that a script holds the server for less than a millisecond."""
 MAX_WAITING = 4096
 """Requests that may wait at once. More could not be answered within their deadlines, and would cost memory."""
 
@@ -48,14 +51,17 @@ MAX_WAITING = 4096
 class Link(Protocol):
     """A way to one server."""
 
-    async def open(self) -> None:
-        """See to it that there is a connection."""
+    async def open(self, *, idle: bool) -> None:
+        """See to it that there is a connection; one that was idle may have been closed by the server."""
 
     async def ask(self, questions: Sequence[Question]) -> Sequence[Verdict | Exception | None]:
-        """Ask all of these, in order; what it cannot answer it raises, or gives for the questions that it concerns."""
+        """Ask all of these, in order; what it cannot answer it raises, or gives for the questions that it concerns.
 
-    async def close(self, *, broken: bool) -> None:
-        """Let the connection rest, or drop it, since an answer may still come that nobody knows what to do with."""
+        It may be called again before it has answered. What is asked later is decided later.
+        """
+
+    def close(self) -> None:
+        """Drop the connection, since an answer may still come that nobody knows what to do with."""
 
 
 class Line:
@@ -65,9 +71,11 @@ class Line:
         link: the way to the server.
         breaker: when not to ask.
         timeout: seconds that a request waits at most.
+        name: what the log calls the server.
     """
 
-    def __init__(self, link: Link, breaker: Breaker, timeout: float) -> None:
+    def __init__(self, link: Link, breaker: Breaker, timeout: float, name: str = "the store") -> None:
+        self._name = name
         self._link = link
         self._breaker = breaker
         self._timeout = timeout
@@ -75,7 +83,9 @@ class Line:
         self._waiting: deque[_Waiter] = deque()
         self._deadlines: deque[tuple[float, asyncio.Future[Verdict]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._pump: asyncio.Task[None] | None = None
+        self._calls: set[asyncio.Task[None]] = set()
+        self._starting = False  # whether one of them has not sent anything yet
+        self._epoch = 0  # how many connections have failed
         self._probing = False  # whether one asks while the breaker is open
 
     async def ask(self, question: Question) -> Verdict:
@@ -83,6 +93,14 @@ class Line:
 
         Raises:
             StoreUnavailableError: there is none.
+        """
+        return await self.put(question)
+
+    def put(self, question: Question) -> asyncio.Future[Verdict]:
+        """Ask; the future gets the answer, or the error. Who cancels it before the question is sent takes it back.
+
+        Raises:
+            StoreUnavailableError: it is not asked.
         """
         now = time.monotonic()
         if self._breaker.is_open:
@@ -97,7 +115,7 @@ class Line:
         if self._timer is None:
             self._timer = self._loop.call_later(self._timeout, self._expire)
         self._enqueue(question, future)
-        return await future
+        return future
 
     def tell(self, question: Question) -> None:
         """Ask without waiting for the answer. While the store is not asked, or too many wait, it is forgotten."""
@@ -106,28 +124,35 @@ class Line:
 
     def _enqueue(self, question: Question, future: asyncio.Future[Verdict] | None) -> None:
         self._waiting.append((question, future))
-        if self._pump is None:
-            self._pump = self._loop.create_task(self._run())
+        if not self._starting and len(self._calls) < MAX_CALLS:
+            self._start()
+
+    def _start(self) -> None:
+        self._starting = True
+        self._calls.add(self._loop.create_task(self._run()))
 
     async def settled(self) -> None:
         """Wait until nothing is under way."""
-        while self._pump is not None:
-            await asyncio.wait({self._pump})
+        while self._calls:
+            await asyncio.wait(self._calls.copy())
 
     async def _run(self) -> None:
-        """Serve who waits, until nobody does."""
+        """Serve who waits, call after call, until nobody does."""
         concerned: _Batch | deque[_Waiter] = self._waiting  # by a failure: all, until there is a connection
-        broken = True
+        epoch = self._epoch
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                await self._link.open()
+            await self._link.open(idle=len(self._calls) == 1)
+            self._starting = False
             while concerned := self._next_batch():
+                epoch = self._epoch
+                if self._waiting and not self._starting and len(self._calls) < MAX_CALLS:
+                    self._start()
                 async with asyncio.timeout(self._timeout):
                     verdicts = await self._link.ask([question for question, _ in concerned])
                 self._answer(concerned, verdicts)
-            broken = False
         except (RedisError, OSError, TimeoutError) as error:
-            self._failed(concerned, error)
+            self._link.close()
+            self._failed(concerned, error, epoch)
         except asyncio.CancelledError:
             # The event loop ends.
             for future in _left(concerned):
@@ -136,11 +161,15 @@ class Line:
         except Exception as error:
             # Not the store's failure but a defect: whoever waits is told, and refused.
             logger.exception("asking the store failed")
+            self._link.close()
             for future in _left(concerned):
                 future.set_exception(error)
         finally:
-            await self._link.close(broken=broken)
-            self._pump = self._loop.create_task(self._run()) if self._waiting else None
+            self._calls = {call for call in self._calls if call is not asyncio.current_task()}
+            if concerned is self._waiting:
+                self._starting = False
+            if self._waiting and not self._starting:
+                self._start()
 
     def _next_batch(self) -> _Batch:
         """The first that still wait, as many as fit."""
@@ -169,7 +198,7 @@ class Line:
         """Note that the store answers."""
         self._probing = False
         if self._breaker.succeeded():
-            logger.warning("the store answers again")
+            logger.warning("%s answers again", self._name)
 
     def _expire(self) -> None:
         """Let those go who have waited for as long as they may."""
@@ -186,10 +215,13 @@ class Line:
             # Some loops count in milliseconds, and would come too early by less than one.
             self._timer = self._loop.call_later(max(0.001, self._deadlines[0][0] - now), self._expire)
 
-    def _failed(self, concerned: _Batch | deque[_Waiter], error: Exception) -> None:
+    def _failed(self, concerned: _Batch | deque[_Waiter], error: Exception, epoch: int) -> None:
         left = _left(concerned)
-        if left or not isinstance(error, TimeoutError):  # else their deadlines have told of it
-            self.fails(error)
+        # The calls of one connection fail together, and count as one; who has waited too long was told of already.
+        if epoch == self._epoch:
+            self._epoch += 1
+            if left or not isinstance(error, TimeoutError):
+                self.fails(error)
         for future in left:
             future.set_exception(self.unavailable(error))
 
@@ -199,8 +231,8 @@ class Line:
             return
         self._probing = False
         if self._breaker.failed(time.monotonic()):
-            kind = type(error).__name__
-            logger.error("the store does not answer, so it is not asked for a while: %s: %a", kind, str(error)[:256])
+            kind, text = type(error).__name__, str(error)[:256]
+            logger.error("%s does not answer, so it is not asked for a while: %s: %a", self._name, kind, text)
 
     def unavailable(self, error: Exception) -> StoreUnavailableError:
         """The error for those who were not answered, without what the server said, which may hold anything."""

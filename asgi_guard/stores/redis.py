@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.stores.batching import CONNECT_TIMEOUT, Line
@@ -74,7 +75,6 @@ class RedisStore:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._line: Line
         try:
-            check_url(url)
             # Made here and thrown away: a malformed URL or option is an error now, not at the first request.
             pool: Any = self._make_client().connection_pool  # whose methods are not typed in every version
             pool.make_connection()
@@ -88,6 +88,7 @@ class RedisStore:
         return f"{type(self).__name__}(prefix={self._prefix!r}, timeout={self._timeout})"
 
     def _make_client(self) -> Redis:
+        check_url(self._url)
         return Redis.from_url(self._url, **CLIENT_OPTIONS)
 
     def _connected(self) -> Line:
@@ -95,7 +96,7 @@ class RedisStore:
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:
             self._client, self._loop = self._make_client(), loop
-            self._line = Line(_Link(self._client, self._clock), self._breaker, self._timeout)
+            self._line = Line(ServerLink(self._client, self._clock), self._breaker, self._timeout)
         return self._line
 
     def client(self) -> Redis:
@@ -156,38 +157,77 @@ CLIENT_OPTIONS: dict[str, Any] = {
 }
 
 
-class _Link:
-    """One connection of the client's, held for as long as requests wait."""
+class ServerLink:
+    """One connection of the client's, kept for as long as it works."""
 
     def __init__(self, client: Redis, clock: Callable[[], int] | None) -> None:
         self._pool: Any = client.connection_pool  # whose methods are not typed in every version
         self._clock = clock
         self._connection: Any = None
+        self._last: asyncio.Future[None] | None = None
+        self._releasing: set[asyncio.Task[None]] = set()
 
-    async def open(self) -> None:
-        """Take a connection from the pool, which sees to it that it is one."""
-        self._connection = await self._pool.get_connection()
+    async def open(self, *, idle: bool) -> None:
+        """Take a connection from the pool, unless there is one that the server has not closed meanwhile."""
+        if self._connection is not None and idle and await self._is_stale():
+            self.close()
+        if self._connection is None:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                self._connection = await self._pool.get_connection()
 
-    async def ask(self, questions: Sequence[Question]) -> list[Verdict | None]:
+    async def _is_stale(self) -> bool:
+        try:
+            # Nothing was asked: what can be read is the end of the connection, or nothing that we can use. The method has
+            # had its plain name since version 8 of the client.
+            can_read = getattr(self._connection, "can_read", None) or self._connection.can_read_destructive
+            return bool(await can_read())
+        except (RedisError, OSError):
+            return True
+
+    async def ask(self, questions: Sequence[Question]) -> Sequence[Verdict | Exception | None]:
         """Ask by one call of the script."""
         arguments = encode(questions, 0 if self._clock is None else self._clock())
-        connection = self._connection
-        await connection.send_packed_command(pack(b"EVALSHA", SCRIPT_SHA1, *arguments))
-        try:
-            answer = await connection.read_response()
-        except NoScriptError:
+        (answer,) = await self.call([pack(b"EVALSHA", SCRIPT_SHA1, *arguments)])
+        if isinstance(answer, NoScriptError):
             # A server that was restarted, failed over or flushed: the script goes along once, and is known again.
-            await connection.send_packed_command(pack(b"EVAL", SCRIPT, *arguments))
-            answer = await connection.read_response()
+            (answer,) = await self.call([pack(b"EVAL", SCRIPT, *arguments)])
+        if isinstance(answer, ResponseError):
+            raise answer
         return decode(answer, questions)
 
-    async def close(self, *, broken: bool) -> None:
-        """Give the connection back, closed if it is of no more use."""
-        connection, self._connection = self._connection, None
+    async def call(self, commands: Sequence[bytes]) -> list[Any]:
+        """Send commands in one write, and read their replies behind those of what was sent before."""
+        connection, before = self._connection, self._last
+        if connection is None:
+            raise RedisConnectionError("the connection was dropped")
+        self._last = done = asyncio.get_running_loop().create_future()
+        try:
+            await connection.send_packed_command(b"".join(commands))
+            if before is not None and not before.done():
+                await before
+            return [await _reply(connection) for _ in commands]
+        finally:
+            if not done.done():
+                done.set_result(None)
+
+    def close(self) -> None:
+        """Drop the connection. Whoever still reads from it is told that it has ended."""
+        connection, self._connection, self._last = self._connection, None, None
         if connection is not None:
-            if broken:
-                await connection.disconnect(nowait=True)
-            await self._pool.release(connection)
+            task = asyncio.get_running_loop().create_task(self._release(connection))
+            self._releasing.add(task)
+            task.add_done_callback(self._releasing.discard)
+
+    async def _release(self, connection: Any) -> None:
+        await connection.disconnect(nowait=True)
+        await self._pool.release(connection)
+
+
+async def _reply(connection: Any) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error
 
 
 def check_url(url: str) -> None:
