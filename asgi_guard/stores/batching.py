@@ -151,8 +151,7 @@ class Line:
                     verdicts = await self._link.ask([question for question, _ in concerned])
                 self._answer(concerned, verdicts)
         except (RedisError, OSError, TimeoutError) as error:
-            self._link.close()
-            self._failed(concerned, error, epoch)
+            self._failed(concerned, error, first=self._drop(epoch))
         except asyncio.CancelledError:
             # The event loop ends.
             for future in _left(concerned):
@@ -161,7 +160,7 @@ class Line:
         except Exception as error:
             # Not the store's failure but a defect: whoever waits is told, and refused.
             logger.exception("asking the store failed")
-            self._link.close()
+            self._drop(epoch)
             for future in _left(concerned):
                 future.set_exception(error)
         finally:
@@ -170,6 +169,14 @@ class Line:
                 self._starting = False
             if self._waiting and not self._starting:
                 self._start()
+
+    def _drop(self, epoch: int) -> bool:
+        """Drop the connection, unless the other call that it failed has done so, and there may be a new one."""
+        if epoch != self._epoch:
+            return False
+        self._epoch += 1
+        self._link.close()
+        return True
 
     def _next_batch(self) -> _Batch:
         """The first that still wait, as many as fit."""
@@ -215,13 +222,11 @@ class Line:
             # Some loops count in milliseconds, and would come too early by less than one.
             self._timer = self._loop.call_later(max(0.001, self._deadlines[0][0] - now), self._expire)
 
-    def _failed(self, concerned: _Batch | deque[_Waiter], error: Exception, epoch: int) -> None:
+    def _failed(self, concerned: _Batch | deque[_Waiter], error: Exception, *, first: bool) -> None:
         left = _left(concerned)
         # The calls of one connection fail together, and count as one; who has waited too long was told of already.
-        if epoch == self._epoch:
-            self._epoch += 1
-            if left or not isinstance(error, TimeoutError):
-                self.fails(error)
+        if first and (left or not isinstance(error, TimeoutError)):
+            self.fails(error)
         for future in left:
             future.set_exception(self.unavailable(error))
 
