@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from asgi_guard.asgi import Header
 
 PROBLEM_JSON = b"application/problem+json"
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 class Reason(StrEnum):
@@ -71,7 +72,7 @@ def problem(
     """
     body = {
         "type": type_,
-        "title": HTTPStatus(status).phrase,
+        "title": _PHRASES[status],
         "status": status,
         "detail": detail,
         "reason": reason.value,
