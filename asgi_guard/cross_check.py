@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from asgi_guard.policy.routes import Route
-    from asgi_guard.sections import Section
+    from asgi_guard.sections import AuthSettings, Section
     from asgi_guard.settings import GuardSettings
 
 CROSS_CHECKED = frozenset({"routes", "auth", "rate", "cors"})
@@ -32,7 +32,8 @@ def cross_check(settings: GuardSettings) -> Iterator[Problem]:
         yield Problem(f"{PREFIX}AUTH_AUDIENCE", message)
     if len({each.issuer for each in auth.trusted}) < len(auth.trusted):
         yield Problem(f"{PREFIX}AUTH_ISSUERS", "an issuer is named twice")
-    if not auth.trusted:
+    yield from _introspection(auth)
+    if not auth.trusted and auth.introspection_url is None:
         needless = ("audience", "cookie", "max_token_age", "max_token_lifetime", "required_claims", "revocation")
         yield from _without(auth, "auth", "issuer", needless)
     if auth.issuer is None and auth.jwks_url is not None:
@@ -47,6 +48,21 @@ def cross_check(settings: GuardSettings) -> Iterator[Problem]:
     yield from _identity_missing(settings)
     yield from _plans_missing(settings)
     yield from _dead_rows(settings.routes)
+
+
+def _introspection(auth: AuthSettings) -> Iterator[Problem]:
+    """Introspection that is not told whole."""
+    if auth.introspection_url is None:
+        fields = ("introspection_client_id", "introspection_client_secret", "introspection_unsafe_any_audience")
+        yield from _without(auth, "auth", "introspection_url", fields)
+        return
+    for field in ("introspection_client_id", "introspection_client_secret"):
+        if not getattr(auth, field):
+            message = f"{PREFIX}AUTH_INTROSPECTION_URL needs it: no issuer tells strangers about tokens"
+            yield Problem(f"{PREFIX}AUTH_{field.upper()}", message)
+    if not auth.audience and not auth.introspection_unsafe_any_audience and auth.issuer is None:
+        message = "name this API: a token without an audience could be meant for anyone"
+        yield Problem(f"{PREFIX}AUTH_AUDIENCE", message)
 
 
 def _without(section: Section, name: str, needed: str, fields: tuple[str, ...]) -> Iterator[Problem]:
@@ -75,7 +91,7 @@ def _plans_missing(settings: GuardSettings) -> Iterator[Problem]:
     if rate.plans and rate.plan_claim is None and not any(key.plan for key in auth.api_keys):
         message = f"nobody has a plan: set {PREFIX}RATE_PLAN_CLAIM, or give API keys a plan"
         yield Problem(f"{PREFIX}RATE_PLANS", message)
-    if rate.plan_claim is not None and not auth.trusted:
+    if rate.plan_claim is not None and not auth.trusted and auth.introspection_url is None:
         yield Problem(f"{PREFIX}RATE_PLAN_CLAIM", f"it has no effect without {PREFIX}AUTH_ISSUER")
     if rate.plan_claim is not None and not rate.plans:
         yield Problem(f"{PREFIX}RATE_PLAN_CLAIM", f"it has no effect without {PREFIX}RATE_PLANS")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from asgi_guard.cautions import warnings
 from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.introspection import Introspection
 from asgi_guard.jwks import default_client
 from asgi_guard.layer import Chain
 from asgi_guard.middleware import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
     from asgi_guard.layer import Layer
+    from asgi_guard.sections import AuthSettings
 
 logger = logging.getLogger("asgi_guard")
 
@@ -264,15 +266,37 @@ def _identity(
         except ConfigError as error:
             first = trusted.issuer == section.issuer
             problems += error.problems if first else (Problem(f"issuers: {trusted.issuer}", str(error)),)
+    introspection = None
+    if section.introspection_url is not None:
+        try:
+            introspection = _introspection(section, http_client)
+        except ConfigError as error:
+            problems += error.problems
     if problems:
         raise ConfigError(problems)
     return IdentityMiddleware(
         app,
         issuers=issuers,
+        introspection=introspection,
         api_keys=section.api_keys,
         api_key_header=section.api_key_header,
         cookie=section.cookie,
         routes=table,
+    )
+
+
+def _introspection(section: AuthSettings, http_client: Callable[[], httpx.AsyncClient]) -> Introspection:
+    assert section.introspection_url is not None  # noqa: S101 - the caller has looked
+    secret = section.introspection_client_secret
+    return Introspection(
+        section.introspection_url,
+        section.introspection_client_id or "",
+        "" if secret is None else secret.get_secret_value(),
+        section.issuer or "",
+        () if section.introspection_unsafe_any_audience else section.audience,
+        section.leeway,
+        section.scope_claims,
+        client=http_client,
     )
 
 
@@ -302,7 +326,7 @@ def _access(
     return AccessMiddleware(
         app,
         routes=table,
-        challenge="Bearer" if section.trusted else "ApiKey",
+        challenge="Bearer" if section.trusted or section.introspection_url else "ApiKey",
         trusts_origin=trusted.names_origin if trusted is not None else lambda _: False,
         deny_unknown_revocation=section.revocation_on_store_failure == "deny",
     )

@@ -81,6 +81,14 @@ class AuthSettings(Section):
         default=(),
         description='more issuers, as JSON: `[{"issuer": "https://...", "audience": "api"}]`; else as the first',
     )
+    introspection_url: str | None = Field(
+        default=None, description="where opaque tokens are asked about (RFC 7662), and all tokens without an issuer"
+    )
+    introspection_client_id: str | None = Field(default=None, description="by which this API is known there")
+    introspection_client_secret: SecretStr | None = Field(default=None, description="the secret that goes with it")
+    introspection_unsafe_any_audience: bool = Field(
+        default=False, description="take opaque tokens that were made for another API, or for none in particular"
+    )
     cookie: str | None = Field(
         default=None, pattern=r"^[A-Za-z0-9_-]+$", description="a cookie that may hold the token"
     )
@@ -96,7 +104,7 @@ class AuthSettings(Section):
     @property
     def on(self) -> bool:
         """Whether anybody is believed."""
-        return bool(self.trusted or self.api_keys)
+        return bool(self.trusted or self.api_keys or self.introspection_url)
 
     @property
     def trusted(self) -> tuple[IssuerSettings, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from asgi_guard import ConfigError, GuardSettings
 from asgi_guard.guard import configure
@@ -43,6 +44,10 @@ SAID: dict[str, tuple[str, Any]] = {
         '[{"issuer": "https://other.example", "audience": "b"}]',
         (IssuerSettings(issuer="https://other.example", audience=("b",)),),
     ),
+    "AUTH_INTROSPECTION_URL": ("https://id.example.com/introspect", "https://id.example.com/introspect"),
+    "AUTH_INTROSPECTION_CLIENT_ID": ("shop", "shop"),
+    "AUTH_INTROSPECTION_CLIENT_SECRET": ("hunter2", "hunter2"),
+    "AUTH_INTROSPECTION_UNSAFE_ANY_AUDIENCE": ("true", True),
     "AUTH_REVOCATION": ("true", True),
     "AUTH_REVOCATION_ON_STORE_FAILURE": ("allow", "allow"),
     "RATE_LIMIT": ("10/second by user", "10/second by user"),
@@ -88,7 +93,7 @@ def setting(settings: GuardSettings, name: str) -> Any:
     """The setting that a variable, named without its prefix, stands for."""
     (variable,) = (each for each in variables() if each.name == f"ASGI_GUARD_{name}")
     value = getattr(getattr(settings, variable.section) if variable.section else settings, variable.field)
-    return value.get_secret_value() if name == "STORE_URL" else value
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def problems(**environment: str) -> dict[str, list[str]]:

@@ -58,7 +58,7 @@ def _limits_by_client(settings: GuardSettings, auth: str, plans: RoutePlans) -> 
     if auth == "none":
         return {"of anyone": _limits(plans.anonymous)}
     found = {"without identity": _limits(plans.anonymous)}
-    if settings.auth.trusted:
+    if settings.auth.trusted or settings.auth.introspection_url:
         found["with a token"] = _limits(plans.token)
     if settings.auth.api_keys:
         found["with an API key"] = _limits(plans.api_key)

@@ -41,6 +41,7 @@ HINTS = {
     "too_old": f"get a new one; {PREFIX}AUTH_MAX_TOKEN_AGE bounds the age",
     "too_long": f"ask the issuer for shorter lives; {PREFIX}AUTH_MAX_TOKEN_LIFETIME bounds them",
     "type": f"send the access token, not another one of the issuer's; {PREFIX}AUTH_PROFILE=any takes unmarked ones",
+    "inactive": "the issuer does not know it, or has taken it back: get a new one",
     "unknown_key": "the issuer does not publish the key that signed it: it may be another issuer's, or rotated out",
     "ambiguous_key": "the issuer publishes several keys under this kid, or the token names none",
     "signature": "it was changed, or signed by someone else",
@@ -125,7 +126,7 @@ def identity_of(layers: Sequence[Layer]) -> IdentityMiddleware:
         ConfigError: no issuer is configured.
     """
     for layer in layers:
-        if isinstance(layer, IdentityMiddleware) and layer.verifiers:
+        if isinstance(layer, IdentityMiddleware) and (layer.verifiers or layer.introspector):
             return layer
     raise ConfigError([Problem(f"{PREFIX}AUTH_ISSUER", "it is not set, so there is no issuer to ask")])
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, get_args
 
 from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, TokenError, require_choice
+from asgi_guard.introspection import Introspection, Introspector
 from asgi_guard.jwks import KeyEngine, check_url, default_client
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy import token
@@ -16,6 +17,7 @@ from asgi_guard.policy.access import Failure
 from asgi_guard.policy.claims import SCOPE_CLAIMS, ClaimsPolicy, Profile, parse_required, scopes_of
 from asgi_guard.policy.credentials import Credential, MalformedCredentialsError, find
 from asgi_guard.policy.identity import ANONYMOUS, NO_AUTH, APIKey, Auth, User, api_key_digest, revocation_key, store_key
+from asgi_guard.policy.introspection import is_opaque
 from asgi_guard.policy.keyring import KeyTimes
 from asgi_guard.policy.keys import ALGORITHMS, VerificationKey
 from asgi_guard.policy.listing import listed
@@ -156,6 +158,7 @@ class IdentityMiddleware(Layer):
     Args:
         app: the app within.
         issuers: whose tokens are accepted.
+        introspection: where opaque tokens are asked about (RFC 7662), and all tokens where there are no issuers.
         api_keys: keys that are accepted, by their hashes.
         api_key_header: the header that a key comes in.
         cookie: the name of a cookie that a token may come in; None for none.
@@ -172,6 +175,7 @@ class IdentityMiddleware(Layer):
         app: ASGIApp,
         *,
         issuers: Sequence[Issuer] = (),
+        introspection: Introspection | None = None,
         api_keys: Sequence[APIKey] = (),
         api_key_header: str = "x-api-key",
         cookie: str | None = None,
@@ -185,6 +189,7 @@ class IdentityMiddleware(Layer):
         self.verifiers = {issuer.issuer: _Verifier.of(issuer) for issuer in issuers}
         if len(self.verifiers) != len(issuers):
             raise ConfigError([Problem("issuers", "an issuer is named twice")])
+        self.introspector = None if introspection is None else introspection.introspector()
         self._algorithms = frozenset(name for issuer in issuers for name in issuer.algorithms)
         self._api_keys = {key.sha256: key.user() for key in api_keys}
         self._api_key_header = api_key_header.lower().encode() if api_keys else b""
@@ -203,6 +208,8 @@ class IdentityMiddleware(Layer):
         """Give up fetches under way."""
         for verifier in self.verifiers.values():
             await verifier.engine.aclose()
+        if self.introspector is not None:
+            await self.introspector.aclose()
 
     async def check(self) -> None:
         """Raise `KeysUnavailableError` unless every issuer's tokens can be verified; for readiness."""
@@ -285,6 +292,8 @@ class IdentityMiddleware(Layer):
 
     def _token(self, exchange: Exchange, value: bytes) -> Decision:
         """Verify a token, unless it is remembered."""
+        if self._is_asked_about(value):
+            return self._opaque(exchange, value)
         digest = self._cache.digest(value)
         user = self._remembered(digest, self._clock())
         if user is not None:
@@ -296,6 +305,26 @@ class IdentityMiddleware(Layer):
             return self._wait(exchange, digest, parsed, verifier)
         self._verify(exchange, digest, parsed, verifier, key)
         return None
+
+    def _is_asked_about(self, value: bytes) -> bool:
+        return self.introspector is not None and (not self.verifiers or is_opaque(value))
+
+    def _opaque(self, exchange: Exchange, value: bytes) -> Decision:
+        """Ask about a token, unless it was asked about a moment ago."""
+        assert self.introspector is not None  # noqa: S101 - else no token is asked about
+        user = self.introspector.peek(value)
+        if user is None:
+            return self._ask_about(exchange, value, self.introspector)
+        self._accept(exchange, user)
+        return None
+
+    async def _ask_about(self, exchange: Exchange, value: bytes, introspector: Introspector) -> None:
+        try:
+            self._accept(exchange, await introspector.obtain(value))
+        except TokenError as error:
+            exchange.failure, exchange.detail = Failure.INVALID, error.reason
+        except KeysUnavailableError as error:
+            exchange.failure, exchange.retry_after = Failure.KEYS_UNAVAILABLE, error.retry_after
 
     def parse(self, value: bytes) -> tuple[token.ParsedToken, _Verifier]:
         """Parse a token and find its issuer, before any signature is checked; raises `TokenError`."""
@@ -332,6 +361,8 @@ class IdentityMiddleware(Layer):
             TokenError: what is wrong with it.
             KeysUnavailableError: it cannot be judged.
         """
+        if self.introspector is not None and self._is_asked_about(value):
+            return await self.introspector.obtain(value)
         parsed, verifier = self.parse(value)
         key = await verifier.engine.obtain(parsed.kid, parsed.algorithm)
         return verifier.user(parsed, key, self._clock())

@@ -177,8 +177,8 @@ class ServerLink:
 
     async def _is_stale(self) -> bool:
         try:
-            # Nothing was asked: what can be read is the end of the connection, or nothing that we can use. The method has
-            # had its plain name since version 8 of the client.
+            # Nothing was asked: what can be read is the end of the connection, or nothing that we can use. The method
+            # has had its plain name since version 8 of the client.
             can_read = getattr(self._connection, "can_read", None) or self._connection.can_read_destructive
             return bool(await can_read())
         except (RedisError, OSError):

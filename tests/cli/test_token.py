@@ -12,6 +12,7 @@ import pytest
 from asgi_guard.cli.token import HINTS
 from asgi_guard.testing import LocalIssuer
 from tests.cli.running import invoke
+from tests.introspecting import CLIENT, OpaqueIssuer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +86,7 @@ def bad_tokens(issuer: LocalIssuer) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("reason", sorted(set(HINTS) - {"ambiguous_key", "type"}))
+@pytest.mark.parametrize("reason", sorted(set(HINTS) - {"ambiguous_key", "type", "inactive"}))
 def test_a_bad_token_is_explained(guarded: LocalIssuer, reason: str) -> None:
     """Every reason is told with what to do about it, and exit code 1."""
     token = bad_tokens(guarded)[reason]
@@ -102,6 +103,22 @@ def test_a_token_of_another_type_is_explained(guarded: LocalIssuer, monkeypatch:
     result = invoke("token", "--explain", guarded.token(headers={"typ": "JWT"}))
     assert result.exit_code == 1
     assert "not accepted (type): typ is 'JWT', not at+jwt" in result.output
+
+
+def test_an_opaque_token_is_explained(guarded: LocalIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An opaque token is explained by what the issuer says of it."""
+    with OpaqueIssuer() as opaque:
+        monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUER", "")
+        monkeypatch.setenv("ASGI_GUARD_AUTH_INTROSPECTION_URL", opaque.url)
+        monkeypatch.setenv("ASGI_GUARD_AUTH_INTROSPECTION_CLIENT_ID", CLIENT[0])
+        monkeypatch.setenv("ASGI_GUARD_AUTH_INTROSPECTION_CLIENT_SECRET", CLIENT[1])
+        monkeypatch.setenv("ASGI_GUARD_AUTH_MAX_TOKEN_AGE", "")
+        monkeypatch.setenv("ASGI_GUARD_AUTH_MAX_TOKEN_LIFETIME", "")
+        accepted = invoke("token", "--explain", opaque.token())
+        refused = invoke("token", "--explain", "unknown")
+    assert (accepted.exit_code, "accepted: 'alice'" in accepted.output) == (0, True)
+    assert (refused.exit_code, "not accepted (inactive)" in refused.output) == (1, True)
+    assert f"what to do: {HINTS['inactive']}" in refused.output
 
 
 def test_an_ambiguous_key_is_explained(guarded: LocalIssuer) -> None:

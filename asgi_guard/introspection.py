@@ -1,0 +1,254 @@
+"""Asking an issuer about opaque tokens (RFC 7662): the shell around `asgi_guard.policy.introspection`.
+
+Each token is asked about once at a time, whoever waits; so many at once and no more; after three failures in a row with
+growing pauses, during which nobody is asked. Redirects are not followed, answers are bounded in size and time, and only
+https is spoken, loopback excepted. Tokens and the client's secret stand in no log and no error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import quote_plus, urlsplit
+
+import httpx
+
+from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, TokenError
+from asgi_guard.jwks import check_url, default_client
+from asgi_guard.policy.breaker import Breaker
+from asgi_guard.policy.claims import SCOPE_CLAIMS
+from asgi_guard.policy.introspection import IntrospectionCache, IntrospectionPolicy, IntrospectionTimes
+from asgi_guard.policy.listing import listed
+from asgi_guard.policy.token import MAX_TOKEN_BYTES
+from asgi_guard.policy.token_cache import TokenCache
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asgi_guard.policy.identity import User
+
+logger = logging.getLogger("asgi_guard")
+
+TIMEOUT = 3.0
+MAX_BODY = 64 * 1024
+MAX_ASKED = 32
+"""Tokens that are asked about at once: more would be an attack on the issuer through us."""
+MAX_WAITING = 512
+"""Requests that may wait for an answer."""
+
+
+@dataclass(frozen=True)
+class Introspection:
+    """Where opaque tokens are asked about.
+
+    Attributes:
+        url: the issuer's introspection endpoint.
+        client_id: by which this API is known to it.
+        client_secret: the secret that goes with it.
+        issuer: the issuer of every token that it calls active; the endpoint's origin unless said.
+        audience: of which a token has to name one; empty takes tokens for any API.
+        leeway: seconds by which its clock may differ.
+        scope_claims: where scopes are; the first of these that is there counts.
+        times: for how long answers count.
+        client: makes the HTTP client: the place for a proxy, a CA bundle, or headers.
+
+    Raises:
+        ConfigError: the URL is not https.
+    """
+
+    url: str
+    client_id: str
+    client_secret: str = field(repr=False)
+    issuer: str = ""
+    audience: Sequence[str] | str = ()
+    leeway: float = 30
+    scope_claims: Sequence[str] = SCOPE_CLAIMS
+    times: IntrospectionTimes = field(default_factory=IntrospectionTimes)
+    client: Callable[[], httpx.AsyncClient] = default_client
+
+    def __post_init__(self) -> None:
+        try:
+            check_url(self.url, query=True)
+        except ValueError as error:
+            raise ConfigError([Problem("introspection_url", str(error))]) from None
+
+    def introspector(self) -> Introspector:
+        """What asks there."""
+        parts = urlsplit(self.url)
+        policy = IntrospectionPolicy(
+            self.issuer or f"{parts.scheme}://{parts.netloc}",
+            frozenset(listed(self.audience)),
+            self.leeway,
+            tuple(self.scope_claims),
+        )
+        return Introspector(self.url, self.client_id, self.client_secret, policy, times=self.times, client=self.client)
+
+
+class Introspector:
+    """Asks one issuer about tokens.
+
+    Args:
+        url: its introspection endpoint.
+        client_id: by which this API is known to it.
+        client_secret: the secret that goes with it (client_secret_basic, RFC 6749 section 2.3.1).
+        policy: what its answers have to say.
+        times: for how long they count.
+        client: makes the HTTP client: the place for a proxy, a CA bundle, or headers.
+        clock: seconds since the Unix epoch.
+
+    Raises:
+        ValueError: the URL is not https.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        client_id: str,
+        client_secret: str,
+        policy: IntrospectionPolicy,
+        *,
+        times: IntrospectionTimes | None = None,
+        client: Callable[[], httpx.AsyncClient] = default_client,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.url = check_url(url, query=True)
+        # Encoded as a form's fields are before they are joined (RFC 6749 2.3.1).
+        self._auth = httpx.BasicAuth(quote_plus(client_id), quote_plus(client_secret))
+        self._policy = policy
+        self._cache = IntrospectionCache(times or IntrospectionTimes())
+        self._client = client
+        self._clock = clock
+        self._breaker = Breaker(threshold=3, first_wait=1, max_wait=60)
+        self._asked: dict[bytes, asyncio.Task[User]] = {}
+        self._http: httpx.AsyncClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._line = asyncio.Semaphore(MAX_ASKED)
+        self._waiting = 0
+
+    def __repr__(self) -> str:
+        return f"Introspector({self.url!r})"
+
+    def peek(self, token: bytes) -> User | None:
+        """The token's user, if the issuer was asked a moment ago; None if it has to be asked.
+
+        Raises:
+            TokenError: the issuer refused it a moment ago, or it is too large to ask about.
+        """
+        if len(token) > MAX_TOKEN_BYTES:
+            raise TokenError("too_large", f"the token has {len(token)} bytes; {MAX_TOKEN_BYTES} are allowed")
+        return self._cache.fresh(TokenCache.digest(token), self._clock())
+
+    async def obtain(self, token: bytes) -> User:
+        """The token's user, after asking the issuer if need be.
+
+        Raises:
+            TokenError: the issuer does not call it active, or what it says of it does not fit.
+            KeysUnavailableError: the issuer cannot be asked, and nothing is known that may still count.
+        """
+        user = self.peek(token)
+        if user is not None:
+            return user
+        digest = TokenCache.digest(token)
+        try:
+            return await self._wait(digest, token)
+        except KeysUnavailableError:
+            user = self._cache.stale(digest, self._clock())
+            if user is None:
+                raise
+            return user
+
+    async def _wait(self, digest: bytes, token: bytes) -> User:
+        if self._waiting >= MAX_WAITING:
+            raise KeysUnavailableError("too many tokens wait to be asked about already", 1)
+        self._waiting += 1
+        try:
+            # A waiter that is cancelled does not cancel it: others may wait for the same.
+            return await asyncio.shield(self._asking(digest) or self._ask_about(digest, token))
+        finally:
+            self._waiting -= 1
+
+    async def aclose(self) -> None:
+        """Give up what is asked, and let go of the connections of this event loop."""
+        for task in tuple(self._asked.values()):
+            if task.get_loop() is asyncio.get_running_loop():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        http, self._http = self._http, None
+        if http is not None and self._loop is asyncio.get_running_loop():
+            await http.aclose()
+
+    def _asking(self, digest: bytes) -> asyncio.Task[User] | None:
+        """The question about this token that is under way in this event loop."""
+        task = self._asked.get(digest)
+        return None if task is None or task.get_loop() is not asyncio.get_running_loop() else task
+
+    def _ask_about(self, digest: bytes, token: bytes) -> asyncio.Task[User]:
+        now = time.monotonic()
+        if not self._breaker.allows(now):
+            raise KeysUnavailableError(f"{self.url} has failed lately and is not asked", self._breaker.retry_after(now))
+        task = asyncio.get_running_loop().create_task(self._run(digest, token), name="asgi-guard introspection")
+        self._asked[digest] = task
+        task.add_done_callback(lambda done: self._forget(digest, done))
+        return task
+
+    def _forget(self, digest: bytes, task: asyncio.Task[User]) -> None:
+        if self._asked.get(digest) is task:
+            del self._asked[digest]
+        if not task.cancelled():
+            task.exception()  # looked at, in case nobody waits for it any more
+
+    async def _run(self, digest: bytes, token: bytes) -> User:
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                client = self._connected()
+                async with self._line:
+                    answer = await self._post(client, token)
+        except (httpx.HTTPError, OSError, TimeoutError, ValueError) as error:
+            raise self._failed(error) from None
+        if self._breaker.succeeded():
+            logger.warning("%s can be asked about tokens again", self.url)
+        now = self._clock()
+        try:
+            user = self._policy.user(answer, now)
+        except TokenError as error:
+            self._cache.refuse(digest, error.reason, now)
+            raise
+        self._cache.accept(digest, user, now)
+        return user
+
+    def _failed(self, error: Exception) -> KeysUnavailableError:
+        now = time.monotonic()
+        if self._breaker.failed(now):
+            kind, text = type(error).__name__, str(error)[:256]
+            logger.error("%s cannot be asked about tokens: %s: %a", self.url, kind, text)
+        return KeysUnavailableError(f"{self.url} cannot be asked", self._breaker.retry_after(now) or 1)
+
+    def _connected(self) -> httpx.AsyncClient:
+        """The HTTP client of this event loop: connections belong to the loop that they were opened in."""
+        loop = asyncio.get_running_loop()
+        if self._http is None or self._loop is not loop:
+            self._http, self._loop, self._line = self._client(), loop, asyncio.Semaphore(MAX_ASKED)
+        return self._http
+
+    async def _post(self, client: httpx.AsyncClient, token: bytes) -> object:
+        form = {"token": token.decode("ascii"), "token_type_hint": "access_token"}
+        # Not compressed: what a small answer could grow to is not known before it has grown.
+        headers = {"accept": "application/json", "accept-encoding": "identity"}
+        async with client.stream(
+            "POST", self.url, data=form, auth=self._auth, headers=headers, follow_redirects=False
+        ) as response:
+            if response.status_code != 200:
+                raise ValueError(f"it answered {response.status_code}")
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise ValueError(f"it answered more than {MAX_BODY} bytes")
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError):
+            raise ValueError("it did not answer JSON") from None

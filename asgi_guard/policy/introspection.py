@@ -1,0 +1,157 @@
+"""What an issuer says of an opaque token (RFC 7662), judged and remembered.
+
+The order of decisions on an answer: it is an object; `active` is true; `iss`, if it is said, is the issuer; `aud` names
+this API; somebody is named, by `sub` or else by `client_id`; nothing binds the token to a key, of which a bearer shows
+no proof; `exp` and `nbf`, if they are said, hold.
+
+What was answered counts for a short time, since asking again is the point of such tokens: a positive answer for
+`positive` seconds and never past `exp`, a negative one for `negative`. While the issuer cannot be asked, a positive
+answer counts for `stale_for` seconds more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from asgi_guard.errors import TokenError
+from asgi_guard.policy.claims import SCOPE_CLAIMS, ClaimsPolicy, scopes_of
+from asgi_guard.policy.identity import User, revocation_key, store_key
+
+
+@dataclass(frozen=True, slots=True)
+class IntrospectionPolicy:
+    """What an answer has to say.
+
+    Attributes:
+        issuer: who is asked; the issuer of every token that it calls active.
+        audience: of which `aud` has to name one; empty takes tokens for any API, which is right only where the issuer
+            calls no token active that was made for another one.
+        leeway: seconds by which clocks may differ.
+        scope_claims: where scopes are; the first of these that is there counts.
+    """
+
+    issuer: str
+    audience: frozenset[str]
+    leeway: float = 30
+    scope_claims: tuple[str, ...] = SCOPE_CLAIMS
+
+    def user(self, answer: object, now: float) -> User:
+        """The user whom an answer names; the module's docstring gives the order.
+
+        Args:
+            answer: the issuer's JSON.
+            now: seconds since the Unix epoch.
+
+        Raises:
+            TokenError: the reason is `inactive`, `issuer`, `audience`, `claim`, `expired` or `not_yet_valid`.
+        """
+        if not isinstance(answer, dict):
+            raise TokenError("inactive", "the issuer's answer is no object")
+        if answer.get("active") is not True:
+            raise TokenError("inactive", "the issuer does not call it active")
+        subject = answer.get("sub", answer.get("client_id"))
+        claims: dict[str, Any] = {**answer, "iss": answer.get("iss", self.issuer), "sub": subject}
+        if not self.audience:
+            claims["aud"] = ""
+        # Such tokens need not have an end: the next answer says whether they have ended.
+        claims.setdefault("exp", now + 1)
+        ends = ClaimsPolicy(self.issuer, self.audience or frozenset({""}), self.leeway).check(claims, now)
+        token_id = answer.get("jti")
+        return User(
+            claims["sub"],
+            scopes_of(answer, self.scope_claims),
+            MappingProxyType(answer),
+            self.issuer,
+            expires=ends if "exp" in answer else float("inf"),
+            key=store_key("user", self.issuer, claims["sub"]),
+            token_id=None if token_id is None else revocation_key(self.issuer, token_id),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class IntrospectionTimes:
+    """For how long answers count, in seconds.
+
+    Attributes:
+        positive: the token is active.
+        negative: it is not.
+        stale_for: how much longer a positive answer counts while the issuer cannot be asked; 0 refuses at once.
+    """
+
+    positive: float = 60
+    negative: float = 10
+    stale_for: float = 300
+
+
+class IntrospectionCache:
+    """What was answered, by the digest of the token.
+
+    Negative answers have room of their own: a flood of made-up tokens drives out no good one.
+
+    Args:
+        times: for how long answers count.
+        size: how many answers of each sort are kept; the oldest leaves first.
+    """
+
+    def __init__(self, times: IntrospectionTimes, size: int = 10_000) -> None:
+        self._times = times
+        self._size = size
+        self._active: dict[bytes, tuple[User, float]] = {}
+        self._inactive: dict[bytes, tuple[str, float]] = {}
+
+    def fresh(self, digest: bytes, now: float) -> User | None:
+        """The user of a token that was called active a moment ago; None if it has to be asked about.
+
+        Args:
+            digest: the token's name.
+            now: seconds since the Unix epoch.
+
+        Raises:
+            TokenError: it was refused a moment ago.
+        """
+        known = self._active.get(digest)
+        if known is not None:
+            user, asked = known
+            if asked <= now < asked + self._times.positive and now < user.expires:
+                return user
+            return None
+        refused = self._inactive.get(digest)
+        if refused is not None:
+            reason, asked = refused
+            if asked <= now < asked + self._times.negative:
+                raise TokenError(reason, "the issuer said so a moment ago")
+            del self._inactive[digest]
+        return None
+
+    def stale(self, digest: bytes, now: float) -> User | None:
+        """The user of a token that was called active not too long ago, for when the issuer cannot be asked."""
+        known = self._active.get(digest)
+        if known is None:
+            return None
+        user, asked = known
+        usable = asked <= now < asked + self._times.positive + self._times.stale_for and now < user.expires
+        return user if usable else None
+
+    def accept(self, digest: bytes, user: User, now: float) -> None:
+        """Remember a positive answer."""
+        self._inactive.pop(digest, None)
+        _put(self._active, digest, (user, now), self._size)
+
+    def refuse(self, digest: bytes, reason: str, now: float) -> None:
+        """Remember a negative answer; a positive one before it is forgotten."""
+        self._active.pop(digest, None)
+        _put(self._inactive, digest, (reason, now), self._size)
+
+
+def _put(entries: dict[bytes, Any], digest: bytes, entry: tuple[Any, float], size: int) -> None:
+    entries.pop(digest, None)
+    if len(entries) >= size:
+        del entries[next(iter(entries))]
+    entries[digest] = entry
+
+
+def is_opaque(token: bytes) -> bool:
+    """Whether a token is none that could be verified here: not three parts with dots between."""
+    return token.count(b".") != 2

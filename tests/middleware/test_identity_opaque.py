@@ -1,0 +1,138 @@
+"""Opaque tokens, through the Identity layer and the whole guard."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asgi_guard import Guard, IdentityMiddleware
+from asgi_guard.errors import ConfigError
+from asgi_guard.introspection import Introspection
+from asgi_guard.testing import LocalIssuer
+from tests.asgi import Echo, get
+from tests.configuring import problems
+from tests.introspecting import CLIENT, OpaqueIssuer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asgi_guard.asgi import Header
+
+ASKED = {
+    "AUTH_INTROSPECTION_URL": "https://id.example.com/introspect",
+    "AUTH_INTROSPECTION_CLIENT_ID": "shop",
+    "AUTH_INTROSPECTION_CLIENT_SECRET": "hunter2",
+}
+
+
+@pytest.fixture
+def opaque() -> Iterator[OpaqueIssuer]:
+    with OpaqueIssuer() as served:
+        yield served
+
+
+def bearer(token: str) -> Header:
+    return b"authorization", f"Bearer {token}".encode()
+
+
+async def who(layer: IdentityMiddleware, token: str) -> Any:
+    echo = layer.app
+    assert isinstance(echo, Echo)
+    await get(layer, "/", [bearer(token)])
+    return echo.scopes[-1]["user"]
+
+
+async def test_both_kinds_of_token(opaque: OpaqueIssuer) -> None:
+    """Beside an issuer of signed tokens, opaque ones are asked about and signed ones are verified here."""
+    signed = LocalIssuer()
+    asked = Introspection(opaque.url, *CLIENT, audience="api")
+    layer = IdentityMiddleware(Echo(), issuers=[signed.accepted()], introspection=asked)
+    assert (await who(layer, opaque.token())).issuer == opaque.origin
+    assert (await who(layer, opaque.token())).subject == "alice"
+    assert (await who(layer, signed.token("bob"))).issuer == signed.url
+    assert not (await who(layer, "unknown")).is_authenticated
+    assert not (await who(layer, signed.token(iss="https://evil.test"))).is_authenticated
+    assert opaque.asked == {"opaque-token": 1, "unknown": 1}
+    await layer.shutdown()
+
+
+async def test_every_token_is_asked_about_where_there_is_no_issuer(opaque: OpaqueIssuer) -> None:
+    """Where nothing can be verified here, signed tokens are asked about too."""
+    asked = Introspection(opaque.url, *CLIENT, issuer="https://id.test", audience="api")
+    layer = IdentityMiddleware(Echo(), introspection=asked)
+    token = opaque.token("a.b.c", sub="carol")
+    assert (await who(layer, token)).issuer == "https://id.test"
+    assert (await layer.verify(token.encode())).subject == "carol"
+    await layer.shutdown()
+
+
+async def test_through_the_guard(opaque: OpaqueIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token that is not active is 401, one that cannot be asked about is 503 with a time to come back."""
+    for name, value in {
+        "AUTH_INTROSPECTION_URL": opaque.url,
+        "AUTH_INTROSPECTION_CLIENT_ID": CLIENT[0],
+        "AUTH_INTROSPECTION_CLIENT_SECRET": CLIENT[1],
+        "AUTH_AUDIENCE": "api",
+        "ROUTES": '[{"path": "/admin", "scopes": ["admin"]}]',
+    }.items():
+        monkeypatch.setenv(f"ASGI_GUARD_{name}", value)
+    guard = Guard(Echo())
+    token = opaque.token(scope="read")
+
+    assert (await get(guard, "/", [bearer(token)])).status == 200
+    assert (await get(guard, "/admin", [bearer(token)])).status == 403
+    assert (await get(guard, "/", [bearer("unknown")])).status == 401
+    assert (await get(guard, "/", [bearer(opaque.token("other", aud="elsewhere"))])).status == 401
+    challenged = await get(guard, "/")
+    assert (challenged.status, challenged.headers["www-authenticate"]) == (401, "Bearer")
+    opaque.outage = True
+    unavailable = await get(guard, "/", [bearer("new")])
+    assert unavailable.status == 503
+    assert int(unavailable.headers["retry-after"]) >= 1
+    assert (await get(guard, "/", [bearer(token)])).status == 200
+    for layer in guard.layers:
+        await layer.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("environment", "variable", "message"),
+    [
+        (
+            {**ASKED, "AUTH_AUDIENCE": "a", "AUTH_INTROSPECTION_CLIENT_ID": ""},
+            "AUTH_INTROSPECTION_CLIENT_ID",
+            "needs it",
+        ),
+        (
+            {**ASKED, "AUTH_AUDIENCE": "a", "AUTH_INTROSPECTION_CLIENT_SECRET": ""},
+            "AUTH_INTROSPECTION_CLIENT_SECRET",
+            "needs it",
+        ),
+        (ASKED, "AUTH_AUDIENCE", "name this API"),
+        (
+            {**ASKED, "AUTH_AUDIENCE": "a", "AUTH_INTROSPECTION_URL": "http://id.example.com/"},
+            "AUTH_INTROSPECTION_URL",
+            "use https",
+        ),
+        ({"AUTH_INTROSPECTION_CLIENT_ID": "shop"}, "AUTH_INTROSPECTION_CLIENT_ID", "no effect without"),
+        (
+            {"AUTH_INTROSPECTION_UNSAFE_ANY_AUDIENCE": "1"},
+            "AUTH_INTROSPECTION_UNSAFE_ANY_AUDIENCE",
+            "no effect without",
+        ),
+    ],
+)
+def test_what_is_not_told_whole(environment: dict[str, str], variable: str, message: str) -> None:
+    """Introspection that cannot work is an error at the variable that is missing, and no secret is told."""
+    found = problems(**environment)
+    assert list(found) == [variable]
+    assert message in found[variable][0]
+    assert "hunter2" not in str(found)
+
+
+def test_a_secret_is_not_in_a_repr() -> None:
+    """Neither the configuration nor what asks tells the secret."""
+    asked = Introspection("https://id.example.com/introspect", "shop", "hunter2")
+    assert "hunter2" not in repr(asked) + repr(asked.introspector())
+    with pytest.raises(ConfigError, match="https"):
+        Introspection("ftp://id.example.com", "shop", "hunter2")

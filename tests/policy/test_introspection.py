@@ -1,0 +1,184 @@
+"""What an issuer says of an opaque token, judged and remembered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from asgi_guard.errors import TokenError
+from asgi_guard.policy.identity import User
+from asgi_guard.policy.introspection import (
+    IntrospectionCache,
+    IntrospectionPolicy,
+    IntrospectionTimes,
+    is_opaque,
+)
+
+NOW = 1_795_000_000.0
+POLICY = IntrospectionPolicy("https://issuer.test", frozenset({"api", "b"}))
+ANSWER = {"active": True, "sub": "alice", "aud": "api", "scope": "read write", "exp": NOW + 300}
+ABSENT = object()
+ALICE = User("alice", expires=NOW + 1000)
+
+
+def answer(**changes: object) -> dict[str, Any]:
+    return {name: value for name, value in {**ANSWER, **changes}.items() if value is not ABSENT}
+
+
+def test_an_active_token_names_its_user() -> None:
+    """A positive answer gives the user, with scopes, issuer and end."""
+    user = POLICY.user(answer(jti="1"), NOW)
+    assert (user.subject, user.issuer, user.scopes, user.expires) == (
+        "alice", "https://issuer.test", ("read", "write"), NOW + 330,
+    )  # fmt: skip
+    assert user.kind == "token"
+    assert user.token_id is not None
+    assert user.key == POLICY.user(answer(scope=""), NOW).key
+    assert POLICY.user(answer(), NOW).token_id is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "subject"),
+    [
+        ({"sub": ABSENT, "client_id": "shop"}, "shop"),
+        ({"sub": "alice", "client_id": "shop"}, "alice"),
+        ({"aud": ["other", "b"]}, "alice"),
+        ({"iss": "https://issuer.test"}, "alice"),
+        ({"exp": ABSENT}, "alice"),
+        ({"nbf": NOW + 29}, "alice"),
+        ({"token_type": "Bearer", "username": "a"}, "alice"),
+    ],
+)
+def test_answers_that_are_accepted(changes: dict[str, Any], subject: str) -> None:
+    """Who is named is the subject, or the client where there is none; what an answer may leave out, it may."""
+    assert POLICY.user(answer(**changes), NOW).subject == subject
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (None, "inactive"),
+        ([], "inactive"),
+        ("active", "inactive"),
+        ({}, "inactive"),
+        ({"active": False}, "inactive"),
+        (answer(active="true"), "inactive"),
+        (answer(active=1), "inactive"),
+        (answer(iss="https://other.test"), "issuer"),
+        (answer(aud="other"), "audience"),
+        (answer(aud=ABSENT), "audience"),
+        (answer(aud=5), "audience"),
+        (answer(sub=ABSENT), "claim"),
+        (answer(sub=""), "claim"),
+        (answer(sub=5), "claim"),
+        (answer(exp=NOW - 31), "expired"),
+        (answer(exp="soon"), "claim"),
+        (answer(exp=True), "claim"),
+        (answer(nbf=NOW + 31), "not_yet_valid"),
+        (answer(scope=5), "claim"),
+        (answer(cnf={"jkt": "x"}), "claim"),
+        (answer(jti=5), "claim"),
+    ],
+)
+def test_answers_that_are_refused(said: object, reason: str) -> None:
+    """Whatever is not the whole of a positive answer is refused, with the reason for the log."""
+    with pytest.raises(TokenError) as caught:
+        POLICY.user(said, NOW)
+    assert caught.value.reason == reason
+
+
+def test_an_api_that_takes_any_audience_says_so() -> None:
+    """Without an audience of its own, an API takes tokens of any, and of none."""
+    anyone = IntrospectionPolicy("https://issuer.test", frozenset())
+    assert anyone.user(answer(aud=ABSENT), NOW).subject == "alice"
+    assert anyone.user(answer(aud="other"), NOW).subject == "alice"
+
+
+json = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(
+    st.one_of(json, st.dictionaries(st.sampled_from([*ANSWER, "iss", "nbf", "iat", "jti", "client_id", "cnf"]), json))
+)
+@example({"active": True})
+@example(answer(exp=float("inf")))
+def test_any_answer_is_refused_or_names_somebody(said: object) -> None:
+    """Any JSON is refused with a token error, or names a user."""
+    try:
+        user = POLICY.user(said, NOW)
+    except TokenError:
+        return
+    assert user.subject
+
+
+@pytest.mark.parametrize(
+    ("later", "fresh", "stale"),
+    [
+        (-1, False, False),
+        (0, True, True),
+        (59.9, True, True),
+        (60, False, True),
+        (359, False, True),
+        (360, False, False),
+    ],
+)
+def test_a_positive_answer_counts_for_a_while(later: float, fresh: bool, stale: bool) -> None:
+    """A positive answer counts for a minute, and in an outage for five more; a clock that went back counts for none."""
+    cache = IntrospectionCache(IntrospectionTimes())
+    cache.accept(b"t", ALICE, NOW)
+    assert (cache.fresh(b"t", NOW + later) is ALICE) is fresh
+    assert (cache.stale(b"t", NOW + later) is ALICE) is stale
+    assert cache.fresh(b"other", NOW) is None
+    assert cache.stale(b"other", NOW) is None
+
+
+def test_no_answer_counts_past_the_tokens_end() -> None:
+    """A token that has ended is not accepted by what was said of it before, outage or not."""
+    cache = IntrospectionCache(IntrospectionTimes())
+    cache.accept(b"t", User("alice", expires=NOW + 5), NOW)
+    assert cache.fresh(b"t", NOW + 4) is not None
+    assert cache.fresh(b"t", NOW + 5) is None
+    assert cache.stale(b"t", NOW + 5) is None
+
+
+def test_a_negative_answer_counts_for_less() -> None:
+    """A negative answer counts for ten seconds, and takes the place of a positive one."""
+    cache = IntrospectionCache(IntrospectionTimes())
+    cache.accept(b"t", ALICE, NOW)
+    cache.refuse(b"t", "inactive", NOW)
+    for later in (0.0, 9.9):
+        with pytest.raises(TokenError) as caught:
+            cache.fresh(b"t", NOW + later)
+        assert caught.value.reason == "inactive"
+    assert cache.fresh(b"t", NOW + 10) is None
+    assert cache.stale(b"t", NOW) is None
+    cache.accept(b"t", ALICE, NOW)
+    assert cache.fresh(b"t", NOW) is ALICE
+
+
+def test_made_up_tokens_drive_out_no_good_one() -> None:
+    """However many tokens are refused, what is known of good ones stays, and neither takes more room than it has."""
+    cache = IntrospectionCache(IntrospectionTimes(), size=3)
+    for name in (b"a", b"b", b"c"):
+        cache.accept(name, ALICE, NOW)
+    for number in range(100):
+        cache.refuse(b"%d" % number, "inactive", NOW)
+    assert all(cache.fresh(name, NOW) is ALICE for name in (b"a", b"b", b"c"))
+    assert cache.fresh(b"0", NOW) is None
+    cache.accept(b"d", ALICE, NOW)
+    assert cache.fresh(b"a", NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("token", "opaque"), [(b"abc", True), (b"a.b", True), (b"a.b.c", False), (b"a.b.c.d.e", True), (b"", True)]
+)
+def test_which_tokens_are_opaque(token: bytes, opaque: bool) -> None:
+    """A token of three parts is verified here; any other has to be asked about."""
+    assert is_opaque(token) is opaque

@@ -1,0 +1,219 @@
+"""Asking an issuer about opaque tokens, over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asgi_guard import introspection
+from asgi_guard.errors import KeysUnavailableError, TokenError
+from asgi_guard.introspection import Introspector
+from asgi_guard.policy.introspection import IntrospectionPolicy, IntrospectionTimes
+from tests.introspecting import CLIENT, OpaqueIssuer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+
+@pytest.fixture
+def issuer() -> Iterator[OpaqueIssuer]:
+    with OpaqueIssuer() as served:
+        yield served
+
+
+class Now:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+@pytest.fixture
+def clock() -> Now:
+    return Now()
+
+
+@pytest.fixture
+async def asked(issuer: OpaqueIssuer, clock: Now) -> AsyncIterator[Introspector]:
+    policy = IntrospectionPolicy(issuer.origin, frozenset({"api"}))
+    introspector = Introspector(issuer.url, *CLIENT, policy, clock=clock)
+    yield introspector
+    await introspector.aclose()
+
+
+async def test_a_token_is_asked_about_once(issuer: OpaqueIssuer, asked: Introspector) -> None:
+    """A token that is active names its user, and for a while nobody asks again."""
+    token = issuer.token(scope="a b").encode()
+    assert asked.peek(token) is None
+    for _ in range(3):
+        user = await asked.obtain(token)
+        assert (user.subject, user.scopes, user.issuer) == ("alice", ("a", "b"), issuer.origin)
+    assert asked.peek(token) is user
+    assert issuer.asked == {"opaque-token": 1}
+
+
+async def test_many_who_show_the_same_token_ask_once(issuer: OpaqueIssuer, asked: Introspector) -> None:
+    """However many requests wait for the same answer, the issuer is asked once; who leaves takes nobody along."""
+    token = issuer.token().encode()
+    issuer.slow = 0.1
+    tasks = [asyncio.create_task(asked.obtain(token)) for _ in range(50)]
+    await asyncio.sleep(0.02)
+    for task in tasks[::2]:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [getattr(result, "subject", None) for result in results[1::2]] == ["alice"] * 25
+    assert issuer.asked == {"opaque-token": 1}
+
+
+async def test_a_refused_token_is_not_asked_about_again_and_again(
+    issuer: OpaqueIssuer, asked: Introspector, clock: Now
+) -> None:
+    """A token that is not active is refused without asking for ten seconds, and may be active afterwards."""
+    for _ in range(3):
+        with pytest.raises(TokenError) as caught:
+            await asked.obtain(b"unknown")
+        assert caught.value.reason == "inactive"
+    assert issuer.asked == {"unknown": 1}
+    issuer.token("unknown")
+    clock.ahead = 11
+    assert (await asked.obtain(b"unknown")).subject == "alice"
+
+
+async def test_a_revoked_token_is_refused_within_a_minute(
+    issuer: OpaqueIssuer, asked: Introspector, clock: Now
+) -> None:
+    """A token that the issuer has taken back is refused when its answer no longer counts."""
+    token = issuer.token().encode()
+    await asked.obtain(token)
+    issuer.tokens.clear()
+    clock.ahead = 61
+    with pytest.raises(TokenError):
+        await asked.obtain(token)
+
+
+async def test_an_outage(
+    issuer: OpaqueIssuer, asked: Introspector, clock: Now, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the issuer cannot be asked, known tokens are served for a while, and no other can be judged.
+
+    It is left alone meanwhile, and the log has one line when that begins and one when it ends.
+    """
+    token = issuer.token().encode()
+    await asked.obtain(token)
+    issuer.outage = True
+    clock.ahead = 200
+    assert (await asked.obtain(token)).subject == "alice"
+    for index in range(20):
+        with pytest.raises(KeysUnavailableError) as caught:
+            await asked.obtain(b"new-%d" % index)
+        assert caught.value.retry_after > 0
+    assert sum(issuer.asked.values()) == 1 + 3
+    assert (await asked.obtain(token)).subject == "alice"
+    clock.ahead = 1000
+    with pytest.raises(KeysUnavailableError):
+        await asked.obtain(token)
+
+    issuer.outage, clock.ahead = False, 0
+    issuer.token("after")
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await asked.obtain(b"after")
+                break
+            except KeysUnavailableError:
+                await asyncio.sleep(0.05)
+    assert [record.levelname for record in caplog.records if record.name == "asgi_guard"] == ["ERROR", "WARNING"]
+    assert "opaque-token" not in caplog.text
+    assert CLIENT[1] not in caplog.text + repr(asked)
+
+
+@pytest.mark.parametrize(
+    ("status", "raw"),
+    [
+        (200, b"not json"),
+        (200, b"[" * 50_000),
+        (200, b" " * (introspection.MAX_BODY + 1)),
+        (302, b"{}"),
+        (500, b'{"active": true, "sub": "alice", "aud": "api"}'),
+        (200, b"\xff"),
+    ],
+    ids=["no json", "nested", "too large", "redirect", "error", "no utf-8"],
+)
+async def test_answers_that_are_none(issuer: OpaqueIssuer, asked: Introspector, status: int, raw: bytes) -> None:
+    """Whatever is no answer judges no token: it is unavailable, and never a refusal."""
+    issuer.status, issuer.raw = status, raw
+    with pytest.raises(KeysUnavailableError):
+        await asked.obtain(b"token")
+
+
+async def test_a_slow_issuer_holds_nobody_longer_than_is_said(
+    issuer: OpaqueIssuer, asked: Introspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An issuer that does not answer in time counts as one that does not answer."""
+    monkeypatch.setattr(introspection, "TIMEOUT", 0.05)
+    issuer.slow = 1
+    with pytest.raises(KeysUnavailableError):
+        await asked.obtain(b"token")
+
+
+async def test_a_crowd_of_tokens_is_held_back(
+    issuer: OpaqueIssuer, asked: Introspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More tokens than may wait cannot be judged, and those that wait are answered."""
+    monkeypatch.setattr(introspection, "MAX_WAITING", 40)
+    issuer.slow = 0.02
+    results = await asyncio.gather(*(asked.obtain(b"t%d" % index) for index in range(60)), return_exceptions=True)
+    kinds = [type(result) for result in results]
+    assert kinds.count(TokenError) == 40
+    assert kinds.count(KeysUnavailableError) == 20
+    assert len(issuer.asked) == 40
+
+
+async def test_a_token_that_is_too_large_is_not_asked_about(issuer: OpaqueIssuer, asked: Introspector) -> None:
+    """A token beyond the size of tokens is refused here."""
+    with pytest.raises(TokenError, match="8192"):
+        await asked.obtain(b"a" * 9000)
+    assert issuer.asked == {}
+
+
+async def test_closing_gives_up_what_is_asked(issuer: OpaqueIssuer, asked: Introspector) -> None:
+    """What is under way when it is closed is given up, and it can be used again."""
+    issuer.slow = 0.3
+    waiting = asyncio.create_task(asked.obtain(issuer.token().encode()))
+    await asyncio.sleep(0.05)
+    await asked.aclose()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    issuer.slow = 0
+    assert (await asked.obtain(b"opaque-token")).subject == "alice"
+
+
+def test_it_serves_in_a_second_event_loop(issuer: OpaqueIssuer) -> None:
+    """It is asked in one event loop after the other, each with connections of its own."""
+    introspector = Introspector(
+        issuer.url,
+        *CLIENT,
+        IntrospectionPolicy(issuer.origin, frozenset({"api"})),
+        times=IntrospectionTimes(positive=0),
+    )
+    token = issuer.token().encode()
+
+    async def use() -> str:
+        user = await introspector.obtain(token)
+        await introspector.aclose()
+        return user.subject
+
+    assert [asyncio.run(use()) for _ in range(2)] == ["alice", "alice"]
+
+
+@pytest.mark.parametrize("make", [lambda url: url.replace("http", "ftp"), lambda _: "http://issuer.example/introspect"])
+def test_only_https_is_spoken(issuer: OpaqueIssuer, make: Callable[[str], str]) -> None:
+    """An endpoint that whoever is on the network could stand in for is refused."""
+    with pytest.raises(ValueError, match="https"):
+        Introspector(make(issuer.url), *CLIENT, IntrospectionPolicy(issuer.origin, frozenset({"api"})))
