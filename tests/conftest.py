@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
 from asgi_guard.testing import LocalIssuer, SigningKey
+from tests import leaks
 from tests.clock import Clock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+leaks.install()
 
 # In CI a failure has to be one of the change under test: there the examples are the same every time. Elsewhere they
 # vary, and that is where new ones are found.
@@ -23,6 +30,14 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith("ASGI_GUARD_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _no_token_leaks() -> Iterator[None]:
+    """Nothing that the package emits during a test holds a part of a token that the test used."""
+    leaks.WATCH.clear()
+    yield
+    assert leaks.WATCH.leaked() == []
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,87 @@
+"""Watches what the package emits during every test, for the tokens that the test used.
+
+Watched are log messages with their tracebacks, access-log records, bodies and headers of the guard's own answers, and
+the texts of errors about tokens. A part of a token in any of them fails the test.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from asgi_guard import layer
+from asgi_guard.errors import TokenError
+from asgi_guard.middleware import access_log
+from asgi_guard.policy import log_record
+from asgi_guard.testing import LocalIssuer
+
+if TYPE_CHECKING:
+    from asgi_guard.asgi import Header
+    from asgi_guard.policy.answer import Answer
+
+FORMATTER = logging.Formatter("%(message)s")
+LENGTH = 20
+"""Characters of a token's part that nothing else holds by chance."""
+
+
+class Watch(logging.Handler):
+    """What was issued and what was emitted since it was cleared."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.issued: set[str] = set()
+        self.emitted: list[str] = []
+
+    def clear(self) -> None:
+        self.issued.clear()
+        self.emitted.clear()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.emitted.append(FORMATTER.format(record))
+
+    def note(self, *emitted: object) -> None:
+        self.emitted += map(str, emitted)
+
+    def leaked(self) -> list[str]:
+        """What was emitted that holds a part of a token: the payload is what nobody may read, the rest lets one in."""
+        if not self.issued or not self.emitted:
+            return []
+        parts = {part[:LENGTH] for token in self.issued for part in token.split(".")[1:] if len(part) >= LENGTH}
+        return [text for text in self.emitted if any(part in text for part in parts)]
+
+
+WATCH = Watch()
+
+
+def install() -> None:
+    """Watch from now on."""
+    logging.getLogger("asgi_guard").addHandler(WATCH)
+    token, answer = LocalIssuer.token, layer.Response.answer
+    record, error = log_record.record, TokenError.__init__
+
+    def issue(self: LocalIssuer, *args: Any, **options: Any) -> str:
+        issued = token(self, *args, **options)
+        WATCH.issued.add(issued)
+        return issued
+
+    async def send(self: layer.Response, answered: Answer) -> None:
+        headers: tuple[Header, ...] = answered.headers
+        WATCH.note(answered.body.decode("utf-8", "replace"), headers)
+        await answer(self, answered)
+
+    def write(*args: Any) -> dict[str, Any]:
+        written = record(*args)
+        WATCH.note(written)
+        return written
+
+    def refuse(self: TokenError, reason: str, detail: str) -> None:
+        WATCH.note(reason, detail)
+        error(self, reason, detail)
+
+    for owner, name, watched in (
+        (LocalIssuer, "token", issue),
+        (layer.Response, "answer", send),
+        (access_log, "record", write),
+        (TokenError, "__init__", refuse),
+    ):
+        setattr(owner, name, watched)
