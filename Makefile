@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check format bench test-lowest clean
+.PHONY: help demo test check format bench fuzz test-lowest clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 22
@@ -32,6 +32,9 @@ format: $(READY) ## Put the code in order
 
 bench: $(READY) ## What the guard costs, on this machine
 	@$(BIN)/python -m benchmarks
+
+fuzz: $(READY) ## A million made-up Authorization headers, none of which may be let in; some minutes
+	@$(BIN)/python -m tests.fuzz
 
 test-lowest: ## The tests, against the lowest versions that pyproject.toml allows
 	@test -n "$(PYTHON)" || { echo "asgi-guard needs Python 3.11 or newer: say make PYTHON=/path/to/python3"; exit 2; }
