@@ -1,7 +1,8 @@
 """An issuer's keys, fetched: the shell around `asgi_guard.policy.keyring`, which decides when.
 
 One fetch is in flight at a time, whoever waits for it; a waiter that is cancelled does not cancel it. Redirects are not
-followed, answers are bounded in size and time, and only https is spoken, loopback excepted.
+followed, answers are bounded in size and time, and only https is spoken, loopback excepted. A set with an entity tag is
+asked for by it, so that an issuer may answer that nothing has changed (RFC 9110 section 13.1.2).
 """
 
 from __future__ import annotations
@@ -9,18 +10,20 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 import re
 import ssl
 import time
+from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import httpx
 
 from asgi_guard.errors import KeysUnavailableError, TokenError
-from asgi_guard.policy.keyring import KeyRing, KeyTimes, Step
+from asgi_guard.policy.keyring import KeyRing, KeyStatus, KeyTimes, Step, remaining_life
 from asgi_guard.policy.keys import KeySet, VerificationKey
 
 if TYPE_CHECKING:
@@ -31,7 +34,10 @@ logger = logging.getLogger("asgi_guard")
 MAX_BODY = 256 * 1024
 TIMEOUT = 3.0
 """Seconds for everything: discovery, keys, connections, redirects not followed."""
-_MAX_AGE = re.compile(r"(?:^|[\s,])max-age=(\d{1,9})(?:$|[\s,])")
+_ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,256}"')
+"""An entity tag that can be sent back as it came (RFC 9110 section 8.8.3); odd or overlong ones are passed over."""
+_EXPECTED = (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError, ValueError)
+"""What a fetch fails with when the fault is the issuer's or the network's."""
 
 
 def default_client() -> httpx.AsyncClient:
@@ -43,7 +49,7 @@ def default_client() -> httpx.AsyncClient:
 
 @lru_cache(maxsize=1)
 def _trusted_certificates() -> ssl.SSLContext:
-    """Loading the CA bundle takes tens of milliseconds, in which no request is served: once is enough."""
+    """Loading the CA bundle takes tens of milliseconds: once is enough."""
     return httpx.create_ssl_context()
 
 
@@ -73,6 +79,21 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """What a fetch brought.
+
+    Attributes:
+        keys: the set; the one at hand, if the issuer says that it has not changed.
+        life: how much longer it is fresh; None if the issuer does not say.
+        tag: where it is, and its entity tag there.
+    """
+
+    keys: KeySet
+    life: float | None
+    tag: tuple[str, str] | None
+
+
 class KeyEngine:
     """The current keys of one issuer.
 
@@ -83,6 +104,7 @@ class KeyEngine:
         times: how keys age.
         client: makes the HTTP client of one fetch: the place for a proxy, a CA bundle, or headers.
         clock: seconds of a clock that only moves forward.
+        random: numbers from 0 to 1, which keep workers from asking together.
     """
 
     def __init__(
@@ -94,6 +116,7 @@ class KeyEngine:
         times: KeyTimes | None = None,
         client: Callable[[], httpx.AsyncClient] = default_client,
         clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = random.random,
     ) -> None:
         self.issuer = issuer
         self._jwks_url = jwks_url
@@ -101,14 +124,20 @@ class KeyEngine:
         self._times = times or KeyTimes()
         self._client = client
         self._clock = clock
+        self._random = random
         self._ring = KeyRing()
+        self._tag: tuple[str, str] | None = None
         self._fetch: asyncio.Task[None] | None = None
-        self._reported: str | None = None
+        self._reported = "well"
 
     @property
     def keys(self) -> KeySet | None:
         """The keys that verify tokens now; a token verified by any other set has to be verified again."""
         return self._ring.keys if self._ring.usable(self._clock(), self._times) else None
+
+    def status(self) -> KeyStatus:
+        """How things stand: how many keys, of what age, and how the last fetches went."""
+        return self._ring.status(self._clock(), self._times)
 
     def peek(self, kid: str | None, algorithm: str) -> VerificationKey | None:
         """The key for a token, if no fetch has to be waited for. A refresh that is due starts in the background.
@@ -117,15 +146,9 @@ class KeyEngine:
             TokenError: no key fits, and none may be looked for now (`unknown_key`), or several fit.
             KeysUnavailableError: there are no keys, and no fetch may be started now.
         """
-        now = self._clock()
-        step, key = self._ring.decide(kid, algorithm, now, self._times, fetching=self._fetching() is not None)
+        step, key = self._decide(kid, algorithm, waited=False)
         if step is Step.USE_AND_REFRESH:
             self._start()
-        elif step is Step.UNKNOWN_KEY:
-            raise TokenError("unknown_key", f"the issuer has no {algorithm} key of that kid")
-        elif step is Step.UNAVAILABLE:
-            wait = self._ring.next_try(self._times) - now
-            raise KeysUnavailableError(f"the keys of {self.issuer} are not available", wait)
         return key
 
     async def obtain(self, kid: str | None, algorithm: str) -> VerificationKey:
@@ -133,27 +156,47 @@ class KeyEngine:
         key = self.peek(kid, algorithm)
         if key is None:
             await self.refresh()
-            key = self.peek(kid, algorithm)
-        if key is None:
-            # Only a second failed fetch that was due at once leads here; nobody waits twice.
-            raise KeysUnavailableError(f"the keys of {self.issuer} are not available", self._times.first_backoff)
-        return key
+            _, key = self._decide(kid, algorithm, waited=True)
+        return cast("VerificationKey", key)  # who has waited is given a key, or an error
+
+    def _decide(self, kid: str | None, algorithm: str, *, waited: bool) -> tuple[Step, VerificationKey | None]:
+        ring = self._ring
+        fetching = self._fetching() is not None
+        step, key = ring.decide(kid, algorithm, self._clock(), self._times, fetching=fetching, waited=waited)
+        if step is Step.UNKNOWN_KEY:
+            raise TokenError("unknown_key", f"the issuer has no {algorithm} key of that kid")
+        if step is Step.UNAVAILABLE:
+            raise self._unavailable(known=ring.knows(kid, algorithm))
+        return step, key
+
+    def _unavailable(self, *, known: bool) -> KeysUnavailableError:
+        wait = self._ring.next_try(self._times, known=known) - self._clock()
+        return KeysUnavailableError(f"the keys of {self.issuer} are not available: {self.status()}", max(0.0, wait))
 
     async def refresh(self) -> None:
-        """Fetch the keys now, or wait for the fetch that is under way. Failures are logged, not raised."""
-        await asyncio.shield(self._fetching() or self._start())
+        """Fetch the keys now, or wait for the fetch that is under way. Failures are logged, not raised.
+
+        Cancelling who waits does not cancel the fetch, and a fetch that is given up does not cancel who waits.
+        """
+        await asyncio.wait([self._fetching() or self._start()])
 
     async def check(self) -> None:
         """Raise unless tokens can be verified; for readiness. Fetches if a fetch is due.
+
+        It waits for the fetch only where there is nothing to fall back on: a slow issuer is no reason to be not ready.
 
         Raises:
             KeysUnavailableError: they cannot.
         """
         now = self._clock()
-        if not self._ring.usable(now, self._times) and self._ring.may_fetch(now, self._times, for_unknown_key=False):
+        if self._ring.held(now, self._times):
+            if self._ring.is_due(now, self._times) and self._fetching() is None:
+                self._start()
+            return
+        if self._ring.next_try(self._times, known=True) <= now:
             await self.refresh()
         if not self._ring.usable(self._clock(), self._times):
-            raise KeysUnavailableError(f"the keys of {self.issuer} are not available", self._times.first_backoff)
+            raise self._unavailable(known=True)
 
     async def aclose(self) -> None:
         """Give up the fetch that is under way."""
@@ -176,47 +219,62 @@ class KeyEngine:
 
     async def _run(self) -> None:
         try:
-            async with asyncio.timeout(TIMEOUT), self._client() as client:
-                keys, max_age = await self._fetch_keys(client)
+            async with asyncio.timeout(TIMEOUT), await self._make_client() as client:
+                fetched = await self._fetch_keys(client)
         except asyncio.CancelledError:
-            self._ring = self._ring.failed(self._clock())
+            self._failed("the fetch was given up")
             raise
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError, ValueError) as error:
-            self._ring = self._ring.failed(self._clock())
-            self._report(
-                f"the keys of {self.issuer} could not be fetched: {type(error).__name__}: {str(error)[:256]!a}"
-            )
+        except Exception as error:  # noqa: BLE001 - whatever a client fails with, the keys were not fetched
+            self._failed(f"{type(error).__name__}: {str(error)[:256]!a}")
+            self._report(None if isinstance(error, _EXPECTED) else error)
             return
-        except Exception:
-            self._ring = self._ring.failed(self._clock())
-            logger.exception("the keys of %s could not be fetched", self.issuer)
-            return
-        known = self._ring.keys
+        keys, known = fetched.keys, self._ring.keys
         if known is not None and keys == known:
             keys = known  # the same object, so that tokens verified by it stay verified
         else:
             for reason in keys.skipped:
                 logger.warning("%s: not used: %s", self.issuer, reason)
             logger.info("%s: %d keys", self.issuer, len(keys.keys))
-        self._ring = self._ring.fetched(keys, self._clock(), self._times, max_age)
-        self._report(None)
+        self._ring = self._ring.fetched(keys, self._clock(), self._times, fetched.life, self._random())
+        self._tag = fetched.tag
+        self._report()
 
-    def _report(self, failure: str | None) -> None:
-        """Log once a transition, not once a failure."""
-        if failure is not None and self._reported is None:
-            logger.error("%s", failure)
-        elif failure is None and self._reported is not None:
-            logger.warning("the keys of %s can be fetched again", self.issuer)
-        self._reported = failure
+    async def _make_client(self) -> httpx.AsyncClient:
+        """Make the client: the usual one in a thread, for the first takes some 200 ms, by its imports and certificates.
 
-    async def _fetch_keys(self, client: httpx.AsyncClient) -> tuple[KeySet, float | None]:
+        A user's own is made here, for it may want this event loop.
+        """
+        return await asyncio.to_thread(default_client) if self._client is default_client else self._client()
+
+    def _failed(self, why: str) -> None:
+        self._ring = self._ring.failed(self._clock(), self._times, why, self._random())
+
+    def _report(self, fault: Exception | None = None) -> None:
+        """Log once a transition, not once a failure; a fault that is not the issuer's with its traceback."""
+        status = self.status()
+        state = "well" if not status.failures else "failing" if status.usable else "unavailable"
+        if state == self._reported:
+            return
+        if state == "well":
+            logger.warning("the keys of %s can be fetched again: %s", self.issuer, status)
+        else:
+            comes_to = "" if status.usable else "; until they are, tokens are answered with 503"
+            logger.error("the keys of %s could not be fetched: %s%s", self.issuer, status, comes_to, exc_info=fault)
+        self._reported = state
+
+    async def _fetch_keys(self, client: httpx.AsyncClient) -> _Fetched:
         url = self._jwks_url or await self._discover(client)
-        document, response = await self._get(client, url)
+        known, tag = self._ring.keys, self._tag
+        asked = tag[1] if known is not None and tag is not None and tag[0] == url else None
+        document, headers = await self._get(client, url, asked)
+        life = remaining_life(headers.get("cache-control", ""), headers.get("age", ""))
+        if document is None and known is not None:
+            return _Fetched(known, life, tag)
         keys = KeySet.of(document, self._algorithms)
         if not keys.keys:
             raise ValueError(f"no key of the set can be used: {'; '.join(keys.skipped) or 'it is empty'}")
-        match = _MAX_AGE.search(response.headers.get("cache-control", ""))
-        return keys, float(match[1]) if match else None
+        found = headers.get("etag", "")
+        return _Fetched(keys, life, (url, found) if _ETAG.fullmatch(found) else None)
 
     async def _discover(self, client: httpx.AsyncClient) -> str:
         document, _ = await self._get(client, self.issuer.rstrip("/") + "/.well-known/openid-configuration")
@@ -227,18 +285,26 @@ class KeyEngine:
             raise ValueError("the discovery document names no jwks_uri")  # noqa: TRY004 - bad data, not a bad argument
         return check_url(url, query=True)
 
-    async def _get(self, client: httpx.AsyncClient, url: str) -> tuple[Any, httpx.Response]:
+    async def _get(self, client: httpx.AsyncClient, url: str, tag: str | None = None) -> tuple[Any, httpx.Headers]:
+        """Get a JSON document and the headers it came with; None for the document if it is still that of the tag."""
         # Not compressed: what a small answer could grow to is not known before it has grown.
         headers = {"accept": "application/json", "accept-encoding": "identity"}
-        async with client.stream("GET", url, headers=headers) as response:
+        if tag is not None:
+            headers["if-none-match"] = tag
+        body = bytearray()
+        async with client.stream("GET", url, headers=headers, follow_redirects=False) as response:
+            if response.status_code == 304 and tag is not None:
+                return None, response.headers
             if response.status_code != 200:
                 raise ValueError(f"{url} answered {response.status_code}")
-            body = bytearray()
+            if response.headers.get("content-encoding", "identity").lower() != "identity":
+                raise ValueError(f"{url} answered with a content-encoding that it was not asked for")
             async for chunk in response.aiter_bytes():
                 body += chunk
                 if len(body) > MAX_BODY:
                     raise ValueError(f"{url} answered more than {MAX_BODY} bytes")
         try:
-            return json.loads(body), response
+            document = json.loads(body)
         except RecursionError:
             raise ValueError(f"{url} answered JSON nested too deep") from None
+        return document, response.headers

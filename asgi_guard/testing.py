@@ -84,7 +84,9 @@ class LocalIssuer:
     Attributes:
         outage: whether it answers everything with 503.
         slow: seconds that it takes to answer.
+        cache_control: the `Cache-Control` of its JWK set; none if empty.
         fetches: how often each path was asked for.
+        unchanged: how often it answered 304, that the JWK set is still the one whose entity tag was sent.
         published: the keys in its JWK set; the last one signs.
     """
 
@@ -101,7 +103,9 @@ class LocalIssuer:
         self.published = [key if key is not None else SigningKey(algorithm)]
         self.outage = False
         self.slow = 0.0
+        self.cache_control = ""
         self.fetches: dict[str, int] = {}
+        self.unchanged = 0
 
     @classmethod
     def load(cls, path: Path, **options: Any) -> Self:
@@ -179,6 +183,27 @@ class LocalIssuer:
             return 200, {"keys": [key.jwk for key in self.published]}
         return 404, {"error": "not found"}
 
+    def answer(self, path: str, if_none_match: str | None = None) -> tuple[int, dict[str, str], bytes]:
+        """What it answers to a GET, as it goes over the wire: a status, headers and a body.
+
+        Args:
+            path: what is asked for.
+            if_none_match: the entity tag of what the client has.
+        """
+        status, document = self.respond(path)
+        body = json.dumps(document).encode()
+        headers = {"content-type": "application/json"}
+        if status == 200 and path == JWKS:
+            headers["etag"] = f'"{sha256(body).hexdigest()[:16]}"'
+            if self.cache_control:
+                headers["cache-control"] = self.cache_control
+            if if_none_match == headers["etag"]:
+                self.unchanged += 1
+                status, body = 304, b""
+        if status != 304:
+            headers["content-length"] = str(len(body))
+        return status, headers, body
+
     def client(self) -> httpx.AsyncClient:
         """An HTTP client that reaches this issuer without a socket."""
         return httpx.AsyncClient(transport=_InProcess(self))
@@ -215,8 +240,8 @@ class _InProcess(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if self._issuer.slow:
             await asyncio.sleep(self._issuer.slow)
-        status, document = self._issuer.respond(request.url.path)
-        return httpx.Response(status, json=document)
+        status, headers, body = self._issuer.answer(request.url.path, request.headers.get("if-none-match"))
+        return httpx.Response(status, headers=headers, content=body)
 
 
 def _handler(issuer: LocalIssuer) -> type[BaseHTTPRequestHandler]:
@@ -224,12 +249,11 @@ def _handler(issuer: LocalIssuer) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             if issuer.slow:
                 time.sleep(issuer.slow)
-            status, document = issuer.respond(self.path)
-            body = json.dumps(document).encode()
+            status, headers, body = issuer.answer(self.path, self.headers.get("if-none-match"))
             with suppress(ConnectionError):  # a client that did not wait so long is what `slow` is for
                 self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(body)))
+                for name, value in headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
 

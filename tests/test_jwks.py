@@ -20,7 +20,7 @@ TIMES = KeyTimes()
 
 @pytest.fixture
 def engine(issuer: LocalIssuer, clock: Clock) -> KeyEngine:
-    return KeyEngine(issuer.url, algorithms=RS256, client=issuer.client, clock=clock)
+    return KeyEngine(issuer.url, algorithms=RS256, client=issuer.client, clock=clock, random=lambda: 0.0)
 
 
 def kid(issuer: LocalIssuer) -> str:
@@ -54,14 +54,19 @@ async def unavailable(engine: KeyEngine) -> None:
         await engine.check()
 
 
-async def test_a_fault_of_the_clients(issuer: LocalIssuer, caplog: pytest.LogCaptureFixture) -> None:
-    """A client that fails in a way of its own leaves the keys unavailable, and is logged with its traceback."""
+async def test_a_fault_of_the_clients(issuer: LocalIssuer, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """A client that fails in a way of its own leaves the keys unavailable, and is logged with its traceback, once."""
 
     def client() -> httpx.AsyncClient:
         raise ZeroDivisionError
 
-    await unavailable(KeyEngine(issuer.url, algorithms=RS256, client=client))
-    assert "ZeroDivisionError" in caplog.text
+    engine = KeyEngine(issuer.url, algorithms=RS256, client=client, clock=clock)
+    for _ in range(3):
+        await unavailable(engine)
+        clock.now += 60
+    (record,) = caplog.records
+    assert "ZeroDivisionError" in record.getMessage()
+    assert record.exc_info is not None
 
 
 async def test_slow(issuer: LocalIssuer, engine: KeyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +132,11 @@ async def test_the_same_keys_again(issuer: LocalIssuer, engine: KeyEngine) -> No
 async def test_refresh_in_the_background(issuer: LocalIssuer, engine: KeyEngine, clock: Clock) -> None:
     """Keys that are due are used at once, while they are fetched anew."""
     await engine.obtain(kid(issuer), "RS256")
-    clock.now += TIMES.ttl - TIMES.refresh_ahead
+    clock.now += TIMES.ttl - TIMES.refresh_ahead - 1
+    assert engine.peek(kid(issuer), "RS256") is not None
+    await asyncio.sleep(0.01)
+    assert issuer.fetches[JWKS] == 1
+    clock.now += 1
     assert engine.peek(kid(issuer), "RS256") is not None
     assert engine.peek(kid(issuer), "RS256") is not None
     await engine.refresh()
@@ -135,7 +144,7 @@ async def test_refresh_in_the_background(issuer: LocalIssuer, engine: KeyEngine,
 
 
 async def test_outage(issuer: LocalIssuer, engine: KeyEngine, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """In an outage the old keys verify for an hour past their life, and its beginning and end are logged once each."""
+    """In an outage the old keys verify for an hour past their life; its stages are logged once each."""
     await engine.obtain(kid(issuer), "RS256")
     issuer.outage = True
     ends = clock.now + TIMES.ttl + TIMES.stale_for
@@ -150,21 +159,81 @@ async def test_outage(issuer: LocalIssuer, engine: KeyEngine, clock: Clock, capl
     issuer.outage = False
     clock.now += TIMES.max_backoff
     assert (await engine.obtain(kid(issuer), "RS256")).kid == kid(issuer)
-    levels = [record.levelname for record in caplog.records if record.name == "asgi_guard"]
-    assert levels == ["ERROR", "WARNING"]
+    records = [record for record in caplog.records if record.name == "asgi_guard"]
+    assert [record.levelname for record in records] == ["ERROR", "ERROR", "WARNING"]
+    begun, ended, over = [record.getMessage() for record in records]
+    assert "1 key, 0 s old, fresh, of use for 3900 s more; failed tries: 1, the last one: ValueError" in begun
+    assert "3900 s old, expired" in ended
+    assert "503" in ended
+    assert over.endswith("can be fetched again: 1 key, 0 s old, fresh")
 
 
 async def test_backoff(issuer: LocalIssuer, engine: KeyEngine, clock: Clock) -> None:
-    """While there are no keys, tries are made ever more rarely, and the wait is told."""
+    """While there are no usable keys, tries for a key known of old are made ever more rarely, and the wait is told."""
+    await engine.refresh()
     issuer.outage = True
+    clock.now += TIMES.ttl + TIMES.stale_for
     for wait in (1, 2, 4, 8, 16, 32, 60, 60):
-        before = issuer.fetches.get(DISCOVERY, 0)
+        before = issuer.fetches[DISCOVERY]
         for _ in range(20):
             with pytest.raises(KeysUnavailableError) as caught:
                 await engine.obtain(kid(issuer), "RS256")
-            assert 0 < caught.value.retry_after <= wait
+            assert caught.value.retry_after == wait
         assert issuer.fetches[DISCOVERY] == before + 1
         clock.now += wait
+
+
+async def test_backoff_at_start_up(issuer: LocalIssuer, engine: KeyEngine, clock: Clock) -> None:
+    """Readiness tries by the backoff before there were any keys, and requests profit once it succeeds."""
+    issuer.outage = True
+    for number, wait in enumerate((1, 2, 4, 8, 16, 32, 60, 60), start=1):
+        for _ in range(20):
+            with pytest.raises(KeysUnavailableError) as caught:
+                await engine.check()
+            assert caught.value.retry_after == wait
+        assert issuer.fetches[DISCOVERY] == number
+        clock.now += wait
+    issuer.outage = False
+    await engine.check()
+    assert engine.peek(kid(issuer), "RS256") is not None
+
+
+async def test_readiness_does_not_wait_for_a_slow_issuer(issuer: LocalIssuer, engine: KeyEngine, clock: Clock) -> None:
+    """With keys that could serve an outage, readiness asks for new ones in the background, and does not wait."""
+    await engine.refresh()
+    issuer.slow = 3600
+    for later in (TIMES.ttl - TIMES.refresh_ahead, TIMES.stale_for):
+        clock.now += later
+        for _ in range(3):
+            await engine.check()
+    assert engine.status().state == "expired"
+    await asyncio.sleep(0)
+    await engine.aclose()
+    assert engine.status().state == "stale"
+    assert issuer.fetches[JWKS] == 1
+
+
+async def test_readiness_keeps_the_keys_of_an_idle_app_fresh(
+    issuer: LocalIssuer, engine: KeyEngine, clock: Clock
+) -> None:
+    """Where nothing but readiness is asked, keys are fetched before their end, so that no request waits for them."""
+    await engine.refresh()
+    for _ in range(60):
+        clock.now += 10
+        await engine.check()
+        if engine.status().age == TIMES.ttl - TIMES.refresh_ahead:
+            await engine.refresh()
+        assert engine.status().state == "fresh"
+    assert issuer.fetches[JWKS] == 3
+
+
+async def test_no_cooldown_at_all(issuer: LocalIssuer) -> None:
+    """Where every unknown key id may start a fetch, a token waits for one, and is told that its key is unknown."""
+    engine = KeyEngine(issuer.url, algorithms=RS256, client=issuer.client, times=KeyTimes(cooldown=0))
+    for number in range(1, 4):
+        with pytest.raises(TokenError, match="unknown_key"):
+            await engine.obtain("other", "RS256")
+        assert issuer.fetches[JWKS] == number
 
 
 async def test_no_backoff_at_all(issuer: LocalIssuer) -> None:
@@ -187,15 +256,18 @@ async def test_a_cancelled_waiter(issuer: LocalIssuer, engine: KeyEngine) -> Non
 
 
 async def test_close(issuer: LocalIssuer, engine: KeyEngine, clock: Clock) -> None:
-    """Closing gives up the fetch under way; the engine can be used again."""
+    """Closing gives up the fetch under way: who waits for it is told so, and the engine can be used again."""
     await engine.aclose()
     issuer.slow = 3600
-    waiting = asyncio.create_task(engine.obtain(kid(issuer), "RS256"))
-    await asyncio.sleep(0)
+    waiting = [asyncio.create_task(engine.obtain(kid(issuer), "RS256")) for _ in range(3)]
+    for _ in range(3):
+        await asyncio.sleep(0)
     await engine.aclose()
-    await asyncio.gather(waiting, return_exceptions=True)
+    told = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(error) for error in told} == {KeysUnavailableError}
+    assert engine.status().failure == "the fetch was given up"
     issuer.slow = 0
-    clock.now += TIMES.first_backoff
+    clock.now += TIMES.cooldown
     assert (await engine.obtain(kid(issuer), "RS256")).kid == kid(issuer)
 
 

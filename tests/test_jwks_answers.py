@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from asgi_guard.errors import KeysUnavailableError, TokenError
 from asgi_guard.jwks import MAX_BODY, KeyEngine, check_url
-from asgi_guard.policy.keyring import KeyTimes
+from asgi_guard.policy.keys import MAX_KEYS
 from asgi_guard.testing import DISCOVERY, SigningKey
-from tests.clock import Clock
 from tests.site import Site, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 RS256 = frozenset({"RS256"})
-TIMES = KeyTimes()
 
 
 @pytest.fixture
@@ -86,6 +86,7 @@ def big(jwk: dict[str, Any]) -> bytes:
         (lambda jwk: json.dumps({"keys": [{**jwk, "use": "enc"}]}).encode(), 200, "use"),
         (lambda jwk: json.dumps({"keys": [jwk]}).encode(), 500, "answered 500"),
         (lambda jwk: json.dumps({"keys": [jwk]}).encode(), 201, "answered 201"),
+        (lambda jwk: b"", 304, "answered 304"),
     ],
 )
 async def test_bad_keys(
@@ -111,6 +112,39 @@ async def test_a_redirect_is_not_followed(site: Site, signing_key: SigningKey) -
     assert site.asked == ["/keys"]
 
 
+async def test_a_redirect_is_not_followed_by_any_client(site: Site, signing_key: SigningKey) -> None:
+    """Nor does a client that follows redirects otherwise."""
+    target = site.put("/real", {"keys": [signing_key.jwk]})
+    url = site.put("/keys", b"", 302, location=target)
+    engine = KeyEngine(site.url, url, algorithms=RS256, client=lambda: httpx.AsyncClient(follow_redirects=True))
+    await unavailable(engine)
+    assert site.asked == ["/keys"]
+
+
+async def test_a_compressed_answer_is_refused(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """A small answer that would grow to a large one is not unpacked."""
+    url = site.put("/keys", gzip.compress(b" " * 100 * MAX_BODY), content_encoding="gzip")
+    assert len(site.answers["/keys"][2]) < MAX_BODY
+    await unavailable(KeyEngine(site.url, url, algorithms=RS256))
+    assert "content-encoding" in caplog.text
+
+
+async def test_the_bound_of_an_answer(site: Site, signing_key: SigningKey) -> None:
+    """An answer of as many bytes as are allowed is taken, and of one more is not."""
+    document = json.dumps({"keys": [signing_key.jwk]}).encode()
+    at_most = site.put("/at-most", document.ljust(MAX_BODY))
+    assert (await KeyEngine(site.url, at_most, algorithms=RS256).obtain(None, "RS256")).kid == signing_key.kid
+    await unavailable(KeyEngine(site.url, site.put("/more", document.ljust(MAX_BODY + 1)), algorithms=RS256))
+
+
+async def test_the_bound_of_a_set(site: Site, signing_key: SigningKey) -> None:
+    """A set of as many keys as are allowed is taken, each of them usable."""
+    jwks = [{**signing_key.jwk, "kid": str(number)} for number in range(MAX_KEYS)]
+    engine = KeyEngine(site.url, site.put("/keys", {"keys": jwks}), algorithms=RS256)
+    assert (await engine.obtain("99", "RS256")).kid == "99"
+    assert engine.status().keys == MAX_KEYS == 100
+
+
 async def test_a_connection_refused() -> None:
     """A server that is not there leaves the keys unavailable."""
     with serving() as site:
@@ -134,32 +168,6 @@ async def test_ambiguous(site: Site, signing_key: SigningKey) -> None:
     engine = KeyEngine(site.url, url, algorithms=RS256)
     with pytest.raises(TokenError, match="ambiguous_key"):
         await engine.obtain(None, "RS256")
-
-
-@pytest.mark.parametrize(
-    ("control", "life"),
-    [
-        ("", TIMES.ttl),
-        ("max-age=600", 600),
-        ("public, max-age=600, must-revalidate", 600),
-        ("max-age=1", TIMES.min_ttl),
-        ("max-age=999999999", TIMES.max_ttl),
-        ("s-maxage=600", TIMES.ttl),
-        ("max-age=soon", TIMES.ttl),
-    ],
-)
-async def test_cache_control(site: Site, signing_key: SigningKey, clock: Clock, control: str, life: float) -> None:
-    """Keys live as long as the issuer says, within bounds."""
-    url = site.put("/keys", {"keys": [signing_key.jwk]}, cache_control=control)
-    engine = KeyEngine(site.url, url, algorithms=RS256, clock=clock)
-    await engine.obtain(None, "RS256")
-    clock.now += life - TIMES.refresh_ahead / 2 - 1 if life == TIMES.min_ttl else life - TIMES.refresh_ahead - 1
-    assert engine.peek(None, "RS256") is not None
-    assert len(site.asked) == 1
-    clock.now += 1
-    assert engine.peek(None, "RS256") is not None
-    await engine.refresh()
-    assert len(site.asked) == 2
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
+from pydantic import SecretStr
 
 from asgi_guard.cautions import warnings
 from asgi_guard.cli.output import dump, say, table
@@ -114,6 +116,8 @@ def effective(settings: GuardSettings) -> list[tuple[str, str, str]]:
         value = getattr(section, variable.field)
         if variable.name == f"{PREFIX}STORE_URL":
             text = public_url(value.get_secret_value())
+        elif isinstance(value, SecretStr):
+            text = "***"
         elif variable.field == "api_keys":
             text = ", ".join(key.name for key in value)
         elif variable.field == "routes":
@@ -156,21 +160,26 @@ def notes(settings: GuardSettings) -> list[str]:
 
 
 async def _probe(layers: list[Layer]) -> list[tuple[str, bool, str]]:
-    asked: list[tuple[str, Callable[[], Awaitable[object]]]] = []
+    asked: list[tuple[str, Callable[[], Awaitable[object]], Callable[[], str]]] = []
     for layer in layers:
         if isinstance(layer, RateLimitMiddleware):
-            asked.append(("store", layer.store.ping))
+            asked.append(("store", layer.store.ping, str))
         elif isinstance(layer, IdentityMiddleware) and layer.verifiers:
-            asked.append(("issuer keys", layer.check))
+            asked.append(("issuer keys", layer.check, partial(_keys, layer)))
     results = []
-    for name, ask in asked:
+    for name, ask, tell in asked:
         started = time.perf_counter()
         try:
             await ask()
         except AsgiGuardError as error:
             results.append((name, False, str(error)))
         else:
-            results.append((name, True, f"{(time.perf_counter() - started) * 1000:.1f} ms"))
+            took = f"{(time.perf_counter() - started) * 1000:.1f} ms"
+            results.append((name, True, "; ".join(filter(None, (tell(), took)))))
     for layer in reversed(layers):
         await layer.shutdown()
     return results
+
+
+def _keys(layer: IdentityMiddleware) -> str:
+    return "; ".join(f"{issuer}: {verifier.engine.status()}" for issuer, verifier in layer.verifiers.items())

@@ -46,6 +46,10 @@ class VerificationKey:
     algorithms: frozenset[str]
     material: Any
 
+    def fits(self, kid: str | None, algorithm: str) -> bool:
+        """Tell whether a token of this key id and algorithm may be this key's; one without `kid` may be any's."""
+        return algorithm in self.algorithms and (kid is None or self.kid == kid)
+
     def verifies(self, algorithm: str, signing_input: bytes, signature: bytes) -> bool:
         """Check a signature. The algorithm is the token's, already on the allow-list and among this key's."""
         if algorithm not in self.algorithms:
@@ -86,6 +90,10 @@ class KeySet:
                 skipped.append(f"key {index + 1} ({_name(entry)}): {error}")
         return cls(tuple(keys), tuple(skipped))
 
+    def has(self, kid: str | None, algorithm: str) -> bool:
+        """Tell whether any key fits a token, or several do."""
+        return any(key.fits(kid, algorithm) for key in self.keys)
+
     def select(self, kid: str | None, algorithm: str) -> VerificationKey | None:
         """Find the one key for a token; None if no key fits.
 
@@ -94,7 +102,7 @@ class KeySet:
         Raises:
             TokenError: several keys fit (`ambiguous_key`): trying one after the other would make a key of any of them.
         """
-        found = [key for key in self.keys if algorithm in key.algorithms and (kid is None or key.kid == kid)]
+        found = [key for key in self.keys if key.fits(kid, algorithm)]
         if len(found) > 1:
             raise TokenError("ambiguous_key", "several keys of the issuer fit this token")
         return found[0] if found else None

@@ -1,17 +1,16 @@
-"""When keys are fetched, as a table, as laws over any course of events, and never too often."""
+"""When keys are fetched, as a table and as laws over any flood, and never too often."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from asgi_guard.errors import TokenError
-from asgi_guard.policy.keyring import KeyRing, KeyTimes, Step
+from asgi_guard.policy.keyring import KeyRing, KeyTimes, Step, remaining_life
 from asgi_guard.policy.keys import KeySet, VerificationKey
 
 TIMES = KeyTimes()
@@ -28,6 +27,11 @@ AT = 1000.0
 FETCHED = KeyRing().started(AT).fetched(KEYS, AT, TIMES)
 
 
+def failing(failures: int, now: float, ring: KeyRing = FETCHED) -> KeyRing:
+    """A ring whose last tries failed, the last one now."""
+    return replace(ring, failures=failures - 1).failed(now, TIMES, "the issuer is away")
+
+
 @pytest.mark.parametrize(
     ("kid", "later", "fetching", "step"),
     [
@@ -35,10 +39,10 @@ FETCHED = KeyRing().started(AT).fetched(KEYS, AT, TIMES)
         ("known", 239, False, Step.USE),
         ("known", 240, False, Step.USE_AND_REFRESH),
         ("known", 240, True, Step.USE),
-        ("known", 300, False, Step.USE_AND_REFRESH),
-        ("known", 300, True, Step.USE),
-        ("known", 3899, False, Step.USE_AND_REFRESH),
-        ("known", 3899, True, Step.USE),
+        ("known", 299, False, Step.USE_AND_REFRESH),
+        ("known", 299, True, Step.USE),
+        ("known", 300, False, Step.WAIT),
+        ("known", 300, True, Step.WAIT),
         ("known", 3900, False, Step.WAIT),
         ("known", 3900, True, Step.WAIT),
         ("other", 0, False, Step.UNKNOWN_KEY),
@@ -59,6 +63,25 @@ def test_what_is_done_for_a_token(kid: str | None, later: float, fetching: bool,
 
 
 @pytest.mark.parametrize(
+    ("ring", "kid", "later", "step"),
+    [
+        (FETCHED, "known", 240, Step.USE),
+        (FETCHED, "other", 240, Step.UNKNOWN_KEY),
+        (FETCHED, "known", 300, Step.UNAVAILABLE),
+        (FETCHED, "other", 300, Step.UNAVAILABLE),
+        (failing(1, AT + 300), "known", 400, Step.USE),
+        (failing(1, AT + 300), "other", 400, Step.UNKNOWN_KEY),
+        (failing(1, AT + 300), "known", 4000, Step.UNAVAILABLE),
+        (KeyRing(), "known", 0, Step.UNAVAILABLE),
+    ],
+)
+def test_nobody_waits_twice(ring: KeyRing, kid: str, later: float, step: Step) -> None:
+    """A token that has waited for a fetch is decided with what there is, and starts no other."""
+    for fetching in (False, True):
+        assert ring.decide(kid, "ES256", AT + later, TIMES, fetching=fetching, waited=True)[0] is step
+
+
+@pytest.mark.parametrize(
     ("failures", "later", "known", "other"),
     [
         (1, 0.9, Step.USE, Step.UNKNOWN_KEY),
@@ -76,19 +99,24 @@ def test_what_is_done_for_a_token(kid: str | None, later: float, fetching: bool,
 )
 def test_failures_spread_the_tries(failures: int, later: float, known: Step, other: Step) -> None:
     """While the issuer fails, stale keys are used, and tries are spread by backoff, those for unknown kids more so."""
-    ring = replace(FETCHED, failures=failures - 1).failed(AT + 400)
+    ring = failing(failures, AT + 400)
     assert ring.decide("known", "ES256", AT + 400 + later, TIMES, fetching=False)[0] is known
     assert ring.decide("other", "ES256", AT + 400 + later, TIMES, fetching=False)[0] is other
 
 
-@pytest.mark.parametrize(("failures", "wait"), [(1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 32), (7, 60), (100, 60)])
-def test_without_keys_tries_are_spread_by_backoff(failures: int, wait: float) -> None:
-    """An issuer that was never reached is tried again after the backoff, and until then keys are unavailable."""
-    ring = replace(KeyRing().started(AT), failures=failures - 1).failed(AT)
-    assert ring.next_try(TIMES) == AT + wait
-    assert ring.decide("any", "ES256", AT + wait - 0.1, TIMES, fetching=False) == (Step.UNAVAILABLE, None)
-    assert ring.decide("any", "ES256", AT + wait - 0.1, TIMES, fetching=True) == (Step.WAIT, None)
-    assert ring.decide("any", "ES256", AT + wait, TIMES, fetching=False) == (Step.WAIT, None)
+@pytest.mark.parametrize(
+    ("failures", "backoff", "cooldown"),
+    [(1, 1, 30), (2, 2, 30), (3, 4, 30), (4, 8, 30), (5, 16, 30), (6, 32, 32), (7, 60, 60), (100, 60, 60)],
+)
+def test_without_usable_keys_tries_are_spread_as_well(failures: int, backoff: float, cooldown: float) -> None:
+    """Keys that are too old are fetched for their own kids after the backoff, and for any other after the cooldown."""
+    late = AT + 5000
+    cold, old = failing(failures, late, KeyRing()), failing(failures, late)
+    for ring, kid, wait in ((old, "known", backoff), (old, "other", cooldown), (cold, "known", cooldown)):
+        assert ring.next_try(TIMES, known=ring.knows(kid, "ES256")) == late + wait
+        assert ring.decide(kid, "ES256", late + wait - 0.1, TIMES, fetching=False) == (Step.UNAVAILABLE, None)
+        assert ring.decide(kid, "ES256", late + wait - 0.1, TIMES, fetching=True) == (Step.WAIT, None)
+        assert ring.decide(kid, "ES256", late + wait, TIMES, fetching=False) == (Step.WAIT, None)
 
 
 def test_a_ring_that_never_fetched_waits_for_its_first_fetch() -> None:
@@ -98,212 +126,214 @@ def test_a_ring_that_never_fetched_waits_for_its_first_fetch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("max_age", "life"),
+    ("said", "life"),
     [(None, 300), (0, 60), (59, 60), (60, 60), (600, 600), (3600, 3600), (86400, 3600), (1e12, 3600)],
 )
-def test_the_issuer_says_how_long_keys_live_within_bounds(max_age: float | None, life: float) -> None:
-    """The issuer's `max-age` holds between the shortest and the longest life; without it the default does."""
-    assert KeyRing().fetched(KEYS, AT, TIMES, max_age).expires == AT + life
+def test_the_issuer_says_how_long_keys_live_within_bounds(said: float | None, life: float) -> None:
+    """What the issuer says of their life holds between the shortest and the longest; without it the default does."""
+    assert KeyRing().fetched(KEYS, AT, TIMES, said).expires == AT + life
 
 
-@pytest.mark.parametrize("max_age", [0, 1, 59, 60, 61, 90, 119, 120, 300, 3600, 86400])
-def test_short_lived_keys_are_not_fetched_without_a_pause(max_age: float) -> None:
+@pytest.mark.parametrize(
+    ("cache_control", "age", "life"),
+    [
+        ("", "", None),
+        ("", "5", None),
+        ("public", "", None),
+        ("max-age=600", "", 600),
+        ("Public, MAX-AGE=600, must-revalidate", "", 600),
+        ('max-age="600"', "", 600),
+        ("max-age=600,max-age=60", "", 60),
+        ("max-age=600", "100", 500),
+        ("max-age=600", " 100 ", 500),
+        ("max-age=600", "601", 0),
+        ("max-age=600", "-5", 600),
+        ("max-age=600", "soon", 600),
+        ("max-age=0", "", 0),
+        ("no-store", "", 0),
+        ("no-cache", "", 0),
+        ("max-age=600, No-Store", "", 0),
+        ("no-cache=set-cookie, max-age=600", "", 600),
+        ("s-maxage=600", "", None),
+        ("x-max-age=600", "", None),
+        ("max-age=soon", "", None),
+        ("max-age=-1", "", None),
+        ("max-age=1.5", "", None),
+        ("max-age=", "", None),
+        ("max-age", "", None),
+        ("max-age=\u0664\u0662", "", None),
+        ("max-age=²", "", None),
+        ("max-age=" + "9" * 5000, "", 2**31),
+        ("max-age=" + "9" * 5000, "9" * 5000, 0),
+    ],
+)
+def test_what_an_answer_says_of_its_life(cache_control: str, age: str, life: float | None) -> None:
+    """Freshness is what `max-age` leaves of it after `Age`, nothing with `no-store` or `no-cache`, or is not said."""
+    assert remaining_life(cache_control, age) == life
+
+
+@given(cache_control=st.text(max_size=60), age=st.text(max_size=20))
+@example(cache_control="max-age=1,,=,no-cache=", age="")
+def test_any_header_gives_a_life_or_none(cache_control: str, age: str) -> None:
+    """Whatever an issuer writes there, it comes to a number of seconds that is not negative, or to nothing."""
+    life = remaining_life(cache_control, age)
+    assert life is None or 0 <= life <= 2**31
+
+
+@pytest.mark.parametrize("said", [0, 1, 59, 60, 61, 90, 119, 120, 300, 3600, 86400])
+@pytest.mark.parametrize("jitter", [0, 0.5, 1])
+def test_short_lived_keys_are_not_fetched_without_a_pause(said: float, jitter: float) -> None:
     """However short a life the issuer gives its keys, they are used for half of it before they are fetched anew."""
-    ring = KeyRing().started(AT).fetched(KEYS, AT, TIMES, max_age)
+    ring = KeyRing().started(AT).fetched(KEYS, AT, TIMES, said, jitter)
     pause = (ring.expires - AT) / 2
     assert ring.decide("known", "ES256", AT, TIMES, fetching=False)[0] is Step.USE
     assert ring.decide("known", "ES256", AT + pause - 0.1, TIMES, fetching=False)[0] is Step.USE
-    assert ring.decide("known", "ES256", ring.expires, TIMES, fetching=False)[0] is Step.USE_AND_REFRESH
+    assert ring.decide("known", "ES256", ring.expires - 0.1, TIMES, fetching=False)[0] is Step.USE_AND_REFRESH
+
+
+@given(jitter=st.floats(0, 1), life=st.none() | st.floats(0, 1e5), failures=st.integers(1, 20))
+@example(jitter=0.0, life=None, failures=1)
+@example(jitter=1.0, life=0.0, failures=7)
+def test_chance_moves_tries_within_bounds(jitter: float, life: float | None, failures: int) -> None:
+    """Chance puts a refresh off within the first half of its time, and shortens a backoff by half at most."""
+    exact, moved = (KeyRing().fetched(KEYS, 0.0, TIMES, life, chance) for chance in (0.0, jitter))
+    assert exact.due <= moved.due <= (exact.due + exact.expires) / 2 + 1e-9
+    assert moved.expires == exact.expires
+    exact, moved = (
+        replace(KeyRing(), failures=failures - 1).failed(0.0, TIMES, "", chance) for chance in (0.0, jitter)
+    )
+    assert exact.retry / 2 <= moved.retry <= exact.retry <= TIMES.max_backoff
+    assert moved.next_try(TIMES, known=False) >= TIMES.cooldown
+
+
+def test_workers_that_start_together_do_not_refresh_together() -> None:
+    """A hundred workers that fetched in one moment ask again spread over half a minute."""
+    dues = [KeyRing().fetched(KEYS, AT, TIMES, None, worker / 100).due for worker in range(100)]
+    assert (min(dues), round(max(dues) - min(dues))) == (AT + 240, 30)
+    assert all(later - earlier > 0.2 for earlier, later in pairwise(dues))
 
 
 def test_a_failure_takes_nothing_away() -> None:
     """A failed fetch leaves the keys and their life as they were."""
-    failed = FETCHED.started(AT + 250).failed(AT + 253)
+    failed = FETCHED.started(AT + 250).failed(AT + 253, TIMES, "why")
     assert (failed.keys, failed.expires, failed.due) == (FETCHED.keys, FETCHED.expires, FETCHED.due)
-    assert (failed.tried, failed.failures) == (AT + 253, 1)
+    assert (failed.tried, failed.failures, failed.failure) == (AT + 253, 1, "why")
 
 
 def test_a_success_ends_the_backoff() -> None:
     """After a fetch that succeeded, failures are forgotten."""
-    ring = FETCHED.failed(AT).failed(AT).started(AT + 5).fetched(KEYS, AT + 6, TIMES)
-    assert ring.failures == 0
-    assert ring.may_fetch(AT + 6, TIMES, for_unknown_key=False)
+    ring = failing(2, AT).started(AT + 5).fetched(KEYS, AT + 6, TIMES)
+    assert (ring.failures, ring.failure) == (0, None)
+    assert ring.next_try(TIMES, known=True) <= AT + 6
+    assert ring.next_try(TIMES, known=False) == AT + 5 + TIMES.cooldown
 
 
 def test_without_staleness_keys_end_with_their_life() -> None:
     """Where stale keys are not to be used, expired ones are not."""
     times = KeyTimes(stale_for=0)
-    ring = FETCHED.failed(AT + 299)
+    ring = FETCHED.failed(AT + 299.5, times, "why")
     assert ring.usable(AT + 299.9, times)
     assert not ring.usable(AT + 300, times)
     assert ring.decide("known", "ES256", AT + 299.9, times, fetching=False)[0] is Step.USE
-    assert replace(ring, tried=AT + 300).decide("known", "ES256", AT + 300, times, fetching=False) == (
-        Step.UNAVAILABLE,
-        None,
-    )
+    assert ring.decide("known", "ES256", AT + 300, times, fetching=False) == (Step.UNAVAILABLE, None)
+
+
+def test_a_key_that_was_withdrawn_does_not_outlive_its_set_in_quiet_times() -> None:
+    """Past their life keys are used only once a try to fetch them has failed, however long nobody asked for them."""
+    assert not FETCHED.usable(AT + 300, TIMES)
+    assert FETCHED.held(AT + 3899, TIMES)
+    assert failing(1, AT + 300).usable(AT + 3899, TIMES)
+    assert not failing(1, AT + 300).held(AT + 3900, TIMES)
 
 
 def test_an_ambiguous_kid_starts_no_fetch() -> None:
     """Where several keys fit, the token is refused, whatever could be fetched."""
-    ring = KeyRing().fetched(key_set("twice", "twice"), AT, TIMES)
+    ring = failing(1, AT, KeyRing().fetched(key_set("twice", "twice"), AT, TIMES))
     with pytest.raises(TokenError) as caught:
         ring.decide("twice", "ES256", AT + 1000, TIMES, fetching=False)
     assert caught.value.reason == "ambiguous_key"
 
 
-@given(
-    arrivals=st.lists(st.integers(0, 160).map(lambda eighths: eighths / 8), min_size=1, max_size=200),
-    outcomes=st.lists(st.booleans(), min_size=1, max_size=50),
+def test_an_ambiguous_kid_is_not_judged_by_keys_that_are_too_old() -> None:
+    """Keys that may not be used do not get a token refused either: it is unavailable, or waits."""
+    ring = KeyRing().fetched(key_set("twice", "twice"), AT, TIMES)
+    assert ring.decide("twice", "ES256", AT + 5000, TIMES, fetching=False) == (Step.WAIT, None)
+    assert failing(7, AT + 5000, ring).decide(None, "ES256", AT + 5001, TIMES, fetching=False) == (
+        Step.UNAVAILABLE,
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("ring", "later", "told"),
+    [
+        (KeyRing(), 0, "no keys"),
+        (failing(1, AT, KeyRing()), 5, "no keys; failed tries: 1, the last one: the issuer is away"),
+        (FETCHED, 5, "1 key, 5 s old, fresh"),
+        (KeyRing().fetched(key_set("a", "b"), AT, TIMES), 299, "2 keys, 299 s old, fresh"),
+        (FETCHED, 300, "1 key, 300 s old, expired"),
+        (
+            failing(2, AT + 290),
+            299,
+            "1 key, 299 s old, fresh, of use for 3601 s more; failed tries: 2, the last one: the issuer is away",
+        ),
+        (
+            failing(9, AT + 290),
+            400,
+            "1 key, 400 s old, stale, of use for 3500 s more; failed tries: 9, the last one: the issuer is away",
+        ),
+        (
+            failing(9, AT + 290),
+            3900,
+            "1 key, 3900 s old, expired; failed tries: 9, the last one: the issuer is away",
+        ),
+    ],
 )
-@example(arrivals=[0.125] * 200, outcomes=[False])
-@example(arrivals=[10.0] * 200, outcomes=[True, False, False])
-def test_a_flood_of_unknown_kids_costs_one_fetch_a_cooldown(arrivals: list[float], outcomes: list[bool]) -> None:
-    """However many unknown kids arrive, and whether fetches succeed or fail, one starts a cooldown at most."""
-    ring, now, starts = FETCHED, AT, [AT]
+def test_status(ring: KeyRing, later: float, told: str) -> None:
+    """The state tells the number of the keys, their age, whether they are of use, and how the last fetches went."""
+    status = ring.status(AT + later, TIMES)
+    assert str(status) == told
+    assert status.usable == ring.usable(AT + later, TIMES)
+    assert 0 <= status.next_try <= TIMES.max_backoff
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(KeyTimes)])
+@pytest.mark.parametrize("value", [-1, float("nan")])
+def test_times_that_make_no_sense(name: str, value: float) -> None:
+    """No time is negative, or no number."""
+    with pytest.raises(ValueError, match=name):
+        KeyTimes(**{name: value})
+
+
+@pytest.mark.parametrize("times", [{"ttl": 0}, {"min_ttl": 0}, {"min_ttl": 2, "max_ttl": 1}])
+def test_keys_need_a_life(times: dict[str, float]) -> None:
+    """Keys that would be too old when they come are refused at construction."""
+    with pytest.raises(ValueError, match="ttl"):
+        KeyTimes(**times)
+
+
+@given(
+    arrivals=st.lists(st.integers(0, 400).map(lambda eighths: eighths / 8), min_size=1, max_size=200),
+    outcomes=st.lists(st.booleans(), min_size=1, max_size=50),
+    cold=st.booleans(),
+    times=st.sampled_from([TIMES, KeyTimes(stale_for=0), KeyTimes(ttl=10, refresh_ahead=5)]),
+)
+@example(arrivals=[0.125] * 200, outcomes=[False], cold=True, times=TIMES)
+@example(arrivals=[0.125] * 200, outcomes=[False], cold=False, times=KeyTimes(ttl=10))
+@example(arrivals=[10.0] * 200, outcomes=[True, False, False], cold=False, times=TIMES)
+@example(arrivals=[50.0] * 200, outcomes=[False], cold=False, times=TIMES)
+def test_a_flood_of_unknown_kids_costs_one_fetch_a_cooldown(
+    arrivals: list[float], outcomes: list[bool], cold: bool, times: KeyTimes
+) -> None:
+    """Unknown kids start one fetch a cooldown, however many arrive, with keys or without, and whether fetches fail."""
+    ring, now, tries = (KeyRing(), AT, []) if cold else (FETCHED, AT, [AT])
     for number, gap in enumerate(arrivals):
         now += gap
-        step, _ = ring.decide(f"made-up-{number}", "ES256", now, TIMES, fetching=False)
-        assert step in (Step.WAIT, Step.UNKNOWN_KEY)
-        if step is Step.WAIT and ring.usable(now, TIMES):
-            starts.append(now)
-            succeeds = outcomes[len(starts) % len(outcomes)]
+        step, _ = ring.decide(f"made-up-{number}", "ES256", now, times, fetching=False)
+        assert step in (Step.WAIT, Step.UNKNOWN_KEY if ring.usable(now, times) else Step.UNAVAILABLE)
+        if step is Step.WAIT:
+            tries.append(now)
+            succeeds = outcomes[len(tries) % len(outcomes)]
             ring = ring.started(now)
-            ring = ring.fetched(KEYS, now, TIMES) if succeeds else ring.failed(now)
-    assert all(later - earlier >= TIMES.cooldown for earlier, later in pairwise(starts))
-
-
-class Course(RuleBasedStateMachine):
-    """Any course of requests, rotations and outages, against what the issuer and an outsider know.
-
-    All times are multiples of an eighth of a second, which floating-point numbers add up exactly.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ring = KeyRing()
-        self.now = AT
-        self.published = 0
-        self.outage = False
-        self.fetching = False
-        self.known: set[str] = set()
-        self.usable_until = float("-inf")
-        self.succeeded: float | None = None
-        self.starts: list[float] = []
-        self.starts_for_unknown: list[float] = []
-
-    @property
-    def current(self) -> str:
-        return f"key-{self.published}"
-
-    @property
-    def usable(self) -> bool:
-        return self.now < self.usable_until
-
-    @initialize(outage=st.booleans())
-    def begin(self, outage: bool) -> None:
-        """The issuer may be down from the first."""
-        self.outage = outage
-
-    @rule(seconds=st.sampled_from([0.125, 1.0, 5.0, 29.0, 30.0, 31.0, 60.0, 240.0, 300.0, 3599.0, 3600.0, 4000.0]))
-    def wait(self, seconds: float) -> None:
-        """Time passes."""
-        self.now += seconds
-
-    @rule()
-    def rotate(self) -> None:
-        """The issuer replaces its key."""
-        self.published += 1
-
-    @rule()
-    def break_or_mend(self) -> None:
-        """The issuer goes down, or comes back."""
-        self.outage = not self.outage
-
-    @rule(which=st.sampled_from(["current", "old", "made up"]))
-    def request(self, which: str) -> None:
-        """A token arrives."""
-        self._request(which)
-
-    def _request(self, which: str) -> Step:
-        kid = {"current": self.current, "old": "key-0", "made up": f"made-up-{self.now}"}[which]
-        step, key = self.ring.decide(kid, "ES256", self.now, TIMES, fetching=self.fetching)
-        if self.usable and kid in self.known:
-            assert step in (Step.USE, Step.USE_AND_REFRESH), "keys that are not too old are used, stale or not"
-        elif self.usable:
-            assert step in (Step.WAIT, Step.UNKNOWN_KEY), "with usable keys, a token is never told that there are none"
-        else:
-            assert step in (Step.WAIT, Step.UNAVAILABLE), (
-                "without usable keys, no token is told that its key is unknown"
-            )
-        assert (key is not None and key.kid == kid) == (step in (Step.USE, Step.USE_AND_REFRESH))
-        if self.fetching:
-            assert step in (Step.USE, Step.WAIT), "while a fetch is under way, nobody starts another or gives up"
-        elif step in (Step.WAIT, Step.USE_AND_REFRESH):
-            self._start(for_unknown=self.usable and step is Step.WAIT)
-        return step
-
-    def _start(self, *, for_unknown: bool) -> None:
-        if for_unknown:
-            assert not self.starts or self.now - self.starts[-1] >= TIMES.cooldown
-            self.starts_for_unknown.append(self.now)
-        elif self.usable and not self.ring.failures and self.succeeded is not None:
-            assert self.now - self.succeeded >= TIMES.min_ttl / 2
-        self.starts.append(self.now)
-        self.fetching = True
-        self.ring = self.ring.started(self.now)
-
-    @precondition(lambda self: self.fetching)
-    @rule(takes=st.sampled_from([0.0, 0.5, 3.0]), max_age=st.sampled_from([None, 0.0, 60.0, 600.0, 1e6]))
-    def answer(self, takes: float, max_age: float | None) -> None:
-        """The issuer answers, or does not."""
-        self.now += takes
-        self.fetching = False
-        if self.outage:
-            self.ring = self.ring.failed(self.now)
-            return
-        self.ring = self.ring.fetched(key_set(self.current), self.now, TIMES, max_age)
-        self.known, self.succeeded = {self.current}, self.now
-        life = 300.0 if max_age is None else min(max(max_age, 60.0), 3600.0)
-        self.usable_until = self.now + life + 3600.0
-
-    @precondition(lambda self: not self.fetching)
-    @rule()
-    def rotate_and_be_found(self) -> None:
-        """A key rotated in is found by the first request after the cooldown, if the issuer answers."""
-        self.outage = False
-        self.rotate()
-        self.now = max(self.now, self.ring.next_try(TIMES, for_unknown_key=True))
-        assert self._request("current") is Step.WAIT
-        self.answer(0.5, None)
-        assert self._request("current") is Step.USE
-
-    @invariant()
-    def the_wait_is_bounded(self) -> None:
-        """The next try is never further off than the longest backoff."""
-        assert self.ring.next_try(TIMES, for_unknown_key=True) <= self.now + TIMES.max_backoff
-
-    @invariant()
-    def unknown_kids_cost_one_fetch_a_cooldown(self) -> None:
-        """The fetches that unknown kids started are few."""
-        assert len(self.starts_for_unknown) <= (self.now - AT) / TIMES.cooldown + 1
-
-    @invariant()
-    def the_ring_knows_what_is_usable(self) -> None:
-        """Keys are usable exactly until their life and the time for stale ones are over."""
-        assert self.ring.usable(self.now, TIMES) == self.usable
-
-
-TestCourse = Course.TestCase
-TestCourse.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
-
-
-def test_a_quiet_course_refreshes_its_keys_in_the_background() -> None:
-    """A key in use is fetched anew before its life is over, and nobody waits for it."""
-    course = Course()
-    course.begin(outage=False)
-    course.request("current")
-    course.answer(0.5, None)
-    course.wait(240.0)
-    course.request("current")
-    assert course.starts == [AT, AT + 240.5]
-    assert course.starts_for_unknown == []
+            ring = ring.fetched(KEYS, now, times) if succeeds else ring.failed(now, times, "why", jitter=1)
+    assert all(later - earlier >= times.cooldown for earlier, later in pairwise(tries))
