@@ -23,7 +23,7 @@ from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.claims import SCOPE_CLAIMS
 from asgi_guard.policy.introspection import IntrospectionCache, IntrospectionPolicy, IntrospectionTimes
 from asgi_guard.policy.listing import listed
-from asgi_guard.policy.token import MAX_TOKEN_BYTES
+from asgi_guard.policy.token import MAX_TOKEN_BYTES, too_large
 from asgi_guard.policy.token_cache import TokenCache
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Introspector:
             TokenError: the issuer refused it a moment ago, or it is too large to ask about.
         """
         if len(token) > MAX_TOKEN_BYTES:
-            raise TokenError("too_large", f"the token has {len(token)} bytes; {MAX_TOKEN_BYTES} are allowed")
+            raise too_large(token)
         return self._cache.fresh(TokenCache.digest(token), self._clock())
 
     async def obtain(self, token: bytes) -> User:

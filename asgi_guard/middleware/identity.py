@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp
     from asgi_guard.exchange import Exchange
 
+LONGEST = len(b"Bearer ") + token.MAX_TOKEN_BYTES
 DEFAULT_ALGORITHMS = ("RS256", "ES256", "EdDSA")
 
 
@@ -249,7 +250,7 @@ class IdentityMiddleware(Layer):
         """
         headers, cookie = exchange.headers, self._cookie
         value = headers.get(b"authorization")
-        if value is None or exchange.repeated or value[:7] != b"Bearer ":
+        if value is None or exchange.repeated or value[:7] != b"Bearer " or len(value) > LONGEST:
             return False
         if self._api_key_header in headers or (cookie is not None and b"cookie" in headers):
             return False
@@ -292,6 +293,8 @@ class IdentityMiddleware(Layer):
 
     def _token(self, exchange: Exchange, value: bytes) -> Decision:
         """Verify a token, unless it is remembered."""
+        if len(value) > token.MAX_TOKEN_BYTES:
+            raise token.too_large(value)
         if self._is_asked_about(value):
             return self._opaque(exchange, value)
         digest = self._cache.digest(value)

@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from asgi_guard.policy.token import MAX_TOKEN_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -84,7 +86,8 @@ def _bearer(value: bytes) -> bytes | None:
             raise MalformedCredentialsError("the Authorization header is malformed")
         return None
     token = token.strip(b" ")
-    if not token or token.translate(None, _TOKEN68):
+    # One that is too large is refused for its size, before anybody looks at each of its bytes.
+    if not token or (len(token) <= MAX_TOKEN_BYTES and token.translate(None, _TOKEN68)):
         raise MalformedCredentialsError("the Authorization header is malformed")
     return token
 

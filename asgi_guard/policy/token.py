@@ -63,7 +63,7 @@ def parse(token: bytes, algorithms: Collection[str]) -> ParsedToken:
         TokenError: the form is not right; the reason is `too_large`, `malformed`, `algorithm` or `unsupported`.
     """
     if len(token) > MAX_TOKEN_BYTES:
-        raise TokenError("too_large", f"the token has {len(token)} bytes; {MAX_TOKEN_BYTES} are allowed")
+        raise too_large(token)
     segments = token.split(b".", 3)
     if len(segments) != 3:
         what = "an encrypted token (JWE)" if token.count(b".") == 4 else "not a signed token in compact form"
@@ -82,6 +82,11 @@ def parse(token: bytes, algorithms: Collection[str]) -> ParsedToken:
     return ParsedToken(
         algorithm, kid, header, claims, token[: -len(segments[2]) - 1] if segments[2] else token[:-1], signature
     )
+
+
+def too_large(token: bytes) -> TokenError:
+    """The error for a token beyond the size of tokens."""
+    return TokenError("too_large", f"the token has {len(token)} bytes; {MAX_TOKEN_BYTES} are allowed")
 
 
 def _check_header(header: dict[str, Any]) -> None:
