@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asgi_guard.policy.plans import RoutePlans, Rules, compile_table
+from asgi_guard.policy.rates import parse_limits
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
     from asgi_guard.settings import GuardSettings
+
+BESIDE = {"ip", "anonymous", "user", "api-key"}
+"""What a client cannot choose: whoever slips out of another limit stays in one of these."""
 
 
 def warnings(settings: GuardSettings, functions: Collection[str] = ()) -> Iterator[str]:
@@ -36,7 +40,8 @@ def warnings(settings: GuardSettings, functions: Collection[str] = ()) -> Iterat
         if route.opens and route.limits is None and settings.rate.limit and not plan.anonymous.limits:
             yield f"the row {route} has no limit for those without identity: {PREFIX}RATE_LIMIT says nothing of them"
     yield from _forgeable(plans)
-    if settings.rate.shadow and limited:
+    yield from _for_keys_only(settings)
+    if settings.rate.shadow and (limited or settings.rate.messages):
         yield f"limits refuse nothing: {PREFIX}RATE_SHADOW is on"
 
 
@@ -46,9 +51,22 @@ def _forgeable(plans: Iterable[RoutePlans]) -> Iterator[str]:
     for plan in (each for plans_of_row in plans for each in plans_of_row.all()):
         kinds = {limit.key for limit in plan.limits}
         for limit in plan.limits:
-            if limit.key.startswith("header:") and not kinds & {"ip", "user", "api-key"} and limit not in warned:
+            if limit.key.startswith("header:") and not kinds & BESIDE and limit not in warned:
                 warned.add(limit)
                 yield (
                     f"the limit {limit.text!r} goes by a header that any client can write, and change with every "
                     "request: put a limit by ip or user beside it"
                 )
+
+
+def _for_keys_only(settings: GuardSettings) -> Iterator[str]:
+    """Plans that take a token's limit away, and put none in its place."""
+    if settings.rate.plan_claim is None:
+        return
+    for name, text in settings.rate.plans.items():
+        limits = parse_limits(text)
+        if limits and all(limit.key == "api-key" for limit in limits):
+            yield (
+                f"a token of the plan {name!r} is under no limit by user: the plan takes the place of the default "
+                "ones, and limits API keys only"
+            )

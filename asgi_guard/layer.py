@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
 from asgi_guard.asgi import ASGIApp, Headers, Message, Receive, Scope, Send
@@ -25,6 +26,7 @@ from asgi_guard.errors import UnknownScopeError
 from asgi_guard.exchange import SCOPE_KEY, Exchange, current
 from asgi_guard.lifespan import Lifespan
 from asgi_guard.policy.answer import Answer, Reason, problem
+from asgi_guard.policy.bucket import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -128,21 +130,29 @@ class Response:
             self._read = not message.get("more_body", False)
         elif kind in ("http.disconnect", "websocket.disconnect"):
             self.disconnected = True
-        elif kind == "websocket.receive" and self._is_one_too_many():
+        elif kind == "websocket.receive" and (self._cut or self._is_one_too_many()):
             return await self._cut_off()
         return message
 
     def _is_one_too_many(self) -> bool:
-        return self.meter is not None and not self.meter.admits(time.monotonic_ns() // 1000)
+        meter = self.meter
+        if meter is None or self.finished or meter.admits(time.monotonic_ns() // 1000):
+            return False
+        exceeded, verdict = meter.exceeded, self._exchange.verdict or Verdict(True)
+        if exceeded not in verdict.readings:
+            readings = (*verdict.readings, exceeded)
+            self._exchange.verdict = verdict._replace(admitted=not exceeded.binding, readings=readings)
+        return exceeded.binding
 
     async def _cut_off(self) -> Message:
-        """Close a WebSocket whose client sends too much. The app sees it leave."""
-        self._exchange.answer = Answer(101, reason=Reason.RATE_LIMITED)
-        self._exchange.answered_by = "rate_limit"
+        """Close a WebSocket whose client sends too much. The app sees it leave, as often as it asks."""
         code, reason = 1008, Reason.RATE_LIMITED.value
-        if not self.finished:
-            await self.send({"type": "websocket.close", "code": code, "reason": reason})
-        self._cut = self.disconnected = True
+        if not self._cut:
+            self._cut = self.disconnected = self.finished = True  # first, since other tasks of the app may be sending
+            self._exchange.answer = Answer(101, reason=Reason.RATE_LIMITED)
+            self._exchange.answered_by = "rate_limit"
+            with suppress(OSError):  # the client is gone already
+                await self._send({"type": "websocket.close", "code": code, "reason": reason})
         return {"type": "websocket.disconnect", "code": code, "reason": reason}
 
     async def answer(self, answer: Answer) -> None:

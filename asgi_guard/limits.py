@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import index
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from asgi_guard.exchange import SCOPE_KEY
@@ -9,6 +11,9 @@ from asgi_guard.exchange import SCOPE_KEY
 if TYPE_CHECKING:
     from asgi_guard.asgi import Scope
     from asgi_guard.exchange import Exchange
+
+_lock = Lock()
+"""Threads that charge one request take turns: adding up is no single step."""
 
 
 def charge(scope: Scope, cost: int) -> None:
@@ -20,12 +25,15 @@ def charge(scope: Scope, cost: int) -> None:
 
     Args:
         scope: the ASGI scope of the request; `request.scope` in Starlette and FastAPI.
-        cost: units beyond the route's `cost`; negative gives back.
+        cost: units beyond the route's `cost`, a whole number; negative gives back.
 
     Raises:
         LookupError: the scope did not pass a guard.
+        TypeError: the cost is no whole number.
     """
     exchange: Exchange | None = scope.get(SCOPE_KEY)
     if exchange is None:
         raise LookupError("this scope did not pass a guard: wrap the app in Guard or RateLimitMiddleware")
-    exchange.extra_cost += int(cost)
+    units = index(cost)
+    with _lock:
+        exchange.extra_cost += units

@@ -10,7 +10,8 @@ import click
 
 from asgi_guard.cli.output import dump, table
 from asgi_guard.guard import configure
-from asgi_guard.policy.plans import Plan, RoutePlans, compile_table
+from asgi_guard.policy.exemptions import Exemptions
+from asgi_guard.policy.plans import Plan, RoutePlans, Rules, compile_table
 from asgi_guard.policy.routes import NO_ROW, RouteTable, doubtful
 from asgi_guard.settings import GuardSettings
 from asgi_guard.variables import PREFIX
@@ -25,7 +26,8 @@ def explanation(settings: GuardSettings, method: str, path: str) -> dict[str, An
     table = RouteTable(settings.routes)
     row = table.match(path, method, raw_path)
     route = None if row == NO_ROW else settings.routes[row]
-    plans = compile_table(settings.rate.limit, settings.routes)[row]
+    rate = settings.rate
+    plans = compile_table(rate.limit, settings.routes, Rules(rate.on_store_failure, rate.shadow), rate.plans)[row]
     auth = "none" if not settings.auth.on else (route.auth if route and route.auth else "required")
     answer: dict[str, Any] = {
         "request": f"{method} {path}",
@@ -40,7 +42,8 @@ def explanation(settings: GuardSettings, method: str, path: str) -> dict[str, An
         "security": route.security if route and route.security else settings.security.preset,
         "cors": ", ".join(settings.cors.allow_origins) or "off",
     }
-    if table.disputed(path, method, raw_path) and (settings.auth.on or settings.limited):
+    answer.update(_about_limits(settings, auth, plans))
+    if table.disputed(path, method, raw_path) and (settings.auth.on or settings.limited or rate.messages):
         answer["note"] = "routers may disagree about this path, and take it for another row's: it is refused with 400"
     elif doubtful(path, raw_path):
         answer["note"] = "routers may disagree about this path, so no row that opens anything matches it"
@@ -58,15 +61,40 @@ def _limits_by_client(settings: GuardSettings, auth: str, plans: RoutePlans) -> 
     if auth == "none":
         return {"of anyone": _limits(plans.anonymous)}
     found = {"without identity": _limits(plans.anonymous)}
+    of_keys = {key.plan for key in settings.auth.api_keys}
     if settings.auth.trusted or settings.auth.introspection_url:
         found["with a token"] = _limits(plans.token)
+        if settings.rate.plan_claim is not None:
+            found |= {f"with a token of plan {name!r}": _limits(plan) for name, (plan, _) in plans.named.items()}
     if settings.auth.api_keys:
         found["with an API key"] = _limits(plans.api_key)
+        named = ((name, plan) for name, (_, plan) in plans.named.items() if name in of_keys)
+        found |= {f"with an API key of plan {name!r}": _limits(plan) for name, plan in named}
     return found
 
 
 def _limits(plan: Plan) -> list[str]:
-    return [f"{limit.text} (as {limit.name!r})" for limit in plan.limits]
+    return [f"{limit.text} (as {limit.name!r}{', in shadow' if not limit.enforced else ''})" for limit in plan.limits]
+
+
+def _about_limits(settings: GuardSettings, auth: str, plans: RoutePlans) -> dict[str, Any]:
+    """For whom the limits do not hold, what refuses before it is known who it is, and what holds without the store."""
+    rate, answer = settings.rate, dict[str, Any]()
+    possible = (plans.anonymous,) if auth == "none" else plans.all()
+    limits = {limit.name: limit for plan in possible for limit in plan.limits}
+    if rate.exempt and (limits or rate.messages):
+        answer["exempt"] = list(rate.exempt)
+    if rate.messages:
+        answer["messages"] = f"{rate.messages} by WebSocket" + (" (in shadow)" if rate.shadow else "")
+    if settings.store.url.get_secret_value().startswith("memory:"):
+        return answer
+    known = [limit.name for limit in plans.known.limits if limit.enforced and not limit.at_once]
+    if settings.auth.on and rate.deny_cache and not Exemptions.parse(rate.exempt).identities and known:
+        answer["before_identity"] = known
+    without = {name: str(limit.on_failure) for name, limit in limits.items() if limit.enforced}
+    if without:
+        answer["without_store"] = without
+    return answer
 
 
 @click.command()
@@ -91,5 +119,15 @@ def explain(method: str, path: str, *, as_json: bool) -> None:
         rows.append((f"limits {client}", "; ".join(limits) or "none"))
     if answer.get("limits") and any(answer["limits"].values()):
         rows.append(("limits from", f"{answer['limits_because']}, at a cost of {answer['cost']} a request"))
+    if "exempt" in answer:
+        rows.append(("exempt", ", ".join(answer["exempt"])))
+    if "messages" in answer:
+        rows.append(("messages", answer["messages"]))
+    if "before_identity" in answer:
+        rows.append(("refuse before identity", ", ".join(answer["before_identity"])))
+    if "without_store" in answer:
+        rows.append(
+            ("without the store", ", ".join(f"{name}: {each}" for name, each in answer["without_store"].items()))
+        )
     rows += [(name, str(answer[name])) for name in ("security", "cors", "note") if name in answer]
     table(("", ""), rows, answer["request"])

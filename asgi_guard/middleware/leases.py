@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from itertools import count
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from asgi_guard.policy.rates import LEASE, SECOND
 if TYPE_CHECKING:
     from asgi_guard.policy.bucket import Charge
     from asgi_guard.stores import Store
+
+logger = logging.getLogger("asgi_guard")
 
 RENEWAL = LEASE / SECOND / 3
 """Seconds between renewals: two may be lost before a lease ends."""
@@ -53,8 +56,10 @@ class Leases:
 
     def renew(self) -> None:
         """Renew every lease, and come again while there are any."""
+        self._timer = self._loop.call_later(RENEWAL, self.renew) if self._held and self._loop is not None else None
         for lease, (store, charges) in self._held.items():
-            store.tell(Admission(charges, lease=lease))
-        self._timer = None
-        if self._held and self._loop is not None:
-            self._timer = self._loop.call_later(RENEWAL, self.renew)
+            try:
+                store.tell(Admission(charges, lease=lease))
+            except Exception:
+                # One that fails must not keep the others from being renewed.
+                logger.exception("a request under way could not be renewed")

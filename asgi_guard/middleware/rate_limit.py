@@ -19,21 +19,21 @@ from random import random
 from typing import TYPE_CHECKING
 
 from asgi_guard.asgi import Header, Headers, has_header
-from asgi_guard.errors import ConfigError, Problem, StoreUnavailableError, require_choice
+from asgi_guard.errors import ConfigError, StoreUnavailableError, require_choice
 from asgi_guard.exchange import Account
 from asgi_guard.layer import Decision, Layer, Response
 from asgi_guard.middleware.leases import Leases
+from asgi_guard.middleware.rate_options import exempt_from, messages_of, out_of_range, unusable
 from asgi_guard.policy.access import Revocation, unavailable
 from asgi_guard.policy.address import UNKNOWN, limit_key
 from asgi_guard.policy.answer import Answer, Reason, ambiguous_path, problem
 from asgi_guard.policy.bucket import Admission, Charge, Verdict, retry_after
 from asgi_guard.policy.deny_cache import DenyCache
-from asgi_guard.policy.exemptions import Exemptions
 from asgi_guard.policy.identity import store_key
 from asgi_guard.policy.meter import Meter
 from asgi_guard.policy.plans import Plan, Rules, binds, compile_table
 from asgi_guard.policy.ratelimit_headers import Style, policy_header, state_headers
-from asgi_guard.policy.rates import SECOND, Limit, OnStoreFailure, parse_rate
+from asgi_guard.policy.rates import SECOND, Limit, OnStoreFailure
 from asgi_guard.policy.routes import Route, RouteTable
 from asgi_guard.stores import MemoryStore
 
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asgi_guard")
 
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+MAX_ADDRESS = 64
+"""Characters of the longest address there is, with its zone; whatever is longer is hashed."""
 
 
 class RateLimitMiddleware(Layer):
@@ -110,10 +112,17 @@ class RateLimitMiddleware(Layer):
         self.store: Store = store if store is not None else MemoryStore()
         self._table = RouteTable.of(routes)
         self._functions = dict(functions or {})
-        rules = Rules(on_store_failure, shadow, workers, tuple(self._functions))
-        self._plans = compile_table(limit, self._table.routes, rules, plans)
+        problems = [*out_of_range(workers, ipv6_prefix, deny_cache), *unusable(self._functions)]
+        self._exempt, self._messages = exempt_from(exempt, problems), messages_of(messages, problems)
+        rules = Rules(on_store_failure, shadow, max(1, workers), tuple(self._functions))
+        try:
+            self._plans = compile_table(limit, self._table.routes, rules, plans)
+        except ConfigError as error:
+            problems += error.problems
+        if problems:
+            raise ConfigError(problems)
         self._plan_claim = plan_claim
-        self._exempt, self._messages = _parsed(exempt, messages)
+        self._shadow = shadow
         self._on_failure = on_store_failure
         self._local = MemoryStore()
         self._style = headers
@@ -152,10 +161,10 @@ class RateLimitMiddleware(Layer):
         plan = self._plans[exchange.row(self._table)].of(user, self._plan_claim)
         if exchange.disputed:
             return ambiguous_path(exchange.request_id)
-        if self._messages is not None and exchange.kind == "websocket":
-            exchange.meter = Meter(self._messages)
         token_id = user.token_id if self._revocation and user is not None else None
         exempt = bool(self._exempt) and self._exempt.cover(exchange.client, user)
+        if self._messages is not None and exchange.kind == "websocket" and not exempt:
+            exchange.meter = Meter(self._messages, binding=not self._shadow)
         charges = () if exempt or not plan.limits else self._charges(exchange, plan)
         if not charges and token_id is None:
             return None
@@ -194,6 +203,11 @@ class RateLimitMiddleware(Layer):
         """What each limit says for when the store does not answer."""
         if request.token_id is not None:
             exchange.revocation, exchange.retry_after = Revocation.UNKNOWN, error.retry_after
+        if request.charges:
+            # Whether it charged the request nobody knows: what the app charges or gives back is none of its buckets'.
+            account = exchange.accounts.pop()
+            under_way = tuple(charge for charge in request.charges if charge.limit.at_once)
+            exchange.accounts.append(account._replace(charges=under_way))
         binding = [charge for charge in request.charges if charge.binding]
         if any(charge.limit.on_failure == "deny" for charge in binding):
             return unavailable(Reason.STORE_UNAVAILABLE, error.retry_after, exchange.request_id)
@@ -229,7 +243,7 @@ class RateLimitMiddleware(Layer):
             )
             if settled:
                 if cost < 0:
-                    self._denied.forget(charge.key for charge in settled)
+                    self._denied.forget((charge.key for charge in settled), self._clock())
                 store.tell(Admission(settled, lease=lease, settles=True))
         exchange.accounts = [account for account in exchange.accounts if account.layer is not self]
 
@@ -267,7 +281,8 @@ class RateLimitMiddleware(Layer):
                 self._warned = True
                 logger.warning("the server names no client address: all clients share one bucket a limit")
             return UNKNOWN
-        return limit_key(address, self._ipv6_prefix)
+        # Foreign middleware may have put anything there, of any length.
+        return limit_key(address, self._ipv6_prefix) if len(address) <= MAX_ADDRESS else store_key("ip", address)
 
     def _concluded(self, exchange: Exchange, plan: Plan, verdict: Verdict) -> Answer | None:
         exchange.verdict, exchange.policy = verdict, plan.policy
@@ -308,19 +323,3 @@ class KnownLimits(Layer):
     def decide(self, exchange: Exchange) -> Decision:
         """Refuse whoever is known to be over a limit."""
         return self._rate_limit.known(exchange)
-
-
-def _parsed(exempt: Sequence[str], messages: str) -> tuple[Exemptions, Limit | None]:
-    problems: list[Problem] = []
-    exemptions, limit = Exemptions(), None
-    try:
-        exemptions = Exemptions.parse(exempt)
-    except ValueError as error:
-        problems.append(Problem("exempt", str(error)))
-    try:
-        limit = parse_rate(messages, "messages") if messages.strip() else None
-    except ValueError as error:
-        problems.append(Problem("messages", str(error)))
-    if problems:
-        raise ConfigError(problems)
-    return exemptions, limit

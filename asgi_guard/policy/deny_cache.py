@@ -31,6 +31,7 @@ class DenyCache:
         self._life = life
         self._size = size
         self._known: dict[str, tuple[int, int]] = {}  # the instant at which it is full, and until when it is believed
+        self._forgotten = -1  # when units were last given back
 
     def __len__(self) -> int:
         return len(self._known)
@@ -43,6 +44,8 @@ class DenyCache:
             verdict: the store's answer.
             asked: microseconds, when the store was asked.
         """
+        if asked < self._forgotten:
+            return
         for charge, reading in zip(charges, verdict.readings, strict=True):
             wait = reading.wait
             # What will never be admitted costs nobody a bucket: it is the request that is at fault.
@@ -74,7 +77,11 @@ class DenyCache:
                 readings.append(Reading(limit, (limit.capacity - reset) // limit.interval, reset, wait))
         return Verdict(False, tuple(readings)) if readings else None
 
-    def forget(self, keys: Iterable[str]) -> None:
-        """Forget buckets that units were given back to."""
+    def forget(self, keys: Iterable[str], now: int) -> None:
+        """Forget buckets that units were given back to.
+
+        Refusals that are on their way may be from before that: none that was asked for until now is remembered.
+        """
+        self._forgotten = now
         for key in keys:
             self._known.pop(key, None)

@@ -1,19 +1,30 @@
-"""Where buckets and revocations are kept: one small protocol, in this process's memory or in Redis."""
+"""Where buckets and revocations are kept: one small protocol, in this process's memory or in Redis of any shape."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from asgi_guard.stores.base import Store
+from asgi_guard.stores.cluster import ClusterStore
 from asgi_guard.stores.memory import MemoryStore
 from asgi_guard.stores.redis import RedisStore, own_clock
+from asgi_guard.stores.sentinel import SentinelStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["MemoryStore", "RedisStore", "Store", "open_store", "own_clock"]
+__all__ = ["ClusterStore", "MemoryStore", "RedisStore", "SentinelStore", "Store", "open_store", "own_clock"]
 
-SCHEMES = ("memory", "redis", "rediss", "unix")
+SHARED: dict[str, type[RedisStore | ClusterStore]] = {
+    "redis": RedisStore,
+    "rediss": RedisStore,
+    "unix": RedisStore,
+    "redis+sentinel": SentinelStore,
+    "rediss+sentinel": SentinelStore,
+    "redis+cluster": ClusterStore,
+    "rediss+cluster": ClusterStore,
+}
+SCHEMES = ("memory", *SHARED)
 
 
 def open_store(
@@ -27,7 +38,17 @@ def open_store(
     """Make the store that a URL names. Nothing is connected before it is used.
 
     Args:
-        url: `memory://`, `redis://[user:password@]host[:port][/db]`, `rediss://` for TLS, or `unix://path`.
+        url: one of
+
+            memory://
+            redis://[user:password@]host[:6379][/db][?options]
+            unix://[user:password@]/path[?options]
+            redis+sentinel://[user:password@]host[:26379],host[:26379],.../SERVICE[/db][?options]
+            redis+cluster://[user:password@]host[:6379],host[:6379],...[?options]
+
+            Each with `rediss` for TLS instead of `redis`. Certificates and host names are verified; the options
+            `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` are paths. `sentinel_username` and `sentinel_password` are
+            those of the sentinels. Further options are those of redis-py's connections.
         prefix: put before every key in Redis.
         timeout: seconds until an answer of Redis counts as none.
         max_keys: how many buckets, and how many revocations, the memory holds.
@@ -41,6 +62,7 @@ def open_store(
         scheme = ""  # a bare text could be a password
     if scheme == "memory":
         return MemoryStore(max_keys=max_keys)
-    if scheme in SCHEMES:
-        return RedisStore(url, prefix=prefix, timeout=timeout, clock=clock)
-    raise ValueError(f"the scheme {scheme[:16]!r} is none of {', '.join(f'{known}://' for known in SCHEMES)}")
+    kind = SHARED.get(scheme)
+    if kind is None:
+        raise ValueError(f"the scheme {scheme[:16]!r} is none of {', '.join(f'{known}://' for known in SCHEMES)}")
+    return kind(url, prefix=prefix, timeout=timeout, clock=clock)

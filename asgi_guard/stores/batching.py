@@ -18,6 +18,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 from redis.exceptions import RedisError
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from asgi_guard.policy.bucket import Verdict
     from asgi_guard.stores.wire import Question
 
-    _Waiter: TypeAlias = tuple[Question, asyncio.Future[Verdict] | None]
+    _Waiter: TypeAlias = tuple[Question, asyncio.Future[Verdict] | None, float]
     _Batch: TypeAlias = list[_Waiter]
 
 logger = logging.getLogger("asgi_guard")
@@ -114,16 +115,16 @@ class Line:
         self._deadlines.append((now + self._timeout, future))
         if self._timer is None:
             self._timer = self._loop.call_later(self._timeout, self._expire)
-        self._enqueue(question, future)
+        self._enqueue(question, future, now + self._timeout)
         return future
 
     def tell(self, question: Question) -> None:
         """Ask without waiting for the answer. While the store is not asked, or too many wait, it is forgotten."""
         if not self._breaker.is_open and len(self._waiting) < MAX_WAITING:
-            self._enqueue(question, None)
+            self._enqueue(question, None, inf)
 
-    def _enqueue(self, question: Question, future: asyncio.Future[Verdict] | None) -> None:
-        self._waiting.append((question, future))
+    def _enqueue(self, question: Question, future: asyncio.Future[Verdict] | None, deadline: float) -> None:
+        self._waiting.append((question, future, deadline))
         if not self._starting and len(self._calls) < MAX_CALLS:
             self._start()
 
@@ -148,7 +149,7 @@ class Line:
                 if self._waiting and not self._starting and len(self._calls) < MAX_CALLS:
                     self._start()
                 async with asyncio.timeout(self._timeout):
-                    verdicts = await self._link.ask([question for question, _ in concerned])
+                    verdicts = await self._link.ask([question for question, _, _ in concerned])
                 self._answer(concerned, verdicts)
         except (RedisError, OSError, TimeoutError) as error:
             self._failed(concerned, error, first=self._drop(epoch))
@@ -175,22 +176,30 @@ class Line:
         if epoch != self._epoch:
             return False
         self._epoch += 1
-        self._link.close()
+        try:
+            self._link.close()
+        except Exception:
+            logger.exception("dropping a connection failed")
         return True
 
     def _next_batch(self) -> _Batch:
         """The first that still wait, as many as fit."""
         batch: _Batch = []
-        keys = 0
+        keys, now = 0, time.monotonic()
         while self._waiting and keys < MAX_KEYS:
-            question, future = self._waiting.popleft()
-            if future is None or not future.done():
-                batch.append((question, future))
-                keys += len(question.charges) + 1
+            waiter = question, future, deadline = self._waiting.popleft()
+            if future is not None and future.done():
+                continue
+            if future is not None and deadline <= now:
+                # The event loop was held up for so long; that is no failure of the store's.
+                future.set_exception(self.unavailable(TimeoutError()))
+                continue
+            batch.append(waiter)
+            keys += len(question.charges) + 1
         return batch
 
     def _answer(self, batch: Iterable[_Waiter], verdicts: Sequence[Verdict | Exception | None]) -> None:
-        for (_, future), verdict in zip(batch, verdicts, strict=True):
+        for (_, future, _), verdict in zip(batch, verdicts, strict=True):
             if future is None or future.done():
                 continue
             if isinstance(verdict, Exception):
@@ -223,9 +232,10 @@ class Line:
             self._timer = self._loop.call_later(max(0.001, self._deadlines[0][0] - now), self._expire)
 
     def _failed(self, concerned: _Batch | deque[_Waiter], error: Exception, *, first: bool) -> None:
+        told = any(future is not None and future.done() and not future.cancelled() for _, future, _ in concerned)
         left = _left(concerned)
-        # The calls of one connection fail together, and count as one; who has waited too long was told of already.
-        if first and (left or not isinstance(error, TimeoutError)):
+        # The calls of one connection fail together, and count as one; who has waited too long has been counted.
+        if first and not (told and isinstance(error, TimeoutError)):
             self.fails(error)
         for future in left:
             future.set_exception(self.unavailable(error))
@@ -249,6 +259,6 @@ class Line:
 
 def _left(waiters: _Batch | deque[_Waiter]) -> list[asyncio.Future[Verdict]]:
     """Take out whoever still waits."""
-    left = [future for _, future in waiters if future is not None and not future.done()]
+    left = [future for _, future, _ in waiters if future is not None and not future.done()]
     waiters.clear()
     return left

@@ -37,8 +37,11 @@ def question(request: Admission, prefix: str) -> Question:
     """Make a request ready. Whatever is wrong with it is its own error, not that of those asked beside it.
 
     Raises:
-        ValueError: a cost is negative, or a request that is counted among those under way has no name.
+        ValueError: a cost is negative, a request that is counted among those under way has no name, or its name is not
+            ASCII.
     """
+    if not request.lease.isascii():
+        raise ValueError("the name of a request under way is ASCII")  # JSON holds no lone surrogates
     charges = []
     for limit, key, cost, binding in request.charges:
         name = (prefix + key).encode("utf-8", "surrogatepass")

@@ -16,55 +16,18 @@ from asgi_guard import (
     MemoryStore,
     RateLimitMiddleware,
     Route,
-    StoreUnavailableError,
 )
 from asgi_guard.testing import LocalIssuer
 from tests.asgi import Echo, call, get, websocket_scope
+from tests.middleware.limiting import Fickle, Micros, bearer, statuses
 
 if TYPE_CHECKING:
-    from asgi_guard.asgi import ASGIApp, Header
-    from asgi_guard.policy.bucket import Admission, Verdict
-
-
-class Clock:
-    """Microseconds, as they are told."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000_000
-
-    def __call__(self) -> int:
-        return self.now
-
-
-class Away:
-    """A store that does not answer."""
-
-    shared = True
-
-    async def admit(self, request: Admission) -> Verdict:
-        raise StoreUnavailableError("away", 2.5)
-
-    async def revoke(self, token_id: str, ttl: float) -> None:
-        raise StoreUnavailableError("away")
-
-    async def ping(self) -> float:
-        raise StoreUnavailableError("away")
-
-    async def aclose(self) -> None:
-        """There is nothing to close."""
-
-
-def bearer(token: str) -> Header:
-    return b"authorization", f"Bearer {token}".encode()
-
-
-async def statuses(app: ASGIApp, count: int, **members: Any) -> list[int]:
-    return [(await get(app, **members)).status for _ in range(count)]
+    from asgi_guard.asgi import Receive, Scope, Send
 
 
 async def test_refusal() -> None:
     """Who takes more than there is gets 429, with the wait and the limit, and the app is not reached."""
-    clock, app = Clock(), Echo()
+    clock, app = Micros(), Echo()
     layer = RateLimitMiddleware(app, limit="2/minute by ip", store=MemoryStore(clock=clock))
     assert await statuses(layer, 2) == [200, 200]
     exchange = await get(layer)
@@ -93,21 +56,6 @@ async def test_the_apps_own_headers() -> None:
     own = [(b"RateLimit", b"mine")]
     exchange = await get(RateLimitMiddleware(Echo(headers=own), limit="5/minute by ip"))
     assert exchange.starts[0]["headers"] == own
-
-
-async def test_addresses() -> None:
-    """Clients are told apart by address, IPv6 ones by their network."""
-    layer = RateLimitMiddleware(Echo(), limit="1/hour by ip", ipv6_prefix=56)
-    for address, status in [
-        ("192.0.2.1", 200),
-        ("192.0.2.1", 429),
-        ("192.0.2.2", 200),
-        ("::ffff:192.0.2.2", 429),
-        ("2001:db8::1", 200),
-        ("2001:db8:0:ff::2", 429),
-        ("2001:db8:0:100::1", 200),
-    ]:
-        assert (await get(layer, client=(address, 1))).status == status, address
 
 
 async def test_unknown_address(caplog: pytest.LogCaptureFixture) -> None:
@@ -162,12 +110,6 @@ async def test_all_or_nothing(issuer: LocalIssuer) -> None:
     assert await statuses(layer, 2, headers=second) == [200, 429]
 
 
-async def test_shadow() -> None:
-    """In shadow nothing is refused."""
-    layer = RateLimitMiddleware(Echo(), limit="1/hour by ip", shadow=True)
-    assert await statuses(layer, 3) == [200, 200, 200]
-
-
 @pytest.mark.parametrize(
     ("extensions", "first"),
     [({"websocket.http.response": {}}, "websocket.http.response.start"), ({}, "websocket.close")],
@@ -182,30 +124,6 @@ async def test_websocket(extensions: dict[str, Any], first: str) -> None:
     assert refused.messages[0]["type"] == first
     assert refused.messages[0].get("status", 429) == 429
     assert refused.messages[0].get("code", 1013) == 1013
-
-
-@pytest.mark.parametrize(
-    ("choice", "expected"), [("allow", [200] * 3), ("deny", [503] * 3), ("local", [200, 429, 429])]
-)
-async def test_store_away(choice: Any, expected: list[int]) -> None:
-    """When the store does not answer, the operator's choice holds: no limits, 503, or this worker's share of them."""
-    layer = RateLimitMiddleware(Echo(), limit="4/hour by ip", store=Away(), on_store_failure=choice, workers=4)
-    assert await statuses(layer, 3) == expected
-
-
-async def test_store_away_says_when() -> None:
-    """A 503 for the store's sake says when to come back."""
-    exchange = await get(RateLimitMiddleware(Echo(), limit="4/hour by ip", store=Away(), on_store_failure="deny"))
-    assert exchange.headers["retry-after"] == "3"
-    assert b"store_unavailable" in exchange.body
-
-
-async def test_a_share_smaller_than_the_cost() -> None:
-    """A request that costs more than this worker's share of the limit is still admitted, one at a time."""
-    layer = RateLimitMiddleware(
-        Echo(), limit="4/hour by ip", store=Away(), workers=4, routes=[Route("/dear", cost=3)]
-    )  # fmt: skip
-    assert await statuses(layer, 2, path="/dear") == [200, 429]
 
 
 async def test_revocation(issuer: LocalIssuer) -> None:
@@ -223,27 +141,121 @@ async def test_revocation(issuer: LocalIssuer) -> None:
     assert (await get(layer, headers=[bearer(issuer.token(jti=None))])).status == 200
 
 
-@pytest.mark.parametrize(("deny", "status"), [(True, 503), (False, 200)])
-@pytest.mark.parametrize("limit", ["", "100/second by ip"])
-async def test_revocation_that_cannot_be_looked_up(issuer: LocalIssuer, limit: str, deny: bool, status: int) -> None:
-    """A token that cannot be looked up meets what the operator said, whatever limits are there."""
-    access = AccessMiddleware(Echo(), deny_unknown_revocation=deny)
-    limited = RateLimitMiddleware(access, limit=limit, store=Away(), revocation=True)
-    layer = IdentityMiddleware(limited, issuers=[issuer.accepted()])
-    assert (await get(layer, headers=[bearer(issuer.token())])).status == status
-
-
 async def test_lifespan(caplog: pytest.LogCaptureFixture) -> None:
     """Start-up tries the store, and says what holds if it does not answer."""
-    layer = RateLimitMiddleware(Echo(), limit="1/hour by ip", store=Away())
+    layer = RateLimitMiddleware(Echo(), limit="1/hour by ip", store=Fickle(mood="away"))
     await layer.startup()
     await layer.shutdown()
     assert "requests meet 'local'" in caplog.text
 
 
+async def test_a_store_that_answers(caplog: pytest.LogCaptureFixture) -> None:
+    """Where the store answers at start-up, nothing is said."""
+    layer = RateLimitMiddleware(Echo(), limit="1/hour by ip", store=Fickle())
+    await layer.startup()
+    await layer.shutdown()
+    assert caplog.text == ""
+
+
+ROWS = [Route("/open/*", auth="none", limits=""), Route("/open/x/*", limits="1/hour by ip")]
+
+
+@pytest.mark.parametrize("path", ["/open//x", "/open/x/../y", "/open\\x/y"])
+async def test_a_path_of_several_rows(path: str) -> None:
+    """A path that could be another row's is refused with 400 before anything is charged or asked."""
+    app, store = Echo(), Fickle()
+    layer = RateLimitMiddleware(app, limit="1/hour by ip", store=store, routes=ROWS)
+    exchange = await get(layer, path)
+    assert exchange.status == 400
+    assert b"path_ambiguous" in exchange.body
+    assert (store.asked, app.scopes) == ([], [])
+    # And before it is known who is over the limit.
+    assert await statuses(layer, 2, path="/y") == [200, 429]
+    assert (await get(layer, path)).status == 400
+
+
+async def test_the_same_layer_twice() -> None:
+    """Two layers around each other, each with a store of its own, charge each of them once."""
+    inner = RateLimitMiddleware(Echo(), limit="3/hour by ip")
+    outer = RateLimitMiddleware(inner, limit="2/hour by ip as outer")
+    answers = [await get(outer) for _ in range(3)]
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    assert sum(name == b"ratelimit" for name, _ in answers[0].starts[0]["headers"]) == 1
+    assert (await get(inner)).headers["ratelimit"].startswith('"ip";r=0')
+
+
+async def test_an_app_that_fails() -> None:
+    """The 500 for an app that fails tells where the client stands, and the request was charged."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise LookupError("the app fails")
+
+    layer = RateLimitMiddleware(app, limit="1/hour by ip")
+    exchange = await get(layer)
+    assert (exchange.status, exchange.headers["ratelimit"][:8]) == (500, '"ip";r=0')
+    assert (await get(layer)).status == 429
+
+
+@pytest.mark.parametrize(
+    "limit", ["1/second by ip", "1/15m by ip", "7/minute by ip; 1/day by ip as daily", "1/day by ip"]
+)
+async def test_never_too_early(limit: str) -> None:
+    """Who comes back when a refusal says is admitted, and neither header says an earlier time than the other."""
+    for _ in range(20):
+        clock = Micros()
+        layer = RateLimitMiddleware(Echo(), limit=limit, store=MemoryStore(clock=clock))
+        while (exchange := await get(layer)).status == 200:
+            clock.now += 12_345
+        wait = int(exchange.headers["retry-after"])
+        told = [int(each.partition(";t=")[2]) for each in exchange.headers["ratelimit"].split(", ")]
+        assert wait >= max(told) >= 1
+        assert wait <= max(told) + max(told) // 10 + 1
+        clock.pass_seconds(wait)
+        assert (await get(layer)).status == 200
+
+
+async def test_a_row_that_costs_nothing() -> None:
+    """A row of cost 0 takes nothing, and is told where the client stands."""
+    layer = RateLimitMiddleware(Echo(), limit="1/hour by ip", routes=[Route("/free", cost=0)])
+    assert await statuses(layer, 2, path="/free") == [200, 200]
+    assert (await get(layer, "/free")).headers["ratelimit"] == '"ip";r=1;t=0'
+    assert await statuses(layer, 2) == [200, 429]
+
+
+async def test_no_limits_at_all() -> None:
+    """Without limits the layer asks nothing, and adds nothing."""
+    store = Fickle()
+    exchange = await get(RateLimitMiddleware(Echo(), store=store))
+    assert (exchange.status, set(exchange.headers), store.asked) == (200, {"content-type"}, [])
+
+
+def test_all_problems_at_once() -> None:
+    """Everything that is wrong with the options is told together."""
+    with pytest.raises(ConfigError) as caught:
+        RateLimitMiddleware(
+            Echo(), limit="lots", exempt=["everyone"], messages="some", functions={"ip": str}, workers=0,
+            ipv6_prefix=129, deny_cache=-1, plans={"pro": "few"}, routes=[Route("/a", limits="many")],
+        )  # fmt: skip
+    assert {problem.name.partition(":")[0] for problem in caught.value.problems} == {
+        "limit", "exempt", "messages", "functions", "workers", "ipv6_prefix", "deny_cache", "plans", "routes",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options", [{"workers": -1}, {"ipv6_prefix": -1}, {"deny_cache": float("nan")}, {"deny_cache": float("inf")}]
+)
+def test_numbers_that_mean_nothing(options: dict[str, Any]) -> None:
+    """A number out of its range is refused at construction, by name."""
+    with pytest.raises(ConfigError) as caught:
+        RateLimitMiddleware(Echo(), limit="1/hour by ip", **options)
+    assert [problem.name for problem in caught.value.problems] == list(options)
+
+
 @pytest.mark.parametrize(
     ("options", "name", "text"),
     [
+        ({"headers": "loud"}, "headers", "'loud' is none of 'draft', 'legacy', 'off'"),
+        ({"on_store_failure": "hope"}, "on_store_failure", "'hope' is none of"),
         ({"limit": "lots"}, "limit", "lots"),
         ({"limit": "5/second by nobody"}, "limit", "nobody"),
         ({"limit": "5/second by ip", "routes": [Route("/a", cost=6)]}, "routes: any method /a", "costs 6"),

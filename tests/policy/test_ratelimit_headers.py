@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from asgi_guard.policy.bucket import Charge, Reading, Verdict, decide, retry_after
 from asgi_guard.policy.ratelimit_headers import HEADER_NAMES, Style, policy_header, state_headers
-from asgi_guard.policy.rates import SECOND, Limit, parse_limits
+from asgi_guard.policy.rates import LEASE, SECOND, Limit, parse_limits
 
 NOW = 1_795_000_000 * SECOND
 MINUTE = Limit("user", "", "user", SECOND, 60)
 HOUR = Limit("ip", "", "ip", 10 * SECOND, 360)
+JOBS = Limit("jobs", "", "user", LEASE, 3, at_once=True)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,7 @@ HOUR = Limit("ip", "", "ip", 10 * SECOND, 360)
         ("100/minute by user; 1000/day by user", b'"user";q=100;w=60, "user-2";q=1000;w=86400'),
         ("1000/second burst 1 by ip", b'"ip";q=1;w=1'),
         ("7/second by ip", b'"ip";q=7;w=1'),
+        ("3 at once by user as jobs", b'"jobs";q=3;qu="concurrent-requests"'),
     ],
 )
 def test_policy(text: str, value: bytes) -> None:
@@ -55,8 +57,33 @@ def test_policy(text: str, value: bytes) -> None:
             (360, 2, 21),
         ),
         (Verdict(False, (Reading(MINUTE, 58, 2 * SECOND, None),)), b'"user";r=58;t=2', (60, 58, 2)),
+        (Verdict(True, (Reading(JOBS, 2, 0, 0),)), b'"jobs";r=2', (3, 2, 0)),
+        (Verdict(False, (Reading(JOBS, 0, 0, SECOND),)), b'"jobs";r=0', (3, 0, 1)),
+        (
+            Verdict(True, (Reading(HOUR, 0, 3600 * SECOND, SECOND, binding=False), Reading(MINUTE, 59, SECOND, 0))),
+            b'"user";r=59;t=1',
+            (60, 59, 1),
+        ),
+        (
+            Verdict(False, (Reading(HOUR, 0, 0, SECOND, binding=False), Reading(MINUTE, 0, 60 * SECOND, SECOND))),
+            b'"user";r=0;t=1',
+            (60, 0, 1),
+        ),
     ],
-    ids=["one", "full", "rounded up", "two", "as near", "refused", "one of two refused", "never"],
+    ids=[
+        "one",
+        "full",
+        "rounded up",
+        "two",
+        "as near",
+        "refused",
+        "one of two refused",
+        "never",
+        "at once",
+        "too many at once",
+        "one in shadow",
+        "refused, and one in shadow",
+    ],
 )
 def test_state(verdict: Verdict, draft: bytes, legacy: tuple[int, int, int]) -> None:
     """What is left and the whole seconds until there is more are told of all limits, or of those that refused."""
@@ -68,8 +95,9 @@ def test_state(verdict: Verdict, draft: bytes, legacy: tuple[int, int, int]) -> 
 
 @pytest.mark.parametrize("style", ["draft", "legacy", "off"])
 def test_nothing_is_said_of_no_limits(style: Style) -> None:
-    """A request without limits gets no header."""
+    """A request without limits, or with limits in shadow only, gets no header."""
     assert state_headers(Verdict(True), style) == ()
+    assert state_headers(Verdict(True, (Reading(MINUTE, 0, 60 * SECOND, SECOND, binding=False),)), style) == ()
     assert state_headers(Verdict(False), style) == ()
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard.policy.rates import KEY_KINDS, MAX_SPAN, SECOND, Limit, parse_limits, slug
+from asgi_guard.policy.rates import KEY_KINDS, LEASE, MAX_SPAN, SECOND, Limit, parse_limits, parse_rate, slug
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,127 @@ def test_malformed(text: str, says: str) -> None:
     """A malformed rate is an error that quotes it and says what was expected."""
     with pytest.raises(ValueError, match=re.escape(says)):
         parse_limits(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("20 at once by user", Limit("user-at-once", "", "user", LEASE, 20, at_once=True)),
+        ("1  at  once  by  ip", Limit("ip-at-once", "", "ip", LEASE, 1, at_once=True)),
+        ("5 at once by route as reports", Limit("reports", "", "route", LEASE, 5, at_once=True)),
+        ("5/second by header:X-Tenant", Limit("header-x-tenant", "", "header:x-tenant", 200_000, 5)),
+        ("5/second by HEADER:a", Limit("header-a", "", "header:a", 200_000, 5)),
+        ("5/second by header:x_y.z", Limit("header-x-y-z", "", "header:x_y.z", 200_000, 5)),
+        ("5/second by tenant", Limit("tenant", "", "tenant", 200_000, 5)),
+        ("2 at once by tenant shadow", Limit("tenant-at-once", "", "tenant", LEASE, 2, at_once=True, enforced=0)),
+        ("5/second by ip as a", Limit("a", "", "ip", 200_000, 5)),
+        ("5/second by ip as 5-x-5", Limit("5-x-5", "", "ip", 200_000, 5)),
+        ("5/second by ip shadow", Limit("ip", "", "ip", 200_000, 5, enforced=0)),
+        ("5/second by ip enforce 0%", Limit("ip", "", "ip", 200_000, 5, enforced=0)),
+        ("5/second by ip enforce 25%", Limit("ip", "", "ip", 200_000, 5, enforced=25)),
+        ("5/second by ip enforce 100%", Limit("ip", "", "ip", 200_000, 5)),
+        ("5/second by ip on-failure deny", Limit("ip", "", "ip", 200_000, 5, on_failure="deny")),
+        (
+            "5/second burst 9 by ip  on-failure  allow enforce 1%  as  a-1",
+            Limit("a-1", "", "ip", 200_000, 9, enforced=1, on_failure="allow"),
+        ),
+    ],
+)
+def test_keys_and_options(text: str, limit: Limit) -> None:
+    """Limits on requests at once, headers and functions, with options in any order, are what they say."""
+    assert parse_limits(text, functions=["tenant"]) == (replace(limit, text=text),)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("0 at once by ip", "at least 1"),
+        ("5 at once", "is not a limit"),
+        ("5 at once burst 6 by ip", "is not a limit"),
+        ("5/second at once by ip", "is not a limit"),
+        ("5 atonce by ip", "is not a limit"),
+        ("9999999999 at once by ip", "is not a limit"),
+        ("5/second by tenant", "there is no key 'tenant'; it is one of ip"),
+        ("5/second by header:", "there is no key 'header:'"),
+        ("5/second by header:a:b", "there is no key 'header:a:b'"),
+        ("5/second by header:" + "x" * 65, "there is no key 'header:"),
+        ("5/second by header:\N{LATIN SMALL LETTER U WITH DIAERESIS}", "there is no key 'header:"),
+        ("5/second by ip as", "'as' is no option of a limit: after the key may stand 'as NAME', 'shadow'"),
+        ("5/second by ip as Upper", "'as Upper' is no option"),
+        ("5/second by ip as -x", "'as -x' is no option"),
+        ("5/second by ip as x-", "'as x-' is no option"),
+        ("5/second by ip as " + "x" * 65, "is no option"),
+        ('5/second by ip as x"y', "is no option"),
+        ("5/second by ip enforce", "'enforce' is no option"),
+        ("5/second by ip enforce 50", "'enforce 50' is no option"),
+        ("5/second by ip enforce 101%", "'enforce 101%' is no option"),
+        ("5/second by ip enforce -1%", "'enforce -1%' is no option"),
+        ("5/second by ip on-failure maybe", "'on-failure maybe' is no option"),
+        ("5/second by ip softly please", "'softly please' is no option"),
+        ("5/second by ip softly", "'softly' is no option"),
+        ("5/second by ip shadow shadow", "'enforce' is said twice"),
+        ("5/second by ip shadow enforce 5%", "'enforce' is said twice"),
+        ("5/second by ip as a as b", "'as' is said twice"),
+        ("5/second by ip on-failure deny on-failure deny", "'on-failure' is said twice"),
+        (
+            "1/second by ip as a; 2/second by user as a",
+            "'2/second by user as a': there is another limit of the name 'a'",
+        ),
+        ("1/second by user; 2/second by ip as user", "there is another limit of the name 'user'"),
+    ],
+)
+def test_malformed_keys_and_options(text: str, says: str) -> None:
+    """A key or an option that there is not, or one that is said twice, is an error that quotes it."""
+    with pytest.raises(ValueError, match=re.escape(says)):
+        parse_limits(text)
+
+
+def test_unsaid_names_give_way() -> None:
+    """A name that is said is the whole name; one that is not takes the prefix, and gives way to those before it."""
+    text = "1/second by ip as user; 2/minute by user; 3 at once by user; 4 at once by user"
+    names = [limit.name for limit in parse_limits(text, "p-")]
+    assert names == ["user", "p-user-2", "p-user-at-once", "p-user-at-once-2"]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([*KEY_KINDS, "header:x-a", "header:x.a", "header:x-a-2", "f"]), st.booleans()),
+        max_size=12,
+    )
+)
+@example([("header:x-a-2", False), ("header:x-a", False), ("header:x.a", False)])
+def test_names_are_distinct_and_well_formed(kinds: list[tuple[str, bool]]) -> None:
+    """However many limits stand in one text, no two have one name, and every name is fit for headers and keys."""
+    text = "; ".join(f"{'3 at once' if at_once else '3/hour'} by {key}" for key, at_once in kinds)
+    names = [limit.name for limit in parse_limits(text, functions=["f"])]
+    assert len(set(names)) == len(kinds)
+    assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("text", "interval", "burst"),
+    [("20/second burst 40", 50_000, 40), (" 1 / 15m ", 900 * SECOND, 1), ("7/second", 142_858, 7)],
+)
+def test_rate_without_a_key(text: str, interval: int, burst: int) -> None:
+    """A rate that counts one thing only needs no key."""
+    assert parse_rate(text, "messages") == Limit("messages", text, "connection", interval, burst)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "'' is not a rate: expected COUNT/PERIOD [burst N]"),
+        ("20/second by ip", "is not a rate"),
+        ("20 at once", "is not a rate"),
+        ("20/second; 3/hour", "is not a rate"),
+        ("0/second", "'0/second': the count, the period and the burst are at least 1"),
+        ("1/day burst 367", "more than a year"),
+    ],
+)
+def test_malformed_rate(text: str, says: str) -> None:
+    """A rate that is none is an error that quotes it and says what was expected."""
+    with pytest.raises(ValueError, match=re.escape(says)):
+        parse_rate(text, "messages")
 
 
 @given(

@@ -1,4 +1,4 @@
-"""The stores under test, and one real server for all of them."""
+"""The stores under test, one real server for all of them, and one real cluster."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asgi_guard.stores import MemoryStore, Store
+from tests.stores.cluster import Cluster
 from tests.stores.server import Server
 
 if TYPE_CHECKING:
@@ -28,11 +29,28 @@ def server(valkey: Server) -> Server:
     return valkey
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(scope="session")
+def valkey_cluster() -> Iterator[Cluster]:
+    """A cluster for the session."""
+    with Cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(valkey_cluster: Cluster) -> Cluster:
+    """That cluster, empty."""
+    valkey_cluster.empty()
+    return valkey_cluster
+
+
+@pytest.fixture(params=["memory", "redis", "cluster"])
 def make_store(request: pytest.FixtureRequest) -> Callable[[], Store]:
     """Makes a store, of each kind in turn."""
     if request.param == "memory":
         return MemoryStore
+    if request.param == "cluster":
+        nodes: Cluster = request.getfixturevalue("cluster")
+        return nodes.store
     found: Server = request.getfixturevalue("server")
     return found.store
 

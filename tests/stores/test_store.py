@@ -10,7 +10,7 @@ import pytest
 
 from asgi_guard.policy.bucket import Admission, Charge, Verdict
 from asgi_guard.policy.rates import SECOND, Limit
-from asgi_guard.stores import MemoryStore, RedisStore, Store, open_store
+from asgi_guard.stores import ClusterStore, MemoryStore, RedisStore, SentinelStore, Store, open_store
 from tests.stores.server import PATIENCE, SLOW, VAST, ask, limit, until
 
 if TYPE_CHECKING:
@@ -297,19 +297,25 @@ async def test_big_numbers_stay_exact(store: Store) -> None:
         ("redis://127.0.0.1/1", RedisStore),
         ("rediss://user:p%40ss@example.com:6380/0", RedisStore),
         ("unix:///run/redis.sock?db=2", RedisStore),
+        ("redis+sentinel://user:p%40ss@a,b:26380/service/1", SentinelStore),
+        ("rediss+sentinel://a/service?ssl_ca_certs=/ca.pem&sentinel_password=p", SentinelStore),
+        ("redis+cluster://user:p%40ss@a,b:7000,[::1]:7001", ClusterStore),
+        ("rediss+cluster://a/0?ssl_certfile=/c.pem&ssl_keyfile=/k.pem", ClusterStore),
     ],
 )
 def test_a_url_names_a_store(url: str, kind: type) -> None:
     """The scheme of a URL says which store it is, and making the store connects to nothing."""
     made = open_store(url, max_keys=7)
 
-    assert isinstance(made, kind)
-    assert made.shared is (kind is RedisStore)
+    assert type(made) is kind
+    assert made.shared is (kind is not MemoryStore)
 
 
-@pytest.mark.parametrize("url", ["", "postgres://h", "http://:hunter2@h", "redis", "hunter2", "user:hunter2@h"])
+@pytest.mark.parametrize(
+    "url", ["", "cluster://:hunter2@h", "postgres://h", "http://:hunter2@h", "redis", "hunter2", "user:hunter2@h"]
+)
 def test_a_url_of_no_store_is_refused(url: str) -> None:
     """A URL that names no store is refused with the schemes that there are, and without its password."""
-    with pytest.raises(ValueError, match=r"memory://, redis://, rediss://, unix://") as caught:
+    with pytest.raises(ValueError, match=r"memory://, redis://, rediss://, unix://, .*cluster://$") as caught:
         open_store(url)
     assert "hunter2" not in str(caught.value)

@@ -1,0 +1,188 @@
+"""The store in a Redis or Valkey Cluster: each node is asked for all that wait for it, in one write."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
+
+from asgi_guard.errors import StoreUnavailableError
+from asgi_guard.policy.breaker import Breaker
+from asgi_guard.policy.bucket import Admission, Verdict
+from asgi_guard.stores.hosts import read_hosts
+from asgi_guard.stores.nodes import Nodes, Plan
+from asgi_guard.stores.parts import merge, slot_of, split, taken
+from asgi_guard.stores.topology import ATTEMPT
+from asgi_guard.stores.wire import Question, question, revocation_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from redis.asyncio import RedisCluster
+
+    from asgi_guard.stores.hosts import Address
+    from asgi_guard.stores.parts import Part
+
+
+class ClusterStore:
+    """Buckets, revocations and requests under way in a Redis or Valkey Cluster.
+
+    All requests that wait for a node are asked in one write, one call of the script a slot, with deadlines and a
+    breaker for each node: one that is gone stops none of the others. All keys of one client are in one slot.
+
+    What one request asks of one slot is decided at once, all or nothing. Where its keys are in several slots (limits by
+    address and by user, the look-up of a token), all are asked in parallel; if one refuses, or does not answer, what
+    the others took is given back as soon as that is known. In between, it was taken: another request may be refused
+    for it. If a node fails just then, it stays taken.
+
+    A node that says that a slot is elsewhere has executed nothing, so the right one is asked, once, within the same
+    deadline. Anything else that is no answer counts as none, and nothing that may have been executed is sent again.
+    While a slot moves from one node to another, requests that need several of its keys may find it unavailable.
+
+    Args:
+        url: `redis+cluster://[user:password@]host[:6379],host[:6379][?options]`, and `rediss+cluster://` for TLS: some
+            of the nodes, which tell of the others. It is kept out of errors, logs and reprs.
+        prefix: put before every key. With a hash tag in it, all keys are in one slot, and so on one node.
+        timeout: seconds until an answer counts as none.
+        breaker: when to stop asking a node, and when to try again; each node has its own like it.
+        clock: microseconds since the Unix epoch, where scripts may not ask the servers' clocks.
+    """
+
+    shared = True
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "asgi-guard:",
+        timeout: float = 0.05,
+        breaker: Breaker | None = None,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        self._prefix = prefix
+        self._timeout = timeout
+        self._nodes: Nodes | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        try:
+            seeds, options = _read(url)
+            self._plan = Plan(seeds, options, timeout, clock, breaker or Breaker(), {})
+            # Made here and thrown away: a malformed URL or option is an error now, not at the first request.
+            pool: Any = self._plan.client(seeds[0]).connection_pool  # whose methods are not typed in every version
+            pool.make_connection()
+        except (ValueError, TypeError, RedisError):
+            # The parser's own message may hold a part of the password.
+            raise ValueError(
+                "the URL cannot be read: check hosts, ports and options, and percent-encode the password"
+            ) from None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(prefix={self._prefix!r}, timeout={self._timeout})"
+
+    def _connected(self) -> Nodes:
+        """The nodes of this event loop: connections belong to the loop they were opened in."""
+        loop = asyncio.get_running_loop()
+        if self._nodes is None or self._loop is not loop:
+            self._nodes, self._loop = Nodes(self._plan), loop
+        return self._nodes
+
+    async def admit(self, request: Admission) -> Verdict:
+        """Decide all that a request asks: one call a slot that its keys are in, with those that wait beside it."""
+        parts = split(question(request, self._prefix))
+        if not parts:
+            return Verdict(admitted=True)
+        nodes = self._connected()
+        deadline = time.monotonic() + self._timeout
+        late = not nodes.topology.known
+        if late:
+            await nodes.topology.ready(self._timeout)
+        asked = nodes.put(parts)
+        if late or len(parts) > 1:
+            # Of what was put at once, the lines keep the deadline.
+            await _done(asked, deadline if late else None)
+        if len(parts) == 1:
+            return await nodes.answer(parts[0], asked[0], deadline)
+        answered: list[tuple[Part, Verdict]] = []
+        failure: StoreUnavailableError | None = None
+        for part, future in zip(parts, asked, strict=True):
+            try:
+                answered.append((part, await nodes.answer(part, future, deadline)))
+            except StoreUnavailableError as error:
+                failure = error
+        if failure is not None or not all(verdict.admitted for _, verdict in answered):
+            back = tuple(charge for part, verdict in answered for charge in taken(part, verdict))
+            if back:
+                self.tell(Admission(back, lease=request.lease, settles=True))
+        if failure is not None:
+            raise failure
+        return merge(answered)
+
+    def tell(self, request: Admission) -> None:
+        """Have a request decided or settled without waiting for it, each slot's part by itself."""
+        self._connected().tell(split(question(request, self._prefix)))
+
+    async def revoke(self, token_id: str, ttl: float) -> None:
+        """Put a token among the revoked, for `ttl` seconds."""
+        nodes = await self._found()
+        milliseconds = max(1, int(ttl * 1000))
+        key = revocation_key(token_id, self._prefix)
+        await nodes.command(slot_of(Question(Admission(()), key, ())), "PSETEX", key, milliseconds, 1)
+
+    async def ping(self) -> float:
+        """Ask every node for a sign of life, breakers or not; seconds until all had answered or failed.
+
+        Raises:
+            StoreUnavailableError: none answered. As long as one does, requests to that one are served.
+        """
+        started = time.perf_counter()
+        nodes = await self._found()
+        answers = await asyncio.gather(
+            *(nodes.command_at(address, "PING") for address in nodes.topology.masters), return_exceptions=True
+        )
+        failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        if len(failures) == len(answers):
+            raise failures[0]
+        return time.perf_counter() - started
+
+    def client(self) -> RedisCluster:
+        """A client of this event loop, for commands that are none of a request's."""
+        nodes = self._connected()
+        if nodes.client is None:
+            nodes.client = self._plan.cluster_client()
+        return nodes.client
+
+    async def aclose(self) -> None:
+        """Let go of the connections of this event loop, once what is under way is answered."""
+        nodes, self._nodes = self._nodes, None
+        if nodes is not None and self._loop is asyncio.get_running_loop():
+            await nodes.aclose()
+
+    async def _found(self) -> Nodes:
+        """The nodes, once any is known: for commands that are none of a request's, so they wait longer."""
+        nodes = self._connected()
+        await nodes.topology.ready(max(2 * ATTEMPT, self._timeout), patient=True)
+        return nodes
+
+
+def _read(url: str) -> tuple[tuple[Address, ...], dict[str, Any]]:
+    seeds, path, options = read_hosts(url, 6379)
+    if path.strip("/0") or options.pop("db", 0) != 0:
+        raise ValueError("a cluster has one database")
+    return seeds, options
+
+
+async def _done(asked: Sequence[asyncio.Future[Verdict]], deadline: float | None) -> None:
+    """Wait until all are answered. Those that are not in time fail, and are never sent if they were not yet."""
+    try:
+        await asyncio.wait(asked, timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+    except asyncio.CancelledError:
+        for future in asked:
+            future.cancel()
+        raise
+    finally:
+        for future in asked:
+            if not future.done():
+                future.set_exception(StoreUnavailableError("the store does not answer (TimeoutError)"))
+            if not future.cancelled():
+                future.exception()  # whoever waits is told all the same; if nobody does any more, nobody complains

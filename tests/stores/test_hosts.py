@@ -1,0 +1,133 @@
+"""URLs of several hosts: clusters and sentinels."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asgi_guard.errors import StoreUnavailableError
+from asgi_guard.stores import ClusterStore, SentinelStore, open_store
+from asgi_guard.stores.hosts import read_hosts
+from tests.stores.server import ask
+
+if TYPE_CHECKING:
+    from asgi_guard.stores.hosts import Address
+
+SECRET = "s3cr3t"
+
+
+@pytest.mark.parametrize(
+    ("url", "addresses", "path"),
+    [
+        ("redis+x://a", (("a", 7),), ""),
+        ("redis+x://a:1,b:2,c", (("a", 1), ("b", 2), ("c", 7)), ""),
+        ("redis+x://[::1]:1,[2001:db8::1]/p/0", (("::1", 1), ("2001:db8::1", 7)), "/p/0"),
+        ("rediss+x://u:p,@a:1,b:2/?db=3", (("a", 1), ("b", 2)), "/"),
+    ],
+)
+def test_hosts_are_read_in_order(url: str, addresses: tuple[Address, ...], path: str) -> None:
+    """A URL names hosts with or without ports, names and addresses of either kind, and a path behind them."""
+    found = read_hosts(url, 7)
+
+    assert (found.addresses, found.path) == (addresses, path)
+
+
+def test_what_else_a_url_says_holds_for_every_host() -> None:
+    """User, password and options are those of a URL of one host, percent-encoding and all."""
+    options = read_hosts("rediss+x://us%40er:p%2Cw%40@a,b?ssl_ca_certs=%2Fca.pem&socket_timeout=2", 7).options
+
+    assert (options["username"], options["password"]) == ("us@er", "p,w@")
+    assert (options["ssl_ca_certs"], options["socket_timeout"]) == ("/ca.pem", 2.0)
+    assert options["connection_class"].__name__ == "SSLConnection"
+    assert "host" not in options
+
+
+BROKEN = [
+    "+{kind}://",
+    "+{kind}://:{secret}@",
+    "+{kind}://:{secret}@a,,b{path}",
+    "+{kind}://:{secret}@a:0{path}",
+    "+{kind}://:{secret}@a:65536{path}",
+    "+{kind}://:{secret}@a:99999999{path}",
+    "+{kind}://:{secret}@a:b{path}",
+    "+{kind}://:{secret}@a b{path}",
+    "+{kind}://:{secret}@::1{path}",
+    "+{kind}://:{secret}@[::1{path}",
+    "+{kind}://:{secret}@a:1:2{path}",
+    "+{kind}://:{secret}/x@a{path}",
+    "+{kind}://:{secret}?x@a{path}",
+    "+{kind}://:{secret}#x@a{path}",
+    "+{kind}://:{secret}@a{path}?no_such_option=1",
+    "+{kind}://:{secret}@a{path}?socket_timeout=soon",
+    "+{kind}://:{secret}@a{path}?db=zero",
+    "s+{kind}://:{secret}@a{path}?ssl_cert_reqs=maybe",
+]
+OF_ONE_KIND = [
+    f"redis+cluster://:{SECRET}@a/1",
+    f"redis+cluster://:{SECRET}@a/service",
+    f"redis+cluster://:{SECRET}@a?db=1",
+    f"redis+sentinel://:{SECRET}@a",
+    f"redis+sentinel://:{SECRET}@a/",
+    f"redis+sentinel://:{SECRET}@a/service/one",
+    f"redis+sentinel://:{SECRET}@a/service/1/2",
+    f"redis+sentinel://:{SECRET}@a/service/1?db=2",
+    f"redis+sentinel://user:12/{SECRET}@a/service",
+    f"redis+sentinel://user:12/{SECRET}@a",
+]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(f"redis{text}".format(kind="cluster", secret=SECRET, path="") for text in BROKEN),
+        *(f"redis{text}".format(kind="sentinel", secret=SECRET, path="/service") for text in BROKEN),
+        *OF_ONE_KIND,
+    ],
+)
+def test_a_malformed_url_is_an_error_at_once_without_the_password(url: str) -> None:
+    """A URL that cannot be meant is a ValueError when the store is made, and the password is in no part of it."""
+    with pytest.raises(ValueError, match="cannot be read") as caught:
+        open_store(url)
+
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("kind", [ClusterStore, SentinelStore])
+@pytest.mark.parametrize("url", [f"redis://:{SECRET}@a", f"unix://:{SECRET}@/a", SECRET, ""])
+def test_a_url_of_another_kind_is_refused(kind: type[ClusterStore | SentinelStore], url: str) -> None:
+    """A store of several hosts is made of no URL of one."""
+    with pytest.raises(ValueError, match="cannot be read") as caught:
+        kind(url)
+
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"redis+cluster://user:{SECRET}@127.0.0.1:1,127.0.0.1:2",
+        f"rediss+cluster://127.0.0.1:1/0?username=user&password={SECRET}&ssl_ca_certs=/nowhere.pem",
+        f"redis+sentinel://user:{SECRET}@127.0.0.1:1,127.0.0.1:2/service/3",
+        f"redis+sentinel://127.0.0.1:1/service?sentinel_username=user&sentinel_password={SECRET}&db=3",
+        f"rediss+sentinel://:{SECRET}@127.0.0.1:1/service?ssl_ca_certs=/nowhere.pem",
+    ],
+)
+async def test_the_password_is_never_told(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Where no host can be reached, neither the error nor its causes, the log nor the repr holds the password."""
+    store = open_store(url, timeout=10)
+    assert isinstance(store, ClusterStore | SentinelStore)
+    caplog.set_level("DEBUG")
+
+    for call in (store.admit(ask("a")), store.revoke("t", 1), store.ping()):
+        with pytest.raises(StoreUnavailableError) as caught:
+            await call
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
+        assert 0 < caught.value.retry_after <= 1
+    store.tell(ask("a"))
+
+    assert [record.levelname for record in caplog.records if record.name == "asgi_guard"] == ["ERROR"]
+    assert SECRET not in caplog.text
+    assert SECRET not in repr(store)
+    await store.aclose()

@@ -1,0 +1,169 @@
+"""What works and is probably not meant, and what a limit would silently not do."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asgi_guard import APIKey, AuthSettings, Guard, GuardSettings, RateSettings, Route, StoreSettings
+from asgi_guard.cautions import warnings
+from asgi_guard.guard import configure
+from tests.asgi import Echo
+from tests.configuring import DIGEST, problems
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+REDIS = StoreSettings.model_validate({"url": "redis://127.0.0.1:1"})
+KEYS = AuthSettings(api_keys=(APIKey("ci", DIGEST),))
+PRO = AuthSettings(issuer="https://i.example", audience=("a",), api_keys=(APIKey("ci", DIGEST, plan="pro"),))
+TOKENS = AuthSettings(issuer="https://i.example", audience=("a",))
+HEADER = "1/hour by header:x-tenant"
+
+
+def told(functions: Sequence[str] = (), **sections: Any) -> list[str]:
+    """What is said of these settings."""
+    return list(warnings(GuardSettings(**sections), functions))
+
+
+@pytest.mark.parametrize(
+    ("sections", "text"),
+    [
+        ({"rate": RateSettings(limit="1/second by ip", workers=4)}, "clients get up to 4 times the limits"),
+        ({"rate": RateSettings(workers=2), "routes": (Route("/a", limits="1/second by ip"),)}, "up to 2 times"),
+        ({"store": REDIS}, "ASGI_GUARD_STORE_URL names a store, and nothing is kept there"),
+        (
+            {"auth": AuthSettings(issuer="https://i.example", audience=("a",), revocation=True)},
+            "revocations are kept in this process's memory",
+        ),
+        ({"rate": RateSettings(limit="1/second by ip", shadow=True)}, "limits refuse nothing"),
+        ({"rate": RateSettings(messages="1/second", shadow=True)}, "limits refuse nothing"),
+        ({"rate": RateSettings(limit=HEADER)}, f"the limit {HEADER!r} goes by a header that any client can write"),
+        ({"rate": RateSettings(limit=f"{HEADER}; 9/hour by route")}, "goes by a header"),
+        (
+            {"auth": TOKENS, "rate": RateSettings(limit=f"{HEADER}; 9/hour by user")},
+            "put a limit by ip or user beside it",
+        ),
+        ({"auth": TOKENS, "rate": RateSettings(limit=f"{HEADER}; 9/hour by anonymous")}, "goes by a header"),
+        ({"routes": (Route("/a", limits=HEADER),)}, "goes by a header"),
+        (
+            {"auth": KEYS, "rate": RateSettings(limit="1/hour by user"), "routes": (Route("/a", auth="none"),)},
+            "the row any method /a has no limit for those without identity",
+        ),
+        (
+            {"auth": PRO, "rate": RateSettings(plans={"pro": "1/hour by api-key"}, plan_claim="plan")},
+            "a token of the plan 'pro' is under no limit by user",
+        ),
+    ],
+)
+def test_what_is_told(sections: dict[str, Any], text: str) -> None:
+    """Each of these is told, and nothing else is."""
+    (said,) = told(**sections)
+    assert text in said
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"rate": RateSettings(limit="1/second by ip")},
+        {"rate": RateSettings(limit="1/second by ip", workers=4), "store": REDIS},
+        {"rate": RateSettings(workers=4)},
+        {"rate": RateSettings(shadow=True)},
+        {"store": REDIS, "auth": AuthSettings(issuer="https://i.example", audience=("a",), revocation=True)},
+        {"rate": RateSettings(limit=f"{HEADER}; 9/hour by ip")},
+        {"auth": TOKENS, "rate": RateSettings(limit=f"{HEADER}; 9/hour by ip; 9/hour by user")},
+        {"auth": TOKENS, "rate": RateSettings(limit=f"{HEADER}; 9/hour by anonymous; 9/hour by user")},
+        {
+            "auth": KEYS,
+            "rate": RateSettings(limit="1/hour by user; 1/hour by ip"),
+            "routes": (Route("/a", auth="none"), Route("/b", auth="none", limits="")),
+        },
+        {"auth": PRO, "rate": RateSettings(plans={"pro": "1/hour by api-key"})},
+        {"auth": PRO, "rate": RateSettings(plans={"pro": "1/hour by user; 9/hour by api-key"}, plan_claim="plan")},
+        {"auth": TOKENS, "rate": RateSettings(plans={"unlimited": ""}, plan_claim="plan")},
+    ],
+)
+def test_what_is_as_it_should_be(sections: dict[str, Any]) -> None:
+    """Of settings that say what is probably meant, nothing is told."""
+    assert told(**sections) == []
+
+
+def test_a_header_that_is_named_twice() -> None:
+    """One limit by a header is told of once, however many rows have it, and each other by itself."""
+    rate = RateSettings(limit=HEADER)
+    rows = (Route("/a"), Route("/b"), Route("/c", limits=HEADER), Route("/d", limits="1/hour by ip"))
+    said = told(rate=rate, routes=rows)
+    assert len(said) == 2
+
+
+def test_functions() -> None:
+    """Limits by functions are as they should be."""
+    assert told(["tenant"], rate=RateSettings(limit="1/hour by tenant")) == []
+
+
+def test_a_function_whose_name_begins_like_a_key() -> None:
+    """A limit by a function is none by identity, though its name begins like one of those."""
+    rate = RateSettings(limit="1/hour by user-tier; 1/hour by api-key_group")
+    guard = Guard(
+        Echo(),
+        GuardSettings(rate=rate),
+        limit_functions={"user-tier": lambda scope: "gold", "api-key_group": lambda scope: None},
+    )
+    assert "rate_limit" in [layer.name for layer in guard.layers]
+
+
+AUTH = {"AUTH_ISSUER": "https://id.example.com", "AUTH_AUDIENCE": "shop"}
+LIMIT = {"RATE_LIMIT": "1/second by ip"}
+API_KEYS = {"AUTH_API_KEYS": f"ci={DIGEST}"}
+PLANNED = {"AUTH_API_KEYS": json.dumps({"ci": {"sha256": DIGEST, "plan": "pro"}})}
+
+
+@pytest.mark.parametrize(
+    ("environment", "variable", "message"),
+    [
+        ({"RATE_EXEMPT": "10.0.0.1"}, "RATE_EXEMPT", "no effect without ASGI_GUARD_RATE_LIMIT"),
+        ({**LIMIT, "RATE_EXEMPT": "user:alice"}, "RATE_EXEMPT", "'user:alice' is a token's subject, and no tokens"),
+        ({**LIMIT, **API_KEYS, "RATE_EXEMPT": "user:alice"}, "RATE_EXEMPT", "no tokens are accepted"),
+        ({**LIMIT, **AUTH, "RATE_EXEMPT": "api-key:ci"}, "RATE_EXEMPT", "the name of no API key: none"),
+        ({**LIMIT, **API_KEYS, "RATE_EXEMPT": "api-key:c1"}, "RATE_EXEMPT", "the name of no API key: ci"),
+        ({**LIMIT, "RATE_EXEMPT": "everyone"}, "RATE_EXEMPT", "'everyone' is not an address"),
+        ({"RATE_MESSAGES": "20"}, "RATE_MESSAGES", "'20' is not a rate"),
+        ({**AUTH, "RATE_PLANS": '{"a": "1/hour by user"}'}, "RATE_PLANS", "nobody has a plan"),
+        ({"RATE_PLANS": '{"a": "1/hour by user"}'}, "RATE_PLANS", "nobody has a plan"),
+        (
+            {**AUTH, "RATE_PLANS": '{"a": "1/hour by api-key"}', "RATE_PLAN_CLAIM": "plan"},
+            "RATE_PLANS",
+            "limits API keys, and there are none",
+        ),
+        ({**PLANNED}, "AUTH_API_KEYS", "the plan 'pro' of 'ci' is none of ASGI_GUARD_RATE_PLANS: none"),
+        ({**AUTH, **LIMIT, "RATE_PLAN_CLAIM": "plan"}, "RATE_PLAN_CLAIM", "no effect without ASGI_GUARD_RATE_PLANS"),
+    ],
+)
+def test_what_would_silently_not_hold(environment: dict[str, str], variable: str, message: str) -> None:
+    """What is said of limits, and would concern nobody, is an error, once, at the variable that has to change."""
+    found = problems(**environment)
+    assert list(found) == [variable]
+    (said,) = found[variable]
+    assert message in said
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {**LIMIT, "RATE_EXEMPT": "10.0.0.0/8, ::1"},
+        {"RATE_MESSAGES": "20/second", "RATE_EXEMPT": "10.0.0.0/8"},
+        {**LIMIT, **AUTH, "RATE_EXEMPT": "user:alice"},
+        {**LIMIT, **API_KEYS, "RATE_EXEMPT": "api-key:ci"},
+        {**PLANNED, "RATE_PLANS": '{"pro": "1/hour by api-key"}'},
+        {**AUTH, "RATE_PLANS": '{"pro": "1/hour by user"}', "RATE_PLAN_CLAIM": "plan", "RATE_EXEMPT": "10.0.0.1"},
+    ],
+)
+def test_what_holds(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    """Settings that go together are taken, and turn the layer on."""
+    for name, value in environment.items():
+        monkeypatch.setenv(f"ASGI_GUARD_{name}", value)
+    _, layers = configure()
+    assert "rate_limit" in [layer.name for layer in layers]
