@@ -11,6 +11,7 @@ import pytest
 from asgi_guard.testing import LocalIssuer, SigningKey
 from tests import leaks
 from tests.clock import Clock
+from tests.stores.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +45,21 @@ def _no_token_leaks() -> Iterator[None]:
 def signing_key() -> SigningKey:
     """An RSA key: making one takes a tenth of a second, so the tests that need any key share it."""
     return SigningKey("RS256")
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Server]:
+    """A real server for the session, started when the first test asks for it."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def server(valkey: Server) -> Server:
+    """That server, empty."""
+    valkey.client.flushall()
+    valkey.client.config_resetstat()
+    return valkey
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from asgi_guard import (
     IdentityMiddleware,
     LogSettings,
     RateLimitMiddleware,
+    RateSettings,
     RequestIDMiddleware,
     Route,
     SecurityHeadersMiddleware,
@@ -28,6 +29,7 @@ from tests.asgi import Echo, call, get, http_scope, websocket_scope
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
+    from tests.stores.server import Server
 
 KEY = APIKey("robot", api_key_digest(b"k"))
 
@@ -86,6 +88,45 @@ async def test_guard_in_a_mounted_app(scope: dict[str, Any], capfdbinary: pytest
     (record,) = [json.loads(line) for line in lines]
     assert record["request_id"] == app.scopes[0]["state"]["request_id"]
     assert capfdbinary.readouterr().out == b""
+
+
+@pytest.mark.parametrize("separate", [False, True], ids=["the same store", "a store each"])
+async def test_a_request_is_charged_once_by_nested_guards(valkey: Server, separate: bool) -> None:
+    """Guards around one another that share a store charge a request once for the same limit, and count it once."""
+    valkey.client.flushall()
+    limits = RateSettings(limit="4/hour by ip; 1 at once by ip")
+    inner_limits = RateSettings(limit="4/hour by ip; 3/hour by route")
+    quiet = LogSettings(format="off")
+    stores = [valkey.store(prefix="inner:" if separate else "asgi-guard:"), valkey.store()]
+    inner = Guard(Echo(), GuardSettings(rate=inner_limits, log=quiet), store=stores[0])
+    outer = Guard(Mount("/sub", inner), GuardSettings(rate=limits, log=quiet), store=stores[1])
+
+    statuses = [(await get(outer, "/sub/a")).status for _ in range(4)]
+
+    assert statuses == [200, 200, 200, 429]
+    found = {key.decode() for key in valkey.client.scan_iter(_type="string")}
+    shared = "inner:" if separate else "asgi-guard:"
+    assert found == {
+        "asgi-guard:{ip:203.0.113.9}:ip", f"{shared}{{ip:203.0.113.9}}:ip", f"{shared}{{route:others}}:route",
+    }  # fmt: skip
+    assert stores[0].same_as(stores[1]) is not separate
+    for store in stores:
+        await store.aclose()
+
+
+async def test_a_stricter_limit_within_holds(valkey: Server) -> None:
+    """A guard further in whose limit of the same name is another one is not content with what the outer one charged."""
+    valkey.client.flushall()
+    quiet = LogSettings(format="off")
+    inner = Guard(Echo(), GuardSettings(rate=RateSettings(limit="2/hour by ip"), log=quiet), store=valkey.store())
+    outer = Guard(
+        Mount("/sub", inner), GuardSettings(rate=RateSettings(limit="100/hour by ip"), log=quiet), store=valkey.store()
+    )
+    statuses = [(await get(outer, "/sub/a")).status for _ in range(3)]
+    assert statuses[-1] == 429
+    for guard in (inner, outer):
+        for layer in guard.layers:
+            await layer.shutdown()
 
 
 async def test_routes_of_an_outer_layer() -> None:

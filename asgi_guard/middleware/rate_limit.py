@@ -249,13 +249,22 @@ class RateLimitMiddleware(Layer):
 
     def _charges(self, exchange: Exchange, plan: Plan) -> tuple[Charge, ...]:
         charges = []
+        taken = self._taken(exchange) if exchange.accounts else ()
         for limit in plan.limits:
             client = self._client(exchange, limit, plan)
             if client is not None:
                 binding = limit.enforced == 100 or binds(limit, client)
                 # What stands in braces is what Redis Cluster chooses the node by: all limits of a client are on one.
-                charges.append(Charge(limit, f"{{{client}}}:{limit.name}", plan.cost, binding))
+                key = f"{{{client}}}:{limit.name}"
+                if (key, limit.interval, limit.burst) not in taken:
+                    charges.append(Charge(limit, key, plan.cost, binding))
         return tuple(charges)
+
+    def _taken(self, exchange: Exchange) -> set[tuple[str, int, int]]:
+        """The limits under which a guard further out has charged the request already: it is charged once."""
+        same_as = getattr(self.store, "same_as", lambda other: other is self.store)
+        accounts = [account for account in exchange.accounts if same_as(account.store)]
+        return {(each.key, each.limit.interval, each.limit.burst) for account in accounts for each in account.charges}
 
     def _client(self, exchange: Exchange, limit: Limit, plan: Plan) -> str | None:
         """What a limit counts, as a name of bounded length; None where the limit does not apply."""

@@ -23,25 +23,27 @@ class Exemptions:
 
     Attributes:
         networks: clients of these addresses.
-        identities: verified identities, as pairs of `token` or `api-key` and the subject or the key's name.
+        identities: verified identities: `token` or `api-key`, the issuer or None for any, and the subject or the key's
+            name.
     """
 
     networks: tuple[Network, ...] = ()
-    identities: frozenset[tuple[str, str]] = frozenset()
+    identities: frozenset[tuple[str, str | None, str]] = frozenset()
 
     @classmethod
     def parse(cls, values: Iterable[str]) -> Exemptions:
-        """Parse addresses, networks, `user:SUBJECT` and `api-key:NAME`.
+        """Parse addresses, networks, `user:SUBJECT`, `user:ISSUER#SUBJECT` and `api-key:NAME`.
 
         Raises:
             ValueError: one of them is none of these; the text names it.
         """
         networks: list[Network] = []
-        identities: set[tuple[str, str]] = set()
+        identities: set[tuple[str, str | None, str]] = set()
         for value in values:
             kind, separator, name = value.partition(":")
             if separator and kind in _KINDS and name:
-                identities.add((_KINDS[kind], name))
+                issuer, _, subject = name.rpartition("#") if kind == "user" else ("", "", name)
+                identities.add((_KINDS[kind], issuer or None, subject))
                 continue
             try:
                 networks += parse_networks([value])
@@ -55,8 +57,10 @@ class Exemptions:
 
     def cover(self, address: str | None, user: User | None) -> bool:
         """Whether this client is exempt."""
-        if user is not None and (user.kind, user.subject) in self.identities:
-            return True
+        if user is not None and self.identities:
+            for issuer in (None, user.issuer):
+                if (user.kind, issuer, user.subject) in self.identities:
+                    return True
         return address is not None and bool(self.networks) and _within(address, self.networks)
 
 

@@ -61,6 +61,7 @@ class ClusterStore:
         breaker: Breaker | None = None,
         clock: Callable[[], int] | None = None,
     ) -> None:
+        self._url = url
         self._prefix = prefix
         self._timeout = timeout
         self._nodes: Nodes | None = None
@@ -79,6 +80,10 @@ class ClusterStore:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(prefix={self._prefix!r}, timeout={self._timeout})"
+
+    def same_as(self, other: object) -> bool:
+        """Whether the other was given the same URL and prefix."""
+        return isinstance(other, ClusterStore) and (other._url, other._prefix) == (self._url, self._prefix)
 
     def _connected(self) -> Nodes:
         """The nodes of this event loop: connections belong to the loop they were opened in."""

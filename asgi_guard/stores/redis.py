@@ -99,6 +99,10 @@ class RedisStore:
             self._line = Line(ServerLink(self._client, self._clock), self._breaker, self._timeout)
         return self._line
 
+    def same_as(self, other: object) -> bool:
+        """Whether the other was given the same URL and prefix."""
+        return isinstance(other, RedisStore) and (other._url, other._prefix) == (self._url, self._prefix)
+
     def client(self) -> Redis:
         """The client of this event loop, for commands that are none of a request's."""
         self._connected()

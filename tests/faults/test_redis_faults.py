@@ -20,7 +20,7 @@ from tests.stores.server import PATIENCE, VAST, Server, ask, until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asgi_guard.middleware.rate_limit import OnStoreFailure
+    from asgi_guard.policy.rates import OnStoreFailure
 
 NOWHERE = "unix:///nowhere/redis.sock"
 

@@ -1,4 +1,4 @@
-"""One real server for the layers that have a store."""
+"""What the tests of layers share."""
 
 from __future__ import annotations
 
@@ -6,27 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.stores.server import Server
-
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from asgi_guard import RedisStore
-
-
-@pytest.fixture(scope="session")
-def valkey() -> Iterator[Server]:
-    """A server for the session."""
-    with Server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(valkey: Server) -> Server:
-    """That server, empty."""
-    valkey.client.flushall()
-    valkey.client.config_resetstat()
-    return valkey
+    from tests.stores.server import Server
 
 
 @pytest.fixture

@@ -62,3 +62,12 @@ def test_malformed(value: str) -> None:
     expected = f"{value!r} is not an address, a network such as 10.0.0.0/8, user:SUBJECT, or api-key:NAME"
     with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
         Exemptions.parse(["10.0.0.1", value])
+
+
+def test_a_subject_is_that_of_the_issuer_that_is_named() -> None:
+    """Where an issuer is named, its subject is exempt, and the same subject of another issuer is not."""
+    exempt = Exemptions.parse(["user:https://id.example#alice", "user:bob"])
+    assert exempt.cover(None, User("alice", issuer="https://id.example"))
+    assert not exempt.cover(None, User("alice", issuer="https://other.example"))
+    assert not exempt.cover(None, User("alice"))
+    assert exempt.cover(None, User("bob", issuer="https://other.example"))

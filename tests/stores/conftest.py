@@ -15,21 +15,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def valkey() -> Iterator[Server]:
-    """A server for the session."""
-    with Server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(valkey: Server) -> Server:
-    """That server, empty."""
-    valkey.client.flushall()
-    valkey.client.config_resetstat()
-    return valkey
-
-
-@pytest.fixture(scope="session")
 def valkey_cluster() -> Iterator[Cluster]:
     """A cluster for the session."""
     with Cluster() as cluster:
