@@ -30,6 +30,7 @@ from asgi_guard.middleware import (
     ProxyMiddleware,
     RateLimitMiddleware,
     RequestIDMiddleware,
+    ResourceMetadataMiddleware,
     SecurityHeadersMiddleware,
 )
 from asgi_guard.policy.identity import Anonymous, APIKey, Auth, User
@@ -79,6 +80,7 @@ __all__ = [
     "RedisStore",
     "RequestIDMiddleware",
     "RequestIDSettings",
+    "ResourceMetadataMiddleware",
     "Route",
     "SecurityHeadersMiddleware",
     "SecuritySettings",

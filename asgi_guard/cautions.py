@@ -31,8 +31,13 @@ def warnings(settings: GuardSettings, functions: Collection[str] = ()) -> Iterat
             f"{settings.rate.workers} workers each keep their own buckets in memory, so clients get up to "
             f"{settings.rate.workers} times the limits: set {PREFIX}STORE_URL to a Redis that all share"
         )
-    if not memory and not limited and not settings.auth.revocation:
+    if not memory and not limited and not settings.auth.revocation and settings.auth.dpop == "off":
         yield f"{PREFIX}STORE_URL names a store, and nothing is kept there: no limit is set, and revocation is off"
+    if settings.auth.dpop != "off" and memory and settings.rate.workers > 1:
+        yield (
+            f"{settings.rate.workers} workers each remember in memory which proofs they have seen, so one can be used "
+            f"{settings.rate.workers} times: set {PREFIX}STORE_URL to a Redis that all share"
+        )
     if settings.auth.revocation and memory:
         yield f"revocations are kept in this process's memory and end with it: set {PREFIX}STORE_URL to a Redis"
     plans = compile_table(settings.rate.limit, settings.routes, Rules(functions=functions))

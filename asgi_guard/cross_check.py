@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 CROSS_CHECKED = frozenset({"routes", "auth", "rate", "cors"})
 """What is looked at here: where one of these is wrong in itself, nothing can be said about its combinations."""
 
-_BY_IDENTITY = re.compile(r"\bby\s+(user|api-key)\b")
-_BY_KEY = re.compile(r"\bby\s+api-key\b")
+_BY_IDENTITY = re.compile(r"\bby\s+(user|api-key)(?=[\s;]|$)")
+_BY_KEY = re.compile(r"\bby\s+api-key(?=[\s;]|$)")
 
 
 def cross_check(settings: GuardSettings) -> Iterator[Problem]:
     """Find every rule that another setting keeps from holding."""
     auth, cors = settings.auth, settings.cors
-    if auth.issuer is not None and not auth.audience:
+    if auth.issuer is not None and not auth.audiences:
         message = "name this API: a token without an audience could be meant for anyone"
         yield Problem(f"{PREFIX}AUTH_AUDIENCE", message)
     if len({each.issuer for each in auth.trusted}) < len(auth.trusted):
@@ -36,6 +36,8 @@ def cross_check(settings: GuardSettings) -> Iterator[Problem]:
     if not auth.trusted and auth.introspection_url is None:
         needless = ("audience", "cookie", "max_token_age", "max_token_lifetime", "required_claims", "revocation")
         yield from _without(auth, "auth", "issuer", needless)
+    yield from _resource(auth)
+    yield from _possession(settings)
     if auth.issuer is None and auth.jwks_url is not None:
         yield Problem(f"{PREFIX}AUTH_JWKS_URL", f"it has no effect without {PREFIX}AUTH_ISSUER")
     names = Counter(key.sha256 for key in auth.api_keys)
@@ -47,6 +49,7 @@ def cross_check(settings: GuardSettings) -> Iterator[Problem]:
         yield from _without(cors, "cors", "allow_origins", fields)
     yield from _identity_missing(settings)
     yield from _plans_missing(settings)
+    yield from _exempt_missing(settings)
     yield from _dead_rows(settings.routes)
 
 
@@ -60,9 +63,34 @@ def _introspection(auth: AuthSettings) -> Iterator[Problem]:
         if not getattr(auth, field):
             message = f"{PREFIX}AUTH_INTROSPECTION_URL needs it: no issuer tells strangers about tokens"
             yield Problem(f"{PREFIX}AUTH_{field.upper()}", message)
-    if not auth.audience and not auth.introspection_unsafe_any_audience and auth.issuer is None:
+    if not auth.audiences and not auth.introspection_unsafe_any_audience and auth.issuer is None:
         message = "name this API: a token without an audience could be meant for anyone"
         yield Problem(f"{PREFIX}AUTH_AUDIENCE", message)
+
+
+def _resource(auth: AuthSettings) -> Iterator[Problem]:
+    """A resource that could tell clients of no issuer, and a description of no resource."""
+    if not auth.trusted:
+        yield from _without(auth, "auth", "issuer", ("resource", "resource_name", "resource_documentation"))
+    elif auth.resource is None:
+        yield from _without(auth, "auth", "resource", ("resource_name", "resource_documentation"))
+
+
+def _possession(settings: GuardSettings) -> Iterator[Problem]:
+    """Proofs that nobody is asked for, or that nobody could show."""
+    auth = settings.auth
+    for field in ("dpop", "client_cert"):
+        if not auth.trusted and getattr(auth, field) != "off":
+            yield Problem(f"{PREFIX}AUTH_{field.upper()}", f"it has no effect without {PREFIX}AUTH_ISSUER")
+    if auth.dpop == "off":
+        yield from _without(auth, "auth", "dpop", ("dpop_nonce_secret",))
+    for field in ("cookie", "introspection_url"):
+        if auth.dpop == "require" and getattr(auth, field):
+            message = f"such tokens come without a proof, and {PREFIX}AUTH_DPOP takes none of these"
+            yield Problem(f"{PREFIX}AUTH_{field.upper()}", message)
+    if auth.client_cert not in ("off", "tls") and not settings.proxy.trusted:
+        message = f"nobody is believed who writes that header: set {PREFIX}PROXY_TRUSTED"
+        yield Problem(f"{PREFIX}AUTH_CLIENT_CERT", message)
 
 
 def _without(section: Section, name: str, needed: str, fields: tuple[str, ...]) -> Iterator[Problem]:
@@ -100,8 +128,24 @@ def _plans_missing(settings: GuardSettings) -> Iterator[Problem]:
             known = ", ".join(rate.plans) or "none"
             message = f"the plan {key.plan!r} of {key.name!r} is none of {PREFIX}RATE_PLANS: {known}"
             yield Problem(f"{PREFIX}AUTH_API_KEYS", message)
-    if rate.exempt and not settings.limited:
-        yield Problem(f"{PREFIX}RATE_EXEMPT", f"it has no effect without {PREFIX}RATE_LIMIT")
+
+
+def _exempt_missing(settings: GuardSettings) -> Iterator[Problem]:
+    """Exemptions of nobody, or from nothing."""
+    auth, rate, name = settings.auth, settings.rate, f"{PREFIX}RATE_EXEMPT"
+    if rate.exempt and not settings.limited and not rate.messages:
+        yield Problem(name, f"it has no effect without {PREFIX}RATE_LIMIT")
+        return
+    keys = {f"api-key:{key.name}" for key in auth.api_keys}
+    for each in rate.exempt:
+        if each.startswith("api-key:") and each not in keys:
+            known = ", ".join(sorted(key.name for key in auth.api_keys)) or "none"
+            yield Problem(name, f"{each!r} is the name of no API key: {known}")
+        if each.startswith("user:") and not auth.trusted and auth.introspection_url is None:
+            yield Problem(name, f"{each!r} is a token's subject, and no tokens are accepted: set {PREFIX}AUTH_ISSUER")
+        several = len(auth.trusted) + (auth.introspection_url is not None) > 1
+        if each.startswith("user:") and several and "#" not in each:
+            yield Problem(name, f"{each!r} could be anyone's of several issuers: write user:ISSUER#SUBJECT")
 
 
 def _identity_missing(settings: GuardSettings) -> Iterator[Problem]:
@@ -115,6 +159,8 @@ def _identity_missing(settings: GuardSettings) -> Iterator[Problem]:
             message = f"the row {route} looks at no credentials, so {route.limits!r} knows no identities: limit by ip"
             yield Problem(f"{PREFIX}ROUTES", message)
     limits = [("RATE_LIMIT", settings.rate.limit), *(("ROUTES", route.limits or "") for route in settings.routes)]
+    if auth.on:  # else nobody has a plan
+        limits += (("RATE_PLANS", text) for text in settings.rate.plans.values())
     for name, text in limits:
         if not auth.on and _BY_IDENTITY.search(text):
             yield Problem(f"{PREFIX}{name}", f"{text!r} limits identities, and there are none: {remedy}")

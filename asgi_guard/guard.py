@@ -1,38 +1,20 @@
 """The whole front: the layers in their order, made from settings, run by one chain.
 
-To follow a request, read `asgi_guard.layer.Chain`, then the layers in the order of `stack` below.
+To follow a request, read `asgi_guard.layer.Chain`, then the layers in the order of `asgi_guard.stack`.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from asgi_guard.cautions import warnings
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.introspection import Introspection
 from asgi_guard.jwks import default_client
 from asgi_guard.layer import Chain
-from asgi_guard.middleware import (
-    AccessLogMiddleware,
-    AccessMiddleware,
-    CORSMiddleware,
-    HealthMiddleware,
-    HostMiddleware,
-    IdentityMiddleware,
-    Issuer,
-    ProxyMiddleware,
-    RateLimitMiddleware,
-    RequestIDMiddleware,
-    SecurityHeadersMiddleware,
-)
-from asgi_guard.middleware.health import Check
-from asgi_guard.middleware.rate_limit import KnownLimits
-from asgi_guard.policy.ratelimit_headers import HEADER_NAMES
-from asgi_guard.policy.routes import RouteTable
 from asgi_guard.settings import GuardSettings, SettingsError
-from asgi_guard.stores import Store, open_store, own_clock
-from asgi_guard.variables import PREFIX
+from asgi_guard.stack import stack
+from asgi_guard.stores import Store
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -41,18 +23,15 @@ if TYPE_CHECKING:
 
     from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
     from asgi_guard.layer import Layer
-    from asgi_guard.sections import AuthSettings
 
 logger = logging.getLogger("asgi_guard")
-
-T = TypeVar("T")
 
 
 class Guard(Chain):
     """A production front around any ASGI app.
 
-    The layers, outermost first: health, proxy, request id, access log, security headers, hosts, CORS, identity, rate
-    limits, access. Those that need no setting are on; the others are on once they are configured.
+    The layers, outermost first: health, proxy, request id, access log, security headers, hosts, CORS, resource
+    metadata, identity, rate limits, access. Those that need no setting are on; the others once they are configured.
 
     Args:
         app: the app to guard: FastAPI, Starlette, Quart, Django, or any other callable of ASGI 3.
@@ -116,217 +95,3 @@ def configure(
             problems += (problem for problem in more.problems if problem not in problems)
         raise ConfigError(problems) from None
     return settings, stack(app, settings, store, checks, http_client, limit_functions)
-
-
-def stack(
-    app: ASGIApp,
-    settings: GuardSettings,
-    store: Store | None = None,
-    checks: Mapping[str, Callable[[], Awaitable[object]]] | None = None,
-    http_client: Callable[[], httpx.AsyncClient] = default_client,
-    limit_functions: Mapping[str, Callable[[Scope], str | None]] | None = None,
-) -> list[Layer]:
-    """Make the layers that settings ask for, outermost first.
-
-    Raises:
-        ConfigError: with everything that is wrong, by variable name.
-    """
-    problems = _Problems()
-    table = RouteTable(settings.routes)
-    store = store or problems.collect("store", lambda: _store(settings))
-    request_id = problems.collect("request_id", lambda: RequestIDMiddleware(app, **settings.request_id.model_dump()))
-    cors = problems.collect("cors", lambda: _cors(app, settings, request_id))
-    identity = problems.collect("auth", lambda: _identity(app, settings, table, http_client))
-    rate_limit = problems.collect("rate", lambda: _rate_limit(app, settings, table, store, limit_functions))
-    layers: list[Layer | None] = [
-        problems.collect("health", lambda: _health(app, settings, store, identity, rate_limit, checks or {})),
-        problems.collect("proxy", lambda: ProxyMiddleware(app, **settings.proxy.model_dump())),
-        request_id,
-        problems.collect("log", lambda: _access_log(app, settings, table)),
-        problems.collect("security", lambda: _security(app, settings, table)),
-        problems.collect("hosts", lambda: _hosts(app, settings)),
-        cors,
-        # Without Identity between them, the layer itself comes next.
-        KnownLimits(app, rate_limit) if rate_limit is not None and identity is not None else None,
-        identity,
-        rate_limit,
-        _access(app, settings, table, cors),
-    ]
-    if problems.found:
-        raise ConfigError(problems.found)
-    return [layer for layer in layers if layer is not None]
-
-
-class _Problems:
-    """Collects what is wrong with each section, so that all of it can be reported together."""
-
-    def __init__(self) -> None:
-        self.found: list[Problem] = []
-
-    def collect(self, section: str, make: Callable[[], T]) -> T | None:
-        """Make something; if that fails, note the problems by their variables' names and go on with None."""
-        try:
-            return make()
-        except ConfigError as error:
-            fields = type(GuardSettings.model_fields[section].default).model_fields
-            for problem in error.problems:
-                option, _, where = problem.name.partition(": ")
-                variable = PREFIX + (f"{section}_{option}" if option in fields else option).upper()
-                self.found.append(Problem(variable, f"{where}: {problem.message}" if where else problem.message))
-            return None
-
-
-def _store(settings: GuardSettings) -> Store:
-    section = settings.store
-    try:
-        return open_store(
-            section.url.get_secret_value(),
-            prefix=section.prefix,
-            timeout=section.timeout,
-            max_keys=section.max_keys,
-            clock=own_clock if section.clock == "worker" else None,
-        )
-    except ValueError as error:
-        raise ConfigError([Problem("url", str(error))]) from None
-
-
-def _health(
-    app: ASGIApp,
-    settings: GuardSettings,
-    store: Store | None,
-    identity: IdentityMiddleware | None,
-    rate_limit: RateLimitMiddleware | None,
-    checks: Mapping[str, Callable[[], Awaitable[object]]],
-) -> HealthMiddleware:
-    """Readiness asks what requests need: a store without which they are served all the same is told, not required."""
-    section, asked = settings.health, [Check(name, probe) for name, probe in checks.items()]
-    if rate_limit is not None and store is not None and store.shared:
-        denies_revoked = settings.auth.revocation and settings.auth.revocation_on_store_failure == "deny"
-        asked.append(Check("store", store.ping, settings.rate.on_store_failure == "deny" or denies_revoked))
-    if identity is not None and identity.verifiers:
-        asked.append(Check("keys", identity.check))
-    return HealthMiddleware(
-        app,
-        live_path=section.live_path or None,
-        ready_path=section.ready_path or None,
-        drain_seconds=section.drain_seconds,
-        checks=asked,
-    )
-
-
-def _access_log(app: ASGIApp, settings: GuardSettings, table: RouteTable) -> AccessLogMiddleware | None:
-    section = settings.log
-    if section.format == "off":
-        return None
-    probes = [path for path in (settings.health.live_path, settings.health.ready_path) if path]
-    return AccessLogMiddleware(
-        app, format=section.format, sample=section.sample, slow_ms=section.slow_ms, quiet=probes, routes=table
-    )
-
-
-def _security(app: ASGIApp, settings: GuardSettings, table: RouteTable) -> SecurityHeadersMiddleware | None:
-    section = settings.security.model_dump()
-    said = [value for name, value in section.items() if name != "preset"]
-    said += [route.security for route in settings.routes]
-    if settings.security.preset == "off" and not any(said):
-        return None
-    return SecurityHeadersMiddleware(app, routes=table, **section)
-
-
-def _hosts(app: ASGIApp, settings: GuardSettings) -> HostMiddleware | None:
-    section = settings.hosts
-    if not section.allowed and not section.https_redirect:
-        return None
-    return HostMiddleware(app, allowed=section.allowed, https_redirect=section.https_redirect)
-
-
-def _cors(app: ASGIApp, settings: GuardSettings, request_id: RequestIDMiddleware | None) -> CORSMiddleware | None:
-    section = settings.cors
-    if not section.allow_origins:
-        return None
-    # What the guard says to clients, a page's script may read; browsers hide every header that is not named here.
-    own = [*HEADER_NAMES[settings.rate.headers], "www-authenticate"]
-    if request_id is not None:
-        own.insert(0, settings.request_id.header)
-    values = {**section.model_dump(), "expose_headers": (*section.expose_headers, *own)}
-    return CORSMiddleware(app, **values)
-
-
-def _identity(
-    app: ASGIApp, settings: GuardSettings, table: RouteTable, http_client: Callable[[], httpx.AsyncClient]
-) -> IdentityMiddleware | None:
-    section = settings.auth
-    if not section.on:
-        return None
-    issuers = []
-    problems: list[Problem] = []
-    for trusted in section.trusted:
-        try:
-            issuers.append(Issuer(**trusted.model_dump(), require_jti=section.revocation, client=http_client))
-        except ConfigError as error:
-            first = trusted.issuer == section.issuer
-            problems += error.problems if first else (Problem(f"issuers: {trusted.issuer}", str(error)),)
-    introspection = None
-    if section.introspection_url is not None:
-        try:
-            introspection = _introspection(section, http_client)
-        except ConfigError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigError(problems)
-    return IdentityMiddleware(
-        app,
-        issuers=issuers,
-        introspection=introspection,
-        api_keys=section.api_keys,
-        api_key_header=section.api_key_header,
-        cookie=section.cookie,
-        routes=table,
-    )
-
-
-def _introspection(section: AuthSettings, http_client: Callable[[], httpx.AsyncClient]) -> Introspection:
-    assert section.introspection_url is not None  # noqa: S101 - the caller has looked
-    secret = section.introspection_client_secret
-    return Introspection(
-        section.introspection_url,
-        section.introspection_client_id or "",
-        "" if secret is None else secret.get_secret_value(),
-        section.issuer or "",
-        () if section.introspection_unsafe_any_audience else section.audience,
-        section.leeway,
-        section.scope_claims,
-        client=http_client,
-    )
-
-
-def _rate_limit(
-    app: ASGIApp,
-    settings: GuardSettings,
-    table: RouteTable,
-    store: Store | None,
-    functions: Mapping[str, Callable[[Scope], str | None]] | None,
-) -> RateLimitMiddleware | None:
-    section = settings.rate
-    if not settings.limited and not settings.auth.revocation and not section.messages:
-        return None
-    revocation = settings.auth.revocation
-    return RateLimitMiddleware(
-        app, store=store, routes=table, functions=functions, revocation=revocation, **section.model_dump()
-    )
-
-
-def _access(
-    app: ASGIApp, settings: GuardSettings, table: RouteTable, cors: CORSMiddleware | None
-) -> AccessMiddleware | None:
-    section = settings.auth
-    if not section.on:
-        return None
-    trusted = cors.policy if cors is not None and cors.policy.credentials else None
-    return AccessMiddleware(
-        app,
-        routes=table,
-        challenge="Bearer" if section.trusted or section.introspection_url else "ApiKey",
-        trusts_origin=trusted.names_origin if trusted is not None else lambda _: False,
-        deny_unknown_revocation=section.revocation_on_store_failure == "deny",
-    )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from asgi_guard.middleware.identity import DEFAULT_ALGORITHMS
+from asgi_guard.issuer import DEFAULT_ALGORITHMS
 from asgi_guard.policy.address import ForwardedHeader
+from asgi_guard.policy.certificate import CertificateSource
 from asgi_guard.policy.claims import SCOPE_CLAIMS, Profile
+from asgi_guard.policy.dpop import DPoPMode
 from asgi_guard.policy.log_record import LogFormat
 from asgi_guard.policy.ratelimit_headers import Style
 from asgi_guard.policy.rates import OnStoreFailure
-from asgi_guard.policy.routes import Preset
+from asgi_guard.policy.resource_metadata import audiences_of
+from asgi_guard.policy.routes import Preset, Route
 from asgi_guard.values import APIKeys, Names, Plans, issuers
 
 
@@ -26,7 +30,8 @@ class StoreSettings(Section):
     """Where buckets and revocations are kept."""
 
     url: SecretStr = Field(
-        default=SecretStr("memory://"), description="`memory://`, `redis://`, `rediss://` or `unix://`"
+        default=SecretStr("memory://"),
+        description="`memory://`, `redis://`, `rediss://`, `unix://`, `redis+cluster://` or `redis+sentinel://`",
     )
     timeout: float = Field(default=0.05, gt=0, le=10, description="seconds until an answer of the store counts as none")
     prefix: str = Field(default="asgi-guard:", max_length=64, description="put before every key in Redis")
@@ -58,7 +63,9 @@ class AuthSettings(Section):
     """Who is believed. On once an issuer or a key is named; every path then needs an identity unless a row says not."""
 
     issuer: str | None = Field(default=None, description="the issuer whose tokens are accepted, as in its `iss`")
-    audience: Names = Field(default=(), description="this API's names, of which a token has to name one in `aud`")
+    audience: Names = Field(
+        default=(), description="this API's names, of which a token has to name one in `aud`; else the resource's"
+    )
     jwks_url: str | None = Field(default=None, description="where the issuer's keys are, if not by OIDC discovery")
     algorithms: Names = Field(default=DEFAULT_ALGORITHMS, description="the signature algorithms that are allowed")
     leeway: float = Field(default=30, ge=0, le=300, description="seconds by which the issuer's clock may differ")
@@ -100,6 +107,25 @@ class AuthSettings(Section):
     revocation_on_store_failure: Literal["allow", "deny"] = Field(
         default="deny", description="what a token meets that cannot be looked up"
     )
+    dpop: DPoPMode = Field(
+        default="off",
+        description="tokens bound to a key (RFC 9449): `accept` them with their proof, `require` them, or refuse them",
+    )
+    dpop_nonce_secret: SecretStr | None = Field(
+        default=None, description="the key of the nonces that proofs then have to hold, the same for all workers"
+    )
+    client_cert: CertificateSource = Field(
+        default="off",
+        description="where the certificate is told that tokens may be bound to (RFC 8705): by the server (`tls`), or "
+        "in the header of this name, by trusted proxies",
+    )
+    resource: str | None = Field(
+        default=None, description="the URL that clients call, which then tells them whom to ask for tokens (RFC 9728)"
+    )
+    resource_name: str | None = Field(default=None, description="what the resource is called, for people")
+    resource_documentation: str | None = Field(
+        default=None, description="the URL of a page on the resource, for developers"
+    )
 
     @property
     def on(self) -> bool:
@@ -107,13 +133,30 @@ class AuthSettings(Section):
         return bool(self.trusted or self.api_keys or self.introspection_url)
 
     @property
+    def audiences(self) -> tuple[str, ...]:
+        """What tokens have to name: the audience, or without one the resource, as clients ask for it (RFC 8707)."""
+        return self.audience or (() if self.resource is None else audiences_of(self.resource))
+
+    @property
     def trusted(self) -> tuple[IssuerSettings, ...]:
         """Every issuer whose tokens are accepted, with all that holds for it."""
-        own = {name: getattr(self, name) for name in IssuerSettings.model_fields}
+        own = {name: getattr(self, name) for name in IssuerSettings.model_fields} | {"audience": self.audiences}
         first = () if self.issuer is None else (IssuerSettings(**own),)
         inherited = {name: value for name, value in own.items() if name not in ("issuer", "jwks_url")}
         others = (each.model_dump(exclude_none=True) for each in self.issuers)
         return (*first, *(IssuerSettings(**{**inherited, **other}) for other in others))
+
+    def resource_metadata(self, routes: Iterable[Route]) -> dict[str, Any]:
+        """What the resource says of itself (RFC 9728), member by member; nothing if no client could learn from it."""
+        if self.resource is None or not self.trusted:
+            return {}
+        return {
+            "resource": self.resource,
+            "authorization_servers": [trusted.issuer for trusted in self.trusted],
+            "scopes_supported": [scope for route in routes for scope in (*route.scopes, *route.any_scopes)],
+            "resource_name": self.resource_name,
+            "resource_documentation": self.resource_documentation,
+        }
 
 
 class RateSettings(Section):

@@ -6,6 +6,10 @@
 
     with LocalIssuer().serve() as issuer: ...                # or as a server, at issuer.url
 
+    client = ProofKey()                                      # a token that is bound to a key, and its proofs (DPoP)
+    token = issuer.token("alice", cnf=client.cnf)
+    headers = client.headers(token, "GET", "http://testserver/items")
+
 It is never to be used in production: whoever has its key is everyone.
 """
 
@@ -16,6 +20,7 @@ import json
 import os
 import threading
 import time
+from base64 import urlsafe_b64encode
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,7 +32,8 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from asgi_guard.middleware.identity import Issuer
+from asgi_guard.issuer import Issuer
+from asgi_guard.policy.dpop import BINDING, thumbprint
 from asgi_guard.policy.keyring import KeyTimes
 
 if TYPE_CHECKING:
@@ -70,6 +76,43 @@ def _generate(algorithm: Algorithm) -> PrivateKey:
     if algorithm == "ES256":
         return ec.generate_private_key(ec.SECP256R1())
     return ed25519.Ed25519PrivateKey.generate()
+
+
+class ProofKey(SigningKey):
+    """A client's own key, of which it sends a proof with every request (DPoP, RFC 9449).
+
+    Args:
+        algorithm: what it signs with.
+        private: the key; a new one unless given.
+
+    Attributes:
+        cnf: the claim that binds a token to this key.
+    """
+
+    def __init__(self, algorithm: Algorithm = "ES256", private: PrivateKey | None = None) -> None:
+        super().__init__(algorithm, private)
+        self.jwk = {name: value for name, value in self.jwk.items() if name not in ("kid", "alg", "use", "key_ops")}
+        self.cnf = {BINDING: thumbprint(self.jwk)}
+
+    def proof(self, token: str, method: str, url: str, *, headers: dict[str, Any] | None = None, **claims: Any) -> str:
+        """Sign a proof for one request.
+
+        Args:
+            token: the access token that is sent along.
+            method: the request's method.
+            url: its URL.
+            headers: header members to add or replace.
+            claims: claims to add or replace; None leaves one out. A server's nonce is one: `nonce`.
+        """
+        ath = urlsafe_b64encode(sha256(token.encode()).digest()).rstrip(b"=").decode()
+        payload = {"jti": uuid4().hex, "htm": method, "htu": url, "iat": int(time.time()), "ath": ath, **claims}
+        payload = {name: value for name, value in payload.items() if value is not None}
+        members = {"typ": "dpop+jwt", "jwk": self.jwk, **(headers or {})}
+        return jwt.encode(payload, self.private, self.algorithm, headers=members)
+
+    def headers(self, token: str, method: str, url: str, **claims: Any) -> dict[str, str]:
+        """The headers of a request: the token and its proof. The arguments are those of `proof`."""
+        return {"authorization": f"DPoP {token}", "dpop": self.proof(token, method, url, **claims)}
 
 
 class LocalIssuer:

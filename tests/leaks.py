@@ -13,7 +13,7 @@ from asgi_guard import layer
 from asgi_guard.errors import TokenError
 from asgi_guard.middleware import access_log
 from asgi_guard.policy import log_record
-from asgi_guard.testing import LocalIssuer
+from asgi_guard.testing import LocalIssuer, ProofKey
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import Header
@@ -56,13 +56,18 @@ WATCH = Watch()
 def install() -> None:
     """Watch from now on."""
     logging.getLogger("asgi_guard").addHandler(WATCH)
-    token, answer = LocalIssuer.token, layer.Response.answer
+    token, proof, answer = LocalIssuer.token, ProofKey.proof, layer.Response.answer
     record, error = log_record.record, TokenError.__init__
 
     def issue(self: LocalIssuer, *args: Any, **options: Any) -> str:
         issued = token(self, *args, **options)
         WATCH.issued.add(issued)
         return issued
+
+    def prove(self: ProofKey, *args: Any, **options: Any) -> str:
+        proven = proof(self, *args, **options)
+        WATCH.issued.add(proven)
+        return proven
 
     async def send(self: layer.Response, answered: Answer) -> None:
         headers: tuple[Header, ...] = answered.headers
@@ -80,6 +85,7 @@ def install() -> None:
 
     for owner, name, watched in (
         (LocalIssuer, "token", issue),
+        (ProofKey, "proof", prove),
         (layer.Response, "answer", send),
         (access_log, "record", write),
         (TokenError, "__init__", refuse),

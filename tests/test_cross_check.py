@@ -66,6 +66,16 @@ ISSUER = {"AUTH_ISSUER": "https://id.example.com", "AUTH_AUDIENCE": "shop"}
             "AUTH_API_KEYS",
             "the plan 'b' of 'ci' is none of ASGI_GUARD_RATE_PLANS: a",
         ),
+        (
+            {
+                **ISSUER,
+                "AUTH_ISSUERS": '[{"issuer": "https://b.example", "audience": "b"}]',
+                "RATE_LIMIT": "1/hour by ip",
+                "RATE_EXEMPT": "user:alice, user:https://b.example#bob",
+            },
+            "RATE_EXEMPT",
+            "'user:alice' could be anyone's of several issuers: write user:ISSUER#SUBJECT",
+        ),
         ({"RATE_EXEMPT": "10.0.0.0/8"}, "RATE_EXEMPT", "no effect without ASGI_GUARD_RATE_LIMIT"),
         ({"STORE_URL": "memory://", "SECURITY_HSTS": "max-age=1; preload"}, "SECURITY_HSTS", "'preload' needs"),
         ({"CORS_ALLOW_ORIGINS": "*", "CORS_ALLOW_CREDENTIALS": "1"}, "CORS_ALLOW_ORIGINS", "name the origins"),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from asgi_guard.issuer import Issuer
 from asgi_guard.middleware.access import AccessMiddleware
 from asgi_guard.middleware.access_log import AccessLogMiddleware
 from asgi_guard.middleware.cors import CORSMiddleware
 from asgi_guard.middleware.health import HealthMiddleware
 from asgi_guard.middleware.hosts import HostMiddleware
-from asgi_guard.middleware.identity import IdentityMiddleware, Issuer
+from asgi_guard.middleware.identity import IdentityMiddleware
 from asgi_guard.middleware.proxy import ProxyMiddleware
 from asgi_guard.middleware.rate_limit import RateLimitMiddleware
 from asgi_guard.middleware.request_id import RequestIDMiddleware
+from asgi_guard.middleware.resource_metadata import ResourceMetadataMiddleware
 from asgi_guard.middleware.security import SecurityHeadersMiddleware
 
 __all__ = [
@@ -24,5 +26,6 @@ __all__ = [
     "ProxyMiddleware",
     "RateLimitMiddleware",
     "RequestIDMiddleware",
+    "ResourceMetadataMiddleware",
     "SecurityHeadersMiddleware",
 ]

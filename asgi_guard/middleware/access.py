@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asgi_guard.errors import require_choice
+from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy import csrf
-from asgi_guard.policy.access import AccessPolicy, AccessRule
+from asgi_guard.policy.access import AccessPolicy, AccessRule, Failure
 from asgi_guard.policy.answer import ambiguous_path
+from asgi_guard.policy.resource_metadata import is_url
 from asgi_guard.policy.routes import AuthMode, Route, RouteTable
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from asgi_guard.asgi import ASGIApp
     from asgi_guard.exchange import Exchange
+    from asgi_guard.middleware.possession import Possession
 
 
 def _trusts_nobody(origin: bytes) -> bool:
@@ -35,6 +37,11 @@ class AccessMiddleware(Layer):
         challenge: the scheme of the `WWW-Authenticate` challenge.
         trusts_origin: tells which other origins may send requests with a user's cookie; none unless said.
         deny_unknown_revocation: whether a token is refused whose revocation cannot be looked up.
+        resource_metadata: the address of this API's metadata, which challenges then name (RFC 9728).
+        possession: what `IdentityMiddleware` was given, where bound tokens are taken, so that challenges ask for them.
+
+    Raises:
+        ConfigError: an argument cannot be used.
     """
 
     name = "access"
@@ -48,10 +55,18 @@ class AccessMiddleware(Layer):
         challenge: str = "Bearer",
         trusts_origin: Callable[[bytes], bool] = _trusts_nobody,
         deny_unknown_revocation: bool = True,
+        resource_metadata: str | None = None,
+        possession: Possession | None = None,
     ) -> None:
         super().__init__(app)
         require_choice("default", default, AuthMode)
-        self.policy = AccessPolicy(challenge, deny_unknown_revocation)
+        if resource_metadata is not None and not is_url(resource_metadata):
+            raise ConfigError([Problem("resource_metadata", "write the whole URL of the metadata: https://host/path")])
+        if possession is not None and possession.required:
+            challenge = "DPoP"
+        algorithms = () if possession is None else possession.algorithms
+        self.policy = AccessPolicy(challenge, deny_unknown_revocation, resource_metadata, algorithms)
+        self._possession = possession
         self._table = RouteTable.of(routes)
         self._rules = (
             *(AccessRule(route.auth or default, route.scopes, route.any_scopes) for route in self._table.routes),
@@ -72,7 +87,14 @@ class AccessMiddleware(Layer):
             cross_site=exchange.ambient and not self._same_site(exchange),
             retry_after=exchange.retry_after,
             request_id=exchange.request_id,
+            nonce=self._nonce(exchange),
         )
+
+    def _nonce(self, exchange: Exchange) -> str | None:
+        """The nonce to tell, if the lack of one is why the proof was refused."""
+        if exchange.failure is not Failure.NONCE or self._possession is None:
+            return None
+        return self._possession.nonce()
 
     def _same_site(self, exchange: Exchange) -> bool:
         return csrf.allows(

@@ -4,150 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
-from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, TokenError, require_choice
-from asgi_guard.introspection import Introspection, Introspector
-from asgi_guard.jwks import KeyEngine, check_url, default_client
+from asgi_guard.errors import (
+    ConfigError,
+    KeysUnavailableError,
+    Problem,
+    StoreUnavailableError,
+    TokenError,
+    require_choice,
+)
+from asgi_guard.introspection import Introspection
+from asgi_guard.issuer import Issuer, Verifier
 from asgi_guard.layer import Decision, Layer
+from asgi_guard.middleware.possession import Possession
 from asgi_guard.policy import token
 from asgi_guard.policy.access import Failure
-from asgi_guard.policy.claims import SCOPE_CLAIMS, ClaimsPolicy, Profile, parse_required, scopes_of
 from asgi_guard.policy.credentials import Credential, MalformedCredentialsError, find
-from asgi_guard.policy.identity import ANONYMOUS, NO_AUTH, APIKey, Auth, User, api_key_digest, revocation_key, store_key
+from asgi_guard.policy.dpop import ProofError
+from asgi_guard.policy.identity import ANONYMOUS, NO_AUTH, APIKey, Auth, User, api_key_digest
 from asgi_guard.policy.introspection import is_opaque
-from asgi_guard.policy.keyring import KeyTimes
-from asgi_guard.policy.keys import ALGORITHMS, VerificationKey
-from asgi_guard.policy.listing import listed
+from asgi_guard.policy.keys import VerificationKey
 from asgi_guard.policy.routes import AuthMode, Route, RouteTable
 from asgi_guard.policy.token_cache import TokenCache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    import httpx
+    from collections.abc import Awaitable, Callable, Sequence
 
     from asgi_guard.asgi import ASGIApp
     from asgi_guard.exchange import Exchange
 
 LONGEST = len(b"Bearer ") + token.MAX_TOKEN_BYTES
-DEFAULT_ALGORITHMS = ("RS256", "ES256", "EdDSA")
-
-
-@dataclass(frozen=True)
-class Issuer:
-    """An issuer whose tokens are accepted, bound to its own keys, algorithms and audience.
-
-    Attributes:
-        issuer: its identifier: `iss`, exactly, and where its keys are discovered.
-        audience: of which a token has to name one.
-        jwks_url: where its keys are, if they shall not be discovered.
-        algorithms: the allowed ones, all asymmetric.
-        leeway: seconds by which its clock may differ.
-        max_token_age: seconds after which a token is refused though it has not expired.
-        require_jti: whether a token has to have an id, without which it cannot be revoked.
-        max_token_lifetime: seconds from `iat` to `exp` beyond which a token is refused from the first.
-        profile: `at+jwt` takes access tokens as RFC 9068 has them only; `any` takes what has the right audience.
-        required_claims: claims that have to be there, as `NAME` or `NAME=VALUE`.
-        scope_claims: where scopes are; the first of these that is there counts.
-        times: how its keys age.
-        client: makes the HTTP client of a key fetch: the place for a proxy, a CA bundle, or headers.
-
-    Raises:
-        ConfigError: something of this cannot be used.
-    """
-
-    issuer: str
-    audience: Sequence[str] | str
-    jwks_url: str | None = None
-    algorithms: Sequence[str] = DEFAULT_ALGORITHMS
-    leeway: float = 30
-    max_token_age: float | None = None
-    require_jti: bool = False
-    max_token_lifetime: float | None = None
-    profile: Profile = "any"
-    required_claims: Sequence[str] = ()
-    scope_claims: Sequence[str] = SCOPE_CLAIMS
-    times: KeyTimes = field(default_factory=KeyTimes)
-    client: Callable[[], httpx.AsyncClient] = default_client
-
-    def __post_init__(self) -> None:
-        problems: list[Problem] = []
-        for name, url in (("issuer", self.issuer), ("jwks_url", self.jwks_url)):
-            try:
-                if url is not None:
-                    check_url(url, query=name == "jwks_url")
-            except ValueError as error:
-                problems.append(Problem(name, str(error)))
-        try:
-            if not listed(self.audience):
-                message = "name this API: a token without an audience could be meant for anyone"
-                problems.append(Problem("audience", message))
-        except ValueError as error:
-            problems.append(Problem("audience", str(error)))
-        try:
-            parse_required(self.required_claims)
-        except ValueError as error:
-            problems.append(Problem("required_claims", str(error)))
-        if self.profile not in get_args(Profile):
-            problems.append(Problem("profile", f"{self.profile!r} is none of {', '.join(get_args(Profile))}"))
-        unknown = [name for name in self.algorithms if name not in ALGORITHMS]
-        if unknown or not self.algorithms:
-            what = f"{', '.join(unknown)} cannot be allowed" if unknown else "none is allowed"
-            problems.append(Problem("algorithms", f"{what}; choose among {', '.join(ALGORITHMS)}"))
-        if problems:
-            raise ConfigError(problems)
-
-
-@dataclass(frozen=True)
-class _Verifier:
-    """An issuer, ready to judge tokens."""
-
-    claims: ClaimsPolicy
-    engine: KeyEngine
-    algorithms: frozenset[str]
-
-    @classmethod
-    def of(cls, issuer: Issuer) -> _Verifier:
-        algorithms = frozenset(issuer.algorithms)
-        claims = ClaimsPolicy(
-            issuer.issuer,
-            frozenset(listed(issuer.audience)),
-            issuer.leeway,
-            issuer.max_token_age,
-            issuer.require_jti,
-            issuer.max_token_lifetime,
-            issuer.profile,
-            parse_required(issuer.required_claims),
-            tuple(issuer.scope_claims),
-        )
-        engine = KeyEngine(
-            issuer.issuer, issuer.jwks_url, algorithms=algorithms, times=issuer.times, client=issuer.client
-        )
-        return cls(claims, engine, algorithms)
-
-    def user(self, parsed: token.ParsedToken, key: VerificationKey, now: float) -> User:
-        """Verify the signature, then the claims, and say who it is."""
-        if parsed.algorithm not in self.algorithms:
-            raise TokenError("algorithm", f"{parsed.algorithm} is not allowed for {self.claims.issuer}")
-        self.claims.check_type(parsed.header)
-        if not key.verifies(parsed.algorithm, parsed.signing_input, parsed.signature):
-            raise TokenError("signature", "the signature is not that of the issuer's key")
-        claims = parsed.claims
-        expires = self.claims.check(claims, now)
-        subject, issuer = claims["sub"], self.claims.issuer
-        token_id = claims.get("jti")
-        return User(
-            subject,
-            scopes_of(claims, self.claims.scope_claims),
-            MappingProxyType(claims),
-            issuer,
-            expires=expires,
-            key=store_key("user", issuer, subject),
-            token_id=None if token_id is None else revocation_key(issuer, token_id),
-        )
+_FAILURES = (TokenError, KeysUnavailableError, StoreUnavailableError)
+"""How a token that was sent leads to nobody."""
 
 
 class IdentityMiddleware(Layer):
@@ -166,6 +55,7 @@ class IdentityMiddleware(Layer):
         routes: the route table; rows whose column `auth` is `none` are served without looking at credentials.
         default: what holds where no row says: `required`, `optional`, or `none`.
         cache_size: how many verified tokens are remembered, for a minute at most; 0 remembers none.
+        possession: which tokens are taken that are bound to a key or to a certificate; none unless said.
         clock: seconds since the Unix epoch.
     """
 
@@ -183,11 +73,13 @@ class IdentityMiddleware(Layer):
         routes: Sequence[Route] | RouteTable = (),
         default: AuthMode = "required",
         cache_size: int = 10_000,
+        possession: Possession | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(app)
         require_choice("default", default, AuthMode)
-        self.verifiers = {issuer.issuer: _Verifier.of(issuer) for issuer in issuers}
+        self.possession = possession if possession is not None else Possession()
+        self.verifiers = {issuer.issuer: Verifier.of(issuer, self.possession.bindings) for issuer in issuers}
         if len(self.verifiers) != len(issuers):
             raise ConfigError([Problem("issuers", "an issuer is named twice")])
         self.introspector = None if introspection is None else introspection.introspector()
@@ -211,6 +103,7 @@ class IdentityMiddleware(Layer):
             await verifier.engine.aclose()
         if self.introspector is not None:
             await self.introspector.aclose()
+        await self.possession.aclose()
 
     async def check(self) -> None:
         """Raise `KeysUnavailableError` unless every issuer's tokens can be verified; for readiness."""
@@ -234,19 +127,18 @@ class IdentityMiddleware(Layer):
             if credential.kind == "api-key":
                 self._key(exchange, credential.value)
                 return None
-            return self._token(exchange, credential.value)
+            return self._token(exchange, credential)
         except MalformedCredentialsError:
             exchange.failure = Failure.MALFORMED
-        except TokenError as error:
-            exchange.failure, exchange.detail = Failure.INVALID, error.reason
-        except KeysUnavailableError as error:
-            exchange.failure, exchange.retry_after = Failure.KEYS_UNAVAILABLE, error.retry_after
+        except _FAILURES as error:
+            _fail(exchange, error)
         return None
 
     def _remembers(self, exchange: Exchange) -> bool:
         """Recognise the token of most requests: one Authorization header, nothing beside it, and verified a moment ago.
 
-        Only a token that passed every check is remembered, so none of them has to be made again.
+        Only a token that passed every check is remembered, so none of them has to be made again. What a token is bound
+        to is no such check: that is asked for with every request, elsewhere.
         """
         headers, cookie = exchange.headers, self._cookie
         value = headers.get(b"authorization")
@@ -255,9 +147,10 @@ class IdentityMiddleware(Layer):
         if self._api_key_header in headers or (cookie is not None and b"cookie" in headers):
             return False
         user = self._remembered(self._cache.digest(value[7:]), self._clock())
-        if user is not None:
-            self._accept(exchange, user)
-        return user is not None
+        if user is None or self.possession.required or "cnf" in user.claims:
+            return False
+        self._accept(exchange, user)
+        return True
 
     def _remembered(self, digest: bytes, now: float) -> User | None:
         """The user of a token that was verified a moment ago, by the keys that hold now."""
@@ -279,6 +172,7 @@ class IdentityMiddleware(Layer):
             exchange.lines(self._api_key_header),
             () if cookie is None else exchange.lines(b"cookie"),
             cookie,
+            dpop=self.possession.dpop,
         )
 
     def _key(self, exchange: Exchange, value: bytes) -> None:
@@ -291,45 +185,57 @@ class IdentityMiddleware(Layer):
         exchange.user = exchange.scope["user"] = user
         exchange.scope["auth"] = Auth(user.scopes)
 
-    def _token(self, exchange: Exchange, value: bytes) -> Decision:
+    def _admit(self, exchange: Exchange, credential: Credential, user: User) -> Awaitable[None] | None:
+        """Accept a user whose token is good, if whoever sent it has what it is bound to."""
+        proof = self.possession.check(exchange, credential, user)
+        counting = None if proof is None else self.possession.count(exchange, proof)
+        if counting is not None:
+            return self._counted(exchange, user, counting)
+        self._accept(exchange, user)
+        return None
+
+    async def _counted(self, exchange: Exchange, user: User, counting: Awaitable[None]) -> None:
+        try:
+            await counting
+        except _FAILURES as error:
+            _fail(exchange, error)
+        else:
+            self._accept(exchange, user)
+
+    def _token(self, exchange: Exchange, credential: Credential) -> Decision:
         """Verify a token, unless it is remembered."""
+        value = credential.value
         if len(value) > token.MAX_TOKEN_BYTES:
             raise token.too_large(value)
-        if self._is_asked_about(value):
-            return self._opaque(exchange, value)
+        if self.introspector is not None and self._is_asked_about(value):
+            user = self.introspector.peek(value)
+            if user is None:
+                return self._wait(exchange, credential, self.introspector.obtain(value))
+            return self._admit(exchange, credential, user)
         digest = self._cache.digest(value)
         user = self._remembered(digest, self._clock())
-        if user is not None:
-            self._accept(exchange, user)
-            return None
-        parsed, verifier = self.parse(value)
-        key = verifier.engine.peek(parsed.kid, parsed.algorithm)
-        if key is None:
-            return self._wait(exchange, digest, parsed, verifier)
-        self._verify(exchange, digest, parsed, verifier, key)
-        return None
+        if user is None:
+            parsed, verifier = self.parse(value)
+            key = verifier.engine.peek(parsed.kid, parsed.algorithm)
+            if key is None:
+                return self._wait(exchange, credential, self._obtain(digest, parsed, verifier))
+            user = self._verify(digest, parsed, verifier, key)
+        return self._admit(exchange, credential, user)
+
+    async def _wait(self, exchange: Exchange, credential: Credential, obtaining: Awaitable[User]) -> None:
+        """Accept a user who cannot be told at once."""
+        try:
+            counting = self._admit(exchange, credential, await obtaining)
+        except _FAILURES as error:
+            _fail(exchange, error)
+        else:
+            if counting is not None:
+                await counting
 
     def _is_asked_about(self, value: bytes) -> bool:
         return self.introspector is not None and (not self.verifiers or is_opaque(value))
 
-    def _opaque(self, exchange: Exchange, value: bytes) -> Decision:
-        """Ask about a token, unless it was asked about a moment ago."""
-        assert self.introspector is not None  # noqa: S101 - else no token is asked about
-        user = self.introspector.peek(value)
-        if user is None:
-            return self._ask_about(exchange, value, self.introspector)
-        self._accept(exchange, user)
-        return None
-
-    async def _ask_about(self, exchange: Exchange, value: bytes, introspector: Introspector) -> None:
-        try:
-            self._accept(exchange, await introspector.obtain(value))
-        except TokenError as error:
-            exchange.failure, exchange.detail = Failure.INVALID, error.reason
-        except KeysUnavailableError as error:
-            exchange.failure, exchange.retry_after = Failure.KEYS_UNAVAILABLE, error.retry_after
-
-    def parse(self, value: bytes) -> tuple[token.ParsedToken, _Verifier]:
+    def parse(self, value: bytes) -> tuple[token.ParsedToken, Verifier]:
         """Parse a token and find its issuer, before any signature is checked; raises `TokenError`."""
         parsed = token.parse(value, self._algorithms)
         issuer = parsed.claims.get("iss")
@@ -338,24 +244,17 @@ class IdentityMiddleware(Layer):
             raise TokenError("issuer", f"iss is {ascii(issuer)[:128]}, which is none of {sorted(self.verifiers)}")
         return parsed, verifier
 
-    def _verify(
-        self, exchange: Exchange, digest: bytes, parsed: token.ParsedToken, verifier: _Verifier, key: VerificationKey
-    ) -> None:
+    def _verify(self, digest: bytes, parsed: token.ParsedToken, verifier: Verifier, key: VerificationKey) -> User:
         now = self._clock()
         user = verifier.user(parsed, key, now)
         keys = verifier.engine.keys
         if keys is not None:
             self._cache.put(digest, user, now, keys)
-        self._accept(exchange, user)
+        return user
 
-    async def _wait(self, exchange: Exchange, digest: bytes, parsed: token.ParsedToken, verifier: _Verifier) -> None:
-        try:
-            key = await verifier.engine.obtain(parsed.kid, parsed.algorithm)
-            self._verify(exchange, digest, parsed, verifier, key)
-        except TokenError as error:
-            exchange.failure, exchange.detail = Failure.INVALID, error.reason
-        except KeysUnavailableError as error:
-            exchange.failure, exchange.retry_after = Failure.KEYS_UNAVAILABLE, error.retry_after
+    async def _obtain(self, digest: bytes, parsed: token.ParsedToken, verifier: Verifier) -> User:
+        key = await verifier.engine.obtain(parsed.kid, parsed.algorithm)
+        return self._verify(digest, parsed, verifier, key)
 
     async def verify(self, value: bytes) -> User:
         """Verify a token apart from any request, for people who ask why it fails.
@@ -369,3 +268,15 @@ class IdentityMiddleware(Layer):
         parsed, verifier = self.parse(value)
         key = await verifier.engine.obtain(parsed.kid, parsed.algorithm)
         return verifier.user(parsed, key, self._clock())
+
+
+def _fail(exchange: Exchange, error: TokenError | KeysUnavailableError | StoreUnavailableError) -> None:
+    """Note why credentials that were sent led to nobody."""
+    if isinstance(error, TokenError):
+        exchange.failure, exchange.detail = Failure.INVALID, error.reason
+        if isinstance(error, ProofError):
+            exchange.failure = Failure.NONCE if error.reason == "proof_nonce" else Failure.PROOF
+        return
+    unavailable = isinstance(error, KeysUnavailableError)
+    exchange.failure = Failure.KEYS_UNAVAILABLE if unavailable else Failure.STORE_UNAVAILABLE
+    exchange.retry_after = error.retry_after

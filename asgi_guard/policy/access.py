@@ -3,14 +3,16 @@
 The order of decisions, where the route asks for an identity or credentials were sent:
 
 1. The credentials are malformed: 400 `invalid_request`.
-2. The issuer's keys are unavailable: 503.
-3. The credentials are invalid: 401 `invalid_token`, in fixed words that tell nothing of why.
+2. The issuer's keys are unavailable, or it cannot be told whether a proof was seen before: 503.
+3. The credentials are invalid: 401 `invalid_token`, in fixed words that tell nothing of why. A token's proof of
+   possession is missing, wrong or stale: 401 `invalid_dpop_proof`, or `use_dpop_nonce` with the nonce to use.
 4. None were sent and one is required: 401 with a bare challenge.
 5. The token is revoked: 401. It could not be looked up, and the operator said `deny`: 503.
 6. The browser sent the identity by itself, and the request may be cross-site: 403.
 7. A scope is missing: 403 `insufficient_scope`, naming what is needed.
 
-Challenges are those of RFC 6750 section 3.
+Challenges are those of RFC 6750 section 3, and of RFC 9449 section 7.1 where proofs are taken; where the resource
+describes itself, they say where (RFC 9728 section 5.1).
 """
 
 from __future__ import annotations
@@ -32,7 +34,10 @@ class Failure(Enum):
 
     MALFORMED = "malformed"
     INVALID = "invalid"
+    PROOF = "proof"
+    NONCE = "nonce"
     KEYS_UNAVAILABLE = "keys_unavailable"
+    STORE_UNAVAILABLE = "store_unavailable"
 
 
 class Revocation(Enum):
@@ -65,10 +70,14 @@ class AccessPolicy:
     Attributes:
         challenge: the scheme of the `WWW-Authenticate` challenge: `Bearer`, or `ApiKey` where only keys are taken.
         deny_unknown_revocation: whether a token whose revocation cannot be looked up is refused.
+        resource_metadata: the address of the metadata that challenges name (RFC 9728); None names none.
+        proof_algorithms: the algorithms of proofs, for which a challenge `DPoP` asks (RFC 9449); none asks for none.
     """
 
     challenge: str = "Bearer"
     deny_unknown_revocation: bool = True
+    resource_metadata: str | None = None
+    proof_algorithms: tuple[str, ...] = ()
 
     def decide(
         self,
@@ -80,12 +89,13 @@ class AccessPolicy:
         cross_site: bool = False,
         retry_after: float = 1,
         request_id: str | None = None,
+        nonce: str | None = None,
     ) -> Answer | None:
         """Decide: None lets the request through; the module's docstring gives the order."""
         if rule.auth == "none":
             return None
         if failure is not None:
-            return self._failed(failure, retry_after, request_id)
+            return self._failed(failure, retry_after, request_id, nonce)
         if user is None:
             if rule.auth == "optional":
                 return None
@@ -114,13 +124,22 @@ class AccessPolicy:
             )  # fmt: skip
         return None
 
-    def _failed(self, failure: Failure, retry_after: float, request_id: str | None) -> Answer:
-        if failure is Failure.KEYS_UNAVAILABLE:
-            return unavailable(Reason.KEYS_UNAVAILABLE, retry_after, request_id)
+    def _failed(self, failure: Failure, retry_after: float, request_id: str | None, nonce: str | None) -> Answer:
+        if failure in (Failure.KEYS_UNAVAILABLE, Failure.STORE_UNAVAILABLE):
+            return unavailable(Reason(failure.value), retry_after, request_id)
         if failure is Failure.MALFORMED:
             return problem(
                 400, Reason.CREDENTIALS_MALFORMED, "The credentials are repeated, of several kinds, or malformed.",
                 request_id=request_id, headers=self._challenge('error="invalid_request"'),
+            )  # fmt: skip
+        if failure in (Failure.PROOF, Failure.NONCE):
+            error = "invalid_dpop_proof" if failure is Failure.PROOF else "use_dpop_nonce"
+            headers = self._challenge(f'error="{error}"', only="DPoP")
+            if nonce is not None:
+                headers += ((b"dpop-nonce", nonce.encode()),)
+            return problem(
+                401, Reason.CREDENTIALS_INVALID, "The proof of possession is not valid.",
+                request_id=request_id, headers=headers,
             )  # fmt: skip
         return self._invalid(Reason.CREDENTIALS_INVALID, request_id)
 
@@ -130,8 +149,20 @@ class AccessPolicy:
             request_id=request_id, headers=self._challenge('error="invalid_token"'),
         )  # fmt: skip
 
-    def _challenge(self, parameters: str = "") -> tuple[Header, ...]:
-        return ((b"www-authenticate", f"{self.challenge} {parameters}".strip().encode()),)
+    def _challenge(self, *parameters: str, only: str | None = None) -> tuple[Header, ...]:
+        """A challenge for each scheme, or for the only one whose credentials were wrong."""
+        if self.resource_metadata is not None:
+            parameters = (*parameters, f'resource_metadata="{self.resource_metadata}"')
+        schemes = {self.challenge: parameters}
+        if self.proof_algorithms:
+            schemes["DPoP"] = (*parameters, f'algs="{" ".join(self.proof_algorithms)}"')
+        elif only is not None:
+            schemes[only] = parameters
+        return tuple(
+            (b"www-authenticate", f"{scheme} {', '.join(said)}".strip().encode())
+            for scheme, said in schemes.items()
+            if only in (None, scheme)
+        )
 
 
 def unavailable(reason: Reason, retry_after: float, request_id: str | None) -> Answer:

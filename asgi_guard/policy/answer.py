@@ -20,6 +20,7 @@ class Reason(StrEnum):
     """Why a request was refused: the words that stand in logs, and nothing else stands there."""
 
     NOT_READY = "not_ready"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
     PATH_AMBIGUOUS = "path_ambiguous"
     HOST_NOT_ALLOWED = "host_not_allowed"
     HTTPS_REQUIRED = "https_required"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from asgi_guard.errors import TokenError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 Profile: TypeAlias = Literal["any", "at+jwt"]
 SCOPE_CLAIMS = ("scope", "scp")
 """Where scopes are looked for: RFC 8693 section 4.2, and what issuers wrote before it."""
+_SHA256 = re.compile(r"[A-Za-z0-9_-]{43}")
 _AT_JWT = ("at+jwt", "application/at+jwt")
 _AT_JWT_CLAIMS = ("exp", "iat", "jti", "client_id")
 """What RFC 9068 section 2.2 requires beyond what is always required."""
@@ -23,9 +25,9 @@ _AT_JWT_CLAIMS = ("exp", "iat", "jti", "client_id")
 class ClaimsPolicy:
     """What an issuer's tokens have to say.
 
-    The order of decisions: `iss`, `aud`, the types of `sub`, `jti` and `client_id`, no `cnf` (RFC 7800: such a token
-    is worth nothing without a proof of its key), the profile's claims, the required ones, `exp`, `nbf`, `iat`, the
-    token's age, its whole life.
+    The order of decisions: `iss`, `aud`, the types of `sub`, `jti` and `client_id`, no `cnf` but a known one (RFC 7800:
+    such a token is worth nothing without a proof of its key), the profile's claims, the required ones, `exp`, `nbf`,
+    `iat`, the token's age, its whole life.
 
     Attributes:
         issuer: `iss`, exactly.
@@ -39,6 +41,7 @@ class ClaimsPolicy:
         required: claims that have to be there, each with a value that it has to be, or to hold, or None for any.
         scope_claims: where scopes are; the first of these that is there counts. A dot leads into an object, unless a
             claim of the whole name is there: `realm_access.roles`.
+        bindings: the members that `cnf` may have: those of which somebody else asks for the proof, with every request.
     """
 
     issuer: str
@@ -50,6 +53,7 @@ class ClaimsPolicy:
     profile: Profile = "any"
     required: tuple[tuple[str, str | None], ...] = ()
     scope_claims: tuple[str, ...] = SCOPE_CLAIMS
+    bindings: frozenset[str] = frozenset()
 
     def check_type(self, header: Mapping[str, Any]) -> None:
         """Check the header's `typ`, where the profile asks for one (RFC 9068 section 4).
@@ -76,18 +80,19 @@ class ClaimsPolicy:
         if claims.get("iss") != self.issuer:
             raise TokenError("issuer", f"iss is {_shown(claims.get('iss'))}, not {self.issuer!r}")
         self._check_audience(claims.get("aud"))
-        _check_bearer(claims)
+        _check_names(claims)
+        confirmation(claims, self.bindings)
         self._check_present(claims)
-        ends = _instant(claims, "exp")
+        ends = instant(claims, "exp")
         if ends is None:
             raise TokenError("claim", "exp is missing: a token has to end")
         ends += self.leeway
         if now >= ends:
             raise TokenError("expired", f"it expired {now - ends + self.leeway:.0f} s ago")
-        starts = _instant(claims, "nbf")
+        starts = instant(claims, "nbf")
         if starts is not None and now < starts - self.leeway:
             raise TokenError("not_yet_valid", f"nbf lies {starts - now:.0f} s ahead")
-        issued = _instant(claims, "iat")
+        issued = instant(claims, "iat")
         if issued is not None and now < issued - self.leeway:
             raise TokenError("not_yet_valid", f"iat lies {issued - now:.0f} s ahead")
         return self._bounded(issued, ends, now)
@@ -176,20 +181,42 @@ def parse_required(values: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
     return tuple(found)
 
 
-def _check_bearer(claims: Mapping[str, Any]) -> None:
-    """Whom the token names, and that whoever bears it is meant."""
+def confirmation(claims: Mapping[str, Any], known: Collection[str]) -> Mapping[str, str]:
+    """What a token is bound to (RFC 7800): the members of `cnf`, each a SHA-256; none where there is no `cnf`.
+
+    Args:
+        claims: the token's.
+        known: the members of which a proof is asked for.
+
+    Raises:
+        TokenError: it is bound to anything else, or in another form.
+    """
+    if "cnf" not in claims:
+        return {}
+    bound = claims["cnf"]
+    if not isinstance(bound, dict) or not bound or not all(name in known for name in bound):
+        raise TokenError("claim", "cnf binds the token to a key, of which a bearer shows no proof (RFC 7800)")
+    if not all(isinstance(value, str) and _SHA256.fullmatch(value) for value in bound.values()):
+        raise TokenError("claim", "cnf does not hold a SHA-256 in base64url")
+    return bound
+
+
+def _check_names(claims: Mapping[str, Any]) -> None:
+    """Whom the token names."""
     for name in ("sub", "jti", "client_id"):
         value = claims.get(name, "-")
         if not isinstance(value, str) or not value:
             raise TokenError("claim", f"{name} is not a string, or is empty")
     if "sub" not in claims:
         raise TokenError("claim", "sub is missing: the token says nobody's name")
-    if "cnf" in claims:
-        raise TokenError("claim", "cnf binds the token to a key, of which a bearer shows no proof (RFC 7800)")
 
 
-def _instant(claims: Mapping[str, Any], name: str) -> float | None:
-    """A NumericDate (RFC 7519 section 2): a finite number, and not a boolean, which Python takes for one."""
+def instant(claims: Mapping[str, Any], name: str) -> float | None:
+    """A NumericDate (RFC 7519 section 2): a finite number, and not a boolean, which Python takes for one.
+
+    Raises:
+        TokenError: the claim is there, and is something else.
+    """
     value = claims.get(name)
     if value is None and name not in claims:
         return None

@@ -3,8 +3,8 @@
 The order of decisions:
 
 1. More than one `Authorization` or API-key header line: malformed.
-2. `Authorization` present: it has to be `Bearer TOKEN`; several in one line, or none, is malformed. Another scheme
-   (`Basic`, say) is nothing of ours, and counts as no credentials.
+2. `Authorization` present: it has to be `Bearer TOKEN` or, where proofs are taken, `DPoP TOKEN` (RFC 9449); several in
+   one line, or none, is malformed. Another scheme (`Basic`, say) is nothing of ours, and counts as no credentials.
 3. More than one of token, cookie and API key: malformed, for which of them would be meant?
 4. The one that is there, or none. The query string is never looked at.
 """
@@ -28,11 +28,11 @@ class Credential:
     """What a client showed, not yet verified.
 
     Attributes:
-        kind: `bearer` (the header), `cookie` or `api-key`.
+        kind: `bearer` or `dpop` (the header, by its scheme), `cookie` or `api-key`.
         value: the token or key.
     """
 
-    kind: Literal["bearer", "cookie", "api-key"]
+    kind: Literal["bearer", "dpop", "cookie", "api-key"]
     value: bytes
 
     def __repr__(self) -> str:
@@ -48,6 +48,8 @@ def find(
     api_key: Sequence[bytes] = (),
     cookies: Sequence[bytes] = (),
     cookie_name: bytes | None = None,
+    *,
+    dpop: bool = False,
 ) -> Credential | None:
     """Find a request's credentials; the module's docstring gives the order.
 
@@ -56,6 +58,7 @@ def find(
         api_key: the lines of the API key's header.
         cookies: the lines of `Cookie`; HTTP/2 may split them.
         cookie_name: the cookie that holds a token; None if none does.
+        dpop: whether the scheme `DPoP` is one of ours.
 
     Raises:
         MalformedCredentialsError: they are repeated, malformed, or of several kinds.
@@ -64,9 +67,9 @@ def find(
         raise MalformedCredentialsError("the credentials are sent more than once")
     found: list[Credential] = []
     if authorization:
-        token = _bearer(authorization[0])
-        if token is not None:
-            found.append(Credential("bearer", token))
+        credential = _token(authorization[0], dpop=dpop)
+        if credential is not None:
+            found.append(credential)
     if api_key:
         found.append(Credential("api-key", api_key[0]))
     if cookie_name is not None and cookies:
@@ -79,17 +82,19 @@ def find(
     return found[0] if found else None
 
 
-def _bearer(value: bytes) -> bytes | None:
+def _token(value: bytes, *, dpop: bool) -> Credential | None:
     scheme, _, token = value.strip(b" \t").partition(b" ")
-    if scheme.lower() != b"bearer":
-        if b"bearer " in value.lower().replace(b"\t", b" "):
+    bound = dpop and scheme.lower() == b"dpop"
+    if not bound and scheme.lower() != b"bearer":
+        words = value.lower().replace(b"\t", b" ")
+        if b"bearer " in words or (dpop and b"dpop " in words):
             raise MalformedCredentialsError("the Authorization header is malformed")
         return None
     token = token.strip(b" ")
     # One that is too large is refused for its size, before anybody looks at each of its bytes.
     if not token or (len(token) <= MAX_TOKEN_BYTES and token.translate(None, _TOKEN68)):
         raise MalformedCredentialsError("the Authorization header is malformed")
-    return token
+    return Credential("dpop" if bound else "bearer", token)
 
 
 def _cookie_values(lines: Sequence[bytes], name: bytes) -> list[bytes]:

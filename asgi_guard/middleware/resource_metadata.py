@@ -1,0 +1,108 @@
+"""The ResourceMetadata layer: whom to ask for a token, for every client that has none yet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.layer import Decision, Layer
+from asgi_guard.policy.answer import Answer, Reason, problem
+from asgi_guard.policy.faults import FaultsError
+from asgi_guard.policy.listing import listed
+from asgi_guard.policy.resource_metadata import ResourceMetadata
+from asgi_guard.policy.routes import route_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asgi_guard.asgi import ASGIApp
+    from asgi_guard.exchange import Exchange
+
+MAX_AGE = b"3600"
+_ANYONE = (b"access-control-allow-origin", b"*")
+
+
+class ResourceMetadataMiddleware(Layer):
+    """Answers with this API's Protected Resource Metadata (RFC 9728), to GET and HEAD, at its one address.
+
+    The document is public and the same for everyone: it needs no token, may be cached for an hour, and pages of any
+    origin may read it. Its address is `policy.url`, which `AccessMiddleware` names in challenges if it is told.
+
+    Args:
+        app: the app within.
+        resource: the API's identifier: the URL that clients call, https (http to loopback).
+        authorization_servers: the issuers whose tokens are accepted.
+        scopes_supported: scopes that requests may need.
+        resource_name: what the API is called, for people.
+        resource_documentation: the URL of a page for developers.
+        marks_origin: tells which origins' responses a CORS layer further out marks, which is then left to it.
+
+    Raises:
+        ConfigError: with everything that is wrong, by argument.
+    """
+
+    name = "resource_metadata"
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        resource: str,
+        authorization_servers: str | Sequence[str],
+        scopes_supported: str | Sequence[str] = (),
+        resource_name: str | None = None,
+        resource_documentation: str | None = None,
+        marks_origin: Callable[[bytes], bool] | None = None,
+    ) -> None:
+        super().__init__(app)
+        self.policy = _policy(resource, authorization_servers, scopes_supported, resource_name, resource_documentation)
+        self._marks_origin = marks_origin
+        headers = (
+            (b"content-type", b"application/json"),
+            (b"cache-control", b"public, max-age=" + MAX_AGE),
+        )
+        self._marked = Answer(200, headers, self.policy.document)
+        self._answer = Answer(200, (*headers, _ANYONE), self.policy.document)
+        # A client in a page may send headers that a preflight asks for, such as the version of its protocol.
+        allowed = ((b"access-control-allow-headers", b"*"), (b"access-control-max-age", MAX_AGE))
+        self._preflight = Answer(204, (_ANYONE, *allowed))
+
+    def decide(self, exchange: Exchange) -> Decision:
+        """Answer whoever asks for the document."""
+        path, ours = exchange.path, self.policy.path
+        if not path.endswith(ours) or exchange.kind != "http":
+            return None
+        if route_path(path, exchange.scope.get("root_path", "")) != ours:
+            return None
+        origins = exchange.lines(b"origin")
+        if exchange.method in ("GET", "HEAD"):
+            marks = self._marks_origin
+            return self._marked if marks and len(origins) == 1 and marks(origins[0]) else self._answer
+        if exchange.method == "OPTIONS" and origins and b"access-control-request-method" in exchange.headers:
+            return self._preflight
+        return problem(
+            405, Reason.METHOD_NOT_ALLOWED, "This document can only be read.",
+            request_id=exchange.request_id, headers=((b"allow", b"GET, HEAD"),),
+        )  # fmt: skip
+
+
+def _policy(
+    resource: str,
+    authorization_servers: str | Sequence[str],
+    scopes_supported: str | Sequence[str],
+    resource_name: str | None,
+    resource_documentation: str | None,
+) -> ResourceMetadata:
+    lists = {"authorization_servers": authorization_servers, "scopes_supported": scopes_supported}
+    read: dict[str, tuple[str, ...]] = {}
+    for option, value in lists.items():
+        try:
+            read[option] = listed(value)
+        except ValueError as error:
+            raise ConfigError([Problem(option, str(error))]) from None
+    try:
+        return ResourceMetadata.of(
+            resource, **read, resource_name=resource_name, resource_documentation=resource_documentation
+        )
+    except FaultsError as error:
+        raise ConfigError.of(error) from None
