@@ -16,13 +16,13 @@ import ssl
 import time
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import httpx
 
 from asgi_guard.errors import KeysUnavailableError, TokenError
+from asgi_guard.policy.address import is_loopback
 from asgi_guard.policy.keyring import KeyRing, KeyStatus, KeyTimes, Step, remaining_life
 from asgi_guard.policy.keys import KeySet, VerificationKey
 
@@ -67,16 +67,9 @@ def check_url(url: str, *, query: bool = False) -> str:
     if not parts.hostname or parts.username is not None or parts.fragment or (parts.query and not query):
         also = "" if query else ", query"
         raise ValueError(f"write a plain URL: https://host/path, without user{also} or fragment")
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
         raise ValueError("use https: over http, whoever is on the network could put their own keys there")
     return url
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 @dataclass(frozen=True, slots=True)

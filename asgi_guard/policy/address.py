@@ -104,6 +104,14 @@ def _is_port(text: str) -> bool:
     return text[0] == ":" and digits.isascii() and digits.isdigit() and len(digits) <= 5
 
 
+def is_loopback(host: str) -> bool:
+    """Tell whether a host of a URL is this machine: nobody on the network can stand in for it."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
 @lru_cache(maxsize=4096)
 def limit_key(address: str, ipv6_prefix: int) -> str:
     """The address as limits see it: IPv4 whole, IPv6 by its network, since one subscriber owns a whole /64."""

@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import orjson
 
+from asgi_guard.policy.address import is_loopback
 from asgi_guard.policy.faults import Fault, FaultsError
 from asgi_guard.policy.routes import doubtful
 
@@ -98,7 +99,7 @@ def _wrong_with_resource(resource: str) -> Iterator[str]:
     if parts is None or not parts.hostname or "@" in parts.netloc or "?" in resource or "#" in resource:
         yield "write the URL that clients call: https://host/path, without user, query or fragment"
         return
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
         yield "use https: over http, whoever is on the network could send clients to an issuer of their own"
     elif parts.netloc != _authority(parts) or not resource.startswith(f"{parts.scheme}:"):
         yield (
@@ -142,10 +143,3 @@ def _is_address(host: str) -> bool:
         return str(ip_address(host)) == host
     except ValueError:
         return False
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
