@@ -12,6 +12,7 @@ from asgi_guard.cli.output import dump, table
 from asgi_guard.guard import configure
 from asgi_guard.policy.exemptions import Exemptions
 from asgi_guard.policy.plans import Plan, RoutePlans, Rules, compile_table
+from asgi_guard.policy.resource_metadata import ResourceMetadata
 from asgi_guard.policy.routes import NO_ROW, RouteTable, doubtful
 from asgi_guard.settings import GuardSettings
 from asgi_guard.variables import PREFIX
@@ -23,6 +24,10 @@ def explanation(settings: GuardSettings, method: str, path: str) -> dict[str, An
     path = unquote_to_bytes(raw_path).decode("utf-8", "replace")
     if method in ("GET", "HEAD") and path in (settings.health.live_path, settings.health.ready_path):
         return {"request": f"{method} {path}", "rule": "the guard answers this probe itself", "auth": "none"}
+    metadata = settings.auth.resource_metadata(settings.routes)
+    if metadata and path == ResourceMetadata.of(**metadata).path:
+        rule = "the guard answers this itself, with what the resource says of itself (RFC 9728)"
+        return {"request": f"{method} {path}", "rule": rule, "auth": "none"}
     table = RouteTable(settings.routes)
     row = table.match(path, method, raw_path)
     route = None if row == NO_ROW else settings.routes[row]
@@ -110,7 +115,7 @@ def explain(method: str, path: str, *, as_json: bool) -> None:
     if as_json:
         dump(answer)
         return
-    rows = [("rule", answer["rule"]), ("auth", f"{answer['auth']} ({answer.get('auth_because', 'a probe')})")]
+    rows = [("rule", answer["rule"]), ("auth", f"{answer['auth']} ({answer.get('auth_because', 'anyone may ask')})")]
     if answer.get("scopes"):
         rows.append(("scopes", " ".join(answer["scopes"])))
     if answer.get("any_scopes"):

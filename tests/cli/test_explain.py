@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from tests.cli.conftest import program
+from tests.cli.running import invoke
 from tests.configuring import DIGEST
 
 if TYPE_CHECKING:
@@ -165,3 +166,16 @@ def test_a_broken_configuration() -> None:
     assert ran.err.startswith(
         "asgi-guard: the configuration has 1 problem:\n  ASGI_GUARD_RATE_LIMIT: 'x' is not a limit"
     )
+
+
+def test_the_resources_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The document that tells clients of the issuer is answered by the guard itself, for anyone."""
+    for name, value in {
+        "AUTH_ISSUER": "https://id.example.com",
+        "AUTH_RESOURCE": "https://api.example.com/mcp",
+    }.items():
+        monkeypatch.setenv(f"ASGI_GUARD_{name}", value)
+    said = invoke("explain", "GET", "/.well-known/oauth-protected-resource/mcp").output
+    assert "the guard answers this itself" in said
+    assert "none (anyone may ask)" in said
+    assert "required" in invoke("explain", "GET", "/mcp").output
