@@ -253,11 +253,10 @@ class RateLimitMiddleware(Layer):
         for limit in plan.limits:
             client = self._client(exchange, limit, plan)
             if client is not None:
-                binding = limit.enforced == 100 or binds(limit, client)
                 # What stands in braces is what Redis Cluster chooses the node by: all limits of a client are on one.
                 key = f"{{{client}}}:{limit.name}"
                 if (key, limit.interval, limit.burst) not in taken:
-                    charges.append(Charge(limit, key, plan.cost, binding))
+                    charges.append(Charge(limit, key, plan.cost, binds(limit, client)))
         return tuple(charges)
 
     def _taken(self, exchange: Exchange) -> set[tuple[str, int, int]]:

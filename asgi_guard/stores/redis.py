@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import time
 from hashlib import sha1
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
     from asgi_guard.policy.bucket import Admission, Verdict
     from asgi_guard.stores.wire import Question
-
-logger = logging.getLogger("asgi_guard")
 
 SCRIPT = files(__package__).joinpath("admit.lua").read_bytes()
 SCRIPT_SHA1 = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()

@@ -26,12 +26,6 @@ class Question(NamedTuple):
     token: bytes | None
     charges: tuple[tuple[bytes, int, int, int, bool], ...]
 
-    @property
-    def keys(self) -> list[bytes]:
-        """Every key that it names."""
-        keys = [charge[0] for charge in self.charges]
-        return keys if self.token is None else [*keys, self.token]
-
 
 def question(request: Admission, prefix: str) -> Question:
     """Make a request ready. Whatever is wrong with it is its own error, not that of those asked beside it.
