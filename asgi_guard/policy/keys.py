@@ -54,6 +54,10 @@ class VerificationKey:
         """Check a signature. The algorithm is the token's, already on the allow-list and among this key's."""
         if algorithm not in self.algorithms:
             return False
+        if isinstance(self.material, RSAPublicKey) and len(signature) != -(-self.material.key_size // 8):
+            # RFC 8017 8.1.2 and 8.2.2, step 1. OpenSSL takes a PSS signature without its leading zeros, which would be
+            # a second spelling of the same token.
+            return False
         return jwt.get_algorithm_by_name(algorithm).verify(signing_input, self.material, signature)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from typing import Any
 
 import jwt
@@ -87,6 +88,15 @@ def test_forged_rsa_signatures_are_refused(algorithm: str) -> None:
     ]  # fmt: skip
     assert key.verifies(algorithm, b"text", right)
     assert [signature.hex() for signature in forged if key.verifies(algorithm, b"text", signature)] == []
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "PS256"])
+def test_an_rsa_signature_without_its_leading_zero_is_refused(algorithm: str) -> None:
+    """The one signature of 256 that begins with a zero has no second, shorter spelling."""
+    text, right = next((text, right) for text in map(str, count()) if (right := sign(algorithm, text.encode()))[0] == 0)
+    key = key_for(algorithm)
+    assert key.verifies(algorithm, text.encode(), right)
+    assert not key.verifies(algorithm, text.encode(), right[1:])
 
 
 def test_forged_eddsa_signatures_are_refused() -> None:
