@@ -5,7 +5,7 @@ The types are those of the ASGI specification 3.0 in the loose form that Starlet
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -18,25 +18,43 @@ Header: TypeAlias = tuple[bytes, bytes]
 Headers: TypeAlias = list[Header]
 
 
-def has_header(headers: Headers, name: bytes) -> bool:
-    """Tell whether a response already has this header. `name` is lower case; the app's own spelling may be any."""
-    for present, _ in headers:  # noqa: SIM110 - a generator costs more than the whole loop
-        if present.lower() == name:
-            return True
-    return False
+class Head:
+    """The headers of one response on its way out, for the layers to add to. The message they came in is not touched.
 
+    Attributes:
+        lines: every header line, in order: those of the app, or of the guard's own answer, and what layers added.
+        names: the names that the app sent, in lower case whatever its own spelling, and those that the methods below
+            added: what a layer looks at before it says the same again.
+    """
 
-def set_header(headers: Headers, name: bytes, value: bytes) -> None:
-    """Replace every line of this name by one."""
-    headers[:] = [line for line in headers if line[0].lower() != name]
-    headers.append((name, value))
+    __slots__ = ("lines", "names")
 
+    def __init__(self, lines: Iterable[Header]) -> None:
+        self.lines: Headers = list(lines)
+        self.names = {name.lower() for name, _ in self.lines}
 
-def add_vary(headers: Headers, field: bytes) -> None:
-    """Name a request header in `Vary` (RFC 9110 12.5.5), once, leaving what the app said there."""
-    for name, value in headers:
-        if name.lower() == b"vary":
-            named = {item.strip() for item in value.lower().split(b",")}
-            if field.lower() in named or b"*" in named:
-                return
-    headers.append((b"vary", field))
+    def add(self, name: bytes, value: bytes) -> None:
+        """Append a line. `name` is lower case, here and below."""
+        self.lines.append((name, value))
+        self.names.add(name)
+
+    def set(self, name: bytes, value: bytes) -> None:
+        """Replace every line of this name by one."""
+        if name in self.names:
+            self.remove(frozenset((name,)))
+        self.add(name, value)
+
+    def remove(self, names: frozenset[bytes]) -> None:
+        """Take every line of these names away."""
+        self.lines = [line for line in self.lines if line[0].lower() not in names]
+        self.names -= names
+
+    def vary(self, field: bytes) -> None:
+        """Name a request header in `Vary` (RFC 9110 12.5.5), once, leaving what the app said there."""
+        if b"vary" in self.names:
+            for name, value in self.lines:
+                if name.lower() == b"vary":
+                    named = {item.strip() for item in value.lower().split(b",")}
+                    if field.lower() in named or b"*" in named:
+                        return
+        self.add(b"vary", field)

@@ -21,7 +21,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
-from asgi_guard.asgi import ASGIApp, Headers, Message, Receive, Scope, Send
+from asgi_guard.asgi import ASGIApp, Head, Headers, Message, Receive, Scope, Send
 from asgi_guard.errors import UnknownScopeError
 from asgi_guard.exchange import SCOPE_KEY, Exchange, current
 from asgi_guard.lifespan import Lifespan
@@ -54,7 +54,7 @@ _RESPONSE_BODIES = frozenset(
 
 
 class _Mark(Protocol):
-    def __call__(self, exchange: Exchange, headers: Headers) -> None: ...
+    def __call__(self, exchange: Exchange, head: Head) -> None: ...
 
 
 class Response:
@@ -111,11 +111,11 @@ class Response:
         await self._send(message)
 
     def _marked(self, message: Message) -> Message:
-        headers = [(name, value) for name, value in message.get("headers") or ()]
+        head = Head(message.get("headers") or ())
         self.look_back()
         for mark in self._marks:
-            mark(self._exchange, headers)
-        return {**message, "headers": headers}
+            mark(self._exchange, head)
+        return {**message, "headers": head.lines}
 
     def look_back(self) -> None:
         """See the request as this chain was handed it, if another one further in was handed another."""
@@ -320,8 +320,8 @@ class Layer(Chain):
     def decide(self, exchange: Exchange) -> Decision:
         """Answer the request, or give None to let it through."""
 
-    def mark(self, exchange: Exchange, headers: Headers) -> None:
-        """Add to the response's headers, in place. The list is the guard's own copy."""
+    def mark(self, exchange: Exchange, head: Head) -> None:
+        """Add to the response's headers."""
 
     def leave(self, exchange: Exchange, response: Response, error: BaseException | None) -> None:
         """Conclude. The response is over, or will never be."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_guard.asgi import Headers, add_vary, has_header, set_header
+from asgi_guard.asgi import Head, Headers
 
 names = st.sampled_from([b"vary", b"Vary", b"VARY", b"x-id", b"X-ID", b"set-cookie", b"Set-Cookie"])
 lists = st.lists(st.tuples(names, st.sampled_from([b"", b"a", b"*", b"Origin", b"accept, origin", b"x,*"])), max_size=6)
@@ -16,20 +16,42 @@ lists = st.lists(st.tuples(names, st.sampled_from([b"", b"a", b"*", b"Origin", b
     ("headers", "found"),
     [([], False), ([(b"X-Id", b"1")], True), ([(b"x-idx", b"1")], False), ([(b"a", b""), (b"x-id", b"")], True)],
 )
-def test_has_header(headers: Headers, found: bool) -> None:
+def test_a_header_is_found(headers: Headers, found: bool) -> None:
     """A header is found in whatever case the app wrote it."""
-    assert has_header(headers, b"x-id") is found
+    assert (b"x-id" in Head(headers).names) is found
+
+
+@given(lists)
+def test_the_list_of_the_app_is_not_touched(headers: Headers) -> None:
+    """What layers add, replace and take away stays out of the message that the app sent."""
+    before = list(headers)
+    head = Head(headers)
+    head.add(b"a", b"1")
+    head.set(b"x-id", b"1")
+    head.remove(frozenset((b"vary",)))
+    assert headers == before
 
 
 @given(lists, st.binary(max_size=5))
-def test_set_header(headers: Headers, value: bytes) -> None:
+def test_setting(headers: Headers, value: bytes) -> None:
     """After setting a header there is one line of it, and every other line is there as it was, in order."""
-    before = list(headers)
-    set_header(headers, b"x-id", value)
-    assert [line for line in headers if line[0].lower() == b"x-id"] == [(b"x-id", value)]
-    assert [line for line in headers if line[0].lower() != b"x-id"] == [
-        line for line in before if line[0].lower() != b"x-id"
+    head = Head(headers)
+    head.set(b"x-id", value)
+    assert [line for line in head.lines if line[0].lower() == b"x-id"] == [(b"x-id", value)]
+    assert [line for line in head.lines if line[0].lower() != b"x-id"] == [
+        line for line in headers if line[0].lower() != b"x-id"
     ]
+
+
+@given(lists, st.sets(st.sampled_from([b"vary", b"x-id", b"a"])))
+def test_names_keep_up(headers: Headers, removed: set[bytes]) -> None:
+    """The names are those of the lines, whatever was added and taken away."""
+    head = Head(headers)
+    head.set(b"x-id", b"1")
+    head.vary(b"origin")
+    head.remove(frozenset(removed))
+    assert head.names == {name.lower() for name, _ in head.lines}
+    assert head.names.isdisjoint(removed)
 
 
 @pytest.mark.parametrize(
@@ -47,21 +69,21 @@ def test_set_header(headers: Headers, value: bytes) -> None:
         ([(b"vary", b"accept, *")], False),
     ],
 )
-def test_add_vary(before: Headers, added: bool) -> None:
+def test_vary(before: Headers, added: bool) -> None:
     """A request header is named in Vary unless it, or everything, is named there already."""
-    headers = list(before)
-    add_vary(headers, b"Origin")
-    assert headers == [*before, *([(b"vary", b"Origin")] if added else [])]
+    head = Head(before)
+    head.vary(b"Origin")
+    assert head.lines == [*before, *([(b"vary", b"Origin")] if added else [])]
 
 
 @given(lists)
-def test_add_vary_once(headers: Headers) -> None:
+def test_vary_once(headers: Headers) -> None:
     """Naming a header twice changes nothing more than naming it once, and nothing that the app said is lost."""
-    before = list(headers)
-    add_vary(headers, b"origin")
-    once = list(headers)
-    add_vary(headers, b"origin")
-    assert headers == once
-    assert once[: len(before)] == before
+    head = Head(headers)
+    head.vary(b"origin")
+    once = list(head.lines)
+    head.vary(b"origin")
+    assert head.lines == once
+    assert once[: len(headers)] == headers
     named = {item.strip() for name, value in once if name.lower() == b"vary" for item in value.lower().split(b",")}
     assert named & {b"origin", b"*"}

@@ -14,7 +14,7 @@ from asgi_guard.policy.answer import Answer, Reason, problem
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
 
 if TYPE_CHECKING:
-    from asgi_guard.asgi import ASGIApp, Headers, Message, Receive, Scope, Send
+    from asgi_guard.asgi import ASGIApp, Head, Message, Receive, Scope, Send
     from asgi_guard.exchange import Exchange
     from asgi_guard.layer import Decision
 
@@ -45,9 +45,9 @@ class Noting(Layer):
         answer: Decision = self._note("decide")
         return answer
 
-    def mark(self, exchange: Exchange, headers: Headers) -> None:
+    def mark(self, exchange: Exchange, head: Head) -> None:
         self._note("mark")
-        headers.append((b"x-mark", self.label.encode()))
+        head.lines.append((b"x-mark", self.label.encode()))
 
     def leave(self, exchange: Exchange, response: Response, error: BaseException | None) -> None:
         self._note("leave")

@@ -16,7 +16,7 @@ from tests.test_layer import BODY, START, Noting, noting
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from asgi_guard.asgi import Headers, Message, Receive, Scope, Send
+    from asgi_guard.asgi import Head, Message, Receive, Scope, Send
     from asgi_guard.exchange import Exchange
 
 
@@ -124,8 +124,8 @@ async def test_concurrent_requests() -> None:
         def enter(self, exchange: Exchange) -> None:
             exchange.request_id = exchange.path
 
-        def mark(self, exchange: Exchange, headers: Headers) -> None:
-            headers.append((b"x-id", exchange.path.encode()))
+        def mark(self, exchange: Exchange, head: Head) -> None:
+            head.lines.append((b"x-id", exchange.path.encode()))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         for _ in range(5):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asgi_guard.asgi import add_vary, has_header
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.answer import Answer, Reason, problem
@@ -16,7 +15,7 @@ from asgi_guard.policy.listing import listed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asgi_guard.asgi import ASGIApp, Headers
+    from asgi_guard.asgi import ASGIApp, Head
     from asgi_guard.exchange import Exchange
 
 
@@ -96,21 +95,21 @@ class CORSMiddleware(Layer):
             403, Reason.ORIGIN_NOT_ALLOWED, "Pages of this origin may not connect.", request_id=exchange.request_id
         )
 
-    def mark(self, exchange: Exchange, headers: Headers) -> None:
+    def mark(self, exchange: Exchange, head: Head) -> None:
         """Let the page read the response, errors too. Preflights carry their headers already."""
         if exchange.answered_by == self.name and exchange.answer is not None:
             if exchange.answer.reason is Reason.PREFLIGHT_REFUSED:
-                add_vary(headers, b"origin")
+                head.vary(b"origin")
             return
         any_origin = self.policy.any_origin
         if not any_origin:
-            add_vary(headers, b"origin")
-        if exchange.kind == "websocket" or has_header(headers, b"access-control-allow-origin"):
+            head.vary(b"origin")
+        if exchange.kind == "websocket" or b"access-control-allow-origin" in head.names:
             return
         # Where everyone may read, every response says so: without `Vary`, a cache may hand it to anyone.
         origins = [b"*"] if any_origin else exchange.lines(b"origin")
         if len(origins) == 1 and (lines := self.policy.actual(origins[0])):
-            headers.extend(lines)
+            head.lines += lines
 
 
 def _listed(**options: str | Sequence[str]) -> dict[str, tuple[str, ...]]:

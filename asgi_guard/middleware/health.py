@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from asgi_guard.asgi import set_header
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.answer import Answer, Reason
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from types import FrameType
 
-    from asgi_guard.asgi import ASGIApp, Headers
+    from asgi_guard.asgi import ASGIApp, Head
     from asgi_guard.exchange import Exchange
 
 logger = logging.getLogger("asgi_guard")
@@ -182,14 +181,14 @@ class HealthMiddleware(Layer):
         self._results = (time.monotonic() + CACHE_SECONDS, results, ready)
         return results, ready
 
-    def mark(self, exchange: Exchange, headers: Headers) -> None:
+    def mark(self, exchange: Exchange, head: Head) -> None:
         """Ask HTTP/1 clients to connect anew, elsewhere, while draining."""
         if (
             self._state == "draining"
             and exchange.kind == "http"
             and exchange.scope.get("http_version", "").startswith("1")
         ):
-            set_header(headers, b"connection", b"close")
+            head.set(b"connection", b"close")
 
 
 def _signal_main_thread(number: int) -> None:

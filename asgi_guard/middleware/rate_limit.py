@@ -18,7 +18,7 @@ import time
 from random import random
 from typing import TYPE_CHECKING
 
-from asgi_guard.asgi import Header, Headers, has_header
+from asgi_guard.asgi import Head, Header
 from asgi_guard.errors import ConfigError, StoreUnavailableError, require_choice
 from asgi_guard.exchange import Account
 from asgi_guard.layer import Decision, Layer, Response
@@ -306,17 +306,17 @@ class RateLimitMiddleware(Layer):
             type_=QUOTA_EXCEEDED, **{"violated-policies": [reading.limit.name for reading in refusing]},
         )  # fmt: skip
 
-    def mark(self, exchange: Exchange, headers: Headers) -> None:
+    def mark(self, exchange: Exchange, head: Head) -> None:
         """Tell the client where it stands."""
         verdict = exchange.verdict
         if verdict is None or self._style == "off" or not verdict.readings:
             return
         lines = state_headers(verdict, self._style)
-        if not lines or has_header(headers, lines[0][0]):
+        if not lines or lines[0][0] in head.names:
             return
-        headers.extend(lines)
+        head.lines += lines
         if self._style == "draft" and exchange.policy is not None:
-            headers.append(exchange.policy)
+            head.lines.append(exchange.policy)
 
 
 class KnownLimits(Layer):

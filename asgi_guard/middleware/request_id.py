@@ -7,13 +7,12 @@ import re
 import time
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from asgi_guard.asgi import set_header
 from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.layer import Layer
 from asgi_guard.policy.request_id import accepts, parse_traceparent, uuid4, uuid7
 
 if TYPE_CHECKING:
-    from asgi_guard.asgi import ASGIApp, Headers
+    from asgi_guard.asgi import ASGIApp, Head
     from asgi_guard.exchange import Exchange
 
 Generator: TypeAlias = Literal["uuid7", "uuid4"]
@@ -75,7 +74,7 @@ class RequestIDMiddleware(Layer):
             return uuid7(time.time_ns() // 1_000_000, os.urandom(10))
         return uuid4(os.urandom(16))
 
-    def mark(self, exchange: Exchange, headers: Headers) -> None:
+    def mark(self, exchange: Exchange, head: Head) -> None:
         """Set the id, once: a second one, of the app's or of an inner layer's, would leave the caller guessing."""
         if exchange.request_id is not None:
-            set_header(headers, self._header, exchange.request_id.encode())
+            head.set(self._header, exchange.request_id.encode())

@@ -13,7 +13,7 @@ from asgi_guard.policy.security import SecurityPolicy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asgi_guard.asgi import ASGIApp, Headers
+    from asgi_guard.asgi import ASGIApp, Head
     from asgi_guard.exchange import Exchange
 
 _TELLING = frozenset({b"server", b"x-powered-by"})
@@ -76,16 +76,16 @@ class SecurityHeadersMiddleware(Layer):
             default,
         )
 
-    def mark(self, exchange: Exchange, headers: Headers) -> None:
+    def mark(self, exchange: Exchange, head: Head) -> None:
         """Append what is missing."""
         policy = self._policies[exchange.row(self._table)]
-        present = {name.lower() for name, _ in headers}
+        present = head.names
         if not present.isdisjoint(_TELLING):
-            headers[:] = [line for line in headers if line[0].lower() not in _TELLING]
+            head.remove(_TELLING)
         lines = policy.secure if exchange.scheme in ("https", "wss") else policy.plain
         if present.isdisjoint(policy.names):
-            headers.extend(lines)
+            head.lines += lines
         else:
-            headers.extend(line for line in lines if line[0] not in present)
+            head.lines.extend(line for line in lines if line[0] not in present)
         if exchange.user is not None and b"cache-control" not in present:
-            headers.append(_NO_STORE)
+            head.lines.append(_NO_STORE)
