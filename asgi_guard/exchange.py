@@ -5,10 +5,12 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from asgi_guard.policy.access import Revocation
-from asgi_guard.policy.routes import route_path
+from asgi_guard.policy.access import NOT_REVOKED
+from asgi_guard.policy.routes import NO_ROW, route_path
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from asgi_guard.asgi import Header, Scope
     from asgi_guard.policy.access import Failure
     from asgi_guard.policy.answer import Answer
@@ -122,8 +124,8 @@ class Exchange:
         self.method: str = scope["method"].upper() if self.kind == "http" else "GET"
         self.path: str = scope["path"]
         lines = scope["headers"]
-        self.headers: dict[bytes, bytes] = dict(lines)
-        self.repeated = len(self.headers) != len(lines)
+        headers = self.headers = dict(lines)
+        self.repeated = len(headers) != len(lines)
         peer = scope.get("client")
         self.peer: str | None = peer[0] if peer else None
         self.client = self.peer
@@ -138,10 +140,10 @@ class Exchange:
         self.retry_after = 1.0
         self.verdict: Verdict | None = None
         self.policy: Header | None = None
-        self.accounts: list[Account] = []
+        self.accounts: Sequence[Account] = ()
         self.extra_cost = 0
         self.meter: Meter | None = None
-        self.revocation = Revocation.NOT_REVOKED
+        self.revocation = NOT_REVOKED
         self.answer: Answer | None = None
         self.answered_by: str | None = None
         self.logged_by: object | None = None
@@ -183,6 +185,9 @@ class Exchange:
     def row(self, table: RouteTable) -> int:
         """The route table's row for this request; looked up once, however many layers ask."""
         if table is not self._table:
+            if not table.routes:
+                self._row, self.disputed, self._table = NO_ROW, False, table
+                return NO_ROW
             scope = self.scope
             asked = (route_path(self.path, scope.get("root_path", "")), self.method, scope.get("raw_path"))
             self._row = table.match(*asked)

@@ -111,10 +111,10 @@ class Response:
         await self._send(message)
 
     def _marked(self, message: Message) -> Message:
-        head = Head(message.get("headers") or ())
+        exchange, head = self._exchange, Head(message.get("headers") or ())
         self.look_back()
         for mark in self._marks:
-            mark(self._exchange, head)
+            mark(exchange, head)
         return {**message, "headers": head.lines}
 
     def look_back(self) -> None:
@@ -272,8 +272,8 @@ class Chain:
         """Find the exchange that an outer layer made, or make it; a copy of the scope is handed inward."""
         exchange: Exchange | None = scope.get(SCOPE_KEY)
         inner = dict(scope)
-        if not isinstance(scope["headers"], list | tuple):
-            inner["headers"] = list(scope["headers"])
+        if type(scope["headers"]) is not list:
+            inner["headers"] = list(scope["headers"])  # what was an iterator can be read once
         if exchange is None:
             inner[SCOPE_KEY] = exchange = Exchange(inner)
         else:

@@ -78,7 +78,7 @@ def stack(
         cors,
         metadata,
         # Without Identity between them, the layer itself comes next.
-        KnownLimits(app, rate_limit) if rate_limit is not None and identity is not None else None,
+        KnownLimits(app, rate_limit) if rate_limit is not None and identity is not None and rate_limit.knows else None,
         identity,
         rate_limit,
         _access(app, settings, table, cors, metadata, possession),

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 PAGE = "https://app.example"
 KEY = b"the-robots-key"
 LAYERS = [
-    "health", "proxy", "request_id", "access_log", "security", "host", "cors", "rate_limit", "identity",
-    "rate_limit", "access",
+    "health", "proxy", "request_id", "access_log", "security", "host", "cors", "identity", "rate_limit", "access",
 ]  # fmt: skip
 ROUTES = (
     Route("/public", auth="none", limits=""),

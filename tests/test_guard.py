@@ -49,6 +49,18 @@ def test_order(issuer: LocalIssuer) -> None:
     assert names(Guard(Echo(), settings(issuer), http_client=issuer.client)) == LAYERS
 
 
+@pytest.mark.parametrize(("deny_cache", "asked_first"), [(1.0, True), (0.0, False)])
+def test_who_is_known_to_be_over_a_limit(issuer: LocalIssuer, deny_cache: float, asked_first: bool) -> None:
+    """Where a server keeps the buckets, who is known to be over a limit is refused before it is found out who it is."""
+    store = StoreSettings.model_validate({"url": "redis://127.0.0.1:1"})
+    rate = RateSettings(limit="1/second by ip", deny_cache=deny_cache)
+    guard = Guard(Echo(), settings(issuer, store=store, rate=rate), http_client=issuer.client)
+    expected = list(LAYERS)
+    if asked_first:
+        expected.insert(LAYERS.index("identity"), "rate_limit")
+    assert names(guard) == expected
+
+
 @pytest.mark.parametrize(
     ("chosen", "expected"),
     [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy import csrf
-from asgi_guard.policy.access import AccessPolicy, AccessRule, Failure
+from asgi_guard.policy.access import NOT_REVOKED, AccessPolicy, AccessRule, Failure
 from asgi_guard.policy.answer import ambiguous_path
 from asgi_guard.policy.resource_metadata import is_url
 from asgi_guard.policy.routes import AuthMode, Route, RouteTable
@@ -79,6 +79,8 @@ class AccessMiddleware(Layer):
         rule = self._rules[exchange.row(self._table)]
         if exchange.disputed:
             return ambiguous_path(exchange.request_id)
+        if exchange.user is not None and rule.unscoped and self._is_plain(exchange):
+            return None
         return self.policy.decide(
             rule,
             exchange.user,
@@ -89,6 +91,11 @@ class AccessMiddleware(Layer):
             request_id=exchange.request_id,
             nonce=self._nonce(exchange),
         )
+
+    @staticmethod
+    def _is_plain(exchange: Exchange) -> bool:
+        """Whether the identity is all there is to judge, as in most requests: then the policy refuses nothing."""
+        return exchange.failure is None and exchange.revocation is NOT_REVOKED and not exchange.ambient
 
     def _nonce(self, exchange: Exchange) -> str | None:
         """The nonce to tell, if the lack of one is why the proof was refused."""

@@ -22,7 +22,7 @@ from asgi_guard.policy import token
 from asgi_guard.policy.access import Failure
 from asgi_guard.policy.credentials import Credential, MalformedCredentialsError, find
 from asgi_guard.policy.dpop import ProofError
-from asgi_guard.policy.identity import ANONYMOUS, NO_AUTH, APIKey, Auth, User, api_key_digest
+from asgi_guard.policy.identity import ANONYMOUS, NO_AUTH, APIKey, User, api_key_digest
 from asgi_guard.policy.introspection import is_opaque
 from asgi_guard.policy.keys import VerificationKey
 from asgi_guard.policy.routes import AuthMode, Route, RouteTable
@@ -112,12 +112,14 @@ class IdentityMiddleware(Layer):
 
     def decide(self, exchange: Exchange) -> Decision:
         """Find out who it is. Only a token whose key has to be fetched first takes a wait."""
-        scope = exchange.scope
-        scope["user"], scope["auth"] = ANONYMOUS, NO_AUTH
         # An outer guard's user is none of this one's: what it accepts, it has to see for itself.
         exchange.user = exchange.failure = exchange.detail = None
         exchange.ambient = False
-        if self._unasked[exchange.row(self._table)] or self._remembers(exchange):
+        unasked = self._unasked[exchange.row(self._table)]
+        if not unasked and self._remembers(exchange):
+            return None
+        exchange.scope["user"], exchange.scope["auth"] = ANONYMOUS, NO_AUTH
+        if unasked:
             return None
         try:
             credential = self._credential(exchange)
@@ -183,7 +185,7 @@ class IdentityMiddleware(Layer):
 
     def _accept(self, exchange: Exchange, user: User) -> None:
         exchange.user = exchange.scope["user"] = user
-        exchange.scope["auth"] = Auth(user.scopes)
+        exchange.scope["auth"] = user.auth
 
     def _admit(self, exchange: Exchange, credential: Credential, user: User) -> Awaitable[None] | None:
         """Accept a user whose token is good, if whoever sent it has what it is bound to."""

@@ -49,6 +49,8 @@ logger = logging.getLogger("asgi_guard")
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 MAX_ADDRESS = 64
 """Characters of the longest address there is, with its zone; whatever is longer is hashed."""
+MAX_REMEMBERED = 4096
+"""Clients whose charges are remembered: names of buckets are the same with every request of a client."""
 
 
 class RateLimitMiddleware(Layer):
@@ -114,6 +116,7 @@ class RateLimitMiddleware(Layer):
         self._functions = dict(functions or {})
         problems = [*out_of_range(workers, ipv6_prefix, deny_cache), *unusable(self._functions)]
         self._exempt, self._messages = exempt_from(exempt, problems), messages_of(messages, problems)
+        self._exempts = bool(self._exempt)
         rules = Rules(on_store_failure, shadow, max(1, workers), tuple(self._functions))
         try:
             self._plans = compile_table(limit, self._table.routes, rules, plans)
@@ -124,15 +127,16 @@ class RateLimitMiddleware(Layer):
         self._plan_claim = plan_claim
         self._shadow = shadow
         self._on_failure = on_store_failure
+        self._memory = self.store if isinstance(self.store, MemoryStore) else None
         self._local = MemoryStore()
         self._style = headers
         self._ipv6_prefix = ipv6_prefix
         self._revocation = revocation
-        # Memory answers as fast as the cache would.
         self._denied = DenyCache(int(deny_cache * SECOND) if self.store.shared else 0)
         self._leases = Leases()
         self._clock = clock
         self._warned = False
+        self._recent: dict[tuple[int, str | None, str | None], tuple[Charge, ...]] = {}
 
     async def startup(self) -> None:
         """Connect to the store before the first request does. A failure is logged, and the operator's choice holds."""
@@ -144,6 +148,11 @@ class RateLimitMiddleware(Layer):
     async def shutdown(self) -> None:
         """Let the store's connections go."""
         await self.store.aclose()
+
+    @property
+    def knows(self) -> bool:
+        """Whether clients that are over a limit are remembered: memory answers as fast as the cache would."""
+        return self._memory is None and self._denied.life > 0
 
     def known(self, exchange: Exchange) -> Answer | None:
         """Refuse whoever is known to be over a limit that holds for anyone, before it is found out who it is."""
@@ -162,20 +171,20 @@ class RateLimitMiddleware(Layer):
         if exchange.disputed:
             return ambiguous_path(exchange.request_id)
         token_id = user.token_id if self._revocation and user is not None else None
-        exempt = bool(self._exempt) and self._exempt.cover(exchange.client, user)
+        exempt = self._exempts and self._exempt.cover(exchange.client, user)
         if self._messages is not None and exchange.kind == "websocket" and not exempt:
             exchange.meter = Meter(self._messages, binding=not self._shadow)
         charges = () if exempt or not plan.limits else self._charges(exchange, plan)
         if not charges and token_id is None:
             return None
-        if self._denied:
+        if self._memory is None and self._denied:
             verdict = self._denied.refuse(charges, self._clock())
             if verdict is not None:
                 return self._concluded(exchange, plan, verdict)
         request = Admission(charges, token_id, self._leases.name() if plan.counts and charges else "")
         self._charged(exchange, self.store, request)
-        if isinstance(self.store, MemoryStore):
-            return self._answered(exchange, plan, request, self.store.decide(request))
+        if self._memory is not None:
+            return self._answered(exchange, plan, request, self._memory.decide(request))
         return self._ask(exchange, plan, request)
 
     async def _ask(self, exchange: Exchange, plan: Plan, request: Admission) -> Answer | None:
@@ -193,7 +202,7 @@ class RateLimitMiddleware(Layer):
             exchange.revocation = Revocation.REVOKED
         if not verdict.admitted and request.charges:
             # Nothing was charged, so there is nothing to settle.
-            exchange.accounts.pop()
+            exchange.accounts = exchange.accounts[:-1]
             self._leases.let_go(request.lease)
         return self._concluded(exchange, plan, verdict)
 
@@ -205,9 +214,9 @@ class RateLimitMiddleware(Layer):
             exchange.revocation, exchange.retry_after = Revocation.UNKNOWN, error.retry_after
         if request.charges:
             # Whether it charged the request nobody knows: what the app charges or gives back is none of its buckets'.
-            account = exchange.accounts.pop()
+            *before, account = exchange.accounts
             under_way = tuple(charge for charge in request.charges if charge.limit.at_once)
-            exchange.accounts.append(account._replace(charges=under_way))
+            exchange.accounts = (*before, account._replace(charges=under_way))
         binding = [charge for charge in request.charges if charge.binding]
         if any(charge.limit.on_failure == "deny" for charge in binding):
             return unavailable(Reason.STORE_UNAVAILABLE, error.retry_after, exchange.request_id)
@@ -223,31 +232,46 @@ class RateLimitMiddleware(Layer):
     def _charged(self, exchange: Exchange, store: Store, request: Admission) -> None:
         """Open an account before the store is asked: whatever becomes of the request, it will be settled."""
         if request.charges:
-            exchange.accounts.append(Account(self, store, request.charges, request.lease))
+            exchange.accounts = (*exchange.accounts, Account(self, store, request.charges, request.lease))
             if request.lease:
                 self._leases.hold(request.lease, store, request.charges)
 
     def leave(self, exchange: Exchange, response: Response, error: BaseException | None) -> None:
         """Settle the accounts: the request is under way no more, and what the app charged afterwards is taken."""
-        if not exchange.accounts:
-            return
-        cost = exchange.extra_cost
+        others: tuple[Account, ...] = ()
         for account in exchange.accounts:
-            layer, store, charges, lease = account
-            if layer is not self:
-                continue
-            if lease:
-                self._leases.let_go(lease)
-            settled = tuple(
-                charge._replace(cost=cost) for charge in charges if cost or (lease and charge.limit.at_once)
-            )
-            if settled:
-                if cost < 0:
-                    self._denied.forget((charge.key for charge in settled), self._clock())
-                store.tell(Admission(settled, lease=lease, settles=True))
-        exchange.accounts = [account for account in exchange.accounts if account.layer is not self]
+            if account.layer is not self:
+                others = (*others, account)
+            elif account.lease or exchange.extra_cost:
+                self._settle(account, exchange.extra_cost)
+        exchange.accounts = others
+
+    def _settle(self, account: Account, cost: int) -> None:
+        _, store, charges, lease = account
+        if lease:
+            self._leases.let_go(lease)
+        settled = tuple(charge._replace(cost=cost) for charge in charges if cost or (lease and charge.limit.at_once))
+        if settled:
+            if cost < 0:
+                self._denied.forget((charge.key for charge in settled), self._clock())
+            store.tell(Admission(settled, lease=lease, settles=True))
 
     def _charges(self, exchange: Exchange, plan: Plan) -> tuple[Charge, ...]:
+        """What this request is charged, remembered where it is the same for every request of its client."""
+        if not plan.by_client or exchange.accounts:
+            return self._new_charges(exchange, plan)
+        user = exchange.user
+        who = (id(plan), exchange.client, None if user is None else user.key)
+        charges = self._recent.get(who)
+        if charges is None:
+            charges = self._new_charges(exchange, plan)
+            if len(self._recent) >= MAX_REMEMBERED:
+                self._recent.clear()
+            if len(exchange.client or "") <= MAX_ADDRESS:
+                self._recent[who] = charges
+        return charges
+
+    def _new_charges(self, exchange: Exchange, plan: Plan) -> tuple[Charge, ...]:
         charges = []
         taken = self._taken(exchange) if exchange.accounts else ()
         for limit in plan.limits:
@@ -314,7 +338,7 @@ class RateLimitMiddleware(Layer):
         lines = state_headers(verdict, self._style)
         if not lines or lines[0][0] in head.names:
             return
-        head.lines += lines
+        head.lines.extend(lines)
         if self._style == "draft" and exchange.policy is not None:
             head.lines.append(exchange.policy)
 

@@ -8,12 +8,13 @@ clock.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from asgi_guard.policy.rates import SECOND, Limit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 class Charge(NamedTuple):
@@ -69,6 +70,10 @@ class Reading(NamedTuple):
     binding: bool = True
 
 
+_made: Callable[[tuple[Limit, int, int, int | None, bool]], Reading] = partial(tuple.__new__, Reading)
+"""Makes a reading in a third of the time that `Reading` takes: there is one for every limit of every request."""
+
+
 class Verdict(NamedTuple):
     """The store's answer to an `Admission`.
 
@@ -117,17 +122,17 @@ def take(state: int, now: int, charge: Charge) -> tuple[int, int | None]:
     Returns:
         The new state if it is allowed, and microseconds to wait: 0 if it is allowed now, None if never.
     """
-    limit = charge.limit
+    limit, _, cost, _ = charge
     if limit.at_once:
         return state + 1, 0 if state < limit.burst else SECOND
-    capacity, cost = limit.capacity, charge.cost
     if cost < 0:
         raise ValueError("a cost is negative: units are given back only when an account is settled")
-    after = effective(state, now, capacity) + cost * limit.interval
-    wait = after - now - capacity
-    if wait <= 0:
+    ceiling = now + limit.capacity
+    # What counts is `effective(state, now, capacity)`, without the call.
+    after = (now if state <= now else min(ceiling, state)) + cost * limit.interval
+    if after <= ceiling:
         return after, 0
-    return after, wait if cost <= limit.burst else None
+    return after, after - ceiling if cost <= limit.burst else None
 
 
 def decide(charges: Sequence[Charge], states: Sequence[int], now: int) -> tuple[bool, list[int], tuple[Reading, ...]]:
@@ -139,14 +144,24 @@ def decide(charges: Sequence[Charge], states: Sequence[int], now: int) -> tuple[
     """
     admitted, refused = True, False
     after, readings = [], []
-    for charge, state in zip(charges, states, strict=True):
-        limit, _, _, binding = charge
-        until, wait = take(state, now, charge)
+    # As `take` says and `_reading` tells, without a call: this loop is the most of what limits cost a request.
+    for (limit, _, cost, binding), state in zip(charges, states, strict=True):
+        if limit.at_once or cost < 0:
+            until, wait = take(state, now, Charge(limit, "", cost, binding))
+            reading = _reading(limit, until, now, wait, binding)
+        else:
+            capacity, interval = limit.capacity, limit.interval
+            ceiling = now + capacity
+            until = (now if state <= now else min(state, ceiling)) + cost * interval
+            reset, wait = until - now, 0
+            if reset > capacity:
+                wait = reset - capacity if cost <= limit.burst else None
+            reading = _made((limit, (capacity - reset) // interval, reset, wait, binding))
         if wait != 0:
             refused = True
             admitted = admitted and not binding
         after.append(until)
-        readings.append(_reading(limit, until, now, wait, binding))
+        readings.append(reading)
     if refused:
         for index, (limit, _, cost, binding) in enumerate(charges):
             wait = readings[index].wait
@@ -158,9 +173,9 @@ def decide(charges: Sequence[Charge], states: Sequence[int], now: int) -> tuple[
 
 def _reading(limit: Limit, state: int, now: int, wait: int | None, binding: bool) -> Reading:
     if limit.at_once:
-        return Reading(limit, max(0, limit.burst - state), 0, wait, binding)
+        return _made((limit, max(0, limit.burst - state), 0, wait, binding))
     reset = state - now
-    return Reading(limit, (limit.capacity - reset) // limit.interval, reset, wait, binding)
+    return _made((limit, (limit.capacity - reset) // limit.interval, reset, wait, binding))
 
 
 def settle(state: int, now: int, charge: Charge) -> int:

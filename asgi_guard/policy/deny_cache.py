@@ -28,7 +28,7 @@ class DenyCache:
     """
 
     def __init__(self, life: int, size: int = 10_000) -> None:
-        self._life = life
+        self.life = life
         self._size = size
         self._known: dict[str, tuple[int, int]] = {}  # the instant at which it is full, and until when it is believed
         self._forgotten = -1  # when units were last given back
@@ -49,12 +49,12 @@ class DenyCache:
         for charge, reading in zip(charges, verdict.readings, strict=True):
             wait = reading.wait
             # What will never be admitted costs nobody a bucket: it is the request that is at fault.
-            if not wait or not reading.binding or reading.limit.at_once or not self._life:
+            if not wait or not reading.binding or reading.limit.at_once or not self.life:
                 continue
             self._known.pop(charge.key, None)
             if len(self._known) >= self._size:
                 del self._known[next(iter(self._known))]
-            self._known[charge.key] = (asked + reading.reset, asked + min(wait, self._life))
+            self._known[charge.key] = (asked + reading.reset, asked + min(wait, self.life))
 
     def refuse(self, charges: Iterable[Charge], now: int) -> Verdict | None:
         """Refuse a request if one of its buckets is known to; None asks the store.

@@ -18,6 +18,12 @@ def _no_claims() -> Mapping[str, Any]:
     return MappingProxyType({})
 
 
+class Auth(NamedTuple):
+    """What stands in `scope["auth"]`: the scopes, as Starlette's `@requires` looks them up."""
+
+    scopes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class User:
     """A verified identity: what stands in `scope["user"]`.
@@ -32,6 +38,7 @@ class User:
         key: its name in the store: bounded in length, and not reversible to the subject.
         token_id: the token's name among the revoked, or None if it has no `jti`.
         plan: the plan of limits that an API key's entry names.
+        auth: what stands in `scope["auth"]`.
     """
 
     subject: str
@@ -43,6 +50,10 @@ class User:
     key: str = ""
     token_id: str | None = None
     plan: str | None = None
+    auth: Auth = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "auth", Auth(self.scopes))
 
     @property
     def is_authenticated(self) -> bool:
@@ -83,12 +94,6 @@ class Anonymous:
     def subject(self) -> str:
         """Empty, as `identity` is."""
         return ""
-
-
-class Auth(NamedTuple):
-    """What stands in `scope["auth"]`: the scopes, as Starlette's `@requires` looks them up."""
-
-    scopes: tuple[str, ...] = ()
 
 
 ANONYMOUS = Anonymous()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from asgi_guard.policy.routes import Route
 
 OF_IDENTITIES = ("user", "api-key")
+BY_CLIENT = ("ip", "anonymous", *OF_IDENTITIES, "route")
 OTHERS = "others"
 """The name, among limits by route, of the requests that no row names."""
 
@@ -53,6 +54,7 @@ class Plan:
         cost: units that a request takes from each.
         place: the route's name among limits by route.
         counts: whether any of them counts requests under way.
+        by_client: whether all of them go by the client's address or identity, or by the route alone.
         policy: the `RateLimit-Policy` header of the limits that refuse, the same for every such request; None where
             some refuse only a part of the clients.
         share: this worker's share of each limit that holds when the store does not answer, by name.
@@ -62,6 +64,7 @@ class Plan:
     cost: int
     place: str
     counts: bool
+    by_client: bool
     policy: Header | None
     share: Mapping[str, Limit]
 
@@ -76,6 +79,7 @@ class Plan:
             cost,
             place,
             counts=any(limit.at_once for limit in limits),
+            by_client=all(limit.key in BY_CLIENT for limit in limits),
             policy=policy_header(refusing) if all(limit.enforced == 100 for limit in refusing) else None,
             share=share,
         )

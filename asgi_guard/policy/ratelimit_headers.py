@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from asgi_guard.asgi import Header
-    from asgi_guard.policy.bucket import Reading, Verdict
+    from asgi_guard.policy.bucket import Verdict
     from asgi_guard.policy.rates import Limit
 
 Style: TypeAlias = Literal["draft", "legacy", "off"]
@@ -50,25 +50,18 @@ def state_headers(verdict: Verdict, style: Style) -> tuple[Header, ...]:
     if not readings or style == "off":
         return ()
     if style == "draft":
-        return ((b"ratelimit", ", ".join(map(_state, readings)).encode()),)
+        states = [
+            # When a request that is under way will end is not known.
+            f'"{limit.name}";r={remaining}'
+            if limit.at_once
+            else f'"{limit.name}";r={remaining};t={-(-(wait or reset) // SECOND)}'
+            for limit, remaining, reset, wait, _ in readings
+        ]
+        return ((b"ratelimit", ", ".join(states).encode()),)
     # The older headers have room for one limit: the one nearest to refusing.
     tightest = min(readings, key=lambda reading: (reading.remaining, -reading.reset))
     return (
         (b"x-ratelimit-limit", b"%d" % tightest.limit.burst),
         (b"x-ratelimit-remaining", b"%d" % tightest.remaining),
-        (b"x-ratelimit-reset", b"%d" % _until_more(tightest)),
+        (b"x-ratelimit-reset", b"%d" % -(-(tightest.wait or tightest.reset) // SECOND)),
     )
-
-
-def _state(reading: Reading) -> str:
-    # When a request that is under way will end is not known.
-    until = "" if reading.limit.at_once else f";t={_until_more(reading)}"
-    return f'"{reading.limit.name}";r={reading.remaining}{until}'
-
-
-def _until_more(reading: Reading) -> int:
-    return _seconds(reading.wait or reading.reset)
-
-
-def _seconds(microseconds: int) -> int:
-    return -(-microseconds // SECOND)

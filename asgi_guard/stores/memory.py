@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SWEEP = 2
-"""Buckets looked at with each request, to drop those that have become full: an absent bucket *is* a full one."""
+"""Buckets looked at for each new one, to drop those that have become full: an absent bucket *is* a full one."""
 EVICT = 8
 """Buckets compared when there is no room: the fullest of them leaves."""
 
@@ -54,26 +54,33 @@ class MemoryStore:
 
     def decide(self, request: Admission) -> Verdict:
         """Decide, synchronously."""
+        charges, token_id, lease, _ = request
         now = self._clock()
-        revoked = request.token_id is not None and self._revoked.get(request.token_id, 0) > now
-        charges = request.charges
+        revoked = token_id is not None and self._revoked.get(token_id, 0) > now
         if not charges:
             return Verdict(True, (), revoked)
-        states = [
-            self._others(charge.key, request.lease, now) if charge.limit.at_once else self._full_at.get(charge.key, 0)
-            for charge in charges
-        ]
+        full_at = self._full_at
+        # Charges are taken apart, here and in `decide`, since that takes a third of the time of asking for their parts.
+        states = []
+        for limit, key, _, _ in charges:
+            states.append(self._others(key, lease, now) if limit.at_once else full_at.get(key, 0))
         admitted, after, readings = decide(charges, states, now)
-        for charge, before, state in zip(charges, states, after, strict=True):
-            if charge.limit.at_once:
+        for (limit, key, _, _), before, state in zip(charges, states, after, strict=True):
+            if limit.at_once:
                 if state > before:
-                    leases = self._under_way.setdefault(charge.key, {})
-                    leases.pop(request.lease, None)  # who renews goes to the end: the first ends first
-                    leases[request.lease] = now + charge.limit.interval
+                    self._begin(key, lease, now + limit.interval)
             elif state > now and state != before:
-                self._put(charge.key, state, now)
-        self._sweep(now)
+                if key in full_at:
+                    full_at[key] = state
+                else:
+                    self._sweep(now)
+                    self._put(key, state, now)
         return Verdict(admitted, readings, revoked)
+
+    def _begin(self, key: str, lease: str, until: int) -> None:
+        leases = self._under_way.setdefault(key, {})
+        leases.pop(lease, None)  # who renews goes to the end: the first ends first
+        leases[lease] = until
 
     def _settle(self, request: Admission) -> None:
         now = self._clock()

@@ -99,17 +99,18 @@ def test_a_flood_of_new_clients_does_not_free_those_that_are_over() -> None:
 
 
 def test_full_buckets_are_swept_away_by_later_requests() -> None:
-    """Buckets that have become full are forgotten as other requests come, a few with each."""
+    """Buckets that have become full are forgotten as new clients come, a few with each."""
     store, clock = make()
     for index in range(100):
         store.decide(ask(f"k{index}", 1, PER_SECOND))
     assert len(store) == 100
     clock.now += SECOND
 
-    for _ in range(60):
-        store.decide(ask("other", 0, PER_SECOND))
+    for index in range(60):
+        store.decide(ask(f"new{index}", 1, PER_SECOND))
 
-    assert len(store) == 0
+    assert len(store) == 60
+    assert not any(key.startswith("k") for key in store._full_at)
 
 
 def test_a_clock_that_goes_back_gives_nothing_away() -> None:
