@@ -6,15 +6,18 @@ To follow a request, read `asgi_guard.layer.Chain`, then the layers in the order
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from asgi_guard.cautions import warnings
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.jwks import default_client
 from asgi_guard.layer import Chain
+from asgi_guard.middleware import RateLimitMiddleware
 from asgi_guard.settings import GuardSettings, SettingsError
 from asgi_guard.stack import stack
 from asgi_guard.stores import Store
+from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
     from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
     from asgi_guard.layer import Layer
+    from asgi_guard.policy.identity import User
 
 logger = logging.getLogger("asgi_guard")
 
@@ -64,6 +68,35 @@ class Guard(Chain):
         super().__init__(app, layers)
         for warning in warnings(self.settings, tuple(limit_functions or ())):
             logger.warning("%s", warning)
+
+    @property
+    def store(self) -> Store | None:
+        """Where limits and revocations are kept; None where nothing is."""
+        return next((layer.store for layer in self.layers if isinstance(layer, RateLimitMiddleware)), None)
+
+    async def revoke(self, user: User) -> None:
+        """Refuse the token of an identity from now on, for the rest of its life: what a logout is to do.
+
+        Args:
+            user: the identity that the token showed, as in `scope["user"]`.
+
+        Raises:
+            ConfigError: `auth.revocation` is off, so nobody would look the token up.
+            ValueError: an API key showed it, which does not end by itself: take it out of the configuration.
+            StoreUnavailableError: the store did not answer, and the token may be accepted still.
+        """
+        store = self.store
+        if store is None or not self.settings.auth.revocation:
+            message = "it is not true, so nobody would look the token up"
+            raise ConfigError([Problem(f"{PREFIX}AUTH_REVOCATION", message)])
+        if user.token_id is None:
+            raise ValueError("this identity was not shown by a token with an id, so there is none to revoke")
+        await store.revoke(user.token_id, max(0.0, user.expires - time.time()))
+
+
+def guarded(app: ASGIApp, settings: GuardSettings) -> Guard:
+    """The app behind a guard: its own, if it has one."""
+    return app if isinstance(app, Guard) else Guard(app, settings)
 
 
 async def no_app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -5,9 +5,9 @@ ASGI_GUARD_APP=myapp:app gunicorn -k uvicorn_worker.UvicornWorker asgi_guard.wra
 
 from __future__ import annotations
 
-from asgi_guard.guard import Guard, configure
+from asgi_guard.guard import configure, guarded
 from asgi_guard.loading import load_app
 
 _settings, _ = configure()
 
-app = Guard(load_app(_settings.app), _settings)
+app = guarded(load_app(_settings.app), _settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from functools import partial
 from importlib.util import find_spec
@@ -14,8 +15,10 @@ from pydantic import SecretStr
 
 from asgi_guard.cautions import warnings
 from asgi_guard.cli.output import dump, say, table
+from asgi_guard.cli.production import Deployment, as_json, facts_of, report, show
 from asgi_guard.errors import AsgiGuardError
-from asgi_guard.guard import configure
+from asgi_guard.guard import Guard, configure
+from asgi_guard.loading import load_app
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.settings import GuardSettings, variables
 from asgi_guard.variables import PREFIX, written
@@ -41,45 +44,78 @@ SWITCHES = {
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "json_wanted", is_flag=True, help="Print JSON.")
 @click.option("--probe/--no-probe", default=True, help="Ask the store and the issuer, or do not.")
+@click.option("--app", "app", metavar="MODULE:ATTRIBUTE", help="Look at the Guard that this app has, if it is one.")
+@click.option("--production", is_flag=True, help="Judge the checklist of a service in production instead.")
+@click.option("--graceful", default=30.0, show_default=True, help="As `asgi-guard run` is told, for the checklist.")
+@click.option("--p99", type=float, help="Seconds that 99 of 100 requests take at most, for the checklist.")
+@click.option("--grace-period", type=float, help="Seconds from SIGTERM to SIGKILL, for the checklist.")
 @click.pass_context
-def check(ctx: click.Context, *, as_json: bool, probe: bool) -> None:
+def check(
+    ctx: click.Context,
+    *,
+    json_wanted: bool,
+    probe: bool,
+    app: str | None,
+    production: bool,
+    graceful: float,
+    p99: float | None,
+    grace_period: float | None,
+) -> None:
     """Show the effective configuration, with every problem at once, and ask the store and the issuer.
 
-    Exit code 0: all is well; 1: the store or the issuer does not answer; 2: the configuration cannot be used.
+    Exit code 0: all is well; 1: the store or the issuer does not answer, or a line of the checklist fails; 2: the
+    configuration cannot be used.
     """
-    settings, layers = configure()
+    settings, layers, guard = _configured(app)
     probes = asyncio.run(_probe(layers)) if probe else []
-    values = [(name, value, default) for name, value, default in effective(settings) if value != default]
-    if as_json:
-        dump(
-            {
-                "layers": {name: _is_on(name, layers, settings) for name in SWITCHES},
-                "settings": {name: value for name, value, _ in values},
-                "routes": [str(route) for route in settings.routes],
-                "probes": [{"name": name, "ok": ok, "detail": detail} for name, ok, detail in probes],
-                "warnings": cautions(settings),
-                "notes": notes(settings),
-            }
-        )
+    well = all(ok for _, ok, _ in probes)
+    if production:
+        answered = {name: ok for name, ok, _ in probes}
+        deployment = Deployment(guard, graceful, p99, grace_period)
+        found, holds = report(facts_of(settings, layers, deployment, answered))
+        if json_wanted:
+            dump({"checklist": as_json(found), "holds": holds})
+        else:
+            show(found)
+        ctx.exit(0 if well and holds else 1)
+    if json_wanted:
+        dump(_as_json(settings, layers, probes))
     else:
-        _print(settings, layers, values, probes)
-    ctx.exit(0 if all(ok for _, ok, _ in probes) else 1)
+        _print(settings, layers, probes)
+    ctx.exit(0 if well else 1)
 
 
-def _print(
-    settings: GuardSettings,
-    layers: list[Layer],
-    values: list[tuple[str, str, str]],
-    probes: list[tuple[str, bool, str]],
-) -> None:
+def _configured(app: str | None) -> tuple[GuardSettings, list[Layer], Guard | None]:
+    """What is in force: what the environment says, or the guard that the app brings along."""
+    if app is not None:
+        sys.path.insert(0, ".")
+        found = load_app(app, "--app")
+        if isinstance(found, Guard):
+            return found.settings, list(found.layers), found
+    return (*configure(), None)
+
+
+def _as_json(settings: GuardSettings, layers: list[Layer], probes: list[tuple[str, bool, str]]) -> dict[str, Any]:
+    return {
+        "layers": {name: _is_on(name, layers, settings) for name in SWITCHES},
+        "settings": {name: value for name, value, default in effective(settings) if value != default},
+        "routes": [str(route) for route in settings.routes],
+        "probes": [{"name": name, "ok": ok, "detail": detail} for name, ok, detail in probes],
+        "warnings": cautions(settings),
+        "notes": notes(settings),
+    }
+
+
+def _print(settings: GuardSettings, layers: list[Layer], probes: list[tuple[str, bool, str]]) -> None:
     rows = []
     for name, switch in SWITCHES.items():
         on = _is_on(name, layers, settings)
         rows.append((name, "on" if on else "off", "" if on else f"set {switch} to turn it on"))
     table(("layer", "state", ""), rows, "Layers, outermost first")
-    table(("variable", "value"), [(name, value) for name, value, _ in values] or [("(all defaults)", "")], "Settings")
+    values = [(name, value) for name, value, default in effective(settings) if value != default]
+    table(("variable", "value"), values or [("(all defaults)", "")], "Settings")
     if settings.routes:
         routes = [(str(index), str(route), _columns(route)) for index, route in enumerate(settings.routes, start=1)]
         table(("row", "matches", "says"), routes, "Routes, first match wins")

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from asgi_guard.errors import ConfigError
 
-STYLES = {"on": "green", "ok": "green", "off": "yellow", "failed": "bold red", "slow": "yellow"}
+STYLES = {"on": "green", "ok": "green", "off": "yellow", "failed": "bold red", "slow": "yellow",
+          "pass": "green", "fail": "bold red", "unknown": "yellow"}  # fmt: skip
 """Words that have a colour wherever they stand alone in a cell."""
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.guard import Guard, configure
+from asgi_guard.guard import Guard, configure, guarded
 from asgi_guard.loading import find_app, load_app
 from asgi_guard.variables import PREFIX
 
@@ -79,8 +79,8 @@ def run(
 ) -> None:
     """Serve MODULE:ATTRIBUTE behind the guard, with uvicorn.
 
-    ATTRIBUTE ends in () if it is to be called for the app. The access log goes to standard output, one line of JSON an
-    exchange; everything else to standard error.
+    ATTRIBUTE ends in () if it is to be called for the app. An app that is a Guard already is served as it is. The
+    access log goes to standard output, one line of JSON an exchange; everything else to standard error.
     """
     uvicorn = server()
     os.environ[f"{PREFIX}APP"] = app
@@ -89,7 +89,7 @@ def run(
     settings, _ = configure()
     target: Guard | str = "asgi_guard.wrapped:app"
     if workers == 1:
-        target = Guard(load_app(app), settings)
+        target = guarded(load_app(app), settings)
     else:
         find_app(app)  # each worker loads it for itself; a name that is wrong is told here, and once
     end_well_on_signals()

@@ -97,6 +97,11 @@ class HealthMiddleware(Layer):
         self._previous: Any = None
         self._timer: threading.Timer | None = None
 
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """What readiness asks."""
+        return self._checks
+
     async def startup(self) -> None:
         """Be not ready until the app's start-up is complete, and take SIGTERM over if draining is asked for."""
         self._state = "starting"

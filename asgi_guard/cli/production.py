@@ -1,0 +1,118 @@
+"""`asgi-guard check --production`: the checklist of a service in production, judged by the effective configuration."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from asgi_guard.cli.output import say, table
+from asgi_guard.middleware import HealthMiddleware
+from asgi_guard.policy.checklist import Facts, Finding, Line, judge
+from asgi_guard.policy.plans import Rules, compile_table
+from asgi_guard.policy.security import SecurityPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from asgi_guard.guard import Guard
+    from asgi_guard.layer import Layer
+    from asgi_guard.settings import GuardSettings
+
+OWN_CHECKS = frozenset({"store", "keys"})
+"""What readiness asks by itself; every other check is the app's."""
+
+
+class Deployment(NamedTuple):
+    """What is known of a deployment by being told.
+
+    Attributes:
+        guard: the app's own guard, if it has one.
+        graceful: seconds that the server gives requests to end.
+        p99: seconds that 99 of 100 requests take at most.
+        grace_period: seconds after which whoever sent SIGTERM kills.
+    """
+
+    guard: Guard | None = None
+    graceful: float = 30
+    p99: float | None = None
+    grace_period: float | None = None
+
+
+def facts_of(
+    settings: GuardSettings,
+    layers: Iterable[Layer],
+    deployment: Deployment,
+    answered: dict[str, bool],
+) -> Facts:
+    """Gather what the checklist asks about.
+
+    Args:
+        settings: the effective configuration.
+        layers: what was made of it.
+        deployment: what was told beside.
+        answered: whether the store and the issuers answered, by the probe's name.
+    """
+    auth, rate, cors = settings.auth, settings.rate, settings.cors
+    asked = {check.name for layer in layers if isinstance(layer, HealthMiddleware) for check in layer.checks}
+    section = settings.security
+    limits = compile_table(rate.limit, settings.routes, Rules(rate.on_store_failure, rate.shadow), rate.plans)[-1]
+    bounds = ((each.issuer, _least(each.max_token_lifetime, each.max_token_age)) for each in auth.trusted)
+    return Facts(
+        lifetimes=tuple(bounds),
+        introspected=auth.introspection_url is not None,
+        keys=answered.get("issuer keys"),
+        revocation=auth.revocation,
+        denies_unknown=auth.revocation_on_store_failure == "deny",
+        shared_store=not settings.store.url.get_secret_value().startswith("memory:"),
+        store=answered.get("store"),
+        limited_by=frozenset(limit.key for plan in limits.all() for limit in plan.limits if limit.enforced),
+        limits_told=rate.headers != "off",
+        live_path=settings.health.live_path,
+        ready_path=settings.health.ready_path,
+        asked=frozenset(asked & OWN_CHECKS),
+        app_checks=None if deployment.guard is None else tuple(sorted(asked - OWN_CHECKS)),
+        drain=settings.health.drain_seconds,
+        graceful=deployment.graceful,
+        p99=deployment.p99,
+        grace_period=deployment.grace_period,
+        request_id_header=settings.request_id.header,
+        log_format=settings.log.format,
+        log_sample=settings.log.sample,
+        headers=section.preset != "off",
+        hsts=_hsts_seconds(SecurityPolicy.of(**section.model_dump())),
+        behind_proxy=bool(settings.proxy.trusted),
+        origins=cors.allow_origins,
+        credentials=cors.allow_credentials,
+        any_method="*" in (*cors.allow_methods, *cors.allow_headers),
+    )
+
+
+def _least(*bounds: float | None) -> float | None:
+    return min((bound for bound in bounds if bound is not None), default=None)
+
+
+def _hsts_seconds(policy: SecurityPolicy) -> int:
+    value = dict(policy.secure).get(b"strict-transport-security", b"").decode("latin-1")
+    found = re.search(r"max-age\D*(\d+)", value, re.IGNORECASE)
+    return int(found[1]) if found else 0
+
+
+def report(facts: Facts) -> tuple[list[tuple[Line, Finding]], bool]:
+    """Judge the checklist: every line's finding, and whether none fails."""
+    found = judge(facts)
+    return found, all(finding.status != "fail" for _, finding in found)
+
+
+def as_json(found: Sequence[tuple[Line, Finding]]) -> list[dict[str, Any]]:
+    """The findings for a script."""
+    return [{"name": line.name, "wanted": line.wanted, **finding._asdict()} for line, finding in found]
+
+
+def show(found: Sequence[tuple[Line, Finding]]) -> None:
+    """The findings for a person, with what to set below them."""
+    rows = [(line.name, finding.status, line.wanted, finding.found) for line, finding in found]
+    table(("line", "", "wanted", "found"), rows, "Production checklist")
+    for status, words in (("fail", "set"), ("unknown", "look")):
+        for line, finding in found:
+            if finding.status == status:
+                say(f"{words}: {line.name}: {finding.remedy}", "yellow" if status == "fail" else "dim")
