@@ -45,7 +45,7 @@ def cross_check(settings: GuardSettings) -> Iterator[Problem]:
         if names.pop(key.sha256, 1) > 1:
             yield Problem(f"{PREFIX}AUTH_API_KEYS", f"the key of {key.name!r} has another name too: keep one")
     if not cors.allow_origins:
-        fields = ("allow_methods", "allow_headers", "allow_credentials", "expose_headers", "max_age")
+        fields = tuple(name for name, info in type(cors).model_fields.items() if getattr(cors, name) != info.default)
         yield from _without(cors, "cors", "allow_origins", fields)
     yield from _identity_missing(settings)
     yield from _plans_missing(settings)

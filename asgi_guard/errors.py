@@ -26,10 +26,12 @@ class Problem:
     Attributes:
         name: the environment variable or argument at fault.
         message: what is wrong and what to write instead, without secret values.
+        kind: what sort of problem it is, in one word for programs, as `invalid` or `insecure`; may be empty.
     """
 
     name: str
     message: str
+    kind: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.message}"
@@ -45,7 +47,7 @@ class ConfigError(AsgiGuardError, ValueError):
     @classmethod
     def of(cls, error: FaultsError) -> Self:
         """The error for what a policy found wrong with its options."""
-        return cls(Problem(fault.field, fault.message) for fault in error.faults)
+        return cls(Problem(fault.field, fault.message, fault.kind) for fault in error.faults)
 
 
 def require_choice(name: str, value: str, choices: object) -> None:

@@ -195,7 +195,8 @@ class CORSSettings(Section):
     """Which pages may call. On once an origin is named."""
 
     allow_origins: Names = Field(
-        default=(), description="origins whose pages may call: exact, `https://*.example.com`, or `*`"
+        default=(),
+        description="origins whose pages may call: exact, `https://*.example.com`, or `*`",
     )
     allow_methods: Names = Field(default=(), description="methods beyond GET, HEAD and POST; `*` for all")
     allow_headers: Names = Field(
@@ -208,6 +209,19 @@ class CORSSettings(Section):
         default=(), description="response headers that scripts may read, beside the guard's own"
     )
     max_age: int | None = Field(default=None, description="seconds for which browsers may remember a preflight")
+    preflight_status: int = Field(default=204, description="the status of an allowed preflight, 200 to 299")
+    unsafe_insecure_origins: bool = Field(
+        default=False, description="allow cookies for http origins, which anyone on the network can imitate"
+    )
+    unsafe_public_suffixes: bool = Field(
+        default=False, description="allow `*.` before names under which anyone can register, such as `github.io`"
+    )
+    unsafe_private_network: bool = Field(
+        default=False, description="answer Private Network Access, which browsers gave up: legacy"
+    )
+    unsafe_debug: bool = Field(
+        default=False, description="tell allowed origins what is allowed where a preflight of theirs is refused"
+    )
 
 
 class SecuritySettings(Section):

@@ -103,7 +103,8 @@ class _Problems:
             for problem in error.problems:
                 option, _, where = problem.name.partition(": ")
                 variable = PREFIX + (f"{section}_{option}" if option in fields else option).upper()
-                self.found.append(Problem(variable, f"{where}: {problem.message}" if where else problem.message))
+                message = f"{where}: {problem.message}" if where else problem.message
+                self.found.append(Problem(variable, message, problem.kind))
             return None
 
 

@@ -8,9 +8,11 @@ from urllib.parse import unquote_to_bytes
 
 import click
 
+from asgi_guard.cli.browsing import seen_by_browser
 from asgi_guard.cli.output import dump, table
 from asgi_guard.guard import configure
 from asgi_guard.policy.exemptions import Exemptions
+from asgi_guard.policy.fetch import PageRequest
 from asgi_guard.policy.plans import Plan, RoutePlans, Rules, compile_table
 from asgi_guard.policy.resource_metadata import ResourceMetadata
 from asgi_guard.policy.routes import NO_ROW, RouteTable, doubtful
@@ -102,19 +104,8 @@ def _about_limits(settings: GuardSettings, auth: str, plans: RoutePlans) -> dict
     return answer
 
 
-@click.command()
-@click.argument("method")
-@click.argument("path")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def explain(method: str, path: str, *, as_json: bool) -> None:
-    """Say what the guard would ask of METHOD PATH, and which rule says so."""
-    if not path.startswith("/"):
-        raise click.BadParameter("a path starts with '/'", param_hint="PATH")
-    settings, _ = configure()
-    answer = explanation(settings, method.upper(), path)
-    if as_json:
-        dump(answer)
-        return
+def _rows(answer: dict[str, Any]) -> list[tuple[str, str]]:
+    """The answer, for people."""
     rows = [("rule", answer["rule"]), ("auth", f"{answer['auth']} ({answer.get('auth_because', 'anyone may ask')})")]
     if answer.get("scopes"):
         rows.append(("scopes", " ".join(answer["scopes"])))
@@ -135,4 +126,59 @@ def explain(method: str, path: str, *, as_json: bool) -> None:
             ("without the store", ", ".join(f"{name}: {each}" for name, each in answer["without_store"].items()))
         )
     rows += [(name, str(answer[name])) for name in ("security", "cors", "note") if name in answer]
-    table(("", ""), rows, answer["request"])
+    return rows + _browser_rows(answer.get("browser", {}))
+
+
+def _header(text: str) -> tuple[str, str | None]:
+    """A header as it is written on the command line; without a value, one that needs a preflight."""
+    name, colon, value = text.partition(":")
+    return name.strip(), value.strip() if colon else None
+
+
+def _browser_rows(seen: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a browser makes of the request, for people."""
+    rows = [(f"from {seen['origin']}", seen["verdict"])] if seen else []
+    rows += [(name, str(seen[name])) for name in ("preflight",) if name in seen]
+    if seen.get("exposed"):
+        rows.append(("it may read", ", ".join(seen["exposed"])))
+    if seen.get("ignored"):
+        rows.append(("left out by browsers", ", ".join(seen["ignored"])))
+    return rows + [(f"change {name}".rstrip(), advice) for name, advice in seen.get("change", {}).items()]
+
+
+@click.command()
+@click.argument("method")
+@click.argument("path")
+@click.option("--origin", metavar="ORIGIN", help="Say whether a browser lets a page of this origin read the answer.")
+@click.option("--header", "headers", multiple=True, metavar="NAME[: VALUE]", help="A header that the page sets.")
+@click.option("--credentials", is_flag=True, help="The page sends its cookies along.")
+@click.option("--websocket", is_flag=True, help="The page opens a WebSocket.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def explain(
+    method: str,
+    path: str,
+    *,
+    origin: str | None,
+    headers: tuple[str, ...],
+    credentials: bool,
+    websocket: bool,
+    as_json: bool,
+) -> None:
+    """Say what the guard would ask of METHOD PATH, and which rule says so.
+
+    With --origin, say too what a browser makes of it: whether it asks first, whether a page there may read the answer,
+    and which variables to change if not.
+    """
+    if not path.startswith("/"):
+        raise click.BadParameter("a path starts with '/'", param_hint="PATH")
+    if origin is None and (headers or credentials or websocket):
+        raise click.UsageError("--header, --credentials and --websocket go with --origin")
+    settings, layers = configure()
+    answer = explanation(settings, method.upper(), path)
+    if origin is not None:
+        request = PageRequest(origin, method, tuple(map(_header, headers)), credentials)
+        answer["browser"] = seen_by_browser(settings, layers, request, path.partition("?")[0], websocket=websocket)
+    if as_json:
+        dump(answer)
+        return
+    table(("", ""), _rows(answer), answer["request"])

@@ -15,8 +15,11 @@ from asgi_guard.policy.listing import listed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asgi_guard.asgi import ASGIApp, Head
+    from asgi_guard.asgi import ASGIApp, Head, Header
     from asgi_guard.exchange import Exchange
+
+_PRIVATE_NETWORK = b"access-control-request-private-network"
+_VARY = (b"vary", b"origin")
 
 
 class CORSMiddleware(Layer):
@@ -33,6 +36,11 @@ class CORSMiddleware(Layer):
         allow_credentials: whether cookies are sent, and answers to them may be read; not with `*` origins.
         expose_headers: that a page's script may read.
         max_age: seconds for which a browser may remember a preflight, up to 86400.
+        preflight_status: the status of an allowed preflight, 200 to 299.
+        unsafe_insecure_origins: allow credentials for http origins, which anyone on the network can imitate.
+        unsafe_public_suffixes: allow `*.` before names under which anyone can register, such as `github.io`.
+        unsafe_private_network: answer `Access-Control-Request-Private-Network`, which standards have dropped.
+        unsafe_debug: tell allowed origins what is allowed where their preflight is refused.
 
     Raises:
         ConfigError: with everything that is wrong, by argument.
@@ -50,6 +58,11 @@ class CORSMiddleware(Layer):
         allow_credentials: bool = False,
         expose_headers: str | Sequence[str] = (),
         max_age: int | None = None,
+        preflight_status: int = 204,
+        unsafe_insecure_origins: bool = False,
+        unsafe_public_suffixes: bool = False,
+        unsafe_private_network: bool = False,
+        unsafe_debug: bool = False,
     ) -> None:
         super().__init__(app)
         lists = _listed(
@@ -59,9 +72,26 @@ class CORSMiddleware(Layer):
             expose_headers=expose_headers,
         )
         try:
-            self.policy = CORSPolicy.of(**lists, allow_credentials=allow_credentials, max_age=max_age)
+            self.policy = CORSPolicy.of(
+                **lists,
+                allow_credentials=allow_credentials,
+                max_age=max_age,
+                preflight_status=preflight_status,
+                unsafe_insecure_origins=unsafe_insecure_origins,
+                unsafe_public_suffixes=unsafe_public_suffixes,
+                unsafe_private_network=unsafe_private_network,
+                unsafe_debug=unsafe_debug,
+            )
         except FaultsError as error:
             raise ConfigError.of(error) from None
+        policy = self.policy
+        # By origin, what stands on a response; None stands for no origin and for one that may not read. Where everyone
+        # may, every response says so: without `Vary`, a cache may hand it to anyone.
+        self._lines: dict[bytes | None, tuple[Header, ...]] = {
+            origin: (_VARY, *(policy.actual(origin) or ())) for origin in policy.origins
+        }
+        self._of_websockets: tuple[Header, ...] = () if policy.any_origin else (_VARY,)
+        self._lines[None] = (policy.actual(b"*") or ()) if policy.any_origin else (_VARY,)
 
     def decide(self, exchange: Exchange) -> Decision:
         """Answer a preflight; refuse a WebSocket of a foreign origin."""
@@ -72,9 +102,11 @@ class CORSMiddleware(Layer):
         if exchange.method != "OPTIONS" or b"access-control-request-method" not in exchange.headers:
             return None
         origins, methods = exchange.lines(b"origin"), exchange.lines(b"access-control-request-method")
-        headers = None
+        headers, policy = None, self.policy
         if len(origins) == len(methods) == 1:
-            headers = self.policy.preflight(origins[0], methods[0], exchange.lines(b"access-control-request-headers"))
+            private = policy.private_network and exchange.headers.get(_PRIVATE_NETWORK) == b"true"
+            asked = exchange.lines(b"access-control-request-headers")
+            headers = policy.preflight(origins[0], methods[0], asked, private_network=private)
         if headers is None:
             return problem(
                 403,
@@ -82,7 +114,7 @@ class CORSMiddleware(Layer):
                 "This cross-origin request is not allowed.",
                 request_id=exchange.request_id,
             )
-        return Answer(204, headers)
+        return Answer(policy.preflight_status, headers)
 
     def _handshake(self, exchange: Exchange) -> Answer | None:
         """Browsers let any page open a WebSocket anywhere; only the server can refuse (RFC 6455 10.2)."""
@@ -97,19 +129,30 @@ class CORSMiddleware(Layer):
 
     def mark(self, exchange: Exchange, head: Head) -> None:
         """Let the page read the response, errors too. Preflights carry their headers already."""
-        if exchange.answered_by == self.name and exchange.answer is not None:
-            if exchange.answer.reason is Reason.PREFLIGHT_REFUSED:
+        if exchange.answered_by == "cors":
+            if exchange.answer is not None and exchange.answer.reason is Reason.PREFLIGHT_REFUSED:
                 head.vary(b"origin")
             return
-        any_origin = self.policy.any_origin
-        if not any_origin:
+        names = head.names
+        lines = self._of_websockets if exchange.kind == "websocket" else self._of_origin(exchange)
+        if b"access-control-allow-origin" in names:
+            lines = self._of_websockets
+        if b"vary" in names and lines and lines[0] is _VARY:
             head.vary(b"origin")
-        if exchange.kind == "websocket" or b"access-control-allow-origin" in head.names:
-            return
-        # Where everyone may read, every response says so: without `Vary`, a cache may hand it to anyone.
-        origins = [b"*"] if any_origin else exchange.lines(b"origin")
-        if len(origins) == 1 and (lines := self.policy.actual(origins[0])):
-            head.lines += lines
+            lines = lines[1:]
+        head.lines += lines
+
+    def _of_origin(self, exchange: Exchange) -> tuple[Header, ...]:
+        """What stands on a response to this page, or to nobody's."""
+        origin = exchange.headers.get(b"origin")
+        found = self._lines.get(origin)
+        if exchange.repeated and len(exchange.lines(b"origin")) > 1:
+            return self._lines[None]
+        if found is not None or origin is None:
+            return found or ()
+        # One that a pattern allows, or a stranger, or anyone where all may read.
+        lines = None if self.policy.any_origin else self.policy.actual(origin)
+        return self._lines[None] if lines is None else (_VARY, *lines)
 
 
 def _listed(**options: str | Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -13,31 +13,27 @@ A refusal carries no CORS header at all: it tells a stranger nothing about the c
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Self
 
+from asgi_guard.policy.cors_names import (
+    SAFELISTED_METHODS,
+    SAFELISTED_RESPONSE_HEADERS,
+    exposed_faults,
+    header_faults,
+    is_method,
+    is_token,
+    method_faults,
+    normalized_method,
+)
 from asgi_guard.policy.faults import Fault, FaultsError
+from asgi_guard.policy.origins import Pattern, origin_faults
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from asgi_guard.asgi import Header
 
-SAFELISTED_METHODS = frozenset({b"GET", b"HEAD", b"POST"})
-FORBIDDEN_METHODS = frozenset({"CONNECT", "TRACE", "TRACK"})
-SAFELISTED_RESPONSE_HEADERS = frozenset(
-    {"cache-control", "content-language", "content-length", "content-type", "expires", "last-modified", "pragma"}
-)
-FORBIDDEN_REQUEST_HEADERS = frozenset(
-    {
-        "accept-charset", "accept-encoding", "access-control-request-headers", "access-control-request-method",
-        "connection", "content-length", "cookie", "cookie2", "date", "dnt", "expect", "host", "keep-alive", "origin",
-        "referer", "set-cookie", "te", "trailer", "transfer-encoding", "upgrade", "via",
-    }
-)  # fmt: skip
-FORBIDDEN_RESPONSE_HEADERS = frozenset({"set-cookie", "set-cookie2"})
 MAX_MAX_AGE = 86400
 MAX_REQUESTED_HEADERS = 64
 """A browser asks for the headers that a page's script sets; a longer list is an attack on whoever parses it."""
@@ -45,33 +41,8 @@ MAX_REQUESTED_BYTES = 4096
 MAX_EMPTY_ELEMENTS = 16
 """RFC 9110 5.6.1.2 asks to pass over a reasonable number of empty elements in a list."""
 
-_AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>\*|[0-9]+))?")
-_LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}")
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_LABELS = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _PREFLIGHT_VARY = (b"vary", b"access-control-request-headers, access-control-request-method, origin")
-
-
-@dataclass(frozen=True, slots=True)
-class _Pattern:
-    """An origin with a wildcard: `https://*.example.com`, `https://example.com:*`, or both."""
-
-    scheme: str
-    suffix: str
-    subdomains: bool
-    any_port: bool
-    port: str
-
-    def matches(self, origin: str) -> bool:
-        scheme, separator, rest = origin.partition("://")
-        if scheme != self.scheme or not separator:
-            return False
-        host, port = _split_port(rest)
-        if port == "*" or not (self.any_port or port == self.port):
-            return False
-        if not self.subdomains:
-            return host == self.suffix
-        return host.endswith(self.suffix) and _LABELS.fullmatch(host) is not None
+_PRIVATE_NETWORK = (b"access-control-allow-private-network", b"true")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +59,23 @@ class CORSPolicy:
         credentials: whether browsers may send and read with cookies.
         actual_headers: what stands on every allowed response besides the origin.
         preflight_headers: what stands on every allowed preflight besides what was asked for.
+        preflight_status: the status of an allowed preflight.
+        private_network: whether pages of the public web may reach into a private network.
+        debug: whether refused preflights of allowed origins say what is allowed.
     """
 
     any_origin: bool
     origins: frozenset[bytes]
-    patterns: tuple[_Pattern, ...]
+    patterns: tuple[Pattern, ...]
     methods: frozenset[bytes] | None
     headers: frozenset[bytes] | None
     authorization: bool
     credentials: bool
     actual_headers: tuple[Header, ...]
     preflight_headers: tuple[Header, ...]
+    preflight_status: int
+    private_network: bool
+    debug: bool
 
     @classmethod
     def of(
@@ -110,11 +87,17 @@ class CORSPolicy:
         allow_credentials: bool = False,
         expose_headers: Sequence[str] = (),
         max_age: int | None = None,
+        preflight_status: int = 204,
+        unsafe_insecure_origins: bool = False,
+        unsafe_public_suffixes: bool = False,
+        unsafe_private_network: bool = False,
+        unsafe_debug: bool = False,
     ) -> Self:
         """Validate and compile.
 
         Args:
-            allow_origins: `https://app.example.com`, `https://*.example.com`, `http://localhost:*`, or `*` alone.
+            allow_origins: `https://app.example.com`, `https://*.example.com`, `http://localhost:*`, `tauri://localhost`,
+                or `*` alone.
             allow_methods: beyond GET, HEAD and POST; `*` for all.
             allow_headers: that a script may set, beyond the safelisted ones; `*` for all, though for `authorization`
                 without credentials only if it is named beside it.
@@ -122,18 +105,31 @@ class CORSPolicy:
             expose_headers: that a script may read, beyond the safelisted ones.
             max_age: seconds for which a browser may remember a preflight: 0 to 86400, -1 for never; None says nothing
                 (browsers then take 5).
+            preflight_status: the status of an allowed preflight, for clients that take 204 amiss.
+            unsafe_insecure_origins: allow credentials for origins that anyone on the network can imitate.
+            unsafe_public_suffixes: allow `*.` before names under which anyone can register, such as `github.io`.
+            unsafe_private_network: let public pages reach this server in a private network, in browsers that still ask
+                by `Access-Control-Request-Private-Network`; the Fetch standard has dropped it.
+            unsafe_debug: tell allowed origins what is allowed where their preflight is refused.
 
         Raises:
             FaultsError: with all that is wrong.
         """
         faults = [
-            *_origin_faults(allow_origins, credentials=allow_credentials),
-            *(fault for method in allow_methods for fault in _method_faults(method)),
-            *(fault for name in allow_headers for fault in _header_faults(name)),
-            *(fault for name in expose_headers for fault in _exposed_faults(name, credentials=allow_credentials)),
+            *origin_faults(
+                allow_origins,
+                credentials=allow_credentials,
+                insecure=unsafe_insecure_origins,
+                public_suffixes=unsafe_public_suffixes,
+            ),
+            *(fault for method in allow_methods for fault in method_faults(method)),
+            *(fault for name in allow_headers for fault in header_faults(name)),
+            *(fault for name in expose_headers for fault in exposed_faults(name, credentials=allow_credentials)),
         ]
         if max_age is not None and not -1 <= max_age <= MAX_MAX_AGE:
-            faults.append(Fault("max_age", f"{max_age} is not within -1..{MAX_MAX_AGE} seconds"))
+            faults.append(Fault("max_age", f"{max_age} is not within -1..{MAX_MAX_AGE} seconds", "out_of_bounds"))
+        if not 200 <= preflight_status <= 299:
+            faults.append(Fault("preflight_status", f"{preflight_status} is no success (200..299)", "out_of_bounds"))
         if faults:
             raise FaultsError(faults)
         credentials: tuple[Header, ...] = ((b"access-control-allow-credentials", b"true"),) if allow_credentials else ()
@@ -143,14 +139,17 @@ class CORSPolicy:
         return cls(
             any_origin="*" in allow_origins,
             origins=frozenset(origin.encode() for origin in allow_origins if "*" not in origin),
-            patterns=tuple(_compile(origin) for origin in allow_origins if "*" in origin and origin != "*"),
-            methods=None if "*" in allow_methods else frozenset(_normalized(method) for method in allow_methods),
+            patterns=tuple(Pattern.of(origin) for origin in allow_origins if "*" in origin and origin != "*"),
+            methods=None if "*" in allow_methods else frozenset(map(normalized_method, allow_methods)),
             headers=None if "*" in allow_headers else frozenset(name.lower().encode() for name in allow_headers),
             authorization=allow_credentials or any(name.lower() == "authorization" for name in allow_headers),
             credentials=allow_credentials,
             actual_headers=credentials + (((b"access-control-expose-headers", expose),) if expose else ()),
             preflight_headers=credentials
             + (((b"access-control-max-age", b"%d" % seconds),) if seconds is not None else ()),
+            preflight_status=preflight_status,
+            private_network=unsafe_private_network,
+            debug=unsafe_debug,
         )
 
     def allows_origin(self, origin: bytes) -> bool:
@@ -166,28 +165,55 @@ class CORSPolicy:
         """Tell whether this origin was named, exactly or by a pattern: `*` names nobody, and lends no one's cookies."""
         return not self.any_origin and self.allows_origin(origin)
 
-    def preflight(self, origin: bytes, method: bytes, headers: Sequence[bytes]) -> tuple[Header, ...] | None:
+    def preflight(
+        self, origin: bytes, method: bytes, headers: Sequence[bytes], *, private_network: bool = False
+    ) -> tuple[Header, ...] | None:
         """Answer a preflight: its CORS headers, or None to refuse.
 
         Args:
             origin: the `Origin` header.
             method: the `Access-Control-Request-Method` header.
             headers: every line of `Access-Control-Request-Headers`.
+            private_network: whether `Access-Control-Request-Private-Network` is `true`.
         """
         if not self.allows_origin(origin):
             return None
         answer: list[Header] = [self._allow_origin(origin), *self.preflight_headers]
         if method not in SAFELISTED_METHODS:
-            if not _is_method(method) or not (self.methods is None or method in self.methods):
-                return None
+            if not self.allows_method(method):
+                return self._told(origin, headers=False)
             answer.append((b"access-control-allow-methods", method))
         if headers:
             asked = self._asked(headers)
             if asked is None:
-                return None
+                return self._told(origin, headers=True)
             if asked:
                 answer.append((b"access-control-allow-headers", b",".join(asked)))
-        return (*answer, _PREFLIGHT_VARY)
+        if private_network and self.private_network:
+            answer.append(_PRIVATE_NETWORK)
+        answer.append(_PREFLIGHT_VARY)
+        return tuple(answer)
+
+    def _told(self, origin: bytes, *, headers: bool) -> tuple[Header, ...] | None:
+        """The answer by which a browser can say what failed, where that is not kept secret."""
+        if not self.debug:
+            return None
+        told = [self._allow_origin(origin)]
+        if headers and self.headers:
+            told += (*self.preflight_headers, (b"access-control-allow-headers", b",".join(sorted(self.headers))))
+        elif self.credentials:
+            told.append((b"access-control-allow-credentials", b"true"))
+        return (*told, _PREFLIGHT_VARY)
+
+    def allows_method(self, method: bytes) -> bool:
+        """Tell whether a method beyond the safelisted ones is allowed, as the browser writes it."""
+        return is_method(method) and (self.methods is None or method in self.methods)
+
+    def allows_header(self, name: bytes) -> bool:
+        """Tell whether a script may set this request header. `name` is lower case."""
+        if self.headers is not None:
+            return name in self.headers
+        return is_token(name.decode("latin-1")) and (name != b"authorization" or self.authorization)
 
     def _asked(self, lines: Sequence[bytes]) -> list[bytes] | None:
         """The headers that a preflight asks for, if all are allowed."""
@@ -199,16 +225,7 @@ class CORSPolicy:
             return None
         if self.headers is not None and len(items) - len(asked) > MAX_EMPTY_ELEMENTS:
             return None
-        for name in asked:
-            lowered = name.lower()
-            if self.headers is not None:
-                if lowered not in self.headers:
-                    return None
-            elif not _TOKEN.fullmatch(name.decode("latin-1")) or (
-                lowered == b"authorization" and not self.authorization
-            ):
-                return None
-        return asked
+        return asked if all(self.allows_header(name.lower()) for name in asked) else None
 
     def actual(self, origin: bytes) -> tuple[Header, ...] | None:
         """The CORS headers of a response to this origin, or None if it may not read it."""
@@ -218,109 +235,30 @@ class CORSPolicy:
         return b"access-control-allow-origin", b"*" if self.any_origin else origin
 
 
-def _origin_faults(origins: Sequence[str], *, credentials: bool) -> Iterator[Fault]:
-    field = "allow_origins"
-    if not origins:
-        yield Fault(field, "no origin is named: write the origins of your pages, such as https://app.example.com")
-    if "*" in origins:
-        if len(origins) > 1:
-            yield Fault(field, "'*' already means every origin: write it alone, or leave it out")
-        if credentials:
-            yield Fault(field, "'*' with credentials would let every site act as your users: name the origins")
-    for origin in origins:
-        if origin != "*" and (fault := _origin_fault(origin, credentials=credentials)):
-            yield Fault(field, fault)
+def obstacles(
+    policy: CORSPolicy | None, origin: bytes, method: bytes, names: Sequence[str], *, credentials: bool
+) -> tuple[Fault, ...]:
+    """Every option that keeps a page from reading an answer, and what it would have to say.
 
-
-def _origin_fault(origin: str, *, credentials: bool) -> str | None:
-    if origin.lower() == "null":
-        return "'null' is the origin of sandboxed frames and local files, which anyone can make: it cannot be allowed"
-    scheme, separator, rest = origin.partition("://")
-    host, port = _split_port(rest)
-    if not separator or scheme not in ("http", "https") or rest != rest.strip() or set(rest) & set("/?#@\\ "):
-        return f"{origin!r} is not an origin: write scheme://host[:port], in lower case, without path or trailing slash"
-    subdomains = host.startswith("*.")
-    name = host.removeprefix("*.")
-    if not _is_host(name) or (port and port != "*" and not _is_port(port, scheme)):
-        return f"{origin!r} is not an origin as browsers send it: lower case, '*.' only in front, no default port"
-    if subdomains and (name.startswith("[") or "." not in name or name.replace(".", "").isdecimal()):
-        return f"{origin!r} is too wide: '*.' needs a registered domain behind it"
-    if credentials and scheme == "http" and not _is_local(name):
-        return f"{origin!r} with credentials: whoever is on the network could act as your users; use https"
-    return None
-
-
-def _is_host(name: str) -> bool:
-    if name.startswith("["):
-        try:
-            return IPv6Address(name[1:-1]).compressed == name[1:-1] and "%" not in name
-        except ValueError:
-            return False
-    return len(name) <= 253 and _LABELS.fullmatch(name) is not None
-
-
-def _is_port(port: str, scheme: str) -> bool:
-    default = {"http": "80", "https": "443"}[scheme]
-    return port[0] != "0" and int(port) <= 65535 and port != default
-
-
-def _is_local(name: str) -> bool:
-    return name in ("localhost", "[::1]") or name.endswith(".localhost") or _LOOPBACK.fullmatch(name) is not None
-
-
-def _split_port(authority: str) -> tuple[str, str]:
-    """The host and the port, empty where there is none, of an authority; two empty texts for what is none."""
-    match = _AUTHORITY.fullmatch(authority)
-    return (match["host"], match["port"] or "") if match else ("", "")
-
-
-def _compile(origin: str) -> _Pattern:
-    scheme, _, rest = origin.partition("://")
-    host, port = _split_port(rest)
-    subdomains = host.startswith("*.")
-    return _Pattern(scheme, host[1:] if subdomains else host, subdomains, port == "*", port)
-
-
-def _normalized(method: str) -> bytes:
-    """Browsers upper-case a handful of methods and send the others as they were written (Fetch, normalize a method)."""
-    upper = method.upper()
-    return (upper if upper in ("DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT") else method).encode()
-
-
-def _is_method(method: bytes) -> bool:
-    text = method.decode("latin-1")
-    return _TOKEN.fullmatch(text) is not None and text.upper() not in FORBIDDEN_METHODS
-
-
-def _method_faults(method: str) -> Iterator[Fault]:
-    if method == "*":
-        return
-    if not _TOKEN.fullmatch(method):
-        yield Fault("allow_methods", f"{method!r} is not a method's name")
-    elif method.upper() in FORBIDDEN_METHODS:
-        yield Fault("allow_methods", f"{method!r} is a method that browsers never send")
-
-
-def _header_faults(name: str) -> Iterator[Fault]:
-    lowered = name.lower()
-    if name == "*":
-        return
-    if not _TOKEN.fullmatch(name):
-        yield Fault("allow_headers", f"{name!r} is not a header's name")
-    elif lowered in FORBIDDEN_REQUEST_HEADERS or lowered.startswith(("proxy-", "sec-")):
-        yield Fault("allow_headers", f"{name!r} is a header that a page's script cannot set")
-    elif lowered.startswith("access-control-"):
-        yield Fault("allow_headers", f"{name!r} is a header of responses, not of requests")
-
-
-def _exposed_faults(name: str, *, credentials: bool) -> Iterator[Fault]:
-    lowered = name.lower()
-    if name == "*":
-        if credentials:
-            yield Fault("expose_headers", "'*' is taken literally where credentials are sent: name the headers")
-    elif not _TOKEN.fullmatch(name):
-        yield Fault("expose_headers", f"{name!r} is not a header's name")
-    elif lowered in FORBIDDEN_RESPONSE_HEADERS:
-        yield Fault("expose_headers", f"{name!r} is a header that browsers never show to a page's script")
-    elif lowered.startswith("access-control-") or lowered == "origin":
-        yield Fault("expose_headers", f"{name!r} is a header of the protocol itself, which scripts have no use for")
+    Args:
+        policy: the configuration; None where there is none.
+        origin: the page's origin.
+        method: the method that it uses.
+        names: the headers that it sets, lower case, the safelisted ones aside.
+        credentials: whether its cookies go along.
+    """
+    if policy is None:
+        return (Fault("allow_origins", f"it is empty, so no page may call: write {origin.decode('latin-1')}"),)
+    found: list[Fault] = []
+    if not policy.allows_origin(origin):
+        found.append(Fault("allow_origins", f"add {origin.decode('latin-1')}"))
+    if credentials and policy.any_origin:
+        found.append(Fault("allow_origins", "write the origins that may send cookies in the place of '*'"))
+    if credentials and not policy.credentials:
+        found.append(Fault("allow_credentials", "write true, so that cookies may go along"))
+    sent = normalized_method(method.decode("latin-1"))
+    if sent not in SAFELISTED_METHODS and not policy.allows_method(sent):
+        found.append(Fault("allow_methods", f"add {method.decode('latin-1')}"))
+    if missing := [name for name in names if not policy.allows_header(name.encode("latin-1", "replace"))]:
+        found.append(Fault("allow_headers", f"add {', '.join(missing)}"))
+    return tuple(found)

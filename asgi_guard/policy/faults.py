@@ -11,10 +11,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong: the option it is in, and what to write instead."""
+    """One thing that is wrong: the option it is in, and what to write instead.
+
+    `kind` says in one word what sort of fault it is, where there are several; it may be empty.
+    """
 
     field: str
     message: str
+    kind: str = ""
 
 
 class FaultsError(ValueError):

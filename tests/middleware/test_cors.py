@@ -165,3 +165,34 @@ def test_bad_options(options: dict[str, Any], names: set[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         layer(**options)
     assert {problem.name for problem in caught.value.problems} == names
+
+
+async def test_status_of_preflights() -> None:
+    """An allowed preflight has the status that was chosen, and a refused one does not."""
+    headers = [ORIGIN, ASKED]
+    assert (await call(layer(preflight_status=200), http_scope("OPTIONS", headers=headers))).status == 200
+    refused = [(b"origin", b"https://evil.example"), ASKED]
+    assert (await call(layer(preflight_status=200), http_scope("OPTIONS", headers=refused))).status == 403
+
+
+@pytest.mark.parametrize(("on", "asked", "told"), [(True, b"true", True), (True, b"1", False), (False, b"true", False)])
+async def test_private_networks(on: bool, asked: bytes, told: bool) -> None:
+    """A preflight that asks for a private network is answered only where that was turned on."""
+    headers = [ORIGIN, ASKED, (b"access-control-request-private-network", asked)]
+    exchange = await call(layer(unsafe_private_network=on), http_scope("OPTIONS", headers=headers))
+    assert exchange.status == 204
+    assert ("access-control-allow-private-network" in exchange.headers) is told
+
+
+async def test_debugging() -> None:
+    """With debugging on, an allowed origin is told what is allowed; a stranger never is."""
+    guarded = layer(allow_headers="x-a, x-b", allow_credentials=True, unsafe_debug=True)
+    asked = (b"access-control-request-headers", b"x-c")
+    exchange = await call(guarded, http_scope("OPTIONS", headers=[ORIGIN, ASKED, asked]))
+    assert exchange.status == 204
+    assert exchange.headers["access-control-allow-headers"] == "x-a,x-b"
+    exchange = await call(guarded, http_scope("OPTIONS", headers=[ORIGIN, (b"access-control-request-method", b"X")]))
+    assert "access-control-allow-methods" not in exchange.headers
+    exchange = await call(guarded, http_scope("OPTIONS", headers=[(b"origin", b"https://evil.example"), ASKED, asked]))
+    assert exchange.status == 403
+    assert not [name for name in exchange.headers if name.startswith("access-control-")]

@@ -123,6 +123,8 @@ def test_credentials_need_https(origin: str, credentials: bool, faulty: bool) ->
         {"expose_headers": ["*"], "allow_credentials": True},
         {"max_age": -2},
         {"max_age": 86401},
+        {"preflight_status": 199},
+        {"preflight_status": 300},
     ],
 )
 def test_malformed_options(options: dict[str, Any]) -> None:
@@ -140,3 +142,33 @@ def test_every_fault_is_told_at_once() -> None:
         allow_credentials=True,
         max_age=-2,
     ) == [*["allow_origins"] * 4, *["allow_methods"] * 2, "allow_headers", *["expose_headers"] * 2, "max_age"]
+
+
+@pytest.mark.parametrize(
+    "origin", ["tauri://localhost", "chrome-extension://abcdefghijklmnop", "connector://a.example"]
+)
+def test_origins_of_other_schemes(origin: str) -> None:
+    """Pages of installed apps and extensions have origins too, which are compared as they are."""
+    policy = CORSPolicy.of(allow_origins=[origin])
+    assert policy.allows_origin(origin.encode())
+    assert not policy.allows_origin(origin.replace("://", "s://").encode())
+
+
+@pytest.mark.parametrize("origin", ["connector://a.example", "http://a.example", "http://*.a.example:*"])
+def test_insecure_origins_on_request(origin: str) -> None:
+    """Credentials for an origin that anyone on the network can imitate take a word that says so."""
+    assert fields(allow_origins=[origin], allow_credentials=True) == ["allow_origins"]
+    made = CORSPolicy.of(allow_origins=[origin], allow_credentials=True, unsafe_insecure_origins=True)
+    assert made.credentials
+
+
+@pytest.mark.parametrize("origin", ["file://a.example", "data://a.example", "ws://a.example", "1x://a.example"])
+def test_schemes_without_origins(origin: str) -> None:
+    """What browsers give no origin of its own is none."""
+    assert fields(allow_origins=[origin]) == ["allow_origins"]
+
+
+def test_wildcards_of_this_machine() -> None:
+    """Names below localhost are this machine's own, for development."""
+    made = CORSPolicy.of(allow_origins=["http://*.localhost:*"], allow_credentials=True)
+    assert made.allows_origin(b"http://app.localhost:5173")

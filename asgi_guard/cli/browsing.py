@@ -1,0 +1,151 @@
+"""What a browser would make of a request that the guard is asked about: `asgi-guard explain --origin`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from asgi_guard.layer import Chain
+from asgi_guard.middleware import CORSMiddleware
+from asgi_guard.policy.cors import obstacles
+from asgi_guard.policy.fetch import PageRequest, Reply, Step, judge, preflight_of, unsafe_names
+from asgi_guard.variables import PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from asgi_guard.asgi import ASGIApp, Header, Message, Receive, Scope, Send
+    from asgi_guard.layer import Layer
+    from asgi_guard.policy.cors import CORSPolicy
+    from asgi_guard.policy.fetch import BrowserVerdict
+    from asgi_guard.settings import GuardSettings
+
+BEFORE_CORS = ("health", "proxy", "request_id", "security", "host", "cors")
+"""The layers that answer before anybody asks who it is. What refuses later is an answer that carries CORS headers."""
+
+_ADVICE = {
+    Step.METHOD_FORBIDDEN: "use another method: no setting helps",
+    Step.PREFLIGHT_STATUS: f"see {PREFIX}HOSTS_ALLOWED, and call the address that is not redirected",
+}
+
+
+def seen_by_browser(
+    settings: GuardSettings, layers: Sequence[Layer], request: PageRequest, path: str, *, websocket: bool = False
+) -> dict[str, Any]:
+    """What a browser would make of a page's request, and what to change where its script may not read the answer.
+
+    The guard's own layers are asked, in this process, with an app behind them that says ok.
+    """
+    outer = [layer for layer in layers if layer.name in BEFORE_CORS]
+    cors = next((layer.policy for layer in outer if isinstance(layer, CORSMiddleware)), None)
+    if websocket:
+        opens = asyncio.run(_ask(outer, _scope(settings, "GET", path, _origin(request), "websocket"))).status == 101
+        foreign = () if opens else obstacles(cors, request.origin.encode(), b"GET", (), credentials=False)
+        return {
+            "origin": request.origin,
+            "readable": opens,
+            "verdict": "a page there may open the WebSocket" if opens else "a page there is refused at the handshake",
+            "change": _named((fault.field, fault.message) for fault in foreign),
+        }
+    asked = preflight_of(request)
+    preflight = None
+    if asked is not None:
+        preflight = asyncio.run(_ask(outer, _scope(settings, "OPTIONS", path, asked)))
+    actual = asyncio.run(_ask(outer, _scope(settings, request.method, path, _origin(request))))
+    verdict = judge(request, preflight, actual)
+    return {
+        "origin": request.origin,
+        "readable": verdict.readable,
+        "preflight": _why_preflight(request) if verdict.preflighted else "not needed",
+        "sent": verdict.sent,
+        "stopped_at": verdict.step,
+        "verdict": _said(verdict),
+        "exposed": list(verdict.exposed),
+        "ignored": list(verdict.ignored),
+        "change": _change(verdict, cors, request),
+    }
+
+
+def _change(verdict: BrowserVerdict, policy: CORSPolicy | None, request: PageRequest) -> dict[str, str]:
+    """Every variable that stands in the way, not only the first that the browser meets."""
+    if verdict.step is None:
+        return {}
+    found = obstacles(
+        policy,
+        request.origin.encode(),
+        request.method.encode(),
+        unsafe_names(request.headers),
+        credentials=request.credentials,
+    )
+    if verdict.step in _ADVICE or not found:
+        advice = _ADVICE.get(verdict.step, _ADVICE[Step.PREFLIGHT_STATUS])
+        return {"": advice}
+    return _named((fault.field, fault.message) for fault in found)
+
+
+def _named(faults: Iterable[tuple[str, str]]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for field, message in faults:
+        name = f"{PREFIX}CORS_{field.upper()}"
+        named[name] = f"{named[name]}; {message}" if name in named else message
+    return named
+
+
+def _said(verdict: BrowserVerdict) -> str:
+    if verdict.readable:
+        return "a page there may read the answer"
+    if verdict.sent:
+        return f"a page there may not read the answer, though the request is made: {verdict.detail}"
+    where = "the preflight fails" if verdict.preflighted else "it is not sent"
+    return f"a page there may not ask: {where}, since {verdict.detail}"
+
+
+def _why_preflight(request: PageRequest) -> str:
+    asked = dict(preflight_of(request) or ())
+    method = asked[b"access-control-request-method"].decode()
+    headers = asked.get(b"access-control-request-headers", b"").decode().replace(",", ", ")
+    return f"asks for {method}" + (f" with {headers}" if headers else "")
+
+
+def _origin(request: PageRequest) -> tuple[Header, ...]:
+    return ((b"origin", request.origin.encode()),)
+
+
+def _scope(
+    settings: GuardSettings, method: str, path: str, headers: Iterable[Header], kind: str = "http"
+) -> dict[str, Any]:
+    """The request as a server would hand it on: over https, to a host that is allowed."""
+    host = next((name for name in settings.hosts.allowed if "*" not in name), "localhost")
+    scheme = "wss" if kind == "websocket" else "https"
+    return {
+        "type": kind, "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": scheme,
+        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
+        "headers": [(b"host", host.encode()), *headers], "client": ("127.0.0.1", 0), "server": ("127.0.0.1", 443),
+        "extensions": {"websocket.http.response": {}},
+    }  # fmt: skip
+
+
+async def _ask(layers: Sequence[Layer], scope: Scope) -> Reply:
+    """What the layers answer. An accepted WebSocket counts as 101, as on the wire."""
+    replies: list[Reply] = []
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect" if scope["type"] == "websocket" else "http.request"}
+
+    async def send(message: Message) -> None:
+        if message["type"].endswith("response.start") or message["type"] == "websocket.accept":
+            replies.append(Reply(message.get("status", 101), message["headers"]))
+
+    await _chain(layers)(scope, receive, send)
+    return replies[0]
+
+
+def _chain(layers: Sequence[Layer]) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept", "headers": []})
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    return Chain(app, layers)

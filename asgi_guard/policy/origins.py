@@ -1,0 +1,149 @@
+"""Origins as a configuration names them: exact, `https://*.example.com`, `http://localhost:*`; and what is none."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from typing import TYPE_CHECKING
+
+from asgi_guard.policy.faults import Fault
+from asgi_guard.policy.public_suffixes import is_public_suffix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>\*|[0-9]+))?")
+_LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}")
+_LABELS = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+_OPAQUE = frozenset({"about", "blob", "data", "file", "filesystem", "ftp", "javascript", "ws", "wss"})
+"""Pages of these have no such origin: browsers write `null`, or that of another scheme."""
+_INSTALLED = frozenset({"capacitor", "chrome-extension", "ionic", "moz-extension", "safari-web-extension", "tauri"})
+"""Whose pages come from what is installed on the device: nobody on the network can stand in for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """An origin with a wildcard: `https://*.example.com`, `https://example.com:*`, or both."""
+
+    scheme: str
+    suffix: str
+    subdomains: bool
+    any_port: bool
+    port: str
+
+    @classmethod
+    def of(cls, origin: str) -> Pattern:
+        """Compile one that has no fault."""
+        scheme, _, rest = origin.partition("://")
+        host, port = _split_port(rest)
+        subdomains = host.startswith("*.")
+        return cls(scheme, host[1:] if subdomains else host, subdomains, port == "*", port)
+
+    def matches(self, origin: str) -> bool:
+        """Tell whether an `Origin` header is one of these."""
+        scheme, separator, rest = origin.partition("://")
+        if scheme != self.scheme or not separator:
+            return False
+        host, port = _split_port(rest)
+        if port == "*" or not (self.any_port or port == self.port):
+            return False
+        if not self.subdomains:
+            return host == self.suffix
+        return host.endswith(self.suffix) and _LABELS.fullmatch(host) is not None
+
+
+def origin_faults(
+    origins: Sequence[str], *, credentials: bool, insecure: bool = False, public_suffixes: bool = False
+) -> Iterator[Fault]:
+    """Everything that is wrong with a list of origins.
+
+    Args:
+        origins: what is to be allowed.
+        credentials: whether their pages may act with cookies.
+        insecure: whether that holds for origins that anyone on the network can imitate, too.
+        public_suffixes: whether `*.` may stand before a name under which strangers register.
+    """
+    field = "allow_origins"
+    if not origins:
+        message = "no origin is named: write the origins of your pages, such as https://app.example.com"
+        yield Fault(field, message, "missing")
+    if "*" in origins:
+        if len(origins) > 1:
+            yield Fault(field, "'*' already means every origin: write it alone, or leave it out", "wildcard")
+        if credentials:
+            message = "'*' with credentials would let every site act as your users: name the origins"
+            yield Fault(field, message, "wildcard")
+    for origin in origins:
+        fault = None if origin == "*" else _malformed(origin)
+        if fault is None and not public_suffixes:
+            fault = _too_wide(origin)
+        if fault is None and credentials and not insecure:
+            fault = _insecure(origin)
+        if fault is not None:
+            yield fault
+
+
+def _malformed(origin: str) -> Fault | None:
+    field = "allow_origins"
+    if origin.lower() == "null":
+        message = (
+            "'null' is the origin of sandboxed frames and local files, which anyone can make: it cannot be allowed"
+        )
+        return Fault(field, message, "prohibited")
+    scheme, separator, rest = origin.partition("://")
+    host, port = _split_port(rest)
+    known = _SCHEME.fullmatch(scheme) is not None and scheme not in _OPAQUE
+    if not separator or not known or rest != rest.strip() or set(rest) & set("/?#@\\ "):
+        message = f"{origin!r} is not an origin: write scheme://host[:port], lower case, without path or trailing slash"
+        return Fault(field, message, "invalid")
+    name = host.removeprefix("*.")
+    below_address = host.startswith("*.") and (name.startswith("[") or name.replace(".", "").isdecimal())
+    if not _is_host(name) or below_address or (port and port != "*" and not _is_port(port, scheme)):
+        message = f"{origin!r} is not an origin as browsers send it: lower case, '*.' only in front, no default port"
+        return Fault(field, message, "invalid")
+    return None
+
+
+def _too_wide(origin: str) -> Fault | None:
+    host, _ = _split_port(origin.partition("://")[2])
+    name = host.removeprefix("*.")
+    if origin == "*" or name == host or is_local(name) or not is_public_suffix(name):
+        return None
+    message = f"{origin!r} is too wide: anyone can have a site below {name}; name the domain that is yours"
+    return Fault("allow_origins", message, "public_suffix")
+
+
+def _insecure(origin: str) -> Fault | None:
+    scheme, _, rest = origin.partition("://")
+    name = _split_port(rest)[0].removeprefix("*.")
+    if origin == "*" or scheme == "https" or scheme in _INSTALLED or is_local(name):
+        return None
+    message = f"{origin!r} with credentials: whoever is on the network could act as your users; use https"
+    return Fault("allow_origins", message, "insecure")
+
+
+def is_local(name: str) -> bool:
+    """Tell whether a host is this machine, where nobody listens in."""
+    return name in ("localhost", "[::1]") or name.endswith(".localhost") or _LOOPBACK.fullmatch(name) is not None
+
+
+def _is_host(name: str) -> bool:
+    if name.startswith("["):
+        try:
+            return IPv6Address(name[1:-1]).compressed == name[1:-1] and "%" not in name
+        except ValueError:
+            return False
+    return len(name) <= 253 and _LABELS.fullmatch(name) is not None
+
+
+def _is_port(port: str, scheme: str) -> bool:
+    return port[0] != "0" and int(port) <= 65535 and port != _DEFAULT_PORTS.get(scheme)
+
+
+def _split_port(authority: str) -> tuple[str, str]:
+    """The host and the port, empty where there is none, of an authority; two empty texts for what is none."""
+    match = _AUTHORITY.fullmatch(authority)
+    return (match["host"], match["port"] or "") if match else ("", "")

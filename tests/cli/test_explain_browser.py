@@ -1,0 +1,98 @@
+"""`asgi-guard explain --origin`: what a browser makes of a request, and what to change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Command
+
+PAGE = "https://app.example"
+
+
+@pytest.fixture(autouse=True)
+def _configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASGI_GUARD_CORS_ALLOW_ORIGINS", PAGE)
+
+
+def seen(command: Command, *arguments: str) -> dict[str, Any]:
+    ran = command("explain", *arguments, "--json")
+    assert ran.code == 0, ran.err
+    found: dict[str, Any] = orjson.loads(ran.out)["browser"]
+    return found
+
+
+def test_a_page_that_may_read(command: Command) -> None:
+    """A simple request of an allowed origin needs no preflight, and its answer may be read, the guard's headers too."""
+    found = seen(command, "--origin", PAGE, "GET", "/items")
+    assert (found["readable"], found["preflight"], found["change"]) == (True, "not needed", {})
+    assert "x-request-id" in found["exposed"]
+
+
+def test_every_variable_to_change(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a page may not read, every variable that stands in the way is named, and changing them helps."""
+    call = ("--origin", PAGE, "PUT", "/items?page=2", "--header", "content-type", "--credentials")
+    found = seen(command, *call)
+    assert (found["readable"], found["sent"], found["stopped_at"]) == (False, False, "preflight_origin")
+    assert found["preflight"] == "asks for PUT with content-type"
+    assert found["change"] == {
+        "ASGI_GUARD_CORS_ALLOW_CREDENTIALS": "write true, so that cookies may go along",
+        "ASGI_GUARD_CORS_ALLOW_METHODS": "add PUT",
+        "ASGI_GUARD_CORS_ALLOW_HEADERS": "add content-type",
+    }
+    for name, value in {"CREDENTIALS": "true", "METHODS": "PUT", "HEADERS": "content-type"}.items():
+        monkeypatch.setenv(f"ASGI_GUARD_CORS_ALLOW_{name}", value)
+    assert seen(command, *call)["readable"]
+
+
+def test_a_stranger(command: Command) -> None:
+    """The request of a stranger that needs no preflight is made, and its answer hidden: that is said."""
+    found = seen(command, "--origin", "https://evil.example", "POST", "/", "--header", "content-type: text/plain")
+    assert (found["readable"], found["sent"]) == (False, True)
+    assert "though the request is made" in found["verdict"]
+    assert found["change"] == {"ASGI_GUARD_CORS_ALLOW_ORIGINS": "add https://evil.example"}
+
+
+def test_without_cors(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where CORS is off, no page may read, and the variable that turns it on is named."""
+    monkeypatch.delenv("ASGI_GUARD_CORS_ALLOW_ORIGINS")
+    found = seen(command, "--origin", PAGE, "DELETE", "/items/1")
+    assert not found["readable"]
+    assert list(found["change"]) == ["ASGI_GUARD_CORS_ALLOW_ORIGINS"]
+
+
+def test_a_method_that_no_script_may_use(command: Command) -> None:
+    """Where the browser itself refuses, no variable is named."""
+    found = seen(command, "--origin", PAGE, "TRACE", "/", "--header", "Cookie: a=b")
+    assert found["stopped_at"] == "method_forbidden"
+    assert found["change"] == {"": "use another method: no setting helps"}
+    assert found["ignored"] == ["Cookie"]
+
+
+@pytest.mark.parametrize(("origin", "opens"), [(PAGE, True), ("https://evil.example", False)])
+def test_a_websocket(command: Command, origin: str, opens: bool) -> None:
+    """A WebSocket opens for pages of allowed origins only."""
+    found = seen(command, "--origin", origin, "--websocket", "GET", "/ws")
+    assert found["readable"] is opens
+    assert bool(found["change"]) is not opens
+
+
+def test_plain_text(command: Command) -> None:
+    """For a reader, the verdict and what to change are lines of the table."""
+    text = " ".join(command("explain", "--origin", PAGE, "PUT", "/items", "--header", "sec-x").out.split())
+    assert f"from {PAGE} a page there may not ask: the preflight fails" in text
+    assert "preflight asks for PUT" in text
+    assert "left out by browsers sec-x" in text
+    assert "change ASGI_GUARD_CORS_ALLOW_METHODS add PUT" in text
+    assert "it may read x-request-id" in " ".join(command("explain", "--origin", PAGE, "GET", "/").out.split())
+
+
+@pytest.mark.parametrize("option", [["--header", "x-a"], ["--credentials"], ["--websocket"]])
+def test_what_goes_with_an_origin(command: Command, option: list[str]) -> None:
+    """What a page does is nothing without the page."""
+    ran = command("explain", "GET", "/", *option)
+    assert ran.code == 2
+    assert "go with --origin" in ran.err
