@@ -1,0 +1,1 @@
+"""Payments: one service, as it runs in production."""
