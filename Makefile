@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check format bench fuzz test-lowest clean
+.PHONY: help demo test check format bench fuzz test-image test-lowest clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 22
@@ -35,6 +35,9 @@ bench: $(READY) ## What the guard costs, on this machine
 
 fuzz: $(READY) ## A million made-up Authorization headers, none of which may be let in; some minutes
 	@$(BIN)/python -m tests.fuzz
+
+test-image: $(READY) ## What the Dockerfile of examples/production says, done in a folder; half a minute
+	$(BIN)/python -m pytest -q -m image tests/production
 
 test-lowest: ## The tests, against the lowest versions that pyproject.toml allows
 	@test -n "$(PYTHON)" || { echo "asgi-guard needs Python 3.11 or newer: say make PYTHON=/path/to/python3"; exit 2; }

@@ -1,0 +1,162 @@
+"""The example's service as one replica serves it: the article's numbers, a logout, and what readiness asks."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from tests.production.deployment import APP, VIA_INGRESS, deployment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.end_to_end.serving import Served
+    from tests.production.deployment import Deployment
+    from tests.production.postgres import Postgres
+    from tests.stores.server import Server
+
+PATIENCE = 30.0
+
+
+@pytest.fixture(scope="module")
+def deployed(
+    postgres: Postgres, valkey: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Deployment, Served, Served]]:
+    """Two replicas of release 2 on a database that is ready for them."""
+    import asyncio
+
+    with deployment(postgres, valkey, tmp_path_factory.mktemp("service")) as found:
+        asyncio.run(found.run("service.migrate", "0002"))
+        yield found, found.replica(2), found.replica(2)
+
+
+@pytest.fixture
+def client(deployed: tuple[Deployment, Served, Served]) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=deployed[1].url, headers=VIA_INGRESS) as found:
+        yield found
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_payment_is_kept_and_seen_by_its_payer(
+    deployed: tuple[Deployment, Served, Served], client: httpx.Client
+) -> None:
+    """Who may pay pays, who may read reads their own, and nobody reads another's."""
+    found = deployed[0]
+    answer = client.post("/payments", headers=found.headers("ann"), json={"cents": 1250})
+    assert answer.status_code == 201
+    assert answer.headers["strict-transport-security"] == "max-age=31536000; includeSubDomains"
+    assert answer.headers["referrer-policy"] == "strict-origin-when-cross-origin"
+    listed = client.get("/payments", headers=found.headers("ann")).json()["payments"]
+    assert listed == [{"id": answer.json()["id"], "cents": 1250}]
+    assert client.get("/payments", headers=found.headers("bob")).json()["payments"] == []
+    assert client.get("/payments").status_code == 401
+    reader = found.headers("ann", "payments:read")
+    assert client.post("/payments", headers=reader, json={"cents": 1}).status_code == 403
+
+
+def test_a_token_lives_for_twelve_minutes(deployed: tuple[Deployment, Served, Served], client: httpx.Client) -> None:
+    """A token of twelve minutes is accepted, and one that would live longer is not."""
+    found = deployed[0]
+    assert client.get("/payments", headers=found.headers("ann", lifetime=720)).status_code == 200
+    assert client.get("/payments", headers=found.headers("ann", lifetime=900)).status_code == 401
+
+
+def test_a_logout_ends_the_token_at_every_replica(
+    deployed: tuple[Deployment, Served, Served], client: httpx.Client
+) -> None:
+    """What one replica was told, the other knows."""
+    found, _, other = deployed
+    headers = found.headers("leaver")
+    assert httpx.get(f"{other.url}/payments", headers=headers).status_code == 200
+    assert client.post("/logout", headers=headers).status_code == 204
+    for url in (client.base_url, other.url):
+        assert httpx.get(f"{url}/payments", headers=headers).status_code == 401
+    assert client.get("/payments", headers=found.headers("leaver")).status_code == 200
+
+
+def test_logins_by_address_and_payments_by_user(
+    deployed: tuple[Deployment, Served, Served], client: httpx.Client
+) -> None:
+    """Five logins a minute from an address, two payments a second by a user, whichever replica is asked."""
+    found, first, second = deployed
+    urls = [first.url, second.url]
+    logins = [httpx.post(f"{urls[turn % 2]}/login", headers=VIA_INGRESS) for turn in range(7)]
+    assert [answer.status_code for answer in logins] == [303] * 5 + [429] * 2
+    assert 1 <= int(logins[-1].headers["retry-after"]) <= 14
+    elsewhere = {**VIA_INGRESS, "x-forwarded-for": "203.0.113.10"}
+    assert client.post("/login", headers=elsewhere).status_code == 303
+    headers = found.headers("buyer")
+    statuses: list[int] = []
+    while 429 not in statuses and len(statuses) < 60:
+        url = f"{urls[len(statuses) % 2]}/payments"
+        statuses.append(httpx.post(url, headers=headers, json={"cents": 1}).status_code)
+    assert statuses[:2] == [201, 201]
+    assert statuses[-1] == 429
+
+
+def test_pages_of_two_origins_may_call(client: httpx.Client) -> None:
+    """Their preflights are answered, with credentials; another origin's is not."""
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization, content-type"}
+    for origin, status in ((APP, 204), ("https://admin.example.com", 204), ("https://app.example.com.evil.test", 403)):
+        answer = client.options("/payments", headers={**asked, "origin": origin})
+        assert answer.status_code == status, origin
+        assert answer.headers.get("access-control-allow-origin") == (origin if status == 204 else None)
+
+
+def test_only_the_ingress_is_believed_and_only_https_served(client: httpx.Client) -> None:
+    """Plain http is sent to https, and other names are not answered to."""
+    plain = client.get("/payments", headers={"x-forwarded-proto": "http"})
+    assert plain.status_code == 308
+    assert plain.headers["location"] == "https://api.example.com/payments"
+    assert client.get("/payments", headers={"host": "evil.test"}).status_code == 400
+
+
+def test_every_line_says_how_long_which_route_and_what_came(
+    deployed: tuple[Deployment, Served, Served], client: httpx.Client
+) -> None:
+    """The line of a request can be found by its id."""
+    client.get("/payments", headers={**deployed[0].headers("ann"), "x-request-id": "find-me.1"})
+    until(lambda: any(line.get("request_id") == "find-me.1" for line in deployed[1].log()))
+    (line,) = (line for line in deployed[1].log() if line.get("request_id") == "find-me.1")
+    assert line["http.response.status_code"] == 200
+    assert line["http.route"] == "/payments"
+    assert line["duration_ms"] > 0
+    assert line["user.id"] == "ann"
+
+
+def test_readiness_asks_postgres_and_redis(
+    deployed: tuple[Deployment, Served, Served], postgres: Postgres, valkey: Server
+) -> None:
+    """While the database or Redis is away nobody is sent here, and afterwards all goes on by itself."""
+    found, replica, _ = deployed
+
+    def ready() -> httpx.Response:
+        return httpx.get(f"{replica.url}/health/ready", timeout=10)
+
+    until(lambda: ready().status_code == 200)
+    assert ready().json()["checks"].keys() == {"postgres", "store", "keys"}
+    postgres.stop(signal.SIGQUIT)
+    try:
+        until(lambda: ready().status_code == 503)
+        assert httpx.get(f"{replica.url}/health/live").status_code == 200
+    finally:
+        postgres.start()
+    until(lambda: ready().status_code == 200)
+    assert httpx.get(f"{replica.url}/payments", headers=found.headers("ann")).status_code == 200
+    pid = valkey.pid
+    valkey.signal(pid, signal.SIGSTOP)
+    try:
+        until(lambda: ready().status_code == 503)
+    finally:
+        valkey.signal(pid, signal.SIGCONT)
+    until(lambda: ready().status_code == 200)
