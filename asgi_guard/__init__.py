@@ -8,6 +8,7 @@ What is named here is the public interface; everything else may change.
 
 from __future__ import annotations
 
+from asgi_guard import csp
 from asgi_guard.errors import (
     AsgiGuardError,
     ConfigError,
@@ -35,6 +36,7 @@ from asgi_guard.middleware import (
 )
 from asgi_guard.policy.identity import Anonymous, APIKey, Auth, User
 from asgi_guard.policy.routes import Route
+from asgi_guard.policy.security import SecurityHeaders
 from asgi_guard.sections import (
     AuthSettings,
     CORSSettings,
@@ -82,6 +84,7 @@ __all__ = [
     "RequestIDSettings",
     "ResourceMetadataMiddleware",
     "Route",
+    "SecurityHeaders",
     "SecurityHeadersMiddleware",
     "SecuritySettings",
     "Store",
@@ -90,5 +93,6 @@ __all__ = [
     "TokenError",
     "UnknownScopeError",
     "User",
+    "csp",
     "request_id",
 ]

@@ -81,6 +81,7 @@ class Exchange:
         logged_by: the layer that has undertaken to log this exchange, and
         started: when it did, in nanoseconds.
         route: what the app's router left in its scope as `route`.
+        nonce: that of inline scripts and styles, once the app has asked for it; empty once it is too late for that.
         reported: whether the exception in flight has been logged: every layer around it sees it pass.
     """
 
@@ -101,6 +102,7 @@ class Exchange:
         "logged_by",
         "meter",
         "method",
+        "nonce",
         "path",
         "peer",
         "policy",
@@ -150,6 +152,7 @@ class Exchange:
         self.started = 0
         self.route: object = None
         self.reported = False
+        self.nonce: str | None = None
         self._table: RouteTable | None = None
         self._row = 0
 

@@ -16,7 +16,8 @@ from asgi_guard.policy.log_record import LogFormat
 from asgi_guard.policy.ratelimit_headers import Style
 from asgi_guard.policy.rates import OnStoreFailure
 from asgi_guard.policy.resource_metadata import audiences_of
-from asgi_guard.policy.routes import Preset, Route
+from asgi_guard.policy.routes import Route
+from asgi_guard.policy.security import Preset
 from asgi_guard.values import APIKeys, Names, Plans, issuers
 
 
@@ -230,11 +231,28 @@ class SecuritySettings(Section):
     preset: Preset = Field(
         default="api", description="`api` for no pages, `page`, `docs` for Swagger UI and ReDoc, or `off`"
     )
-    csp: str | None = Field(default=None, description="another Content-Security-Policy; `off` for none")
+    csp: str | None = Field(
+        default=None,
+        description="another Content-Security-Policy; `'nonce'` in it is the response's; `off` for none",
+    )
     csp_report_only: str | None = Field(default=None, description="a Content-Security-Policy-Report-Only beside it")
     hsts: str | None = Field(default=None, description="another Strict-Transport-Security; `off` for none")
     referrer_policy: str | None = Field(default=None, description="another Referrer-Policy; `off` for none")
     permissions_policy: str | None = Field(default=None, description="another Permissions-Policy; `off` for none")
+    frame_options: str | None = Field(default=None, description="another X-Frame-Options; `off` for none")
+    opener_policy: str | None = Field(default=None, description="another Cross-Origin-Opener-Policy; `off` for none")
+    embedder_policy: str | None = Field(
+        default=None, description="another Cross-Origin-Embedder-Policy; `off` for none"
+    )
+    resource_policy: str | None = Field(
+        default=None, description="another Cross-Origin-Resource-Policy; `off` for none"
+    )
+    cache_control: str | None = Field(
+        default=None, description="the Cache-Control of responses without one; identified users get `no-store`"
+    )
+    reporting_endpoints: Names = Field(
+        default=(), description="where browsers send reports: `default=https://reports.example.com/csp`"
+    )
 
 
 class HostsSettings(Section):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard import AuthSettings, ConfigError, GuardSettings, RateSettings
+from asgi_guard import AuthSettings, ConfigError, GuardSettings, RateSettings, SecurityHeaders
 from asgi_guard.guard import configure
 from asgi_guard.policy.identity import APIKey
 from asgi_guard.policy.routes import Route
@@ -299,3 +299,15 @@ def test_combinations_are_told_beside_wrong_values(tmp_path: Path) -> None:
 def test_a_wrong_value_is_not_taken_for_a_missing_one() -> None:
     """API keys that cannot be read do not make a rule about API keys look wrong."""
     assert set(problems(AUTH_API_KEYS="ci=x", RATE_LIMIT="1/second by api-key")) == {"AUTH_API_KEYS"}
+
+
+def test_a_row_with_security_headers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row may say security headers one by one, and a misspelt one is told by its place."""
+    said = '{"preset": "page", "frame_options": "SAMEORIGIN"}'
+    monkeypatch.setenv("ASGI_GUARD_ROUTES", f'[{{"path": "/a", "security": {said}}}]')
+    (route,) = GuardSettings().routes
+    assert route.security == SecurityHeaders("page", frame_options="SAMEORIGIN")
+    for said in ('{"frame_option": "DENY"}', '{"frame_options": "X"}', '"pages"'):
+        monkeypatch.setenv("ASGI_GUARD_ROUTES", f'[{{"path": "/a", "security": {said}}}]')
+        with pytest.raises(ConfigError, match="ASGI_GUARD_ROUTES"):
+            GuardSettings()

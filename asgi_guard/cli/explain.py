@@ -46,7 +46,7 @@ def explanation(settings: GuardSettings, method: str, path: str) -> dict[str, An
         "limits": _limits_by_client(settings, auth, plans),
         "limits_because": f"row {row + 1}" if route and route.limits is not None else f"{PREFIX}RATE_LIMIT",
         "cost": route.cost if route else 1,
-        "security": route.security if route and route.security else settings.security.preset,
+        "security": str(route.security) if route and route.security else settings.security.preset,
         "cors": ", ".join(settings.cors.allow_origins) or "off",
     }
     answer.update(_about_limits(settings, auth, plans))

@@ -9,7 +9,7 @@ from asgi_guard.cli.output import say, table
 from asgi_guard.middleware import HealthMiddleware
 from asgi_guard.policy.checklist import Facts, Finding, Line, judge
 from asgi_guard.policy.plans import Rules, compile_table
-from asgi_guard.policy.security import SecurityPolicy
+from asgi_guard.policy.security import SecurityHeaders, SecurityPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -79,7 +79,7 @@ def facts_of(
         log_format=settings.log.format,
         log_sample=settings.log.sample,
         headers=section.preset != "off",
-        hsts=_hsts_seconds(SecurityPolicy.of(**section.model_dump())),
+        hsts=_hsts_seconds(SecurityPolicy.of(SecurityHeaders(**section.model_dump()))),
         behind_proxy=bool(settings.proxy.trusted),
         origins=cors.allow_origins,
         credentials=cors.allow_credentials,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asgi_guard.errors import ConfigError, require_choice
+from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.layer import Layer
 from asgi_guard.policy.faults import FaultsError
-from asgi_guard.policy.routes import Preset, Route, RouteTable
-from asgi_guard.policy.security import SecurityPolicy
+from asgi_guard.policy.listing import listed
+from asgi_guard.policy.routes import Route, RouteTable
+from asgi_guard.policy.security import TELLING, Preset, SecurityHeaders, SecurityPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Head
     from asgi_guard.exchange import Exchange
 
-_TELLING = frozenset({b"server", b"x-powered-by"})
 _NO_STORE = (b"cache-control", b"no-store")
 
 
@@ -29,12 +29,19 @@ class SecurityHeadersMiddleware(Layer):
     Args:
         app: the app within.
         preset: `api` for answers that are no pages, `page` for pages, `docs` for Swagger UI and ReDoc, `off` for none.
-        csp: another `Content-Security-Policy` than the preset's; `off` for none. So too for those below.
+        csp: another `Content-Security-Policy` than the preset's; `off` for none, and so for those below. `'nonce'` in
+            it stands for the nonce of the response (`asgi_guard.csp.nonce`).
         csp_report_only: a `Content-Security-Policy-Report-Only` beside it.
         hsts: the `Strict-Transport-Security`, sent over https only.
         referrer_policy: the `Referrer-Policy`.
         permissions_policy: the `Permissions-Policy`.
-        routes: the route table; its column `security` names another preset, as it is.
+        frame_options: the `X-Frame-Options`.
+        opener_policy: the `Cross-Origin-Opener-Policy`.
+        embedder_policy: the `Cross-Origin-Embedder-Policy`.
+        resource_policy: the `Cross-Origin-Resource-Policy`.
+        cache_control: the `Cache-Control` of responses that say nothing of their own.
+        reporting_endpoints: where browsers send reports, as in `default=https://reports.example.com/csp`.
+        routes: the route table; its column `security` names another preset, or says more.
 
     Raises:
         ConfigError: a value cannot be sent, or would not do what it says.
@@ -52,40 +59,67 @@ class SecurityHeadersMiddleware(Layer):
         hsts: str | None = None,
         referrer_policy: str | None = None,
         permissions_policy: str | None = None,
+        frame_options: str | None = None,
+        opener_policy: str | None = None,
+        embedder_policy: str | None = None,
+        resource_policy: str | None = None,
+        cache_control: str | None = None,
+        reporting_endpoints: str | Sequence[str] = (),
         routes: Sequence[Route] | RouteTable = (),
     ) -> None:
         super().__init__(app)
-        require_choice("preset", preset, Preset)
+        said = SecurityHeaders(
+            preset,
+            csp,
+            csp_report_only,
+            hsts,
+            referrer_policy,
+            permissions_policy,
+            frame_options,
+            opener_policy,
+            embedder_policy,
+            resource_policy,
+            cache_control,
+            listed(reporting_endpoints),
+        )
+        self._table = RouteTable.of(routes)
         try:
-            default = SecurityPolicy.of(
-                preset,
-                csp=csp,
-                csp_report_only=csp_report_only,
-                hsts=hsts,
-                referrer_policy=referrer_policy,
-                permissions_policy=permissions_policy,
-            )
+            self.policy = SecurityPolicy.of(said)
         except FaultsError as error:
             raise ConfigError.of(error) from None
-        self._table = RouteTable.of(routes)
-        self._policies = (
-            *(
-                default if route.security is None else SecurityPolicy.of(route.security, hsts=hsts)
-                for route in self._table.routes
-            ),
-            default,
-        )
+        self._of_rows = (*(_of_row(route, said, self.policy) for route in self._table.routes), self.policy)
+        self._rows_differ = any(policy is not self.policy for policy in self._of_rows)
 
     def mark(self, exchange: Exchange, head: Head) -> None:
         """Append what is missing."""
-        policy = self._policies[exchange.row(self._table)]
+        policy = self._of_rows[exchange.row(self._table)] if self._rows_differ else self.policy
+        secure = exchange.scheme in ("https", "wss")
+        lines = policy.secure if secure else policy.plain
+        if policy.nonces is not None:
+            if exchange.nonce:
+                lines = policy.with_nonce(exchange.nonce, secure=secure)
+            else:
+                exchange.nonce = ""  # from now on it is too late to ask for one
         present = head.names
-        if not present.isdisjoint(_TELLING):
-            head.remove(_TELLING)
-        lines = policy.secure if exchange.scheme in ("https", "wss") else policy.plain
+        if exchange.user is not None and b"cache-control" not in present:
+            lines = (*(line for line in lines if line[0] != b"cache-control"), _NO_STORE)
         if present.isdisjoint(policy.names):
             head.lines += lines
         else:
-            head.lines.extend(line for line in lines if line[0] not in present)
-        if exchange.user is not None and b"cache-control" not in present:
-            head.lines.append(_NO_STORE)
+            if not present.isdisjoint(TELLING):
+                head.remove(TELLING)
+            head.lines += [line for line in lines if line[0] not in present]
+
+
+def _of_row(route: Route, default: SecurityHeaders, policy: SecurityPolicy) -> SecurityPolicy:
+    """The policy of one row, or the guard's own where the row says nothing."""
+    said = route.security
+    if said is None:
+        return policy
+    headers = said if isinstance(said, SecurityHeaders) else SecurityHeaders(said)
+    try:
+        return SecurityPolicy.of(headers.over(default))
+    except FaultsError as error:
+        where = f"security of the row {route}"
+        problems = [Problem("routes", f"{where}: {fault.field}: {fault.message}") for fault in error.faults]
+        raise ConfigError(problems) from None

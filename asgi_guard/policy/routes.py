@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 from urllib.parse import unquote
 
+from asgi_guard.policy.security import Preset, SecurityHeaders
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 AuthMode: TypeAlias = Literal["required", "optional", "none"]
-Preset: TypeAlias = Literal["api", "page", "docs", "off"]
 
 _HIDDEN = re.compile(rb"%(?:2f|5c)", re.IGNORECASE)
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
@@ -44,7 +45,7 @@ class Route:
         any_scopes: scopes of which the identity must have one.
         limits: rates in the grammar of `asgi_guard.policy.rates`, instead of the default ones.
         cost: how many units the request takes from each of its limits.
-        security: the preset of security headers.
+        security: the preset of security headers, or what else is to be said of them on this path.
     """
 
     # Read by pydantic where a row comes from the environment: a misspelt column is an error.
@@ -57,7 +58,7 @@ class Route:
     any_scopes: tuple[str, ...] = ()
     limits: str | None = None
     cost: int = 1
-    security: Preset | None = None
+    security: Preset | SecurityHeaders | None = None
 
     def __post_init__(self) -> None:
         if problems := list(self._problems()):
@@ -79,7 +80,10 @@ class Route:
             yield f"path {self.path!r} asks for scopes, so its auth cannot be {self.auth!r}"
         if self.auth not in (None, *get_args(AuthMode)):
             yield f"path {self.path!r}: auth {self.auth!r} is none of {', '.join(get_args(AuthMode))}"
-        if self.security not in (None, *get_args(Preset)):
+        if isinstance(self.security, SecurityHeaders):
+            faults = self.security.faults(in_row=True)
+            yield from (f"path {self.path!r}: security {fault.field}: {fault.message}" for fault in faults)
+        elif self.security not in (None, *get_args(Preset)):
             yield f"path {self.path!r}: security {self.security!r} is none of {', '.join(get_args(Preset))}"
         if any(not _SCOPE.fullmatch(scope) for scope in (*self.scopes, *self.any_scopes)):
             yield f"path {self.path!r}: a scope is visible ASCII without quotes and backslashes (RFC 6749 3.3)"

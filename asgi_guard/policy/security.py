@@ -7,15 +7,20 @@ a trusted proxy or the server itself says it.
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
+from asgi_guard.policy.csp import NONCE, csp_faults, directives, without_nonce, written
 from asgi_guard.policy.faults import Fault, FaultsError
+from asgi_guard.policy.header_values import DEFAULT_HSTS, endpoint_faults, endpoints, is_sendable, value_faults
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from asgi_guard.asgi import Header
-    from asgi_guard.policy.routes import Preset
+
+Preset: TypeAlias = Literal["api", "page", "docs", "off"]
 
 # OWASP's list, but for clipboard-write, which the copy buttons of pages need, and interest-cohort, which is no more.
 DENIED_FEATURES = (
@@ -44,7 +49,7 @@ _PRESETS: dict[Preset, dict[str, str]] = {
     "page": {
         **_COMMON,
         "content-security-policy": "default-src 'self'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'; "
-        "object-src 'none'",
+        "object-src 'none'; script-src 'self' 'nonce'; style-src 'self' 'nonce'; upgrade-insecure-requests",
         "referrer-policy": "strict-origin-when-cross-origin",
         "x-frame-options": "DENY",
     },
@@ -56,16 +61,105 @@ _PRESETS: dict[Preset, dict[str, str]] = {
         "font-src 'self' https://fonts.gstatic.com; form-action 'self'; frame-ancestors 'none'; "
         "img-src 'self' data: https://fastapi.tiangolo.com https://cdn.redoc.ly; "
         "script-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; "
-        "style-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net https://fonts.googleapis.com; worker-src blob:",
+        "style-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net https://fonts.googleapis.com; worker-src blob:; "
+        "upgrade-insecure-requests",
         "referrer-policy": "no-referrer",
         "x-frame-options": "DENY",
     },
     "off": {},
 }
 
-DEFAULT_HSTS = "max-age=63072000; includeSubDomains"
-PRELOAD_MIN_AGE = 31_536_000
-_MAX_AGE = re.compile(r'\s*max-age\s*=\s*(?P<quote>"?)(?P<seconds>\d{1,10})(?P=quote)\s*', re.IGNORECASE)
+_NAMES = {
+    "csp": "content-security-policy",
+    "csp_report_only": "content-security-policy-report-only",
+    "referrer_policy": "referrer-policy",
+    "permissions_policy": "permissions-policy",
+    "frame_options": "x-frame-options",
+    "opener_policy": "cross-origin-opener-policy",
+    "embedder_policy": "cross-origin-embedder-policy",
+    "resource_policy": "cross-origin-resource-policy",
+    "cache_control": "cache-control",
+}
+"""The header of each option that replaces one, whatever the preset."""
+TELLING = frozenset({b"server", b"x-powered-by"})
+"""What tells an attacker which software answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityHeaders:
+    """What is said of security headers: a preset, and what is said otherwise.
+
+    For each value, None keeps the preset's and `off` leaves the header out.
+
+    Attributes:
+        preset: `api` for answers that are no pages, `page` for pages, `docs` for Swagger UI and ReDoc, `off` for none;
+            in a row, None is that of the whole guard, with all that is said beside it.
+        csp: the `Content-Security-Policy`; `'nonce'` in it stands for that of the response.
+        csp_report_only: the `Content-Security-Policy-Report-Only`, beside the enforced one.
+        hsts: the `Strict-Transport-Security`; two years with subdomains unless said.
+        referrer_policy: the `Referrer-Policy`.
+        permissions_policy: the `Permissions-Policy`.
+        frame_options: the `X-Frame-Options`, for browsers that do not know `frame-ancestors`.
+        opener_policy: the `Cross-Origin-Opener-Policy`.
+        embedder_policy: the `Cross-Origin-Embedder-Policy`.
+        resource_policy: the `Cross-Origin-Resource-Policy`.
+        cache_control: the `Cache-Control` of responses that have none of their own.
+        reporting_endpoints: where browsers send reports, `name=https://...`; policies report to the first.
+    """
+
+    # Read by pydantic where a row comes from the environment: a misspelt name is an error.
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic asks for a plain dict
+
+    preset: Preset | None = None
+    csp: str | None = None
+    csp_report_only: str | None = None
+    hsts: str | None = None
+    referrer_policy: str | None = None
+    permissions_policy: str | None = None
+    frame_options: str | None = None
+    opener_policy: str | None = None
+    embedder_policy: str | None = None
+    resource_policy: str | None = None
+    cache_control: str | None = None
+    reporting_endpoints: Sequence[str] = ()
+
+    def faults(self, *, in_row: bool = False) -> Iterator[Fault]:
+        """Everything that cannot be sent, or would not do what it says. A row may report to the guard's endpoints."""
+        if self.preset not in (None, *get_args(Preset)):
+            message = f"{self.preset!r} is none of {', '.join(map(repr, get_args(Preset)))}"
+            yield Fault("preset", message)
+        for field, value in asdict(self).items():
+            if field in ("preset", "reporting_endpoints") or value is None or value == "off":
+                continue
+            if not field.startswith("csp") or not is_sendable(value):
+                yield from value_faults(field, value)
+                continue
+            yield from csp_faults(value, field)
+            to = directives(value).get("report-to", ())
+            if to and not in_row and to[0] not in endpoints(self.reporting_endpoints):
+                yield Fault(field, f"report-to {to[0]}: no reporting endpoint has this name")
+        yield from endpoint_faults(self.reporting_endpoints)
+
+    def over(self, default: SecurityHeaders) -> SecurityHeaders:
+        """What holds in a row that says this, where `default` holds elsewhere.
+
+        A preset of its own leaves behind what was said beside the other, but for what is of the whole host.
+        """
+        if self.preset is not None:
+            kept = {name: getattr(self, name) or getattr(default, name) for name in ("hsts", "reporting_endpoints")}
+            return replace(self, **kept)
+        return replace(default, **self._said())
+
+    def _said(self) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in values.items() if value is not None and value != ()}
+
+    def __str__(self) -> str:
+        return "; ".join(f"{name}: {value}" for name, value in self._said().items())
+
+
+_Template: TypeAlias = tuple[bytes, tuple[bytes, ...]]
+"""A header's name, and the parts of its value between which the nonce stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,89 +169,81 @@ class SecurityPolicy:
     Attributes:
         plain: over http.
         secure: over https.
-        names: the names of either, to see at a glance whether the app set any of them.
+        names: the names of either, and of what is taken away: to see at a glance whether the app set any of them.
+        nonces: the lines that take a nonce, by scheme; none if there is none to take.
     """
 
     plain: tuple[Header, ...]
     secure: tuple[Header, ...]
     names: frozenset[bytes]
+    nonces: dict[bool, tuple[_Template, ...]] | None = None
 
     @classmethod
-    def of(
-        cls,
-        preset: Preset = "api",
-        *,
-        csp: str | None = None,
-        csp_report_only: str | None = None,
-        hsts: str | None = None,
-        referrer_policy: str | None = None,
-        permissions_policy: str | None = None,
-    ) -> Self:
-        """Compile a preset and what is said otherwise. For each value: None keeps the preset's, `off` leaves it out.
-
-        Args:
-            preset: `api` for answers that are no pages, `page` for pages, `docs` for Swagger UI and ReDoc, `off` for
-                none.
-            csp: the `Content-Security-Policy`.
-            csp_report_only: the `Content-Security-Policy-Report-Only`, beside the enforced one.
-            hsts: the `Strict-Transport-Security`; two years with subdomains unless said.
-            referrer_policy: the `Referrer-Policy`.
-            permissions_policy: the `Permissions-Policy`.
+    def of(cls, headers: SecurityHeaders | None = None) -> Self:
+        """Compile what is said; of nothing, the preset `api`.
 
         Raises:
-            FaultsError: values that cannot stand in a header, or `hsts` not as RFC 6797 and the preload list ask for.
+            FaultsError: with everything that cannot be sent, or would not do what it says.
         """
-        _check(csp=csp, csp_report_only=csp_report_only, referrer_policy=referrer_policy,
-               permissions_policy=permissions_policy, hsts=hsts)  # fmt: skip
+        said = headers or SecurityHeaders()
+        if faults := list(said.faults()):
+            raise FaultsError(faults)
+        preset = said.preset or "api"
         chosen = dict(_PRESETS[preset])
-        said = {
-            "content-security-policy": csp,
-            "content-security-policy-report-only": csp_report_only,
-            "referrer-policy": referrer_policy,
-            "permissions-policy": permissions_policy,
-        }
-        for name, value in said.items():
+        for option, name in _NAMES.items():
+            value = getattr(said, option)
             if value == "off":
                 chosen.pop(name, None)
             elif value is not None:
                 chosen[name] = value
-        strict = DEFAULT_HSTS if hsts is None else hsts
+        named = endpoints(said.reporting_endpoints)
+        for name in (_NAMES["csp"], _NAMES["csp_report_only"]):
+            if name in chosen:
+                chosen[name] = _reporting(chosen[name], named)
         secure = dict(chosen)
-        policy = secure.get("content-security-policy")
-        if policy and preset in ("page", "docs") and csp is None:
-            # Over plain http this would make Safari rewrite the page's own requests to localhost.
-            secure["content-security-policy"] = policy + "; upgrade-insecure-requests"
-        if strict != "off" and (preset != "off" or hsts is not None):
+        if named:
+            secure["reporting-endpoints"] = ", ".join(f'{name}="{url}"' for name, url in named.items())
+        strict = DEFAULT_HSTS if said.hsts is None else said.hsts
+        if strict != "off" and (preset != "off" or said.hsts is not None):
             secure["strict-transport-security"] = strict
-        names = frozenset(name.encode() for name in (*chosen, *secure))
-        return cls(_lines(chosen), _lines(secure), names)
+        plain = {name: _without_upgrade(name, value) for name, value in chosen.items()}
+        names = frozenset(name.encode() for name in (*plain, *secure)) | TELLING
+        nonces = {False: _templates(plain), True: _templates(secure)}
+        return cls(_lines(plain), _lines(secure), names, nonces if nonces[True] else None)
+
+    def with_nonce(self, nonce: str, *, secure: bool) -> tuple[Header, ...]:
+        """The lines of a response whose app has asked for a nonce."""
+        lines = self.secure if secure else self.plain
+        if self.nonces is None:
+            return lines
+        source = f"'nonce-{nonce}'".encode()
+        filled = {name: source.join(parts) for name, parts in self.nonces[secure]}
+        return tuple((name, filled.get(name, value)) for name, value in lines)
+
+
+def _reporting(policy: str, named: dict[str, str]) -> str:
+    """A policy that says where to report, both to browsers that know endpoints and to others."""
+    parsed = directives(policy)
+    if not named or "report-to" in parsed or "report-uri" in parsed:
+        return policy
+    name, url = next(iter(named.items()))
+    return written({**parsed, "report-uri": (url,), "report-to": (name,)})
+
+
+def _without_upgrade(name: str, value: str) -> str:
+    """Over plain http, upgrading would make Safari rewrite the page's own requests to localhost."""
+    if not name.startswith("content-security-policy") or "upgrade-insecure-requests" not in value.lower():
+        return value
+    return written({each: values for each, values in directives(value).items() if each != "upgrade-insecure-requests"})
 
 
 def _lines(headers: dict[str, str]) -> tuple[Header, ...]:
-    return tuple((name.encode(), value.encode()) for name, value in headers.items())
+    return tuple((name.encode(), without_nonce(value).encode()) for name, value in headers.items() if value)
 
 
-def _check(**values: str | None) -> None:
-    faults: list[Fault] = []
-    for field, value in values.items():
-        if value is None or value == "off":
-            continue
-        if not value.strip() or not value.isascii() or not value.isprintable():
-            faults.append(Fault(field, "the value is empty or holds characters that cannot stand in a header"))
-        elif field == "hsts" and (message := _hsts_fault(value)):
-            faults.append(Fault(field, message))
-    if faults:
-        raise FaultsError(faults)
-
-
-def _hsts_fault(value: str) -> str | None:
-    directives = [directive.strip().lower() for directive in value.split(";")]
-    ages = [match for directive in directives if (match := _MAX_AGE.fullmatch(directive))]
-    if len(ages) != 1:
-        return f"write one max-age in seconds, as in '{DEFAULT_HSTS}', or 'off'"
-    names = [directive.partition("=")[0].strip() for directive in directives if directive]
-    if len(set(names)) != len(names):
-        return "a directive stands there twice, so browsers pass over the whole header"
-    if "preload" in directives and (int(ages[0]["seconds"]) < PRELOAD_MIN_AGE or "includesubdomains" not in directives):
-        return f"'preload' needs includeSubDomains and a max-age of at least {PRELOAD_MIN_AGE}"
-    return None
+def _templates(headers: dict[str, str]) -> tuple[_Template, ...]:
+    return tuple(
+        (name.encode(), tuple(value.encode().split(NONCE.encode())))
+        for name, value in headers.items()
+        if name.startswith("content-security-policy") and NONCE in value
+    )

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import TYPE_CHECKING
 
-from asgi_guard import ConfigError, IdentityMiddleware, Route, SecurityHeadersMiddleware
-from asgi_guard.policy.security import SecurityPolicy
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from asgi_guard import (
+    ConfigError,
+    CORSMiddleware,
+    IdentityMiddleware,
+    Route,
+    SecurityHeaders,
+    SecurityHeadersMiddleware,
+    csp,
+)
+from asgi_guard.policy.security import Preset, SecurityPolicy
 from asgi_guard.testing import LocalIssuer
 from tests.asgi import Echo, call, get, websocket_scope
 
-OF_API = SecurityPolicy.of("api")
+if TYPE_CHECKING:
+    from asgi_guard.asgi import Header, Receive, Scope, Send
+
+OF_API = SecurityPolicy.of()
 
 
 async def test_plain() -> None:
@@ -105,3 +120,115 @@ def test_bad_value(option: str, value: str) -> None:
     with pytest.raises(ConfigError) as caught:
         SecurityHeadersMiddleware(Echo(), **{option: value})  # type: ignore[arg-type]  # mypy takes the value for that of every argument
     assert [problem.name for problem in caught.value.problems] == [option]
+
+
+async def test_rows_that_say_more() -> None:
+    """A row may say more than a preset: over the guard's own headers, or over those of another preset."""
+    routes = [
+        Route("/framed", security=SecurityHeaders(frame_options="SAMEORIGIN", csp="frame-ancestors 'self'")),
+        Route("/docs", security=SecurityHeaders("docs", resource_policy="cross-origin")),
+    ]
+    layer = SecurityHeadersMiddleware(Echo(), referrer_policy="same-origin", routes=routes)
+    framed, docs = (await get(layer, "/framed")).headers, (await get(layer, "/docs")).headers
+    assert (framed["x-frame-options"], framed["referrer-policy"]) == ("SAMEORIGIN", "same-origin")
+    assert framed["content-security-policy"] == "frame-ancestors 'self'"
+    assert (docs["cross-origin-resource-policy"], docs["referrer-policy"]) == ("cross-origin", "no-referrer")
+    assert (await get(layer)).headers["x-frame-options"] == "DENY"
+
+
+def test_bad_rows() -> None:
+    """What a row says wrong is told by the row; a row may report to an endpoint of the guard, and to no other."""
+    with pytest.raises(ValueError, match="security frame_options: 'X' is none of"):
+        Route("/x", security=SecurityHeaders(frame_options="X"))
+    routes = [Route("/x", security=SecurityHeaders(csp="default-src 'self'; report-to main"))]
+    SecurityHeadersMiddleware(Echo(), routes=routes, reporting_endpoints="main=https://r.example")
+    with pytest.raises(ConfigError, match="security of the row any method /x: csp: report-to main"):
+        SecurityHeadersMiddleware(Echo(), routes=routes)
+
+
+async def test_cache_control(issuer: LocalIssuer) -> None:
+    """What is said of caching holds for responses that say nothing, but never for those to identified users."""
+    layer = SecurityHeadersMiddleware(
+        IdentityMiddleware(Echo(), issuers=[issuer.accepted()]), cache_control="public, max-age=60"
+    )
+    assert (await get(layer)).headers["cache-control"] == "public, max-age=60"
+    token = issuer.token().encode()
+    assert (await get(layer, headers=[(b"authorization", b"Bearer " + token)])).headers["cache-control"] == "no-store"
+
+
+class Page:
+    """An app that asks for a nonce, before or after its response begins."""
+
+    def __init__(self, *, late: bool = False) -> None:
+        self.late = late
+        self.nonces: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self.late:
+            self.nonces += [csp.nonce(scope), csp.nonce()]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if self.late or scope["path"] == "/again":
+            self.nonces.append(csp.nonce())
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def test_nonces() -> None:
+    """A response whose app asks has one nonce, in both its policies; each response has its own."""
+    app = Page()
+    layer = SecurityHeadersMiddleware(app, preset="page", csp_report_only="script-src 'nonce'")
+    for path in ("/", "/again"):
+        headers = (await get(layer, path)).headers
+        (nonce,) = set(app.nonces)
+        assert len(nonce) >= 22
+        assert f"script-src 'self' 'nonce-{nonce}'" in headers["content-security-policy"]
+        assert headers["content-security-policy-report-only"] == f"script-src 'nonce-{nonce}'"
+        app.nonces.clear()
+
+
+async def test_a_nonce_that_nobody_asked_for() -> None:
+    """Without the app's asking there is no nonce, and its place is empty."""
+    headers = (await get(SecurityHeadersMiddleware(Echo(), preset="page"))).headers
+    assert "nonce" not in headers["content-security-policy"]
+
+
+async def test_a_nonce_that_comes_too_late() -> None:
+    """Once the policy is sent, asking for a nonce is an error: the script would not run."""
+    exchange = await get(SecurityHeadersMiddleware(Page(late=True), preset="page"))
+    assert isinstance(exchange.error, RuntimeError)
+    assert "before the first byte" in str(exchange.error)
+
+
+def test_no_guard_no_nonce() -> None:
+    """Outside of a guarded request there is no policy, and no nonce."""
+    assert csp.nonce() == csp.nonce({}) == ""
+
+
+lines = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                *(name.decode() for name, _ in OF_API.secure), "set-cookie", "Set-Cookie", "VARY", "vary",
+                "cache-control", "Content-Type", "link", "Server", "X-Powered-By", "access-control-allow-origin",
+                "retry-after",
+            ]
+        ).map(str.encode),
+        st.binary(max_size=5),
+    ),
+    max_size=12,
+)  # fmt: skip
+
+
+@given(lines, st.sampled_from(["api", "page", "docs", "off"]), st.sampled_from(["http", "https"]), st.booleans())
+@example([(b"set-cookie", b"a"), (b"Set-Cookie", b"b"), (b"x-frame-options", b"")], "page", "https", True)
+async def test_no_header_of_the_app_is_lost(own: list[Header], preset: Preset, scheme: str, cors: bool) -> None:
+    """Every line of the app's stands on the response, in its order and its spelling; no name of it is said again."""
+    app = CORSMiddleware(Echo(headers=own), allow_origins="https://app.example") if cors else Echo(headers=own)
+    layer = SecurityHeadersMiddleware(app, preset=preset)
+    exchange = await get(layer, headers=[(b"origin", b"https://app.example")], scheme=scheme)
+    headers = exchange.starts[0]["headers"]
+    kept = [line for line in own if line[0].lower() not in (b"server", b"x-powered-by")]
+    assert headers[: len(kept)] == kept
+    of_app = {name.lower() for name, _ in kept}
+    added = [name for name, _ in headers[len(kept) :]]
+    assert len(set(added)) == len(added)
+    assert set(added) & of_app <= {b"vary"}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_guard.policy.faults import FaultsError
-from asgi_guard.policy.routes import Preset
-from asgi_guard.policy.security import DEFAULT_HSTS, DENIED_FEATURES, SecurityPolicy
+from asgi_guard.policy.header_values import DEFAULT_HSTS
+from asgi_guard.policy.security import DENIED_FEATURES, TELLING, Preset, SecurityHeaders, SecurityPolicy
 
 ALL: list[Preset] = ["api", "page", "docs", "off"]
 SENDING: list[Preset] = ["api", "page", "docs"]
@@ -17,6 +19,10 @@ SENDING: list[Preset] = ["api", "page", "docs"]
 def directives(csp: str) -> dict[str, str]:
     """A policy by directive."""
     return {name: value for name, _, value in (part.strip().partition(" ") for part in csp.split(";"))}
+
+
+def policy_of(preset: Preset | None = None, **options: Any) -> SecurityPolicy:
+    return SecurityPolicy.of(SecurityHeaders(preset, **options))
 
 
 def plain(policy: SecurityPolicy) -> dict[str, str]:
@@ -30,7 +36,7 @@ def secure(policy: SecurityPolicy) -> dict[str, str]:
 @pytest.mark.parametrize("preset", SENDING)
 def test_recommended(preset: Preset) -> None:
     """Every preset has the values that OWASP recommends for pages and other answers alike."""
-    headers = plain(SecurityPolicy.of(preset))
+    headers = plain(policy_of(preset))
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-frame-options"] == "DENY"
     assert headers["cross-origin-opener-policy"] == "same-origin"
@@ -44,8 +50,8 @@ def test_recommended(preset: Preset) -> None:
 
 def test_api() -> None:
     """The preset for answers that are no pages allows nothing at all, and tells no other site where it was called."""
-    headers = plain(SecurityPolicy.of())
-    assert headers == plain(SecurityPolicy.of("api"))
+    headers = plain(policy_of())
+    assert headers == plain(policy_of("api"))
     assert set(directives(headers["content-security-policy"]).values()) == {"'none'"}
     assert headers["cross-origin-embedder-policy"] == "require-corp"
     assert headers["referrer-policy"] == "no-referrer"
@@ -53,13 +59,15 @@ def test_api() -> None:
 
 def test_page() -> None:
     """The preset for pages is OWASP's policy, with insecure requests upgraded over https only."""
-    policy = SecurityPolicy.of("page")
+    policy = policy_of("page")
     wanted = {
         "default-src": "'self'",
         "form-action": "'self'",
         "base-uri": "'self'",
         "object-src": "'none'",
         "frame-ancestors": "'none'",
+        "script-src": "'self'",
+        "style-src": "'self'",
     }
     assert directives(plain(policy)["content-security-policy"]) == wanted
     assert directives(secure(policy)["content-security-policy"]) == {**wanted, "upgrade-insecure-requests": ""}
@@ -67,7 +75,7 @@ def test_page() -> None:
 
 def test_docs() -> None:
     """The preset for API documentation lets Swagger UI and ReDoc load what they are made of, and nothing by default."""
-    csp = directives(plain(SecurityPolicy.of("docs"))["content-security-policy"])
+    csp = directives(plain(policy_of("docs"))["content-security-policy"])
     assert csp["default-src"] == "'none'"
     assert csp["connect-src"] == "'self'"
     for directive in ("script-src", "style-src"):
@@ -76,16 +84,14 @@ def test_docs() -> None:
 
 def test_off() -> None:
     """The preset `off` sends nothing, and only what is said beside it."""
-    assert SecurityPolicy.of("off") == SecurityPolicy((), (), frozenset())
-    assert secure(SecurityPolicy.of("off", hsts=DEFAULT_HSTS)) == {"strict-transport-security": DEFAULT_HSTS}
-    assert plain(SecurityPolicy.of("off", csp="default-src 'self'")) == {
-        "content-security-policy": "default-src 'self'"
-    }
+    assert policy_of("off") == SecurityPolicy((), (), TELLING)
+    assert secure(policy_of("off", hsts=DEFAULT_HSTS)) == {"strict-transport-security": DEFAULT_HSTS}
+    assert plain(policy_of("off", csp="default-src 'self'")) == {"content-security-policy": "default-src 'self'"}
 
 
 def test_permissions() -> None:
     """Each denied feature is denied once."""
-    value = plain(SecurityPolicy.of())["permissions-policy"]
+    value = plain(policy_of())["permissions-policy"]
     assert value == ", ".join(f"{feature}=()" for feature in DENIED_FEATURES)
     assert len(set(DENIED_FEATURES)) == len(DENIED_FEATURES) == 27
     assert {"camera", "microphone", "geolocation", "usb", "serial", "hid", "clipboard-read"} <= set(DENIED_FEATURES)
@@ -95,7 +101,7 @@ def test_permissions() -> None:
 @pytest.mark.parametrize("hsts", [None, "max-age=0", "max-age=63072000; includeSubDomains; preload", "off"])
 def test_hsts_is_said_over_https_only(preset: Preset, hsts: str | None) -> None:
     """Strict-Transport-Security never stands on an answer over http, nor does an upgrade of insecure requests."""
-    policy = SecurityPolicy.of(preset, hsts=hsts)
+    policy = policy_of(preset, hsts=hsts)
     assert "strict-transport-security" not in plain(policy)
     assert "upgrade-insecure-requests" not in plain(policy).get("content-security-policy", "")
     wanted = None if hsts == "off" or (hsts is None and preset == "off") else hsts or DEFAULT_HSTS
@@ -105,30 +111,113 @@ def test_hsts_is_said_over_https_only(preset: Preset, hsts: str | None) -> None:
 @pytest.mark.parametrize("preset", ALL)
 def test_plain_and_secure_differ_in_nothing_else(preset: Preset) -> None:
     """Over https there is what there is over http, and Strict-Transport-Security besides; `names` has all of them."""
-    policy = SecurityPolicy.of(preset, csp="default-src 'self'")
+    policy = policy_of(preset, csp="default-src 'self'")
     assert {**secure(policy), "strict-transport-security": ""} == {**plain(policy), "strict-transport-security": ""}
-    assert policy.names == {name for name, _ in (*policy.plain, *policy.secure)}
+    assert policy.names == {name for name, _ in (*policy.plain, *policy.secure)} | TELLING
     assert all(name == name.lower() for name in policy.names)
 
 
 OPTIONS = {
-    "csp": "content-security-policy",
-    "csp_report_only": "content-security-policy-report-only",
-    "referrer_policy": "referrer-policy",
-    "permissions_policy": "permissions-policy",
+    "csp": ("content-security-policy", "default-src 'self'"),
+    "csp_report_only": ("content-security-policy-report-only", "script-src https:"),
+    "referrer_policy": ("referrer-policy", "no-referrer, same-origin"),
+    "permissions_policy": ("permissions-policy", 'camera=(self "https://a.example"), usb=*, midi=self, hid=()'),
+    "frame_options": ("x-frame-options", "SAMEORIGIN"),
+    "opener_policy": ("cross-origin-opener-policy", "same-origin-allow-popups"),
+    "embedder_policy": ("cross-origin-embedder-policy", "credentialless"),
+    "resource_policy": ("cross-origin-resource-policy", "cross-origin"),
+    "cache_control": ("cache-control", "no-cache"),
 }
 
 
-@pytest.mark.parametrize(("option", "name"), OPTIONS.items())
+@pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("preset", ALL)
-def test_overrides(preset: Preset, option: str, name: str) -> None:
+def test_overrides(preset: Preset, option: str) -> None:
     """What is said replaces the preset's value as it is, `off` leaves it out, and the others stay."""
-    default = SecurityPolicy.of(preset)
-    said = SecurityPolicy.of(preset, **{option: "a-value"})
-    left_out = SecurityPolicy.of(preset, **{option: "off"})
+    name, value = OPTIONS[option]
+    default = policy_of(preset)
+    said = policy_of(preset, **{option: value})
+    left_out = policy_of(preset, **{option: "off"})
     for view in (plain, secure):
-        assert view(said) == {**view(default), name: "a-value"}
-        assert view(left_out) == {other: value for other, value in view(default).items() if other != name}
+        assert view(said) == {**view(default), name: value}
+        assert view(left_out) == {other: each for other, each in view(default).items() if other != name}
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("referrer_policy", "no-referer"),
+        ("permissions_policy", "camera 'none'"),
+        ("permissions_policy", "camera=(); usb=()"),
+        ("permissions_policy", "camera=(example.com)"),
+        ("frame_options", "ALLOW-FROM https://a.example"),
+        ("opener_policy", "same-site"),
+        ("embedder_policy", "same-origin"),
+        ("resource_policy", "none"),
+        ("csp", "default-src self"),
+        ("csp_report_only", "script-src 'self'; report-to nowhere"),
+        ("preset", "pages"),
+        ("reporting_endpoints", ["https://a.example"]),
+        ("reporting_endpoints", ["a=http://a.example"]),
+        ("reporting_endpoints", ['a=https://a.example/"']),
+        ("reporting_endpoints", ["a=https://a.example", "a=https://b.example"]),
+    ],
+)
+def test_values_that_browsers_would_pass_over(option: str, value: Any) -> None:
+    """A value that a browser would not understand is an error, by its option."""
+    with pytest.raises(FaultsError) as caught:
+        policy_of(**{option: value})
+    assert {fault.field for fault in caught.value.faults} == {option}
+
+
+def test_upgrades_over_https_only() -> None:
+    """An upgrade of insecure requests that was asked for is left out over plain http, wherever it stands."""
+    made = policy_of(csp="Upgrade-Insecure-Requests; default-src 'self'", csp_report_only="upgrade-insecure-requests")
+    assert plain(made)["content-security-policy"] == "default-src 'self'"
+    assert "content-security-policy-report-only" not in plain(made)
+    assert secure(made)["content-security-policy"].startswith("Upgrade-Insecure-Requests")
+
+
+def test_reporting() -> None:
+    """Policies report to the first endpoint, in both spellings, unless they say themselves where to."""
+    ends = ("main=https://r.example/a", "other=https://r.example/b")
+    made = policy_of("page", reporting_endpoints=ends, csp_report_only="script-src 'none'; report-to other")
+    assert secure(made)["reporting-endpoints"] == 'main="https://r.example/a", other="https://r.example/b"'
+    assert "reporting-endpoints" not in plain(made)
+    for view in (plain, secure):
+        csp = directives(view(made)["content-security-policy"])
+        assert (csp["report-uri"], csp["report-to"]) == ("https://r.example/a", "main")
+        assert view(made)["content-security-policy-report-only"] == "script-src 'none'; report-to other"
+
+
+@pytest.mark.parametrize("over_https", [False, True])
+def test_nonces(over_https: bool) -> None:
+    """A nonce stands in both policies where they have a place for it, and nothing stands there without one."""
+    made = policy_of(
+        csp="script-src 'nonce' 'strict-dynamic'; style-src 'nonce'", csp_report_only="img-src 'nonce' data:"
+    )
+    lines = dict(made.with_nonce("abc", secure=over_https))
+    assert lines[b"content-security-policy"] == b"script-src 'nonce-abc' 'strict-dynamic'; style-src 'nonce-abc'"
+    assert lines[b"content-security-policy-report-only"] == b"img-src 'nonce-abc' data:"
+    without = secure(made) if over_https else plain(made)
+    assert without["content-security-policy"] == "script-src 'strict-dynamic'; style-src 'none'"
+    assert without["content-security-policy-report-only"] == "img-src data:"
+    assert [name for name, _ in made.with_nonce("abc", secure=True)] == [name for name, _ in made.secure]
+    assert policy_of("api").with_nonce("abc", secure=over_https) == (
+        policy_of().secure if over_https else policy_of().plain
+    )
+
+
+def test_rows() -> None:
+    """A row's preset leaves behind what was said beside the other, but for the host's own; its options do not."""
+    default = SecurityHeaders(
+        "page", csp="default-src 'self'", hsts="max-age=1", reporting_endpoints=("a=https://a.example",)
+    )
+    docs = SecurityHeaders("docs").over(default)
+    assert (docs.csp, docs.hsts, docs.reporting_endpoints) == (None, "max-age=1", ("a=https://a.example",))
+    framed = SecurityHeaders(frame_options="SAMEORIGIN").over(default)
+    assert str(SecurityHeaders("api", csp="off")) == "preset: api; csp: off"
+    assert (framed.preset, framed.csp, framed.frame_options) == ("page", "default-src 'self'", "SAMEORIGIN")
 
 
 @pytest.mark.parametrize(
@@ -146,7 +235,7 @@ def test_overrides(preset: Preset, option: str, name: str) -> None:
 )
 def test_hsts(value: str) -> None:
     """A Strict-Transport-Security with one max-age is sent as it is written."""
-    assert secure(SecurityPolicy.of(hsts=value))["strict-transport-security"] == value
+    assert secure(policy_of(hsts=value))["strict-transport-security"] == value
 
 
 @pytest.mark.parametrize(
@@ -171,7 +260,7 @@ def test_hsts(value: str) -> None:
 def test_malformed_hsts(value: str, says: str) -> None:
     """A Strict-Transport-Security that browsers, or the preload list, would pass over is an error."""
     with pytest.raises(FaultsError, match=says) as caught:
-        SecurityPolicy.of(hsts=value)
+        policy_of(hsts=value)
     assert [fault.field for fault in caught.value.faults] == ["hsts"]
 
 
@@ -179,11 +268,10 @@ def test_malformed_hsts(value: str, says: str) -> None:
 def test_every_fault_is_told_at_once(value: str) -> None:
     """Values that cannot stand in a header are all told together, by option."""
     with pytest.raises(FaultsError) as caught:
-        SecurityPolicy.of(
-            csp=value, csp_report_only=value, hsts="preload", referrer_policy=value, permissions_policy=value
-        )
-    assert {fault.field for fault in caught.value.faults} == {*OPTIONS, "hsts"}
-    assert len(caught.value.faults) == 5
+        SecurityPolicy.of(SecurityHeaders(None, **dict.fromkeys(OPTIONS, value), hsts="preload"))
+    assert [fault.field for fault in caught.value.faults] == [
+        name for name in SecurityHeaders.__dataclass_fields__ if name in OPTIONS or name == "hsts"
+    ]
     for fault in caught.value.faults:
         assert f"{fault.field}: {fault.message}" in str(caught.value)
 
@@ -198,7 +286,7 @@ def test_every_fault_is_told_at_once(value: str) -> None:
 def test_no_value_forges_a_header(preset: Preset, csp: str, hsts: str) -> None:
     """Whatever is said stands in one line of plain ASCII, or is refused."""
     try:
-        policy = SecurityPolicy.of(preset, csp=csp, hsts=hsts)
+        policy = policy_of(preset, csp=csp, hsts=hsts)
     except FaultsError as error:
         assert {fault.field for fault in error.faults} <= {"csp", "hsts"}  # noqa: PT017 - either outcome may be right
     else:

@@ -1,0 +1,88 @@
+"""Values of security headers that browsers would pass over, found before they are sent."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from asgi_guard.policy.faults import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+DEFAULT_HSTS = "max-age=63072000; includeSubDomains"
+PRELOAD_MIN_AGE = 31_536_000
+_MAX_AGE = re.compile(r'\s*max-age\s*=\s*(?P<quote>"?)(?P<seconds>\d{1,10})(?P=quote)\s*', re.IGNORECASE)
+_ALLOWLIST = r'(?:\*|self|\(\s*(?:(?:\*|self|"https?://[^"\s]+")\s*)*\))'
+_PERMISSION = re.compile(rf"[a-z][a-z0-9-]*={_ALLOWLIST}(;report-to=[a-z][a-z0-9_-]*)?")
+_ENDPOINT = re.compile(r"(?P<name>[a-z*][a-z0-9_.*-]*)=(?P<url>\S+)")
+
+CHOICES: Mapping[str, frozenset[str]] = {
+    "referrer_policy": frozenset(
+        {
+            "no-referrer", "no-referrer-when-downgrade", "origin", "origin-when-cross-origin", "same-origin",
+            "strict-origin", "strict-origin-when-cross-origin", "unsafe-url",
+        }
+    ),
+    "frame_options": frozenset({"DENY", "SAMEORIGIN"}),
+    "opener_policy": frozenset({"same-origin", "same-origin-allow-popups", "noopener-allow-popups", "unsafe-none"}),
+    "embedder_policy": frozenset({"require-corp", "credentialless", "unsafe-none"}),
+    "resource_policy": frozenset({"same-origin", "same-site", "cross-origin"}),
+}  # fmt: skip
+"""The words that a header takes, by option. A Referrer-Policy may list several, the last that is known counts."""
+
+
+def value_faults(field: str, value: str) -> Iterator[Fault]:
+    """What is wrong with the value of an option other than a Content-Security-Policy."""
+    if not is_sendable(value):
+        yield Fault(field, "the value is empty or holds characters that cannot stand in a header")
+    elif field == "hsts":
+        if message := _hsts_fault(value):
+            yield Fault(field, message)
+    elif field == "permissions_policy":
+        for part in map(str.strip, value.split(",")):
+            if not _PERMISSION.fullmatch(part):
+                yield Fault(field, f'{part!r} is no permission: write camera=() or camera=(self "https://a.example")')
+    elif field in CHOICES:
+        words = map(str.strip, value.split(",")) if field == "referrer_policy" else (value,)
+        for word in words:
+            if word not in CHOICES[field]:
+                yield Fault(field, f"{word!r} is none of {', '.join(sorted(CHOICES[field]))}")
+
+
+def is_sendable(value: str) -> bool:
+    """Tell whether this can stand in a header: visible ASCII and blanks, and not nothing."""
+    return bool(value.strip()) and value.isascii() and value.isprintable()
+
+
+def endpoints(values: Sequence[str]) -> dict[str, str]:
+    """The endpoints of `Reporting-Endpoints` by name; see `endpoint_faults` for what is none."""
+    matches = (_ENDPOINT.fullmatch(value) for value in values)
+    return {match["name"]: match["url"] for match in matches if match}
+
+
+def endpoint_faults(values: Sequence[str]) -> Iterator[Fault]:
+    """What is wrong with endpoints that are written `name=https://...`."""
+    field = "reporting_endpoints"
+    for value in values:
+        match = _ENDPOINT.fullmatch(value)
+        if match is None or not is_sendable(value) or set(value) & set('"\\,;'):
+            yield Fault(field, f"{value!r} is no endpoint: write default=https://reports.example.com/csp")
+        elif urlsplit(match["url"]).scheme != "https" or not urlsplit(match["url"]).hostname:
+            yield Fault(field, f"{value!r}: browsers send reports to https URLs only")
+    if len(endpoints(values)) < len(values) and all(map(_ENDPOINT.fullmatch, values)):
+        yield Fault(field, "an endpoint is named twice")
+
+
+def _hsts_fault(value: str) -> str | None:
+    directives = [directive.strip().lower() for directive in value.split(";")]
+    ages = [match for directive in directives if (match := _MAX_AGE.fullmatch(directive))]
+    if len(ages) != 1:
+        return f"write one max-age in seconds, as in '{DEFAULT_HSTS}', or 'off'"
+    names = [directive.partition("=")[0].strip() for directive in directives if directive]
+    if len(set(names)) != len(names):
+        return "a directive stands there twice, so browsers pass over the whole header"
+    if "preload" in directives and (int(ages[0]["seconds"]) < PRELOAD_MIN_AGE or "includesubdomains" not in directives):
+        return f"'preload' needs includeSubDomains and a max-age of at least {PRELOAD_MIN_AGE}"
+    return None

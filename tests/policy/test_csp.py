@@ -1,0 +1,100 @@
+"""Content-Security-Policy: what is written, read and found wrong."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from asgi_guard import csp
+from asgi_guard.policy.csp import DIRECTIVES, csp_faults, directives, without_nonce
+from asgi_guard.policy.faults import FaultsError
+
+
+def test_written() -> None:
+    """A policy is written directive by directive, as the header wants it."""
+    policy = csp.CSP(
+        default_src=(csp.NONE,), script_src=(csp.SELF, csp.NONCE, "https://cdn.example"), sandbox=(),
+        upgrade_insecure_requests=True,
+    )  # fmt: skip
+    text = "default-src 'none'; script-src 'self' 'nonce' https://cdn.example; sandbox; upgrade-insecure-requests"
+    assert str(policy) == text
+    assert csp.CSP.parse(f" {text} ;") == policy
+
+
+def test_hashes() -> None:
+    """The source of an inline script is the hash of what stands between its tags."""
+    digest = base64.b64encode(hashlib.sha256("alert('é')".encode()).digest()).decode()
+    assert csp.sha256("alert('é')") == f"'sha256-{digest}'"
+    assert str(csp.CSP(script_src=(csp.sha256("x"), csp.STRICT_DYNAMIC))).endswith("=' 'strict-dynamic'")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no directive"),
+        (" ; ", "no directive"),
+        ("script-srcs 'self'", "did you mean script-src"),
+        ("default-src self", "write 'self'"),
+        ("default-src None", "write 'none'"),
+        ("script-src nonce", "write 'nonce'"),
+        ("script-src 'unsafe-inlined'", "no keyword and no hash"),
+        ("script-src 'sha256-é'", "cannot stand in a policy"),
+        ("script-src 'sha1-abc='", "no keyword and no hash"),
+        ("default-src 'none' https://a.example", "'none' beside other sources"),
+        ("default-src 'self' script-src 'self'", "is a ';' missing"),
+        ("default-src 'self', script-src 'self'", "cannot stand in a policy"),
+        ("img-src *; img-src 'self'", "img-src stands there twice"),
+        ("script-src 'nonce-abc'", "write 'nonce'"),
+        ("script-src 'strict-dynamic' https:", "lets nothing run"),
+        ("upgrade-insecure-requests 1", "takes no value"),
+    ],
+)
+def test_faults(text: str, says: str) -> None:
+    """What browsers would pass over, or take for something else, is an error."""
+    with pytest.raises(FaultsError, match=says):
+        csp.CSP.parse(text)
+    assert {fault.field for fault in csp_faults(text, "here")} == {"here"}
+
+
+def test_faults_of_what_is_built() -> None:
+    """A policy that is built is held to the same, all at once."""
+    with pytest.raises(ValueError, match="write 'self'") as caught:
+        csp.CSP(default_src=("self",), img_src=(csp.NONE, csp.SELF))
+    assert "'none' beside" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "without"),
+    [
+        ("script-src 'self' 'nonce'; img-src *", "script-src 'self'; img-src *"),
+        ("script-src 'nonce'", "script-src 'none'"),
+        ("Script-Src 'self'", "Script-Src 'self'"),
+    ],
+)
+def test_without_a_nonce(text: str, without: str) -> None:
+    """Where no nonce was asked for its place is left out, and what held nothing else allows nothing."""
+    assert without_nonce(text) == without
+
+
+sources = st.lists(
+    st.sampled_from(
+        [csp.SELF, csp.NONCE, csp.UNSAFE_EVAL, csp.sha256("x"), "https:", "https://a.example:8443/x", "data:"]
+    ),
+    min_size=1,
+    unique=True,
+).map(tuple)
+fetched = st.sampled_from(sorted(name.replace("-", "_") for name in DIRECTIVES if name.endswith("-src")))
+
+
+@given(st.dictionaries(fetched, sources, min_size=1))
+@example({"script_src": (csp.NONCE, "data:")})
+def test_what_is_written_is_read(parts: dict[str, tuple[str, ...]]) -> None:
+    """Any policy that can be built is read back as it was, and has no source of its nonce left without one."""
+    policy = csp.CSP(**parts)  # type: ignore[arg-type]  # mypy takes every value for that of every argument
+    assert csp.CSP.parse(str(policy)) == policy
+    assert directives(str(policy)) == {name.replace("_", "-"): values for name, values in parts.items()}
+    assert "'nonce'" not in without_nonce(str(policy))
