@@ -65,6 +65,13 @@ SERVER_OPTIONS: dict[str, Any] = {
     help="Seconds that requests get to end in at a stop.",
 )
 @click.option(
+    "--keep-alive",
+    default=75,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Seconds that an idle connection is kept: longer than whoever is in front keeps it, or requests meet its end.",
+)
+@click.option(
     "--app-dir", default=".", show_default=True, type=click.Path(exists=True), help="Where to look for MODULE."
 )
 @click.option(
@@ -75,7 +82,15 @@ SERVER_OPTIONS: dict[str, Any] = {
     help="The server's own log, on standard error.",
 )
 def run(
-    app: str, host: str, port: int, uds: str | None, workers: int, graceful: int, app_dir: str, log_level: str
+    app: str,
+    host: str,
+    port: int,
+    uds: str | None,
+    workers: int,
+    graceful: int,
+    keep_alive: int,
+    app_dir: str,
+    log_level: str,
 ) -> None:
     """Serve MODULE:ATTRIBUTE behind the guard, with uvicorn.
 
@@ -100,6 +115,7 @@ def run(
         uds=uds,
         workers=workers,
         timeout_graceful_shutdown=graceful,
+        timeout_keep_alive=keep_alive,
         log_level=log_level,
         **SERVER_OPTIONS,
     )
