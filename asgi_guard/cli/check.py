@@ -14,6 +14,7 @@ import click
 from pydantic import SecretStr
 
 from asgi_guard.cautions import warnings
+from asgi_guard.cli.headers import grades_as_json, show_grades
 from asgi_guard.cli.output import dump, say, table
 from asgi_guard.cli.production import Deployment, as_json, facts_of, report, show
 from asgi_guard.errors import AsgiGuardError
@@ -48,6 +49,7 @@ SWITCHES = {
 @click.option("--probe/--no-probe", default=True, help="Ask the store and the issuer, or do not.")
 @click.option("--app", "app", metavar="MODULE:ATTRIBUTE", help="Look at the Guard that this app has, if it is one.")
 @click.option("--production", is_flag=True, help="Judge the checklist of a service in production instead.")
+@click.option("--headers", is_flag=True, help="Grade the security headers, and say what each point costs.")
 @click.option("--graceful", default=30.0, show_default=True, help="As `asgi-guard run` is told, for the checklist.")
 @click.option("--p99", type=float, help="Seconds that 99 of 100 requests take at most, for the checklist.")
 @click.option("--grace-period", type=float, help="Seconds from SIGTERM to SIGKILL, for the checklist.")
@@ -59,6 +61,7 @@ def check(
     probe: bool,
     app: str | None,
     production: bool,
+    headers: bool,
     graceful: float,
     p99: float | None,
     grace_period: float | None,
@@ -69,6 +72,9 @@ def check(
     configuration cannot be used.
     """
     settings, layers, guard = _configured(app)
+    if headers:
+        _grade(layers, json_wanted=json_wanted)
+        return
     probes = asyncio.run(_probe(layers)) if probe else []
     well = all(ok for _, ok, _ in probes)
     if production:
@@ -85,6 +91,13 @@ def check(
     else:
         _print(settings, layers, probes)
     ctx.exit(0 if well else 1)
+
+
+def _grade(layers: list[Layer], *, json_wanted: bool) -> None:
+    if json_wanted:
+        dump({"headers": grades_as_json(layers)})
+    else:
+        show_grades(layers)
 
 
 def _configured(app: str | None) -> tuple[GuardSettings, list[Layer], Guard | None]:

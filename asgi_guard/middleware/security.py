@@ -12,7 +12,7 @@ from asgi_guard.policy.routes import Route, RouteTable
 from asgi_guard.policy.security import TELLING, Preset, SecurityHeaders, SecurityPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from asgi_guard.asgi import ASGIApp, Head
     from asgi_guard.exchange import Exchange
@@ -89,6 +89,11 @@ class SecurityHeadersMiddleware(Layer):
             raise ConfigError.of(error) from None
         self._of_rows = (*(_of_row(route, said, self.policy) for route in self._table.routes), self.policy)
         self._rows_differ = any(policy is not self.policy for policy in self._of_rows)
+
+    @property
+    def of_rows(self) -> Iterator[tuple[Route, SecurityPolicy]]:
+        """The rows of the route table, each with its policy."""
+        return zip(self._table.routes, self._of_rows, strict=False)
 
     def mark(self, exchange: Exchange, head: Head) -> None:
         """Append what is missing."""
