@@ -46,8 +46,25 @@ def warnings(settings: GuardSettings, functions: Collection[str] = ()) -> Iterat
             yield f"the row {route} has no limit for those without identity: {PREFIX}RATE_LIMIT says nothing of them"
     yield from _forgeable(plans)
     yield from _for_keys_only(settings)
+    yield from _anyone_is_believed(settings)
     if settings.rate.shadow and (limited or settings.rate.messages):
         yield f"limits refuse nothing: {PREFIX}RATE_SHADOW is on"
+
+
+def _anyone_is_believed(settings: GuardSettings) -> Iterator[str]:
+    """Proxies that anybody can play."""
+    proxy = settings.proxy
+    if proxy.hops and not proxy.trusted:
+        yield (
+            f"whoever connects is believed about its address: {PREFIX}PROXY_HOPS is set without {PREFIX}PROXY_TRUSTED; "
+            "see to it that nobody but the proxy can connect"
+        )
+    everyone = [text for text in proxy.trusted if text.endswith("/0")]
+    if everyone and not proxy.hops:
+        yield (
+            f"{PREFIX}PROXY_TRUSTED names everyone ({', '.join(everyone)}): no entry is a client's, so the client is "
+            f"always the connection's other end; name the proxies, or set {PREFIX}PROXY_HOPS"
+        )
 
 
 def _forgeable(plans: Iterable[RoutePlans]) -> Iterator[str]:

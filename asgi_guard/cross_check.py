@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asgi_guard.sections import AuthSettings, Section
     from asgi_guard.settings import GuardSettings
 
-CROSS_CHECKED = frozenset({"routes", "auth", "rate", "cors"})
+CROSS_CHECKED = frozenset({"routes", "auth", "rate", "cors", "hosts"})
 """What is looked at here: where one of these is wrong in itself, nothing can be said about its combinations."""
 
 _BY_IDENTITY = re.compile(r"\bby\s+(user|api-key)(?=[\s;]|$)")
@@ -47,6 +47,8 @@ def cross_check(settings: GuardSettings) -> Iterator[Problem]:
     if not cors.allow_origins:
         fields = tuple(name for name, info in type(cors).model_fields.items() if getattr(cors, name) != info.default)
         yield from _without(cors, "cors", "allow_origins", fields)
+    if not settings.hosts.allowed:
+        yield from _without(settings.hosts, "hosts", "allowed", ("exempt",))
     yield from _identity_missing(settings)
     yield from _plans_missing(settings)
     yield from _exempt_missing(settings)

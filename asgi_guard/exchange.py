@@ -61,6 +61,7 @@ class Exchange:
         headers: the last line of each header; `lines` gives all of one.
         peer: the connection's other end, or None.
         client: the client's address, once the Proxy layer has found it out; the peer until then.
+        client_doubt: why that is only the peer's, where a proxy was to name another.
         scheme: `http`, `https`, `ws` or `wss`.
         request_id: the id, once there is one.
         trace: the caller's trace context.
@@ -93,6 +94,7 @@ class Exchange:
         "answer",
         "answered_by",
         "client",
+        "client_doubt",
         "detail",
         "disputed",
         "extra_cost",
@@ -131,6 +133,7 @@ class Exchange:
         peer = scope.get("client")
         self.peer: str | None = peer[0] if peer else None
         self.client = self.peer
+        self.client_doubt: str | None = None
         self.scheme: str = scope.get("scheme") or ("http" if self.kind == "http" else "ws")
         self.request_id: str | None = None
         self.trace: Trace | None = None

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from asgi_guard.issuer import DEFAULT_ALGORITHMS
-from asgi_guard.policy.address import ForwardedHeader
 from asgi_guard.policy.certificate import CertificateSource
 from asgi_guard.policy.claims import SCOPE_CLAIMS, Profile
 from asgi_guard.policy.dpop import DPoPMode
 from asgi_guard.policy.log_record import LogFormat
+from asgi_guard.policy.proxies import MAX_HOPS, ForwardedHeader
 from asgi_guard.policy.ratelimit_headers import Style
 from asgi_guard.policy.rates import OnStoreFailure
 from asgi_guard.policy.resource_metadata import audiences_of
@@ -260,6 +260,9 @@ class HostsSettings(Section):
 
     allowed: Names = Field(default=(), description="host names; `*.example.com` for all below it")
     https_redirect: bool = Field(default=False, description="whether plain http is redirected to https")
+    exempt: Names = Field(
+        default=(), description="paths that are served whatever the host and the scheme, such as `/healthz`"
+    )
 
 
 class ProxySettings(Section):
@@ -267,6 +270,15 @@ class ProxySettings(Section):
 
     trusted: Names = Field(default=(), description="addresses and networks (CIDR) of the proxies in front")
     header: ForwardedHeader = Field(default="x-forwarded-for", description="the one header that they write")
+    hops: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_HOPS,
+        description="how many proxies append to it, where nobody knows their addresses; `0` goes by the networks",
+    )
+    host: bool = Field(
+        default=False, description="whether they always write the host too: `x-forwarded-host`, or `host=`"
+    )
 
 
 class RequestIDSettings(Section):

@@ -171,7 +171,7 @@ def _hosts(app: ASGIApp, settings: GuardSettings) -> HostMiddleware | None:
     section = settings.hosts
     if not section.allowed and not section.https_redirect:
         return None
-    return HostMiddleware(app, allowed=section.allowed, https_redirect=section.https_redirect)
+    return HostMiddleware(app, **section.model_dump())
 
 
 def _cors(app: ASGIApp, settings: GuardSettings, request_id: RequestIDMiddleware | None) -> CORSMiddleware | None:

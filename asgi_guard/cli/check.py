@@ -153,7 +153,7 @@ def _columns(route: Any) -> str:
 def _is_on(name: str, layers: list[Layer], settings: GuardSettings) -> bool:
     """A layer that is there and has nothing to believe or to answer is off all the same."""
     if name == "proxy":
-        return bool(settings.proxy.trusted)
+        return bool(settings.proxy.trusted or settings.proxy.hops)
     return any(layer.name == name for layer in layers)
 
 

@@ -114,6 +114,7 @@ class AccessLogMiddleware(Layer):
             request_id=exchange.request_id,
             route=self._route(exchange),
             client=exchange.client,
+            client_doubt=exchange.client_doubt,
             peer=exchange.peer,
             user=None if exchange.user is None else exchange.user.subject,
             user_agent=None if agent is None else text(agent),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.errors import ConfigError
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.answer import Answer, Reason, problem
 from asgi_guard.policy.cors import CORSPolicy
 from asgi_guard.policy.csrf import is_same_origin
 from asgi_guard.policy.faults import FaultsError
-from asgi_guard.policy.listing import listed
+from asgi_guard.policy.listing import all_listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,13 +65,13 @@ class CORSMiddleware(Layer):
         unsafe_debug: bool = False,
     ) -> None:
         super().__init__(app)
-        lists = _listed(
-            allow_origins=allow_origins,
-            allow_methods=allow_methods,
-            allow_headers=allow_headers,
-            expose_headers=expose_headers,
-        )
         try:
+            lists = all_listed(
+                allow_origins=allow_origins,
+                allow_methods=allow_methods,
+                allow_headers=allow_headers,
+                expose_headers=expose_headers,
+            )
             self.policy = CORSPolicy.of(
                 **lists,
                 allow_credentials=allow_credentials,
@@ -153,16 +153,3 @@ class CORSMiddleware(Layer):
         # One that a pattern allows, or a stranger, or anyone where all may read.
         lines = None if self.policy.any_origin else self.policy.actual(origin)
         return self._lines[None] if lines is None else (_VARY, *lines)
-
-
-def _listed(**options: str | Sequence[str]) -> dict[str, tuple[str, ...]]:
-    lists: dict[str, tuple[str, ...]] = {}
-    problems: list[Problem] = []
-    for name, value in options.items():
-        try:
-            lists[name] = listed(value)
-        except ValueError as error:
-            problems.append(Problem(name, str(error)))
-    if problems:
-        raise ConfigError(problems)
-    return lists

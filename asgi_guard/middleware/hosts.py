@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.errors import ConfigError
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.answer import Answer, Reason, problem
+from asgi_guard.policy.faults import FaultsError
 from asgi_guard.policy.hosts import HostPolicy, https_location
-from asgi_guard.policy.listing import listed
+from asgi_guard.policy.listing import all_listed
+from asgi_guard.policy.routes import route_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,32 +19,52 @@ if TYPE_CHECKING:
     from asgi_guard.exchange import Exchange
 
 
+MAX_REMEMBERED = 256
+"""How many hosts that passed are remembered: where there is a wildcard, clients choose them."""
+
+
 class HostMiddleware(Layer):
-    """Refuses requests for other hosts (400), and redirects http to https (308).
+    """Refuses requests for other hosts (400), and redirects http to https (308, which keeps method and body).
 
     Args:
         app: the app within.
         allowed: host names without scheme and port; `*.example.com` for all below it; none allows all.
         https_redirect: whether plain http is redirected; the scheme is the one that a trusted proxy says.
+        exempt: paths that are served whatever the host and the scheme: an app's own probes, or `/.well-known/` files.
 
     Raises:
-        ConfigError: a name is not a host's, or a redirect is asked for without any.
+        ConfigError: a name is not a host's, a path is none, or a redirect is asked for without any host.
     """
 
     name = "host"
 
-    def __init__(self, app: ASGIApp, *, allowed: str | Sequence[str] = (), https_redirect: bool = False) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        allowed: str | Sequence[str] = (),
+        https_redirect: bool = False,
+        exempt: str | Sequence[str] = (),
+    ) -> None:
         super().__init__(app)
         try:
-            self.policy = HostPolicy.of(listed(allowed), https_redirect=https_redirect)
-        except ValueError as error:
-            raise ConfigError([Problem("allowed", str(error))]) from None
+            lists = all_listed(allowed=allowed, exempt=exempt)
+            self.policy = HostPolicy.of(**lists, https_redirect=https_redirect)
+        except FaultsError as error:
+            raise ConfigError.of(error) from None
+        self._passed: set[tuple[bytes, str]] = set()
 
     def decide(self, exchange: Exchange) -> Decision:
         """Refuse or redirect."""
         hosts = exchange.lines(b"host")
-        verdict = self.policy.decide(hosts, exchange.scheme)
+        scheme = exchange.scheme
+        if len(hosts) == 1 and (hosts[0], scheme) in self._passed:
+            return None
+        path = route_path(exchange.path, exchange.scope.get("root_path", ""))
+        verdict = self.policy.decide(hosts, scheme, path)
         if verdict == "pass":
+            if path not in self.policy.exempt:
+                self._remember(hosts[0], scheme)
             return None
         if verdict == "redirect":
             location = https_location(hosts[0], exchange.path, exchange.scope.get("query_string") or b"")
@@ -52,3 +74,8 @@ class HostMiddleware(Layer):
         else:
             detail, reason = "This server does not answer for that host.", Reason.HOST_NOT_ALLOWED
         return problem(400, reason, detail, request_id=exchange.request_id)
+
+    def _remember(self, host: bytes, scheme: str) -> None:
+        if len(self._passed) >= MAX_REMEMBERED:
+            self._passed.clear()
+        self._passed.add((host, scheme))

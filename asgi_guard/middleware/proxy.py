@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.layer import Layer
-from asgi_guard.policy.address import Client, ForwardedHeader, ProxyPolicy, parse_networks
+from asgi_guard.policy.address import Network, parse_networks
 from asgi_guard.policy.listing import listed
+from asgi_guard.policy.proxies import MAX_HOPS, Client, ForwardedHeader, ProxyPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,28 +28,50 @@ class ProxyMiddleware(Layer):
         app: the app within.
         trusted: addresses and networks (CIDR) of the proxies; none means that the connection's other end is the client.
         header: the one header that they write: `x-forwarded-for`, with `x-forwarded-proto` beside it, or `forwarded`.
+        hops: how many proxies stand between the client and here, each of which appends to that header: for proxies
+            whose addresses nobody can name, and for UNIX sockets. Whoever connects past them chooses its address
+            freely; name networks beside it where you can.
+        host: whether they name the host that was asked for too (`x-forwarded-host`, or `host=`), which then takes the
+            place of `Host` for all layers and the app. Only where a proxy always writes it: most pass it on as sent.
 
     Raises:
-        ConfigError: a network is malformed.
+        ConfigError: a network is malformed, there are too many hops, or nobody is believed.
     """
 
     name = "proxy"
 
     def __init__(
-        self, app: ASGIApp, *, trusted: str | Sequence[str] = (), header: ForwardedHeader = "x-forwarded-for"
+        self,
+        app: ASGIApp,
+        *,
+        trusted: str | Sequence[str] = (),
+        header: ForwardedHeader = "x-forwarded-for",
+        hops: int = 0,
+        host: bool = False,
     ) -> None:
         super().__init__(app)
         require_choice("header", header, ForwardedHeader)
+        networks: tuple[Network, ...] = ()
+        problems: list[Problem] = []
         try:
-            self.policy = ProxyPolicy(parse_networks(listed(trusted)), header)
+            networks = parse_networks(listed(trusted))
         except ValueError as error:
-            raise ConfigError([Problem("trusted", str(error))]) from None
-        self._header = header.encode()
-        self._known: dict[tuple[str | None, bytes | None, bytes | None], Client] = {}
+            problems.append(Problem("trusted", str(error)))
+        else:
+            if host and not networks and not hops:
+                problems.append(Problem("host", "nobody is believed: say who with `trusted` or `hops`"))
+        if not 0 <= hops <= MAX_HOPS:
+            problems.append(Problem("hops", f"{hops} is not within 0..{MAX_HOPS} proxies"))
+        if problems:
+            raise ConfigError(problems)
+        self.policy = ProxyPolicy(networks, header, hops, host)
+        self._on = bool(networks or hops)
+        self._names = (header.encode(), b"x-forwarded-proto", *((b"x-forwarded-host",) if host else ()))
+        self._known: dict[tuple[str | None, bytes | None, bytes | None, bytes | None], Client] = {}
 
     def enter(self, exchange: Exchange) -> None:
         """Find out the client, and tell the app."""
-        if not self.policy.trusted:
+        if not self._on:
             return
         client = self._client(exchange)
         if client.address != exchange.peer:
@@ -58,17 +81,34 @@ class ProxyMiddleware(Layer):
             secure = client.scheme in ("https", "wss")
             plain, encrypted = ("http", "https") if exchange.kind == "http" else ("ws", "wss")
             exchange.scheme = exchange.scope["scheme"] = encrypted if secure else plain
+        if client.host is not None:
+            _ask_for(exchange, client.host)
+        exchange.client_doubt = client.doubt
 
     def _client(self, exchange: Exchange) -> Client:
         """Ask the policy, or remember: parsing addresses is the dearest part of a request, and clients come again."""
-        headers, proto = exchange.headers, b"x-forwarded-proto"
-        key = (exchange.peer, headers.get(self._header), headers.get(proto))
-        if exchange.repeated or len(key[1] or b"") + len(key[2] or b"") > MAX_REMEMBERED_BYTES:
-            return self.policy.client(exchange.peer, exchange.lines(self._header), exchange.lines(proto))
+        headers = exchange.headers
+        forwarded, proto = headers.get(self._names[0]), headers.get(b"x-forwarded-proto")
+        host = headers.get(b"x-forwarded-host") if self.policy.host else None
+        if exchange.repeated or len(forwarded or b"") + len(proto or b"") + len(host or b"") > MAX_REMEMBERED_BYTES:
+            return self._decide(exchange)
+        key = (exchange.peer, forwarded, proto, host)
         client = self._known.get(key)
         if client is None:
-            client = self.policy.client(exchange.peer, exchange.lines(self._header), exchange.lines(proto))
+            client = self._decide(exchange)
             if len(self._known) >= MAX_REMEMBERED:
                 self._known.clear()
             self._known[key] = client
         return client
+
+    def _decide(self, exchange: Exchange) -> Client:
+        return self.policy.client(exchange.peer, *map(exchange.lines, self._names))
+
+
+def _ask_for(exchange: Exchange, host: bytes) -> None:
+    """Put the host that the client asked for in the place of the one that the proxy did, for all further in."""
+    scope = exchange.scope
+    if exchange.headers.get(b"host") != host or len(exchange.lines(b"host")) != 1:
+        others = [line for line in scope["headers"] if line[0] != b"host"]
+        scope["headers"] = [(b"host", host), *others]
+        exchange.turn_to(scope)

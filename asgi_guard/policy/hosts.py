@@ -2,9 +2,10 @@
 
 The order of decisions:
 
-1. No `Host`, several, or one that is not `name[:port]`: refused, 400 (RFC 9110 7.2).
-2. Hosts are configured and this is none of them: refused, 400.
-3. https is asked for and the scheme, as a trusted proxy says it, is not: redirected with 308 to the same allowed
+1. The path is exempt: passed, whatever the host and the scheme.
+2. No `Host`, several, or one that is not `name[:port]`: refused, 400 (RFC 9110 7.2).
+3. Hosts are configured and this is none of them: refused, 400.
+4. https is asked for and the scheme, as a trusted proxy says it, is not: redirected with 308 to the same allowed
    host, or refused where a redirect cannot be followed (a WebSocket).
 
 Names compare without case; a trailing dot is not a different name.
@@ -17,11 +18,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
+from asgi_guard.policy.faults import Fault, FaultsError
+from asgi_guard.policy.routes import ambiguous
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _HOST = re.compile(
-    rb"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?"
+    rb"(?P<name>(?![^:]*\.\.)[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]{2,45}\])"
+    rb"(?::(?P<port>[0-9]{1,5}))?"
 )
 _PATH_CHARACTERS = "/:@!$&'()*+,;=~-._"  # RFC 3986 3.3: what needs no encoding in a path
 _PATTERN = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\]")
@@ -33,39 +38,56 @@ class HostPolicy:
 
     Attributes:
         allowed: exact names, or `*.example.com` for every name below it; none allows all.
+        suffixes: what those names end in.
         https_redirect: whether plain http is redirected to https.
+        exempt: paths that are served whatever the host and the scheme.
     """
 
     allowed: frozenset[str] = frozenset()
     suffixes: tuple[str, ...] = ()
     https_redirect: bool = False
+    exempt: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, allowed: Sequence[str], *, https_redirect: bool = False) -> HostPolicy:
+    def of(cls, allowed: Sequence[str], *, https_redirect: bool = False, exempt: Sequence[str] = ()) -> HostPolicy:
         """Compile the names.
 
         Raises:
-            ValueError: one is not a host name, or https is asked for without any (a redirect to whatever host a client
-                names would be an open one).
+            FaultsError: with all that is wrong: names that are no hosts', https without any (a redirect to whatever
+                host a client names would be an open one), or exempt paths that no request has.
         """
         names = [name.lower().rstrip(".") for name in allowed]
-        wrong = [repr(name) for name in names if not _PATTERN.fullmatch(name)]
-        if wrong:
-            raise ValueError(
-                f"{', '.join(wrong)}: not host names, such as api.example.com or *.example.com (no scheme, no port)"
-            )
+        faults: list[Fault] = []
+        if wrong := [repr(name) for name in names if not _PATTERN.fullmatch(name)]:
+            message = "not host names, such as api.example.com or *.example.com (no scheme, no port)"
+            faults.append(Fault("allowed", f"{', '.join(wrong)}: {message}"))
         if https_redirect and not names:
-            raise ValueError("a redirect to https needs the allowed hosts: it goes to no other")
+            faults.append(Fault("https_redirect", "a redirect to https needs the allowed hosts: it goes to no other"))
+        if unlike := [repr(path) for path in exempt if path[:1] != "/" or "*" in path or ambiguous(path)]:
+            faults.append(Fault("exempt", f"{', '.join(unlike)}: not whole paths, such as /healthz"))
+        if faults:
+            raise FaultsError(faults)
         return cls(
             frozenset(name for name in names if not name.startswith("*")),
             tuple(name[1:] for name in names if name.startswith("*")),
             https_redirect,
+            frozenset(exempt),
         )
 
-    def decide(self, hosts: Sequence[bytes], scheme: str) -> Literal["pass", "redirect", "insecure", "refuse"]:
-        """Decide on a request; the module's docstring gives the order."""
-        match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
-        if match is None or int(match["port"] or 0) > 65535:
+    def decide(
+        self, hosts: Sequence[bytes], scheme: str, path: str = ""
+    ) -> Literal["pass", "redirect", "insecure", "refuse"]:
+        """Decide on a request; the module's docstring gives the order.
+
+        Args:
+            hosts: the lines of `Host`.
+            scheme: `http`, `https`, `ws` or `wss`.
+            path: the decoded path, below the root path; never one that was taken out of a URL built from the host.
+        """
+        if path in self.exempt:
+            return "pass"
+        match = _match(hosts[0]) if len(hosts) == 1 else None
+        if match is None:
             return "refuse"
         if self.allowed or self.suffixes:
             name = match["name"].decode().lower().rstrip(".")
@@ -74,6 +96,16 @@ class HostPolicy:
         if self.https_redirect and scheme != "https":
             return "insecure" if scheme == "ws" else "pass" if scheme == "wss" else "redirect"
         return "pass"
+
+
+def _match(host: bytes) -> re.Match[bytes] | None:
+    match = _HOST.fullmatch(host)
+    return None if match is None or not 0 < int(match["port"] or 1) <= 65535 else match
+
+
+def is_host(value: bytes) -> bool:
+    """Tell whether this is `name[:port]`, with a port that there is."""
+    return _match(value) is not None
 
 
 def https_location(host: bytes, path: str, query: bytes) -> bytes:

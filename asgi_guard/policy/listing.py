@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from asgi_guard.policy.faults import Fault, FaultsError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -29,3 +31,21 @@ def listed(value: str | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         raise ValueError('this is neither a list such as a, b nor JSON such as ["a", "b"]')
     return tuple(items)
+
+
+def all_listed(**options: str | Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Read several options that are lists.
+
+    Raises:
+        FaultsError: with every option that is none.
+    """
+    lists: dict[str, tuple[str, ...]] = {}
+    faults: list[Fault] = []
+    for name, value in options.items():
+        try:
+            lists[name] = listed(value)
+        except ValueError as error:
+            faults.append(Fault(name, str(error)))
+    if faults:
+        raise FaultsError(faults)
+    return lists

@@ -37,6 +37,7 @@ class Entry:
         kind: `http` or `websocket`.
         method: as sent.
         path: decoded.
+        client_doubt: why the client is only the peer, where a proxy was to name another.
         status: as sent; 499 where the client left first, None where nothing was sent.
         error: the exception's type, or `client_disconnected`.
         refused_by: the layer that refused, with `reason` and a word more in `detail`.
@@ -57,6 +58,7 @@ class Entry:
     request_id: str | None = None
     route: str | None = None
     client: str | None = None
+    client_doubt: str | None = None
     peer: str | None = None
     user: str | None = None
     user_agent: str | None = None
@@ -133,7 +135,7 @@ def _url(entry: Entry) -> str:
 
 def _guard(entry: Entry) -> dict[str, Any]:
     """The members that no schema has a name for."""
-    if entry.reason is None and entry.detail is None and entry.shadow is None and not entry.slow:
+    if (entry.reason or entry.detail or entry.shadow or entry.client_doubt) is None and not entry.slow:
         return {}
     return {
         "asgi_guard.refused_by": entry.refused_by,
@@ -141,6 +143,7 @@ def _guard(entry: Entry) -> dict[str, Any]:
         "asgi_guard.detail": entry.detail,
         "asgi_guard.limit": entry.limit,
         "asgi_guard.limit_shadow": entry.shadow,
+        "asgi_guard.client_doubt": entry.client_doubt,
         "asgi_guard.slow": entry.slow or None,
     }
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from asgi_guard import ConfigError, HostMiddleware
+from asgi_guard.middleware import hosts
 from tests.asgi import Echo, call, http_scope, websocket_scope
 
 
-def scope_of(*hosts: bytes, **members: object) -> dict[str, object]:
-    return http_scope() | {"headers": [(b"host", host) for host in hosts], **members}
+def scope_of(*names: bytes, **members: object) -> dict[str, object]:
+    return http_scope() | {"headers": [(b"host", name) for name in names], **members}
 
 
 @pytest.mark.parametrize("host", [b"api.example.com", b"API.example.com:8443", b"api.example.com.", b"x.example.org"])
@@ -22,7 +23,7 @@ async def test_allowed(host: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "hosts",
+    "names",
     [
         [],
         [b""],
@@ -34,10 +35,10 @@ async def test_allowed(host: bytes) -> None:
         [b"api.example.com@evil.example"],
     ],
 )
-async def test_refused(hosts: list[bytes]) -> None:
+async def test_refused(names: list[bytes]) -> None:
     """Any other host, none, or several are refused, and the app is not reached."""
     app = Echo()
-    exchange = await call(HostMiddleware(app, allowed=["api.example.com", "*.example.org"]), scope_of(*hosts))
+    exchange = await call(HostMiddleware(app, allowed=["api.example.com", "*.example.org"]), scope_of(*names))
     assert exchange.status == 400
     assert exchange.headers["content-type"] == "application/problem+json"
     assert b'"reason":"host_not_allowed"' in exchange.body
@@ -102,3 +103,48 @@ def test_open_redirect() -> None:
     """A redirect to whatever host a client names is refused at construction."""
     with pytest.raises(ConfigError, match="redirect"):
         HostMiddleware(Echo(), https_redirect=True)
+
+
+@pytest.mark.parametrize(
+    ("members", "status"),
+    [
+        ({"path": "/healthz"}, 200),
+        ({"path": "/mounted/healthz", "root_path": "/mounted"}, 200),
+        ({"path": "/healthz", "root_path": "/mounted"}, 200),
+        ({"path": "/healthz/x"}, 400),
+        ({"path": "/", "raw_path": b"/healthz"}, 400),
+        ({"path": "/items", "headers": [(b"host", b"x/healthz")]}, 400),
+    ],
+)
+async def test_exempt(members: dict[str, object], status: int) -> None:
+    """A probe's path is served whatever the host, and told by the scope's path: a host cannot pretend to one."""
+    layer = HostMiddleware(Echo(), allowed="api.example.com", https_redirect=True, exempt="/healthz")
+    assert (await call(layer, scope_of(b"10.0.0.7:8000", **members))).status == status
+    assert (await call(layer, scope_of(b"10.0.0.7:8000"))).status == 400
+
+
+async def test_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts that passed are remembered within bounds, for their scheme, and refused ones stay refused."""
+    monkeypatch.setattr(hosts, "MAX_REMEMBERED", 3)
+    layer = HostMiddleware(Echo(), allowed="*.example.org", https_redirect=True, exempt="/healthz")
+    for number in [*range(8), *range(8)]:
+        name = b"h%d.example.org" % number
+        assert (await call(layer, scope_of(name, scheme="https"))).status == 200
+        assert (await call(layer, scope_of(name))).status == 308
+        assert (await call(layer, scope_of(b"evil.example", path="/healthz", scheme="https"))).status == 200
+        assert (await call(layer, scope_of(b"evil.example", scheme="https"))).status == 400
+        assert (await call(layer, scope_of(name, name, scheme="https"))).status == 400
+
+
+@pytest.mark.parametrize("exempt", ["healthz", '["/healthz"'])
+def test_bad_exemption(exempt: str) -> None:
+    """What is no path is refused at construction, by name."""
+    with pytest.raises(ConfigError, match="exempt"):
+        HostMiddleware(Echo(), allowed="a.example", exempt=exempt)
+
+
+async def test_the_body_goes_along() -> None:
+    """A redirect keeps the method, unsafe ones too: 308, and never 301, after which browsers GET."""
+    layer = HostMiddleware(Echo(), allowed="api.example.com", https_redirect=True)
+    for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"):
+        assert (await call(layer, scope_of(b"api.example.com", method=method))).status == 308

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 
-from asgi_guard import ConfigError, ProxyMiddleware
+from asgi_guard import (
+    AccessLogMiddleware,
+    ConfigError,
+    Guard,
+    GuardSettings,
+    HostsSettings,
+    ProxyMiddleware,
+    ProxySettings,
+    RateSettings,
+)
 from asgi_guard.middleware import proxy
-from tests.asgi import Echo, call, get, websocket_scope
+from tests.asgi import Echo, call, get, http_scope, websocket_scope
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import Header
@@ -87,3 +97,83 @@ def test_bad_list() -> None:
     """What starts like JSON and is none is refused at construction."""
     with pytest.raises(ConfigError, match="trusted"):
         ProxyMiddleware(Echo(), trusted='["10.0.0.0/8"')
+
+
+async def test_hops() -> None:
+    """With a number of proxies, the entry at that place is the client, over a UNIX socket too."""
+    app = Echo()
+    layer = ProxyMiddleware(app, hops=2)
+    await get(layer, headers=[(FOR, b"6.6.6.6, 198.51.100.7, 10.0.0.2"), (PROTO, b"https")], client=None)
+    await get(layer, headers=[(FOR, b"6.6.6.6"), (PROTO, b"https")])
+    assert [(scope["client"], scope["scheme"]) for scope in app.scopes] == [
+        (("198.51.100.7", 0), "https"),
+        ((PROXY, 50000), "http"),
+    ]
+
+
+async def test_host() -> None:
+    """The host that the proxy names takes the place of its own for the app, and nobody else's header is changed."""
+    app = Echo()
+    layer = ProxyMiddleware(app, trusted=PROXY, host=True)
+    sent = http_scope(headers=[(b"x-forwarded-host", b"api.example.com"), (b"cookie", b"a=1"), (b"cookie", b"b=2")])
+    before = list(sent["headers"])
+    await call(layer, sent)
+    assert app.scopes[0]["headers"] == [(b"host", b"api.example.com"), *before[1:]]
+    assert sent["headers"] == before
+
+
+async def test_host_of_a_stranger() -> None:
+    """A host that nobody trusted names, that is none, or that was not asked for, changes nothing."""
+    app = Echo()
+    for layer, value in [
+        (ProxyMiddleware(app, trusted="10.0.0.0/8", host=True), b"evil.example"),
+        (ProxyMiddleware(app, trusted=PROXY, host=True), b"evil.example:99999"),
+        (ProxyMiddleware(app, trusted=PROXY), b"evil.example"),
+    ]:
+        await get(layer, headers=[(b"x-forwarded-host", value)])
+    assert {dict(scope["headers"])[b"host"] for scope in app.scopes} == {b"testserver"}
+
+
+async def test_one_answer_for_all_layers() -> None:
+    """Limits, host checks, the log and the app go by the same client, scheme and host."""
+    app, lines = Echo(), list[bytes]()
+    settings = GuardSettings(
+        proxy=ProxySettings(trusted=(PROXY,), header="forwarded", host=True),
+        hosts=HostsSettings(allowed=("api.example.com",), https_redirect=True),
+        rate=RateSettings(limit="1/hour by ip"),
+    )
+    guard = Guard(app, settings)
+    log = next(layer for layer in guard.layers if isinstance(layer, AccessLogMiddleware))
+    log.write = lines.append
+
+    async def ask(forwarded: bytes) -> int:
+        return (await get(guard, headers=[(b"forwarded", forwarded)])).status
+
+    assert await ask(b"for=198.51.100.7;proto=https;host=api.example.com") == 200
+    assert await ask(b"for=198.51.100.7;proto=https;host=api.example.com") == 429
+    assert await ask(b"for=198.51.100.8;proto=https;host=api.example.com") == 200
+    assert await ask(b"for=198.51.100.8;proto=http;host=api.example.com") == 308
+    assert await ask(b"for=198.51.100.8;proto=https;host=evil.example") == 400
+    assert await ask(b"for=unknown;proto=https;host=api.example.com") == 200
+    records = [orjson.loads(line) for line in lines]
+    assert [record["client.address"] for record in records] == [
+        *["198.51.100.7"] * 2, *["198.51.100.8"] * 3, PROXY,
+    ]  # fmt: skip
+    assert [record["url.scheme"] for record in records] == ["https", "https", "https", "http", "https", "https"]
+    assert [record.get("asgi_guard.client_doubt") for record in records] == [None] * 5 + ["unreadable"]
+    assert app.scopes[0]["client"] == ("198.51.100.7", 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"hops": -1}, {"hops"}),
+        ({"hops": 17, "trusted": "everyone", "host": True}, {"hops", "trusted"}),
+        ({"host": True}, {"host"}),
+    ],
+)
+def test_bad_options(options: dict[str, Any], named: set[str]) -> None:
+    """What cannot be used is refused at construction, all of it at once."""
+    with pytest.raises(ConfigError) as caught:
+        ProxyMiddleware(Echo(), **options)
+    assert {problem.name for problem in caught.value.problems} == named

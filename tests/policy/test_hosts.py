@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from asgi_guard.policy.faults import FaultsError
 from asgi_guard.policy.hosts import HostPolicy, https_location
 
 ANY = HostPolicy()
@@ -24,7 +25,7 @@ SECURE = HostPolicy.of(["api.example.com"], https_redirect=True)
         b"api.example.com.",
         b"api.example.com:8000",
         b"api.example.com:65535",
-        b"api.example.com:0",
+        b"api.example.com:1",
         b"a.example.org",
         b"b.a.example.org.:443",
         b"[::1]",
@@ -68,6 +69,8 @@ def test_not_allowed(host: bytes) -> None:
         [b"api.example.com:65536"],
         [b"api.example.com:99999"],
         [b"api.example.com:080000"],
+        [b"api.example.com:0"],
+        [b"api.example.com:00000"],
         [b"api.example.com:-1"],
         [b"api.example.com:http"],
         [b"api.example.com:80:80"],
@@ -83,6 +86,8 @@ def test_not_allowed(host: bytes) -> None:
         [b"-api.example.com"],
         [b".example.org"],
         [b"..example.org"],
+        [b"a..example.org"],
+        [b"api.example.com.."],
         [b"\xc3\xa4.example.org"],
         [b"%61.example.org"],
         [b"[::1"],
@@ -129,6 +134,30 @@ def test_malformed_names(name: str) -> None:
     """What is no host name is an error at construction."""
     with pytest.raises(ValueError, match="not host names"):
         HostPolicy.of(["a.example", name])
+
+
+@pytest.mark.parametrize("path", ["healthz", "", "/*", "/well-known/*", "//healthz", "/a/../b"])
+def test_malformed_paths(path: str) -> None:
+    """What no request has for its whole path is an error at construction."""
+    with pytest.raises(ValueError, match="not whole paths"):
+        HostPolicy.of(["a.example"], exempt=["/healthz", path])
+
+
+@pytest.mark.parametrize("hosts", [[], [b"10.0.0.7:8000"], [b"evil.example"], [b"a", b"b"], [b"a.example:99999"]])
+@pytest.mark.parametrize("scheme", ["http", "ws", "https"])
+def test_exempt(hosts: list[bytes], scheme: str) -> None:
+    """An exempt path is served whatever the host and the scheme, and no other path is."""
+    policy = HostPolicy.of(["api.example.com"], https_redirect=True, exempt=["/healthz"])
+    assert policy.decide(hosts, scheme, "/healthz") == "pass"
+    for path in ("/healthz/", "/healthz/x", "/", "", "/Healthz", "//healthz"):
+        assert policy.decide(hosts, scheme, path) == "refuse"
+
+
+def test_all_that_is_wrong_is_told_together() -> None:
+    """Each option at fault is named."""
+    with pytest.raises(FaultsError) as caught:
+        HostPolicy.of([], https_redirect=True, exempt=["x"])
+    assert [fault.field for fault in caught.value.faults] == ["https_redirect", "exempt"]
 
 
 def test_a_redirect_needs_hosts() -> None:
