@@ -62,7 +62,7 @@ class HostPolicy:
             message = "not host names, such as api.example.com or *.example.com (no scheme, no port)"
             faults.append(Fault("allowed", f"{', '.join(wrong)}: {message}"))
         if https_redirect and not names:
-            faults.append(Fault("https_redirect", "a redirect to https needs the allowed hosts: it goes to no other"))
+            faults.append(Fault("allowed", "a redirect to https needs the allowed hosts: it goes to no other"))
         if unlike := [repr(path) for path in exempt if path[:1] != "/" or "*" in path or ambiguous(path)]:
             faults.append(Fault("exempt", f"{', '.join(unlike)}: not whole paths, such as /healthz"))
         if faults:

@@ -157,7 +157,7 @@ def test_all_that_is_wrong_is_told_together() -> None:
     """Each option at fault is named."""
     with pytest.raises(FaultsError) as caught:
         HostPolicy.of([], https_redirect=True, exempt=["x"])
-    assert [fault.field for fault in caught.value.faults] == ["https_redirect", "exempt"]
+    assert [fault.field for fault in caught.value.faults] == ["allowed", "exempt"]
 
 
 def test_a_redirect_needs_hosts() -> None:
