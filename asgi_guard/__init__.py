@@ -20,6 +20,7 @@ from asgi_guard.errors import (
 )
 from asgi_guard.exchange import request_id
 from asgi_guard.guard import Guard
+from asgi_guard.logs import RequestContextFilter, add_request_context
 from asgi_guard.middleware import (
     AccessLogMiddleware,
     AccessMiddleware,
@@ -37,6 +38,8 @@ from asgi_guard.middleware import (
 from asgi_guard.policy.identity import Anonymous, APIKey, Auth, User
 from asgi_guard.policy.routes import Route
 from asgi_guard.policy.security import SecurityHeaders
+from asgi_guard.policy.trace_context import Trace
+from asgi_guard.propagation import propagate, propagation_headers, trace
 from asgi_guard.sections import (
     AuthSettings,
     CORSSettings,
@@ -80,6 +83,7 @@ __all__ = [
     "RateLimitMiddleware",
     "RateSettings",
     "RedisStore",
+    "RequestContextFilter",
     "RequestIDMiddleware",
     "RequestIDSettings",
     "ResourceMetadataMiddleware",
@@ -91,8 +95,13 @@ __all__ = [
     "StoreSettings",
     "StoreUnavailableError",
     "TokenError",
+    "Trace",
     "UnknownScopeError",
     "User",
+    "add_request_context",
     "csp",
+    "propagate",
+    "propagation_headers",
     "request_id",
+    "trace",
 ]

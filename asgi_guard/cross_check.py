@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asgi_guard.sections import AuthSettings, Section
     from asgi_guard.settings import GuardSettings
 
-CROSS_CHECKED = frozenset({"routes", "auth", "rate", "cors", "hosts"})
+CROSS_CHECKED = frozenset({"routes", "auth", "rate", "cors", "hosts", "proxy", "request_id"})
 """What is looked at here: where one of these is wrong in itself, nothing can be said about its combinations."""
 
 _BY_IDENTITY = re.compile(r"\bby\s+(user|api-key)(?=[\s;]|$)")
@@ -49,6 +49,9 @@ def cross_check(settings: GuardSettings) -> Iterator[Problem]:
         yield from _without(cors, "cors", "allow_origins", fields)
     if not settings.hosts.allowed:
         yield from _without(settings.hosts, "hosts", "allowed", ("exempt",))
+    if settings.request_id.trust_incoming == "proxies" and not settings.proxy.trusted:
+        message = f"nobody is believed: set {PREFIX}PROXY_TRUSTED, or say `anyone` or `nobody`"
+        yield Problem(f"{PREFIX}REQUEST_ID_TRUST_INCOMING", message)
     yield from _identity_missing(settings)
     yield from _plans_missing(settings)
     yield from _exempt_missing(settings)

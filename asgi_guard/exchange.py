@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from asgi_guard.policy.bucket import Charge, Verdict
     from asgi_guard.policy.identity import User
     from asgi_guard.policy.meter import Meter
-    from asgi_guard.policy.request_id import Trace
     from asgi_guard.policy.routes import RouteTable
+    from asgi_guard.policy.trace_context import Trace
     from asgi_guard.stores import Store
 
 SCOPE_KEY = "asgi_guard"
@@ -63,7 +63,8 @@ class Exchange:
         client: the client's address, once the Proxy layer has found it out; the peer until then.
         client_doubt: why that is only the peer's, where a proxy was to name another.
         scheme: `http`, `https`, `ws` or `wss`.
-        request_id: the id, once there is one.
+        request_id: the id, once there is one, and
+        id_header: the header that it goes by.
         trace: the caller's trace context.
         user: the verified identity.
         ambient: whether the browser sent its credentials by itself (a cookie), so that other sites can abuse them.
@@ -100,6 +101,7 @@ class Exchange:
         "extra_cost",
         "failure",
         "headers",
+        "id_header",
         "kind",
         "logged_by",
         "meter",
@@ -136,6 +138,7 @@ class Exchange:
         self.client_doubt: str | None = None
         self.scheme: str = scope.get("scheme") or ("http" if self.kind == "http" else "ws")
         self.request_id: str | None = None
+        self.id_header = "x-request-id"
         self.trace: Trace | None = None
         self.user: User | None = None
         self.ambient = False

@@ -285,7 +285,9 @@ class RequestIDSettings(Section):
     """Request ids. On."""
 
     header: str = Field(default="x-request-id", description="the header that ids come in and go out by")
-    trust_incoming: bool = Field(default=True, description="whether a caller's well-formed id is taken over")
+    trust_incoming: Literal["anyone", "proxies", "nobody"] = Field(
+        default="anyone", description="whose well-formed ids and trace contexts are taken over; `proxies`: trusted ones"
+    )
     generator: Literal["uuid7", "uuid4"] = Field(default="uuid7", description="how new ids are made")
 
 

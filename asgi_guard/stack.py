@@ -61,11 +61,15 @@ def stack(
     problems = _Problems()
     table = RouteTable(settings.routes)
     store = store or problems.collect("store", lambda: _store(settings))
-    request_id = problems.collect("request_id", lambda: RequestIDMiddleware(app, **settings.request_id.model_dump()))
+    proxy = problems.collect("proxy", lambda: ProxyMiddleware(app, **settings.proxy.model_dump()))
+    trusts_proxy = proxy.policy.trusts if proxy is not None else lambda _: False
+    request_id = problems.collect(
+        "request_id",
+        lambda: RequestIDMiddleware(app, **settings.request_id.model_dump(), trusts_proxy=trusts_proxy),
+    )
     cors = problems.collect("cors", lambda: _cors(app, settings, request_id))
     metadata = problems.collect("auth", lambda: _resource_metadata(app, settings, cors))
-    proxy = problems.collect("proxy", lambda: ProxyMiddleware(app, **settings.proxy.model_dump()))
-    possession = problems.collect("auth", lambda: _possession(settings.auth, store, proxy))
+    possession = problems.collect("auth", lambda: _possession(settings.auth, store, trusts_proxy))
     identity = problems.collect("auth", lambda: _identity(app, settings, table, http_client, possession))
     rate_limit = problems.collect("rate", lambda: _rate_limit(app, settings, table, store, limit_functions))
     layers: list[Layer | None] = [
@@ -234,12 +238,12 @@ def _identity(
     )
 
 
-def _possession(section: AuthSettings, store: Store | None, proxy: ProxyMiddleware | None) -> Possession:
+def _possession(section: AuthSettings, store: Store | None, trusts_proxy: Callable[[str], bool]) -> Possession:
     secret = section.dpop_nonce_secret
     return Possession(
         dpop=section.dpop,
         client_cert=section.client_cert,
-        trusts_proxy=proxy.policy.trusts if proxy is not None else lambda _: False,
+        trusts_proxy=trusts_proxy,
         dpop_nonce_secret="" if secret is None else secret.get_secret_value(),
         store=store,
     )

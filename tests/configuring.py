@@ -101,7 +101,7 @@ SAID: dict[str, tuple[str, Any]] = {
     "PROXY_TRUSTED": ("10.0.0.0/8, ::1", ("10.0.0.0/8", "::1")),
     "PROXY_HEADER": ("forwarded", "forwarded"),
     "REQUEST_ID_HEADER": ("x-correlation-id", "x-correlation-id"),
-    "REQUEST_ID_TRUST_INCOMING": ("false", False),
+    "REQUEST_ID_TRUST_INCOMING": ("nobody", "nobody"),
     "REQUEST_ID_GENERATOR": ("uuid4", "uuid4"),
     "LOG_FORMAT": ("ecs", "ecs"),
     "LOG_SAMPLE": ("0.25", 0.25),

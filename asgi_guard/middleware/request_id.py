@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.layer import Layer
-from asgi_guard.policy.request_id import accepts, parse_traceparent, uuid4, uuid7
+from asgi_guard.policy.request_id import accepts, uuid4, uuid7
+from asgi_guard.policy.trace_context import parse_trace
+from asgi_guard.randomness import random_digits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asgi_guard.asgi import ASGIApp, Head
     from asgi_guard.exchange import Exchange
 
 Generator: TypeAlias = Literal["uuid7", "uuid4"]
+Trusted: TypeAlias = Literal["anyone", "proxies", "nobody"]
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+
+
+def _trusts_nobody(peer: str) -> bool:
+    return False
 
 
 class RequestIDMiddleware(Layer):
     """Gives every request an id, and reads the caller's trace context.
 
-    The id stands in `scope["state"]["request_id"]`, in `asgi_guard.request_id()`, and in the response's header.
-    A valid `traceparent` (W3C Trace Context) is read as well, for the log.
+    The id stands in `scope["state"]["request_id"]`, in `asgi_guard.request_id()`, and in the response's header, whoever
+    gives the response. A valid `traceparent` with its `tracestate` (W3C Trace Context) stands in
+    `scope["state"]["trace"]` and `asgi_guard.trace()`, and in the log.
 
     Args:
         app: the app within.
         header: the header that ids come in and go out by.
-        trust_incoming: whether a caller's id is taken over if it is 1 to 128 characters of `[A-Za-z0-9._-]`; any
-            other is replaced silently.
+        trust_incoming: whose ids and trace contexts are taken over: `anyone`'s, those that trusted `proxies` hand on,
+            or `nobody`'s. An id is 1 to 128 characters of `[A-Za-z0-9._-]`; any other is replaced silently.
         generator: how new ids are made: `uuid7` (they sort by time) or `uuid4`.
+        trusts_proxy: tells which peers are proxies to be trusted; none unless said.
 
     Raises:
-        ConfigError: the header's name is not one, or there is no such generator.
+        ConfigError: the header's name is not one, or there is no such choice.
     """
 
     name = "request_id"
@@ -44,35 +54,47 @@ class RequestIDMiddleware(Layer):
         app: ASGIApp,
         *,
         header: str = "x-request-id",
-        trust_incoming: bool = True,
+        trust_incoming: Trusted = "anyone",
         generator: Generator = "uuid7",
+        trusts_proxy: Callable[[str], bool] = _trusts_nobody,
     ) -> None:
         super().__init__(app)
         require_choice("generator", generator, Generator)
+        require_choice("trust_incoming", trust_incoming, Trusted)
         if not _HEADER.fullmatch(header):
             raise ConfigError([Problem("header", f"{header!r} is not a header's name")])
         self._header = header.lower().encode()
-        self._trust_incoming = trust_incoming
+        self._header_name = header.lower()
+        self._trusted = trust_incoming
+        self._trusts_proxy = trusts_proxy
         self._uuid7 = generator == "uuid7"
 
     def enter(self, exchange: Exchange) -> None:
         """Find or make the id. An outer layer's id stays."""
-        if exchange.request_id is None:
-            exchange.request_id = self._incoming(exchange) or self._new()
-            if b"traceparent" in exchange.headers:
-                exchange.trace = parse_traceparent(exchange.lines(b"traceparent"))
-        exchange.scope["state"] = {**(exchange.scope.get("state") or {}), "request_id": exchange.request_id}
+        found = exchange.request_id
+        if found is None:
+            headers = exchange.headers
+            if (self._header in headers or b"traceparent" in headers) and self._trusts(exchange.peer):
+                found = self._take_over(exchange)
+            if found is None:
+                found = uuid7(time.time_ns() // 1_000_000, random_digits()) if self._uuid7 else uuid4(random_digits())
+            exchange.request_id, exchange.id_header = found, self._header_name
+        scope = exchange.scope
+        # A copy: some servers hand every request the same state.
+        state = scope["state"] = {**(scope.get("state") or {}), "request_id": found}
+        if exchange.trace is not None:
+            state["trace"] = exchange.trace
 
-    def _incoming(self, exchange: Exchange) -> str | None:
-        if not self._trust_incoming or self._header not in exchange.headers:
-            return None
+    def _trusts(self, peer: str | None) -> bool:
+        if self._trusted == "proxies":
+            return peer is not None and self._trusts_proxy(peer)
+        return self._trusted == "anyone"
+
+    def _take_over(self, exchange: Exchange) -> str | None:
+        """Read the caller's trace context, and its id if that can be used."""
+        exchange.trace = parse_trace(exchange.lines(b"traceparent"), exchange.lines(b"tracestate"))
         lines = exchange.lines(self._header)
         return lines[0].decode() if len(lines) == 1 and accepts(lines[0]) else None
-
-    def _new(self) -> str:
-        if self._uuid7:
-            return uuid7(time.time_ns() // 1_000_000, os.urandom(10))
-        return uuid4(os.urandom(16))
 
     def mark(self, exchange: Exchange, head: Head) -> None:
         """Set the id, once: a second one, of the app's or of an inner layer's, would leave the caller guessing."""

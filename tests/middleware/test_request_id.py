@@ -7,13 +7,16 @@ from uuid import UUID
 
 import pytest
 
-from asgi_guard import ConfigError, RequestIDMiddleware, request_id
+from asgi_guard import ConfigError, ProxyMiddleware, RequestIDMiddleware, Trace, request_id, trace
 from asgi_guard.layer import Chain, Layer
-from tests.asgi import Echo, call, get, http_scope, websocket_scope
+from tests.asgi import Echo, call, get, websocket_scope
 
 if TYPE_CHECKING:
-    from asgi_guard.asgi import Message, Receive, Scope, Send
+    from asgi_guard.asgi import Receive, Scope, Send
     from asgi_guard.exchange import Exchange
+
+
+PARENT = b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"
 
 
 class Noting(Echo):
@@ -55,9 +58,26 @@ async def test_bad_incoming(lines: list[bytes]) -> None:
 
 async def test_untrusted() -> None:
     """Where callers are not believed, their ids are replaced."""
-    layer = RequestIDMiddleware(Echo(), trust_incoming=False)
-    exchange = await get(layer, headers=[(b"x-request-id", b"theirs")])
+    app = Echo()
+    headers = [(b"x-request-id", b"theirs"), (b"traceparent", PARENT)]
+    exchange = await get(RequestIDMiddleware(app, trust_incoming="nobody"), headers=headers)
     assert exchange.headers["x-request-id"] != "theirs"
+    assert "trace" not in app.scopes[0]["state"]
+
+
+@pytest.mark.parametrize(
+    ("peer", "trusted"), [(("10.0.0.2", 1), True), (("203.0.113.9", 1), False), (("nonsense", 1), False), (None, False)]
+)
+async def test_trusted_proxies(peer: tuple[str, int] | None, trusted: bool) -> None:
+    """Ids and trace contexts may be believed only where a trusted proxy hands them on."""
+    app = Echo()
+    layer = RequestIDMiddleware(
+        app, trust_incoming="proxies", trusts_proxy=ProxyMiddleware(app, trusted="10.0.0.0/8").policy.trusts
+    )
+    headers = [(b"x-request-id", b"theirs"), (b"traceparent", PARENT)]
+    exchange = await get(layer, headers=headers, client=peer)
+    assert (exchange.headers["x-request-id"] == "theirs") is trusted
+    assert ("trace" in app.scopes[0]["state"]) is trusted
 
 
 async def test_the_apps_own_is_replaced() -> None:
@@ -136,9 +156,17 @@ async def test_two_of_them() -> None:
 
 
 async def test_trace() -> None:
-    """The trace context of the caller's is left in the request for the app."""
-    parent = b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"
-    app = Echo()
-    received: Message = {"type": "http.request"}
-    await call(RequestIDMiddleware(app), http_scope(headers=[(b"traceparent", parent)]), received)
-    assert (b"traceparent", parent) in app.scopes[0]["headers"]
+    """The caller's trace context is for the app to see, in the scope and in the context, and its headers stay."""
+    seen: list[Trace | None] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(trace())
+        await echo(scope, receive, send)
+
+    echo = Echo()
+    headers = [(b"traceparent", PARENT), (b"tracestate", b"a=1"), (b"tracestate", b"b=2")]
+    await get(RequestIDMiddleware(app), headers=headers)
+    (scope,) = echo.scopes
+    assert seen == [scope["state"]["trace"]] == [Trace("a" * 32, "b" * 16, 1, "a=1,b=2")]
+    assert (b"traceparent", PARENT) in scope["headers"]
+    assert trace() is None

@@ -1,0 +1,201 @@
+"""What the app's own calls and records carry of the request in hand."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import logging.config
+import logging.handlers
+import queue
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import structlog
+
+from asgi_guard import (
+    APIKey,
+    IdentityMiddleware,
+    RequestContextFilter,
+    RequestIDMiddleware,
+    add_request_context,
+    propagate,
+    propagation_headers,
+)
+from asgi_guard.policy.trace_context import parse_trace
+from tests.asgi import Echo, call, get, websocket_scope
+from tests.guarded import KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
+
+TRACE_ID = "a" * 32
+PARENT = f"00-{TRACE_ID}-{'b' * 16}-01"
+HEADERS = [(b"x-request-id", b"r1"), (b"traceparent", PARENT.encode()), (b"tracestate", b"a=1")]
+
+
+def around(work: Callable[[], Awaitable[None]]) -> ASGIApp:
+    """An app that does this work before it answers."""
+    echo = Echo()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await work()
+        await echo(scope, receive, send)
+
+    return app
+
+
+async def test_what_came_is_handed_on() -> None:
+    """Outgoing calls carry the request's id, by its own header, and the caller's trace context."""
+    found: list[dict[str, str]] = []
+
+    async def work() -> None:
+        found.append(propagation_headers())
+
+    await get(
+        RequestIDMiddleware(around(work), header="X-Correlation-ID"), headers=[(b"x-correlation-id", b"c1"), *HEADERS]
+    )
+    assert found == [{"x-correlation-id": "c1", "traceparent": PARENT, "tracestate": "a=1"}]
+    assert propagation_headers() == {}
+
+
+async def test_a_trace_begins() -> None:
+    """Without a caller's trace one begins with the first call, and is that of all calls of the request."""
+    found: list[dict[str, str]] = []
+
+    async def work() -> None:
+        found.extend((propagation_headers(), propagation_headers()))
+
+    layer = RequestIDMiddleware(around(work))
+    for _ in range(2):
+        await get(layer)
+    assert found[0] == found[1] != found[2]
+    assert all(parse_trace([each["traceparent"].encode()]) for each in found)
+    assert found[0]["traceparent"][3:35] != found[2]["traceparent"][3:35]
+
+
+async def test_httpx() -> None:
+    """The event hook puts the headers on requests of both kinds of client, and what a request says itself stays."""
+    received: list[httpx.Headers] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        received.append(request.headers)
+        return httpx.Response(200)
+
+    hooks: dict[str, list[Callable[..., Any]]] = {"request": [propagate]}
+
+    async def work() -> None:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer), event_hooks=hooks) as client:
+            await client.get("http://inner.example/")
+            await client.get("http://inner.example/", headers={"X-Request-ID": "mine"})
+        with httpx.Client(transport=httpx.MockTransport(answer), event_hooks=hooks) as blocking:
+            await asyncio.to_thread(blocking.get, "http://inner.example/")
+
+    await get(RequestIDMiddleware(around(work)), headers=HEADERS)
+    assert [headers["x-request-id"] for headers in received] == ["r1", "mine", "r1"]
+    assert {headers["traceparent"] for headers in received} == {PARENT}
+
+
+@pytest.fixture
+def identified() -> Callable[[ASGIApp], ASGIApp]:
+    """Puts ids and an identity around an app."""
+    key = APIKey("robot", sha256(KEY).hexdigest())
+    return lambda app: RequestIDMiddleware(IdentityMiddleware(app, api_keys=[key]))
+
+
+async def test_records_of_concurrent_requests(identified: Callable[[ASGIApp], ASGIApp]) -> None:
+    """Every record has its own request's id, trace and user, however the tasks of many requests alternate."""
+    stream = io.StringIO()
+    logging_as = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "filters": {"request": {"()": "asgi_guard.RequestContextFilter"}},
+        "formatters": {"line": {"format": "%(request_id)s %(trace_id)s %(user)s %(message)s"}},
+        "handlers": {
+            "stream": {"class": "logging.StreamHandler", "stream": stream, "filters": ["request"], "formatter": "line"}
+        },
+        "loggers": {"tests.shop": {"handlers": ["stream"], "level": "INFO", "propagate": False}},
+    }
+    logging.config.dictConfig(logging_as)
+    logger = logging.getLogger("tests.shop.orders")
+    turn = asyncio.Barrier(20)
+
+    async def work() -> None:
+        await turn.wait()
+        logger.info("first")
+        await asyncio.create_task(other())
+
+    async def other() -> None:
+        await turn.wait()
+        logger.info("second")
+
+    app = identified(around(work))
+    logger.info("outside")
+
+    async def ask(index: int) -> None:
+        headers = [(b"x-request-id", b"r%d" % index)]
+        if index % 2:
+            headers += [(b"traceparent", PARENT.encode()), (b"x-api-key", KEY)]
+        await get(app, headers=headers)
+
+    await asyncio.gather(*(ask(index) for index in range(20)))
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "- - - outside"
+    expected = [f"r{i} {TRACE_ID} robot" if i % 2 else f"r{i} - -" for i in range(20)]
+    for word in ("first", "second"):
+        assert sorted(line for line in lines if line.endswith(word)) == sorted(f"{each} {word}" for each in expected)
+
+
+async def test_records_that_go_by_a_queue() -> None:
+    """A handler that hands records to another thread needs the filter itself, and then they have the id there."""
+    passed: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    handler = logging.handlers.QueueHandler(passed)
+    handler.addFilter(RequestContextFilter(missing=None))
+    logger = logging.getLogger("tests.queued")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+
+    async def work() -> None:
+        logger.info("in hand")
+        logger.info("said", extra={"request_id": "own"})
+
+    await get(RequestIDMiddleware(around(work)), headers=HEADERS)
+    first, second = passed.get_nowait(), passed.get_nowait()
+    assert vars(first).items() >= {"request_id": "r1", "trace_id": TRACE_ID, "user": None}.items()
+    assert vars(second)["request_id"] == "own"
+
+
+async def test_structlog() -> None:
+    """Structlog's events have the facts that are known, and what an event says itself stays."""
+    written = io.StringIO()
+    logger = structlog.wrap_logger(
+        structlog.PrintLogger(written), processors=[add_request_context, structlog.processors.JSONRenderer()]
+    )
+
+    async def work() -> None:
+        logger.info("paid", amount=3)
+        logger.info("said", request_id="own")
+
+    await get(RequestIDMiddleware(around(work)), headers=HEADERS)
+    logger.info("outside")
+    assert [json.loads(line) for line in written.getvalue().splitlines()] == [
+        {"event": "paid", "amount": 3, "request_id": "r1", "trace_id": TRACE_ID},
+        {"event": "said", "request_id": "own", "trace_id": TRACE_ID},
+        {"event": "outside"},
+    ]
+
+
+async def test_websocket() -> None:
+    """In a WebSocket session all of this holds as well."""
+    found: list[dict[str, str]] = []
+
+    async def work() -> None:
+        found.append(propagation_headers())
+
+    await call(RequestIDMiddleware(around(work)), websocket_scope(headers=HEADERS))
+    assert found[0]["x-request-id"] == "r1"
