@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from asgi_guard import Guard, GuardSettings, ProxySettings, RequestIDSettings
 from asgi_guard.guard import configure
+from tests.asgi import Echo, get
 from tests.configuring import DIGEST, problems
 
 KEYS = f"ci={DIGEST}"
@@ -142,3 +144,25 @@ def test_rows_that_hold_for_some(rows: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("ASGI_GUARD_AUTH_API_KEYS", KEYS)
     monkeypatch.setenv("ASGI_GUARD_ROUTES", rows)
     configure()
+
+
+def test_ids_of_proxies_that_nobody_trusts() -> None:
+    """Ids that only proxies are believed about need a proxy that is believed."""
+    found = problems(REQUEST_ID_TRUST_INCOMING="proxies")
+    assert list(found) == ["REQUEST_ID_TRUST_INCOMING"]
+    assert "PROXY_TRUSTED" in found["REQUEST_ID_TRUST_INCOMING"][0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ASGI_GUARD_REQUEST_ID_TRUST_INCOMING", "proxies")
+        patch.setenv("ASGI_GUARD_PROXY_TRUSTED", "10.0.0.0/8")
+        assert configure()[0].request_id.trust_incoming == "proxies"
+
+
+async def test_ids_of_trusted_proxies() -> None:
+    """A whole guard believes the id that its proxy hands on, and no other client's."""
+    settings = GuardSettings(
+        request_id=RequestIDSettings(trust_incoming="proxies"), proxy=ProxySettings(trusted=("10.0.0.0/8",))
+    )
+    guard = Guard(Echo(), settings)
+    for peer, believed in ((("10.0.0.2", 1), True), (("203.0.113.9", 1), False)):
+        answered = await get(guard, headers=[(b"x-request-id", b"r1")], client=peer)
+        assert (answered.headers["x-request-id"] == "r1") is believed
