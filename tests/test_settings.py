@@ -218,7 +218,11 @@ LIKELY = st.sampled_from(
      "1/second by user", "1/second by api-key", "1/second by ip", '[{"path": "/", "limits": "x"}]', '[{"path": 1}]']
 )  # fmt: skip
 # A value may be right in itself and ask for another variable, which is then the one that is named.
-ASKED_FOR = {"AUTH_ISSUER": "AUTH_AUDIENCE", "HOSTS_HTTPS_REDIRECT": "HOSTS_ALLOWED"}
+ASKED_FOR = {
+    "AUTH_ISSUER": "AUTH_AUDIENCE",
+    "AUTH_INTROSPECTION_URL": "AUTH_AUDIENCE",
+    "HOSTS_HTTPS_REDIRECT": "HOSTS_ALLOWED",
+}
 
 
 @given(st.sampled_from(sorted(SAID)), TEXT | LIKELY)
@@ -230,6 +234,7 @@ ASKED_FOR = {"AUTH_ISSUER": "AUTH_AUDIENCE", "HOSTS_HTTPS_REDIRECT": "HOSTS_ALLO
 @example("REQUEST_ID_HEADER", "\udcff")
 @example("CORS_MAX_AGE", "9" * 5000)
 @example("RATE_WORKERS", "9" * 4000)
+@example("AUTH_INTROSPECTION_URL", "HTTPS://0")
 def test_any_text_in_any_variable(name: str, text: str) -> None:
     """Whatever a variable holds, there are settings and layers, or an error that names it, and never another."""
     with pytest.MonkeyPatch.context() as patch:
