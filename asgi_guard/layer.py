@@ -158,12 +158,13 @@ class Response:
     async def answer(self, answer: Answer) -> None:
         """Send an answer of the guard's own."""
         exchange = self._exchange
-        headers: Headers = [*answer.headers, (b"content-length", b"%d" % len(answer.body))]
-        if answer.status in (204, 304):
-            headers.pop()
+        headers: Headers = list(answer.headers)
+        if answer.status not in (204, 304):
+            headers.append((b"content-length", b"%d" % len(answer.body)))
         if exchange.kind == "http":
             prefix = "http"
-            await self._drain()
+            if self._is_unread():
+                await self._drain()
         elif "websocket.http.response" in (exchange.scope.get("extensions") or ()):
             prefix = "websocket.http"
         else:
@@ -175,16 +176,19 @@ class Response:
         await self.send({"type": f"{prefix}.response.start", "status": answer.status, "headers": headers})
         await self.send({"type": f"{prefix}.response.body", "body": body})
 
+    def _is_unread(self) -> bool:
+        """Tell whether a body is on its way. Who asked whether to send it (`Expect: 100-continue`) has not begun."""
+        headers = self._exchange.headers
+        if headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers:
+            return False
+        return not self._read and b"expect" not in headers
+
     async def _drain(self) -> None:
         """Read the request's body before it is answered without the app, within bounds.
 
         A server closes a connection whose request was not read; a client that is still sending then meets a reset, and
-        may never see the answer. Who asked whether to send at all (`Expect: 100-continue`) has not begun.
+        may never see the answer.
         """
-        headers = self._exchange.headers
-        length = headers.get(b"content-length", b"0")
-        if self._read or (length == b"0" and b"transfer-encoding" not in headers) or b"expect" in headers:
-            return
         left = MAX_DRAINED_BYTES
         try:
             async with asyncio.timeout(MAX_DRAINING_SECONDS):

@@ -17,7 +17,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks import layers
+from benchmarks import browser, layers
 from benchmarks.limits import run as limits
 from benchmarks.limits import tables
 from benchmarks.machine import Machine
@@ -112,6 +112,20 @@ def limits_command(*, quick: bool, path: Path | None, store: str | None) -> None
     tables.show(printer(), figures)
     if path is not None:
         path.write_bytes(to_json(asdict(figures)))
+
+
+@main.command("browser")
+@click.option("--quick", is_flag=True, help="Take some seconds, for figures that are less steady.")
+@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here too.")
+def browser_command(*, quick: bool, path: Path | None) -> None:
+    """Measure CORS and security headers, beside Starlette's CORS."""
+    seconds = 3.0 if quick else 15.0
+    with bar() as progress:
+        task = progress.add_task("browser", total=seconds)
+        figures = browser.measure(seconds, 200, lambda passed: progress.advance(task, passed))
+    browser.show(printer(), figures)
+    if path is not None:
+        path.write_bytes(to_json([asdict(figure) for figure in figures]))
 
 
 def printer() -> Console:

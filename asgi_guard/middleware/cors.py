@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from asgi_guard.exchange import Exchange
 
 _PRIVATE_NETWORK = b"access-control-request-private-network"
+_ASKED = b"access-control-request-headers"
 _VARY = (b"vary", b"origin")
+MAX_REMEMBERED = 256
+"""Answers to preflights that are kept: an app's pages ask for a handful, over and over."""
+MAX_REMEMBERED_BYTES = 256
 
 
 class CORSMiddleware(Layer):
@@ -90,31 +94,41 @@ class CORSMiddleware(Layer):
         self._lines: dict[bytes | None, tuple[Header, ...]] = {
             origin: (_VARY, *(policy.actual(origin) or ())) for origin in policy.origins
         }
+        self._answers: dict[tuple[bytes, bytes, bytes, bool], Answer] = {}
         self._of_websockets: tuple[Header, ...] = () if policy.any_origin else (_VARY,)
         self._lines[None] = (policy.actual(b"*") or ()) if policy.any_origin else (_VARY,)
 
     def decide(self, exchange: Exchange) -> Decision:
         """Answer a preflight; refuse a WebSocket of a foreign origin."""
-        if b"origin" not in exchange.headers:
+        headers = exchange.headers
+        if b"origin" not in headers:
             return None
         if exchange.kind == "websocket":
             return self._handshake(exchange)
-        if exchange.method != "OPTIONS" or b"access-control-request-method" not in exchange.headers:
+        if exchange.method != "OPTIONS" or b"access-control-request-method" not in headers:
             return None
+        asked, method = headers.get(_ASKED, b""), headers[b"access-control-request-method"]
+        if exchange.repeated or len(asked) + len(method) > MAX_REMEMBERED_BYTES:
+            return self._preflight(exchange)
+        key = (headers[b"origin"], method, asked, headers.get(_PRIVATE_NETWORK) == b"true")
+        answer = self._answers.get(key)
+        if answer is None:
+            answer = self._preflight(exchange)
+            if answer.reason is None and len(self._answers) < MAX_REMEMBERED:
+                self._answers[key] = answer
+        return answer
+
+    def _preflight(self, exchange: Exchange) -> Answer:
+        policy, answer = self.policy, None
         origins, methods = exchange.lines(b"origin"), exchange.lines(b"access-control-request-method")
-        headers, policy = None, self.policy
         if len(origins) == len(methods) == 1:
             private = policy.private_network and exchange.headers.get(_PRIVATE_NETWORK) == b"true"
-            asked = exchange.lines(b"access-control-request-headers")
-            headers = policy.preflight(origins[0], methods[0], asked, private_network=private)
-        if headers is None:
-            return problem(
-                403,
-                Reason.PREFLIGHT_REFUSED,
-                "This cross-origin request is not allowed.",
-                request_id=exchange.request_id,
-            )
-        return Answer(policy.preflight_status, headers)
+            asked = exchange.lines(_ASKED)
+            answer = policy.preflight(origins[0], methods[0], asked, private_network=private)
+        if answer is None:
+            detail = "This cross-origin request is not allowed."
+            return problem(403, Reason.PREFLIGHT_REFUSED, detail, request_id=exchange.request_id)
+        return Answer(policy.preflight_status, answer)
 
     def _handshake(self, exchange: Exchange) -> Answer | None:
         """Browsers let any page open a WebSocket anywhere; only the server can refuse (RFC 6455 10.2)."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asgi_guard import ConfigError, CORSMiddleware
+from asgi_guard.middleware.cors import MAX_REMEMBERED
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
 
 if TYPE_CHECKING:
@@ -196,3 +197,17 @@ async def test_debugging() -> None:
     exchange = await call(guarded, http_scope("OPTIONS", headers=[(b"origin", b"https://evil.example"), ASKED, asked]))
     assert exchange.status == 403
     assert not [name for name in exchange.headers if name.startswith("access-control-")]
+
+
+async def test_preflights_that_are_asked_again() -> None:
+    """An answer is the same when it is asked for again, whatever else was asked in between, and is never another's."""
+    options = {"allow_headers": "*", "allow_methods": "*", "unsafe_private_network": True}
+    guarded = layer(**options)
+    wanted = [[ORIGIN, (b"access-control-request-method", b"X%d" % each)] for each in range(MAX_REMEMBERED + 2)]
+    wanted += [[*wanted[0], (b"access-control-request-headers", each)] for each in (b"x-a", b"x-b", b"x" * 300)]
+    wanted += [[*wanted[0], (b"access-control-request-private-network", each)] for each in (b"true", b"1")]
+    wanted.append([(b"origin", b"https://evil.example"), ASKED])
+    first = [(await call(guarded, http_scope("OPTIONS", headers=each))).starts[0] for each in wanted]
+    fresh = [(await call(layer(**options), http_scope("OPTIONS", headers=each))).starts[0] for each in wanted]
+    again = [(await call(guarded, http_scope("OPTIONS", headers=each))).starts[0] for each in wanted]
+    assert first == again == fresh
