@@ -106,14 +106,17 @@ class SecurityHeadersMiddleware(Layer):
             else:
                 exchange.nonce = ""  # from now on it is too late to ask for one
         present = head.names
-        if exchange.user is not None and b"cache-control" not in present:
-            lines = (*(line for line in lines if line[0] != b"cache-control"), _NO_STORE)
+        private = exchange.user is not None and b"cache-control" not in present
+        if private and b"cache-control" in policy.names:
+            lines = tuple(line for line in lines if line[0] != b"cache-control")
         if present.isdisjoint(policy.names):
             head.lines += lines
         else:
             if not present.isdisjoint(TELLING):
                 head.remove(TELLING)
             head.lines += [line for line in lines if line[0] not in present]
+        if private:
+            head.lines.append(_NO_STORE)
 
 
 def _of_row(route: Route, default: SecurityHeaders, policy: SecurityPolicy) -> SecurityPolicy:
