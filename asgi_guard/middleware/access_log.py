@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp
     from asgi_guard.exchange import Exchange
     from asgi_guard.layer import Response
+    from asgi_guard.policy.bucket import Verdict
 
 
 def to_standard_output(line: bytes) -> None:
@@ -81,8 +82,7 @@ class AccessLogMiddleware(Layer):
         if status is not None and status < 400 and self._is_quiet(exchange):
             return
         entry = self._entry(exchange, response, error)
-        loud = entry.slow or entry.error is not None or entry.reason is not None or severity(entry) == "ERROR"
-        if not loud and not sampled(entry.trace_id, entry.request_id, self._sample):
+        if self._sample < 1 and not self._is_logged(entry):
             return
         try:
             line = orjson.dumps(record(entry, self._format), option=orjson.OPT_APPEND_NEWLINE)
@@ -95,39 +95,51 @@ class AccessLogMiddleware(Layer):
             line = orjson.dumps(record(entry, self._format), option=orjson.OPT_APPEND_NEWLINE)
         self.write(line)
 
+    def _is_logged(self, entry: Entry) -> bool:
+        loud = entry.slow or entry.error is not None or entry.reason is not None or severity(entry) == "ERROR"
+        return loud or sampled(entry.trace_id, entry.request_id, self._sample)
+
     def _entry(self, exchange: Exchange, response: Response, error: BaseException | None) -> Entry:
-        scope, headers = exchange.scope, exchange.headers
-        duration = time.perf_counter_ns() - exchange.started
+        headers, user, trace = exchange.headers, exchange.user, exchange.trace
+        scope, verdict = exchange.scope, exchange.verdict
         agent, host = headers.get(b"user-agent"), headers.get(b"host")
-        status, gone = response.status, response.disconnected and not response.finished
         entry = Entry(
-            time=time.time(),
-            kind=exchange.kind,
-            method=exchange.method,
-            path=exchange.path,
-            query=scope.get("query_string") or b"",
-            scheme=exchange.scheme,
-            http_version=scope.get("http_version") or "1.1",
-            status=CLIENT_GONE if gone and status is None else status,
-            duration=duration,
-            sent=response.sent,
-            request_id=exchange.request_id,
-            route=self._route(exchange),
-            client=exchange.client,
-            client_doubt=exchange.client_doubt,
-            peer=exchange.peer,
-            user=None if exchange.user is None else exchange.user.subject,
-            user_agent=None if agent is None else text(agent),
-            host=None if host is None else text(host),
-            error="client_disconnected" if gone and exchange.kind == "http" else None,
-            detail=exchange.detail,
-            slow=self._slow is not None and duration >= self._slow,
+            time.time(),
+            exchange.kind,
+            exchange.method,
+            exchange.path,
+            scope.get("query_string") or b"",
+            exchange.scheme,
+            scope.get("http_version") or "1.1",
+            response.status,
+            time.perf_counter_ns() - exchange.started,
+            response.sent,
+            exchange.request_id,
+            self._route(exchange),
+            exchange.client,
+            exchange.client_doubt,
+            exchange.peer,
+            None if user is None else user.subject,
+            None if agent is None else text(agent),
+            None if host is None else text(host),
         )
-        if exchange.trace is not None:
-            entry.trace_id, entry.parent_id = exchange.trace.trace_id, exchange.trace.parent_id
+        if trace is not None:
+            entry.trace_id, entry.parent_id = trace.trace_id, trace.parent_id
+        if self._slow is not None:
+            entry.slow = entry.duration >= self._slow
+        if response.disconnected and not response.finished:
+            entry.status = CLIENT_GONE if entry.status is None else entry.status
+            entry.error = "client_disconnected" if exchange.kind == "http" else None
         if error is not None and entry.error is None:
             entry.error = type(error).__name__
-        self._add_refusal(entry, exchange)
+        entry.detail = exchange.detail
+        if exchange.answer is not None and exchange.answer.reason is not None:
+            entry.refused_by, entry.reason = exchange.answered_by, exchange.answer.reason
+        if verdict is not None:
+            for reading in verdict.readings:
+                if reading.wait != 0:
+                    self._add_limits(entry, verdict)
+                    break
         return entry
 
     def _is_quiet(self, exchange: Exchange) -> bool:
@@ -144,12 +156,7 @@ class AccessLogMiddleware(Layer):
         return None if row == NO_ROW else self._table.routes[row].path
 
     @staticmethod
-    def _add_refusal(entry: Entry, exchange: Exchange) -> None:
-        answer = exchange.answer
-        if answer is not None and answer.reason is not None:
-            entry.refused_by, entry.reason = exchange.answered_by, answer.reason
-        verdict = exchange.verdict
-        if verdict is not None:
-            if not verdict.admitted:
-                entry.limit = ",".join(reading.limit.name for reading in verdict.refusing)
-            entry.shadow = ",".join(reading.limit.name for reading in verdict.shadowed) or None
+    def _add_limits(entry: Entry, verdict: Verdict) -> None:
+        if not verdict.admitted:
+            entry.limit = ",".join(reading.limit.name for reading in verdict.refusing)
+        entry.shadow = ",".join(reading.limit.name for reading in verdict.shadowed) or None

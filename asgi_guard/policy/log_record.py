@@ -104,12 +104,8 @@ def text(value: bytes) -> str:
 
 
 def record(entry: Entry, schema: LogFormat) -> dict[str, Any]:
-    """Make the record of an entry. Members whose value is None are left out."""
-    return _known(_SCHEMAS[schema](entry))
-
-
-def _known(members: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in members.items() if value is not None}
+    """Make the record of an entry. What is not known has no member."""
+    return _SCHEMAS[schema](entry)
 
 
 def _message(entry: Entry) -> str:
@@ -118,8 +114,8 @@ def _message(entry: Entry) -> str:
 
 
 def _timestamp(seconds: float) -> str:
-    milliseconds = int(seconds * 1000)
-    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+    whole = int(seconds)
+    return f"{_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
 
 
 @lru_cache(maxsize=2)
@@ -133,124 +129,169 @@ def _url(entry: Entry) -> str:
     return f"{entry.scheme}://{entry.host or ''}{entry.path[:MAX_TEXT]}{'?' + query if query else ''}"
 
 
-def _guard(entry: Entry) -> dict[str, Any]:
-    """The members that no schema has a name for."""
-    if (entry.reason or entry.detail or entry.shadow or entry.client_doubt) is None and not entry.slow:
-        return {}
-    return {
-        "asgi_guard.refused_by": entry.refused_by,
-        "asgi_guard.reason": entry.reason,
-        "asgi_guard.detail": entry.detail,
-        "asgi_guard.limit": entry.limit,
-        "asgi_guard.limit_shadow": entry.shadow,
-        "asgi_guard.client_doubt": entry.client_doubt,
-        "asgi_guard.slow": entry.slow or None,
-    }
+def _add_guard(entry: Entry, members: dict[str, Any]) -> None:
+    """Add the members that no schema has a name for."""
+    if entry.reason is not None:
+        members["asgi_guard.reason"] = entry.reason
+        if entry.refused_by is not None:
+            members["asgi_guard.refused_by"] = entry.refused_by
+    if entry.limit is not None:
+        members["asgi_guard.limit"] = entry.limit
+    if entry.detail is not None:
+        members["asgi_guard.detail"] = entry.detail
+    if entry.shadow is not None:
+        members["asgi_guard.limit_shadow"] = entry.shadow
+    if entry.client_doubt is not None:
+        members["asgi_guard.client_doubt"] = entry.client_doubt
+    if entry.slow:
+        members["asgi_guard.slow"] = True
+
+
+# The members that every exchange has are made at once, and what is known beside them is added: an exchange in a
+# thousand is refused, slow or broken off, and every one pays for what is asked of it here.
 
 
 def _otel(entry: Entry) -> dict[str, Any]:
-    known = entry.method in KNOWN_METHODS
-    return {
+    method = entry.method
+    members: dict[str, Any] = {
         "timestamp": _timestamp(entry.time),
         "severity": severity(entry),
         "message": _message(entry),
-        "request_id": entry.request_id,
-        "trace_id": entry.trace_id,
-        "span_id": entry.parent_id,
-        "http.request.method": entry.method if known else "_OTHER",
-        "http.request.method_original": None if known else entry.method[:32],
+        "http.request.method": method if method in KNOWN_METHODS else "_OTHER",
         "url.scheme": entry.scheme,
         "url.path": entry.path[:MAX_TEXT],
-        "url.query": redact_query(entry.query) or None,
-        "http.route": entry.route,
-        "http.response.status_code": entry.status,
         "http.response.body.size": entry.sent,
         "network.protocol.version": entry.http_version,
-        "client.address": entry.client,
-        "network.peer.address": entry.peer,
-        "user_agent.original": entry.user_agent,
-        "user.id": entry.user,
-        "duration_ms": round(entry.duration / 1e6, 3),
-        "error.type": entry.error,
-        **_guard(entry),
+        "duration_ms": (entry.duration + 500) // 1000 / 1000,
     }
+    if entry.request_id is not None:
+        members["request_id"] = entry.request_id
+    if entry.trace_id is not None:
+        members["trace_id"] = entry.trace_id
+        members["span_id"] = entry.parent_id
+    if method not in KNOWN_METHODS:
+        members["http.request.method_original"] = method[:32]
+    if entry.query:
+        members["url.query"] = redact_query(entry.query)
+    if entry.route is not None:
+        members["http.route"] = entry.route
+    if entry.status is not None:
+        members["http.response.status_code"] = entry.status
+    if entry.client is not None:
+        members["client.address"] = entry.client
+    if entry.peer is not None:
+        members["network.peer.address"] = entry.peer
+    if entry.user_agent is not None:
+        members["user_agent.original"] = entry.user_agent
+    if entry.user is not None:
+        members["user.id"] = entry.user
+    if entry.error is not None:
+        members["error.type"] = entry.error
+    _add_guard(entry, members)
+    return members
 
 
 def _ecs(entry: Entry) -> dict[str, Any]:
-    return {
+    level = severity(entry)
+    members: dict[str, Any] = {
         "@timestamp": _timestamp(entry.time),
         "ecs.version": "8.11.0",
-        "log.level": severity(entry).lower(),
+        "log.level": level.lower(),
         "message": _message(entry),
         "event.kind": "event",
         "event.category": "web",
         "event.duration": entry.duration,
-        "event.outcome": "failure" if severity(entry) == "ERROR" else "success",
-        "http.request.id": entry.request_id,
+        "event.outcome": "failure" if level == "ERROR" else "success",
         "http.request.method": entry.method[:32],
-        "http.response.status_code": entry.status,
         "http.response.body.bytes": entry.sent,
         "http.version": entry.http_version,
         "url.scheme": entry.scheme,
         "url.path": entry.path[:MAX_TEXT],
-        "url.query": redact_query(entry.query) or None,
-        "client.ip": entry.client,
-        "source.ip": entry.peer,
-        "user_agent.original": entry.user_agent,
-        "user.id": entry.user,
-        "trace.id": entry.trace_id,
-        "span.id": entry.parent_id,
-        "error.type": entry.error,
-        **_guard(entry),
     }
+    if entry.request_id is not None:
+        members["http.request.id"] = entry.request_id
+    if entry.status is not None:
+        members["http.response.status_code"] = entry.status
+    if entry.query:
+        members["url.query"] = redact_query(entry.query)
+    if entry.client is not None:
+        members["client.ip"] = entry.client
+    if entry.peer is not None:
+        members["source.ip"] = entry.peer
+    if entry.user_agent is not None:
+        members["user_agent.original"] = entry.user_agent
+    if entry.user is not None:
+        members["user.id"] = entry.user
+    if entry.trace_id is not None:
+        members["trace.id"] = entry.trace_id
+        members["span.id"] = entry.parent_id
+    if entry.error is not None:
+        members["error.type"] = entry.error
+    _add_guard(entry, members)
+    return members
 
 
 def _gcp(entry: Entry) -> dict[str, Any]:
-    return {
-        "time": _timestamp(entry.time),
-        "severity": {"WARN": "WARNING"}.get(level := severity(entry), level),
-        "message": _message(entry),
-        "httpRequest": _known(
-            {
-                "requestMethod": entry.method[:32],
-                "requestUrl": _url(entry),
-                "status": entry.status,
-                "responseSize": str(entry.sent),
-                "userAgent": entry.user_agent,
-                "remoteIp": entry.client,
-                "latency": f"{entry.duration / 1e9:.6f}s",
-                "protocol": f"HTTP/{entry.http_version}",
-            }
-        ),
-        "logging.googleapis.com/labels": {"request_id": entry.request_id} if entry.request_id else None,
-        "logging.googleapis.com/trace": entry.trace_id,
-        "logging.googleapis.com/spanId": entry.parent_id,
-        "error.type": entry.error,
-        **_guard(entry),
+    level = severity(entry)
+    request: dict[str, Any] = {
+        "requestMethod": entry.method[:32],
+        "requestUrl": _url(entry),
+        "responseSize": str(entry.sent),
+        "latency": f"{entry.duration / 1e9:.6f}s",
+        "protocol": f"HTTP/{entry.http_version}",
     }
+    if entry.status is not None:
+        request["status"] = entry.status
+    if entry.user_agent is not None:
+        request["userAgent"] = entry.user_agent
+    if entry.client is not None:
+        request["remoteIp"] = entry.client
+    members: dict[str, Any] = {
+        "time": _timestamp(entry.time),
+        "severity": "WARNING" if level == "WARN" else level,
+        "message": _message(entry),
+        "httpRequest": request,
+    }
+    if entry.request_id is not None:
+        members["logging.googleapis.com/labels"] = {"request_id": entry.request_id}
+    if entry.trace_id is not None:
+        members["logging.googleapis.com/trace"] = entry.trace_id
+        members["logging.googleapis.com/spanId"] = entry.parent_id
+    if entry.error is not None:
+        members["error.type"] = entry.error
+    _add_guard(entry, members)
+    return members
 
 
 def _datadog(entry: Entry) -> dict[str, Any]:
-    return {
+    members: dict[str, Any] = {
         "timestamp": _timestamp(entry.time),
         "status": severity(entry).lower(),
         "message": _message(entry),
         "http.method": entry.method[:32],
         "http.url_details.path": entry.path[:MAX_TEXT],
         "http.url_details.scheme": entry.scheme,
-        "http.status_code": entry.status,
-        "http.useragent": entry.user_agent,
-        "http.request_id": entry.request_id,
         "http.version": entry.http_version,
-        "network.client.ip": entry.client,
         "network.bytes_written": entry.sent,
         "duration": entry.duration,
-        "usr.id": entry.user,
-        "dd.trace_id": entry.trace_id,
-        "dd.span_id": entry.parent_id,
-        "error.kind": entry.error,
-        **_guard(entry),
     }
+    if entry.status is not None:
+        members["http.status_code"] = entry.status
+    if entry.user_agent is not None:
+        members["http.useragent"] = entry.user_agent
+    if entry.request_id is not None:
+        members["http.request_id"] = entry.request_id
+    if entry.client is not None:
+        members["network.client.ip"] = entry.client
+    if entry.user is not None:
+        members["usr.id"] = entry.user
+    if entry.trace_id is not None:
+        members["dd.trace_id"] = entry.trace_id
+        members["dd.span_id"] = entry.parent_id
+    if entry.error is not None:
+        members["error.kind"] = entry.error
+    _add_guard(entry, members)
+    return members
 
 
 _SCHEMAS: dict[LogFormat, Callable[[Entry], dict[str, Any]]] = {
