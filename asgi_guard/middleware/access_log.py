@@ -143,15 +143,17 @@ class AccessLogMiddleware(Layer):
         return entry
 
     def _is_quiet(self, exchange: Exchange) -> bool:
-        if exchange.kind != "http" or exchange.method not in ("GET", "HEAD"):
-            return False  # it is no probe, whatever its path
-        return bool(self._quiet) and route_path(exchange.path, exchange.scope.get("root_path", "")) in self._quiet
+        if not self._quiet or exchange.kind != "http" or exchange.method not in ("GET", "HEAD"):
+            return False  # what is asked with another method is no probe, whatever its path
+        root = exchange.scope.get("root_path")
+        return (route_path(exchange.path, root) if root else exchange.path) in self._quiet
 
     def _route(self, exchange: Exchange) -> str | None:
         """The route's pattern: the app's own, where its router leaves it in the scope; never the raw path."""
-        route = getattr(exchange.route, "path", None)
-        if isinstance(route, str):
-            return route
+        if exchange.route is not None:
+            route = getattr(exchange.route, "path", None)
+            if isinstance(route, str):
+                return route
         row = exchange.row(self._table)
         return None if row == NO_ROW else self._table.routes[row].path
 

@@ -77,6 +77,8 @@ class Entry:
 def severity(entry: Entry) -> Literal["INFO", "WARN", "ERROR"]:
     """How loud the line is: a server's fault is an error, a client's a warning, a full bucket business as usual."""
     status = entry.status
+    if status is not None and status < 400 and entry.error is None:
+        return "WARN" if entry.slow else "INFO"
     if status is None or status >= 500 or (entry.error not in (None, "client_disconnected")):
         return "ERROR"
     if entry.slow or (status >= 400 and status not in (429, CLIENT_GONE)):
@@ -91,11 +93,15 @@ def redact_query(query: bytes) -> str:
     shown = []
     for pair in query[:MAX_TEXT].split(b"&"):
         key, equals, _ = pair.partition(b"=")
-        if not equals:
-            shown.append("[REDACTED]")  # it could be a bare secret (`?s3cr3t`), so it counts as a value
-        else:
-            shown.append(text(unquote_to_bytes(key) if b"%" in key else key) + "=[REDACTED]")
+        # What has no value could be a bare secret (`?s3cr3t`), so it counts as one.
+        shown.append(_key(key) if equals else "[REDACTED]")
     return "&".join(shown)
+
+
+@lru_cache(maxsize=256)
+def _key(key: bytes) -> str:
+    """A key as it is shown. An app has few of them, and whoever sends many others evicts but theirs."""
+    return text(unquote_to_bytes(key) if b"%" in key else key) + "=[REDACTED]"
 
 
 def text(value: bytes) -> str:
@@ -108,14 +114,17 @@ def record(entry: Entry, schema: LogFormat) -> dict[str, Any]:
     return _SCHEMAS[schema](entry)
 
 
-def _message(entry: Entry) -> str:
+def _message(entry: Entry, path: str) -> str:
     status = "-" if entry.status is None else entry.status
-    return f"{entry.method[:16]} {entry.path[:MAX_TEXT]} {status}"
+    return f"{entry.method[:16]} {path} {status}"
+
+
+_MILLISECONDS = tuple(f".{count:03d}Z" for count in range(1000))
 
 
 def _timestamp(seconds: float) -> str:
     whole = int(seconds)
-    return f"{_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
+    return _second(whole) + _MILLISECONDS[int((seconds - whole) * 1000)]
 
 
 @lru_cache(maxsize=2)
@@ -124,9 +133,9 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _url(entry: Entry) -> str:
-    query = redact_query(entry.query)
-    return f"{entry.scheme}://{entry.host or ''}{entry.path[:MAX_TEXT]}{'?' + query if query else ''}"
+def _url(entry: Entry, path: str) -> str:
+    query = "?" + redact_query(entry.query) if entry.query else ""
+    return f"{entry.scheme}://{entry.host or ''}{path}{query}"
 
 
 def _add_guard(entry: Entry, members: dict[str, Any]) -> None:
@@ -152,14 +161,14 @@ def _add_guard(entry: Entry, members: dict[str, Any]) -> None:
 
 
 def _otel(entry: Entry) -> dict[str, Any]:
-    method = entry.method
+    method, path = entry.method, entry.path[:MAX_TEXT]
     members: dict[str, Any] = {
         "timestamp": _timestamp(entry.time),
         "severity": severity(entry),
-        "message": _message(entry),
+        "message": _message(entry, path),
         "http.request.method": method if method in KNOWN_METHODS else "_OTHER",
         "url.scheme": entry.scheme,
-        "url.path": entry.path[:MAX_TEXT],
+        "url.path": path,
         "http.response.body.size": entry.sent,
         "network.protocol.version": entry.http_version,
         "duration_ms": (entry.duration + 500) // 1000 / 1000,
@@ -192,12 +201,12 @@ def _otel(entry: Entry) -> dict[str, Any]:
 
 
 def _ecs(entry: Entry) -> dict[str, Any]:
-    level = severity(entry)
+    level, path = severity(entry), entry.path[:MAX_TEXT]
     members: dict[str, Any] = {
         "@timestamp": _timestamp(entry.time),
         "ecs.version": "8.11.0",
         "log.level": level.lower(),
-        "message": _message(entry),
+        "message": _message(entry, path),
         "event.kind": "event",
         "event.category": "web",
         "event.duration": entry.duration,
@@ -206,7 +215,7 @@ def _ecs(entry: Entry) -> dict[str, Any]:
         "http.response.body.bytes": entry.sent,
         "http.version": entry.http_version,
         "url.scheme": entry.scheme,
-        "url.path": entry.path[:MAX_TEXT],
+        "url.path": path,
     }
     if entry.request_id is not None:
         members["http.request.id"] = entry.request_id
@@ -232,10 +241,10 @@ def _ecs(entry: Entry) -> dict[str, Any]:
 
 
 def _gcp(entry: Entry) -> dict[str, Any]:
-    level = severity(entry)
+    level, path = severity(entry), entry.path[:MAX_TEXT]
     request: dict[str, Any] = {
         "requestMethod": entry.method[:32],
-        "requestUrl": _url(entry),
+        "requestUrl": _url(entry, path),
         "responseSize": str(entry.sent),
         "latency": f"{entry.duration / 1e9:.6f}s",
         "protocol": f"HTTP/{entry.http_version}",
@@ -249,7 +258,7 @@ def _gcp(entry: Entry) -> dict[str, Any]:
     members: dict[str, Any] = {
         "time": _timestamp(entry.time),
         "severity": "WARNING" if level == "WARN" else level,
-        "message": _message(entry),
+        "message": _message(entry, path),
         "httpRequest": request,
     }
     if entry.request_id is not None:
@@ -264,12 +273,13 @@ def _gcp(entry: Entry) -> dict[str, Any]:
 
 
 def _datadog(entry: Entry) -> dict[str, Any]:
+    path = entry.path[:MAX_TEXT]
     members: dict[str, Any] = {
         "timestamp": _timestamp(entry.time),
         "status": severity(entry).lower(),
-        "message": _message(entry),
+        "message": _message(entry, path),
         "http.method": entry.method[:32],
-        "http.url_details.path": entry.path[:MAX_TEXT],
+        "http.url_details.path": path,
         "http.url_details.scheme": entry.scheme,
         "http.version": entry.http_version,
         "network.bytes_written": entry.sent,
