@@ -1,12 +1,14 @@
 """Measure what the guard costs on this machine, in well under a minute. Nothing but this machine is asked.
 
-`limits` measures limits in depth, beside other limiters, in a few minutes.
+`limits` measures limits in depth, beside other limiters, in a few minutes; `server` whole requests,
+beside other stacks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import sys
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -22,6 +24,8 @@ from benchmarks.limits import run as limits
 from benchmarks.limits import tables
 from benchmarks.machine import Machine
 from benchmarks.report import Report, to_json
+from benchmarks.server import run as server
+from benchmarks.server import tables as server_tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -110,6 +114,25 @@ def limits_command(*, quick: bool, path: Path | None, store: str | None) -> None
     """
     figures = run_limits(store, limits.QUICK if quick else limits.FULL)
     tables.show(printer(), figures)
+    if path is not None:
+        path.write_bytes(to_json(asdict(figures)))
+
+
+@main.command("server")
+@click.option("--quick", is_flag=True, help="Take about a minute, for figures that are less steady.")
+@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here too.")
+@click.option("--store", metavar="URL", help="A Redis or Valkey; one is started unless given.")
+def server_command(*, quick: bool, path: Path | None, store: str | None) -> None:
+    """Measure whole requests under uvicorn: the app alone, guarded, and with others' stacks."""
+    if platform.system() != "Linux":
+        raise click.UsageError("it reads the CPU time of other processes, which it can do on Linux only")
+    budget = server.QUICK if quick else server.FULL
+    with bar() as progress:
+        task = progress.add_task("server", total=budget.total())
+        figures = server.measure(
+            store, budget, lambda name, passed: progress.update(task, description=name, advance=passed)
+        )
+    server_tables.show(printer(), figures)
     if path is not None:
         path.write_bytes(to_json(asdict(figures)))
 

@@ -1,0 +1,76 @@
+"""Server processes: started, asked once, timed, ended."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from benchmarks import subjects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.server.serve import Served
+
+PATIENCE = 60.0
+"""Seconds that a server has to start and to answer its first request."""
+
+
+class UnfitError(Exception):
+    """A server did not answer as it should. The text is what it said."""
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used so far, in user and system mode, all its threads together.
+
+    Linux has a clock for every process, whose number is made of its id (clock_getcpuclockid(3) does the same); it is
+    exact to the microsecond, where /proc/PID/stat counts in hundredths of a second.
+    """
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+@contextmanager
+def serving(served: Served, token: str) -> Iterator[tuple[int, int]]:
+    """A server that has answered a request; its port and its process id."""
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener, tempfile.TemporaryFile("w+") as errors:
+        port: int = listener.getsockname()[1]
+        descriptor = listener.fileno()
+        command = [sys.executable, "-m", "benchmarks.server.serve", served.to_json(), str(descriptor)]
+        files: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": errors}
+        with subprocess.Popen(command, **files, pass_fds=(descriptor,), env=_environ()) as process:
+            assert process.stdin is not None
+            try:
+                problem = _ask(port, token, process)
+                if problem is not None:
+                    errors.seek(0)
+                    raise UnfitError(f"{served.stack} around {served.app}: {problem}\n{errors.read()}")
+                yield port, process.pid
+            finally:
+                process.stdin.close()
+                process.wait(PATIENCE)
+
+
+def _environ() -> dict[str, str]:
+    """Ours, without what configures a guard."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("ASGI_GUARD_")}
+
+
+def _ask(port: int, token: str, process: subprocess.Popen[bytes]) -> str | None:
+    """What is wrong with its answer, if anything. The socket is open before the server runs."""
+    url = f"http://127.0.0.1:{port}{subjects.PATH}?{subjects.QUERY}"
+    deadline = time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            answer = httpx.get(url, headers=subjects.headers(token), timeout=1, trust_env=False)
+        except httpx.TimeoutException:
+            continue
+        return None if answer.status_code == 200 else f"{answer.status_code} {answer.text}"
+    return f"it does not answer (exit code {process.returncode})"

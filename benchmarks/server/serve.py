@@ -1,0 +1,94 @@
+"""A server process of a benchmark: `python -m benchmarks.server.serve JSON`, on a socket that its parent has opened.
+
+It ends when its standard input does: with whoever started it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from asgi_guard import Guard
+from benchmarks import subjects
+from benchmarks.peers import STACKS
+from benchmarks.peers import build as build_peer
+
+if TYPE_CHECKING:
+    from asgi_guard.asgi import ASGIApp
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a server process serves.
+
+    Attributes:
+        app: the app, by its name in `subjects.BARE`.
+        stack: what is around it: `bare`, `guard`, or one of `peers.STACKS`, which bring FastAPI's endpoint themselves.
+        store: the URL of a Redis; None for memory.
+        issuer: the URL of the tokens' issuer.
+        audience: the tokens' audience.
+        core: the only processor core to run on; None for any.
+    """
+
+    app: str
+    stack: str
+    store: str | None
+    issuer: str
+    audience: str
+    core: int | None
+
+    def to_json(self) -> str:
+        """As the command line has it."""
+        return json.dumps(asdict(self))
+
+
+def build(served: Served) -> ASGIApp:
+    """The app with its stack. With a Redis, tokens are looked up among the revoked too."""
+    if served.stack in STACKS:
+        peer: ASGIApp = build_peer(served.stack, served.issuer, served.audience, served.store)
+        return peer
+    app = subjects.BARE[served.app]()
+    if served.stack == "bare":
+        return app
+    store = served.store
+    settings = subjects.settings(served.issuer, served.audience, store or "memory://", revocation=store is not None)
+    return Guard(app, settings)
+
+
+def main(served: Served, descriptor: int) -> None:
+    """Serve until standard input ends."""
+    if served.core is not None:
+        os.sched_setaffinity(0, {served.core})
+    ours = served.stack == "guard"
+    config = uvicorn.Config(
+        build(served),
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_level="error",
+        # The guard finds out the client's address by itself; for the others the server does it.
+        proxy_headers=served.stack in STACKS,
+        forwarded_allow_ips="127.0.0.1",
+        lifespan="on" if ours else "auto",
+        timeout_graceful_shutdown=1,
+    )
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    uvicorn.Server(config).run([socket.socket(fileno=descriptor)])
+
+
+def _end_with_input() -> None:
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main(Served(**json.loads(sys.argv[1])), int(sys.argv[2]))

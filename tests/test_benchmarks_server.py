@@ -1,0 +1,93 @@
+"""The benchmark of whole requests: its servers serve, its loads load, and its figures are what they say they are."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+
+import pytest
+from rich.console import Console
+
+from asgi_guard.testing import LocalIssuer
+from benchmarks import peers, subjects
+from benchmarks.ratios import Ratio
+from benchmarks.server import load, process, run, tables
+from benchmarks.server.serve import Served, build
+from tests.asgi import call
+
+BRIEF = run.Budget(rounds=2, seconds=0.2, connections=2)
+
+
+def test_the_guard_and_the_bare_app_are_measured_with_a_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run gives a figure for each stack, tells how it was made, and leaves the process its cores."""
+    monkeypatch.setattr(run, "tool", lambda: "Python")
+    cores = os.sched_getaffinity(0)
+    setting = run.Setting("raw, Redis", "raw", redis=True, stacks=("bare", "guard"), asked=0.5)
+
+    figures = run.measure(None, BRIEF, lambda name, seconds: None, [setting])
+
+    bare, guard = figures.settings[0].cells
+    assert (bare.stack, guard.stack) == ("bare", "guard")
+    assert bare.ratio == Ratio(1, 1, 1, 2)
+    assert 0 < guard.ratio.low <= guard.ratio.median <= guard.ratio.high
+    assert 0 < bare.cpu < 1e5
+    assert os.sched_getaffinity(0) == cores
+    stream = io.StringIO()
+    tables.show(Console(file=stream, width=120), figures)
+    for text in ("asgi-guard", "Load by Python, 2 connections", "garbage collector on", "raw, Redis", "uvloop"):
+        assert text in stream.getvalue()
+
+
+@pytest.mark.parametrize("stack", [name for name in run.STACKS[1:] if peers.absence(name) is None])
+async def test_every_stack_serves_the_same_request_and_refuses_it_without_a_token(stack: str) -> None:
+    """With the token each answers as the app does, and marks the response; without it none lets it in."""
+    with LocalIssuer().serve() as issuer:
+        app = build(Served("fastapi", stack, None, issuer.url, issuer.audience, None))
+        served = await call(app, subjects.request(issuer.token()))
+        refused = await call(app, subjects.request(""))
+
+    assert (served.status, served.body) == (200, b'{"item":42,"page":2}')
+    assert {"x-request-id", "access-control-allow-origin", "x-content-type-options"} <= set(served.headers)
+    assert refused.status == 401
+
+
+def test_a_server_that_does_not_answer_well_is_reported() -> None:
+    """What is not served is not timed: a token of someone else is a 401, which is told."""
+    with LocalIssuer().serve() as issuer:
+        served = Served("raw", "guard", None, issuer.url, issuer.audience, None)
+        with pytest.raises(process.UnfitError, match="guard around raw: 401"), process.serving(served, "nonsense"):
+            pass
+
+
+def test_the_cpu_time_of_a_process_is_its_own() -> None:
+    """The clock of another process, asked by its id, is the one that it reads itself."""
+    before = time.process_time()
+    found = process.cpu_seconds(os.getpid())
+    assert before <= found <= time.process_time()
+
+
+def test_the_output_of_wrk_is_read() -> None:
+    """Its script's line has requests, microseconds, failures and latencies."""
+    found = load.read_wrk("Running 1s test\n\nFIGURES 1000 2000000 3 4000 5000 6000\n")
+    assert found == load.Load(1000, 2.0, 3, 4.0, 5.0, 6.0)
+
+
+def test_the_output_of_oha_is_read() -> None:
+    """Its JSON has seconds, and errors, of which the requests that the end cut off are none."""
+    said = {
+        "summary": {"total": 2.0},
+        "latencyPercentiles": {"p50": 0.004, "p95": 0.005, "p99": 0.006},
+        "statusCodeDistribution": {"200": 990, "429": 10},
+        "errorDistribution": {"aborted due to deadline": 32, "connection refused": 3},
+    }
+    assert load.read_oha(json.dumps(said)) == load.Load(1000, 2.0, 13, 4.0, 5.0, 6.0)
+
+
+def test_ratios() -> None:
+    """The interval holds the median, is the same each time, and is wide where rounds differ."""
+    found = Ratio.of([0.5, 0.6, 0.7, 0.8, 0.9])
+    assert found == Ratio.of([0.5, 0.6, 0.7, 0.8, 0.9])
+    assert (found.median, found.rounds) == (0.7, 5)
+    assert 0.5 <= found.low < 0.7 < found.high <= 0.9
