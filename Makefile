@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check format bench fuzz test-image test-lowest clean
+.PHONY: help demo test check format bench instructions fuzz test-image test-lowest clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 22
@@ -32,6 +32,9 @@ format: $(READY) ## Put the code in order
 
 bench: $(READY) ## What the guard costs, on this machine
 	@$(BIN)/python -m benchmarks
+
+instructions: $(READY) ## Whether a guarded request costs more instructions than recorded; half a minute
+	@$(BIN)/python -m benchmarks instructions
 
 fuzz: $(READY) ## A million made-up Authorization headers, none of which may be let in; some minutes
 	@$(BIN)/python -m tests.fuzz

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmarks import browser, layers
+from benchmarks.instructions import check as instructions
 from benchmarks.limits import run as limits
 from benchmarks.limits import tables
 from benchmarks.machine import Machine
@@ -135,6 +136,19 @@ def server_command(*, quick: bool, path: Path | None, store: str | None) -> None
     server_tables.show(printer(), figures)
     if path is not None:
         path.write_bytes(to_json(asdict(figures)))
+
+
+@main.command("instructions")
+@click.option("--record", is_flag=True, help="Write this Python's figures down, in place of comparing.")
+def instructions_command(*, record: bool) -> None:
+    """Count the instructions of a guarded request, and fail where they have grown by more than 15 %."""
+    try:
+        found = instructions.record() if record else instructions.check()
+    except instructions.UncountedError as error:
+        raise click.ClickException(f"{error}: nothing can be recorded here") from error
+    click.echo(found)
+    if found.grown:
+        raise click.ClickException("a request costs more than it did: make it cheaper, or record what it is worth")
 
 
 @main.command("browser")
