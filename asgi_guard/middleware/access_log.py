@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import asyncio
 import time
 from dataclasses import fields
 from typing import TYPE_CHECKING
@@ -11,7 +11,8 @@ import orjson
 
 from asgi_guard.errors import require_choice
 from asgi_guard.layer import Layer
-from asgi_guard.policy.log_record import CLIENT_GONE, Entry, LogFormat, record, sampled, severity, text
+from asgi_guard.log_writer import LineWriter
+from asgi_guard.policy.log_record import CLIENT_GONE, Entry, LogFormat, dropped, record, sampled, severity, text
 from asgi_guard.policy.routes import NO_ROW, Route, RouteTable, route_path
 
 if TYPE_CHECKING:
@@ -21,13 +22,6 @@ if TYPE_CHECKING:
     from asgi_guard.exchange import Exchange
     from asgi_guard.layer import Response
     from asgi_guard.policy.bucket import Verdict
-
-
-def to_standard_output(line: bytes) -> None:
-    """Write a line to standard output, at once, so that a reader sees it when it happened."""
-    stream = sys.stdout.buffer
-    stream.write(line)
-    stream.flush()
 
 
 class AccessLogMiddleware(Layer):
@@ -43,7 +37,8 @@ class AccessLogMiddleware(Layer):
         slow_ms: milliseconds from which an exchange is marked as slow; None marks none.
         quiet: paths whose successes are not logged: the probes.
         routes: the route table; the path of the matching row is logged as the route, unless the app's router names one.
-        write: what takes the lines, each ending in a newline.
+        write: what takes the lines, each ending in a newline; standard output unless given, which never holds up the
+            event loop: lines that a slow reader leaves no room for are dropped, and their number logged.
     """
 
     name = "access_log"
@@ -57,7 +52,7 @@ class AccessLogMiddleware(Layer):
         slow_ms: float | None = None,
         quiet: Sequence[str] = (),
         routes: Sequence[Route] | RouteTable = (),
-        write: Callable[[bytes], None] = to_standard_output,
+        write: Callable[[bytes], object] | None = None,
     ) -> None:
         super().__init__(app)
         require_choice("format", format, LogFormat)
@@ -66,7 +61,8 @@ class AccessLogMiddleware(Layer):
         self._sample = sample
         self._slow = None if slow_ms is None else int(slow_ms * 1e6)
         self._quiet = frozenset(quiet)
-        self.write = write
+        self._writer = LineWriter(self._dropped)
+        self.write: Callable[[bytes], object] = write or self._writer
 
     def enter(self, exchange: Exchange) -> None:
         """Start the clock. If an outer layer logs this exchange, this one stays silent."""
@@ -94,6 +90,13 @@ class AccessLogMiddleware(Layer):
                     setattr(entry, each.name, value.encode("utf-8", "replace").decode())
             line = orjson.dumps(record(entry, self._format), option=orjson.OPT_APPEND_NEWLINE)
         self.write(line)
+
+    async def shutdown(self) -> None:
+        """Wait until a slow reader has the last line."""
+        await asyncio.to_thread(self._writer.flush)
+
+    def _dropped(self, count: int) -> bytes:
+        return orjson.dumps(dropped(count, time.time(), self._format), option=orjson.OPT_APPEND_NEWLINE)
 
     def _is_logged(self, entry: Entry) -> bool:
         loud = entry.slow or entry.error is not None or entry.reason is not None or severity(entry) == "ERROR"

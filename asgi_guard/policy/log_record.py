@@ -119,6 +119,20 @@ def _message(entry: Entry, path: str) -> str:
     return f"{entry.method[:16]} {path} {status}"
 
 
+def dropped(count: int, seconds: float, schema: LogFormat) -> dict[str, Any]:
+    """Make the record that tells of lines that were dropped, since whoever reads them is too slow."""
+    time, level, warning = _HEADS[schema]
+    message = f"{count} lines of the access log were dropped: they are read too slowly"
+    return {time: _timestamp(seconds), level: warning, "message": message, "asgi_guard.dropped": count}
+
+
+_HEADS = {
+    "json": ("timestamp", "severity", "WARN"),
+    "otel": ("timestamp", "severity", "WARN"),
+    "ecs": ("@timestamp", "log.level", "warn"),
+    "gcp": ("time", "severity", "WARNING"),
+    "datadog": ("timestamp", "status", "warn"),
+}
 _MILLISECONDS = tuple(f".{count:03d}Z" for count in range(1000))
 
 

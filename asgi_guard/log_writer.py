@@ -1,0 +1,192 @@
+"""Lines on standard output that never hold up the event loop, however slow whoever reads them is.
+
+- A file or a terminal takes a line at once, so it is written at once.
+- A pipe or a socket (a container's log, a service's journal) takes what it has room for, without waiting. Once it has
+  none, a thread waits in the loop's place and lines queue up for it, in order; when the last one is out, lines are
+  written at once again.
+- The queue is bounded. Lines beyond it are dropped and counted, and a line of the log tells how many.
+- On a clean exit the queue is written to its end, as long as the reader reads.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import select
+import socket
+import stat
+import sys
+import threading
+import weakref
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logger = logging.getLogger("asgi_guard")
+
+MAX_QUEUED_BYTES = 4 * 1024 * 1024
+"""What waits for a slow reader: some ten thousand lines."""
+PATIENCE = 5.0
+"""Seconds without any progress after which an exit waits no longer."""
+
+
+class LineWriter:
+    """Writes lines to standard output.
+
+    Args:
+        tell: makes the line that tells how many were dropped.
+        limit: bytes that may wait for a slow reader.
+
+    Attributes:
+        dropped: lines that were dropped so far.
+    """
+
+    def __init__(self, tell: Callable[[int], bytes], limit: int = MAX_QUEUED_BYTES) -> None:
+        self._tell = tell
+        self._limit = limit
+        self.dropped = 0
+        self._stream: object = None
+        self._send: Callable[[bytes], int] | None = None  # writes what there is room for; None for files
+        self._wait: Callable[[], object] = int
+        self._at_once = False
+        self._start_anew()
+        _writers.add(self)
+
+    def _start_anew(self) -> None:
+        """Queue nothing and run no thread: at first, and in a forked process, whose parent writes what was queued."""
+        self._changed = threading.Condition()
+        self._queue: deque[bytes] = deque()
+        self._queued = 0
+        self._untold = 0
+        self._draining = False
+
+    def __call__(self, line: bytes) -> None:
+        """Write a line, or queue it.
+
+        Raises:
+            OSError: it cannot be written: nobody reads any more, or the disk is full.
+        """
+        stream = sys.stdout
+        if stream is not self._stream:
+            self._open(stream)
+        if self._send is None:
+            stream.buffer.write(line)
+            stream.buffer.flush()
+            return
+        with self._changed:
+            if not self._draining:
+                stream.flush()  # what the app has printed comes first, and whole
+                line = line[self._sent(line) :]
+                if not line:
+                    return
+                self._draining = True
+                atexit.register(self.flush)
+                threading.Thread(target=self._drain, name="asgi-guard log", daemon=True).start()
+            elif self._queued + len(line) > self._limit:
+                self._untold += 1
+                self.dropped += 1
+                return
+            self._queue.append(line)
+            self._queued += len(line)
+
+    def flush(self, patience: float = PATIENCE) -> bool:
+        """Wait until nothing is queued. False if for so many seconds nothing was read."""
+        with self._changed:
+            while self._draining:
+                if not self._changed.wait(patience):
+                    logger.error("%d lines of the access log are lost: nobody reads them", len(self._queue) + 1)
+                    return False
+        return True
+
+    def _open(self, stream: object) -> None:
+        """Find out what standard output is, and how to write to it without waiting."""
+        self._stream, self._send = stream, None
+        try:
+            descriptor: int = stream.fileno()  # type: ignore[attr-defined]  # what has none raises
+            mode = os.fstat(descriptor).st_mode
+        except (AttributeError, OSError, ValueError):
+            return  # something in Python, such as a test's capture
+        if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)) or sys.platform == "win32":
+            return
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        self._wait, self._at_once = poll.poll, True
+        if stat.S_ISSOCK(mode):
+            connection = socket.socket(fileno=os.dup(descriptor))
+            weakref.finalize(self, connection.close)
+            self._send = partial(_send_to, connection)
+            return
+        try:
+            # An opening of our own: "do not wait" said of the shared one would hold for every process that has it.
+            own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            self._at_once = False  # no such thing here: the thread writes all
+            self._send = partial(os.write, descriptor)
+        else:
+            weakref.finalize(self, os.close, own)
+            self._send = partial(os.write, own)
+
+    def _sent(self, line: bytes) -> int:
+        if not self._at_once or self._send is None:
+            return 0
+        try:
+            return self._send(line)
+        except BlockingIOError:
+            return 0
+
+    def _drain(self) -> None:
+        """Write what is queued, and what comes meanwhile (the thread)."""
+        send = self._send
+        assert send is not None  # noqa: S101 - the thread is started for what has it
+        while True:
+            with self._changed:
+                if self._queue:
+                    line = self._queue.popleft()
+                    self._queued -= len(line)
+                elif self._untold:
+                    line, self._untold = self._tell(self._untold), 0
+                else:
+                    self._end()
+                    return
+            try:
+                while line:
+                    self._wait()
+                    try:
+                        line = line[send(line) :]
+                    except BlockingIOError:
+                        continue  # another process took the room
+            except OSError:
+                with self._changed:
+                    self.dropped += len(self._queue) + 1
+                    logger.exception("%d lines of the access log are lost", len(self._queue) + 1)
+                    self._queue.clear()
+                    self._queued = 0
+                    self._end()
+                return
+            with self._changed:
+                self._changed.notify_all()
+
+    def _end(self) -> None:
+        self._draining = False
+        atexit.unregister(self.flush)
+        self._changed.notify_all()
+
+
+def _send_to(connection: socket.socket, line: bytes) -> int:
+    return connection.send(line, socket.MSG_DONTWAIT)
+
+
+_writers: weakref.WeakSet[LineWriter] = weakref.WeakSet()
+
+
+def _start_anew() -> None:
+    for writer in _writers:
+        writer._start_anew()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_start_anew)

@@ -1,0 +1,199 @@
+"""Lines on standard output, whoever reads them and however slowly: real pipes, sockets, files and processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asgi_guard.log_writer import LineWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+LINE = b"x" * 400
+MANY = 1000
+"""More such lines than a pipe or a socket has room for."""
+DEADLINE = 60
+
+
+def tell(count: int) -> bytes:
+    return b"dropped %d\n" % count
+
+
+def numbered(count: int) -> list[bytes]:
+    return [b"%06d%s\n" % (number, LINE) for number in range(count)]
+
+
+def read_until(descriptor: int, is_over: Callable[[bytes], bool]) -> list[bytes]:
+    """Read lines until what was read is all that is waited for."""
+    found = b""
+    while not is_over(found):
+        part = os.read(descriptor, 65536)
+        assert part, "nobody writes any more"
+        found += part
+    return found.splitlines(keepends=True)
+
+
+@contextmanager
+def standard_output(writing: int) -> Iterator[None]:
+    """Let standard output be a descriptor. Not as a fixture: pytest sets its own after those."""
+    before = sys.stdout
+    with os.fdopen(writing, "w") as stream:
+        sys.stdout = stream
+        try:
+            yield
+        finally:
+            sys.stdout = before
+
+
+@contextmanager
+def read_through(kind: str) -> Iterator[int]:
+    """Let standard output be a pipe or a socket, and get its other end."""
+    reading, writing = os.pipe() if kind == "pipe" else (end.detach() for end in socket.socketpair())
+    with standard_output(writing):
+        yield reading
+    os.close(reading)
+
+
+both = pytest.mark.parametrize("kind", ["pipe", "socket"])
+
+
+@both
+def test_at_once(kind: str) -> None:
+    """A line is written when it comes, after what the app has printed before it, and nothing is left to wait for."""
+    with read_through(kind) as reading_end:
+        writer = LineWriter(tell)
+        sys.stdout.write("printed\n")
+        writer(b"one\n")
+        assert os.read(reading_end, 100) == b"printed\none\n"
+        assert writer.flush(0)
+
+
+@both
+def test_a_slow_reader(kind: str) -> None:
+    """Whoever does not read holds nobody up; once they read they get all, in order, and lines come at once again."""
+    with read_through(kind) as reading_end:
+        writer, lines = LineWriter(tell), numbered(MANY)
+        for line in lines:
+            writer(line)
+        assert read_until(reading_end, lambda found: len(found) >= sum(map(len, lines))) == lines
+        assert writer.flush(DEADLINE)
+        assert writer.dropped == 0
+        writer(b"later\n")
+        assert os.read(reading_end, 100) == b"later\n"
+
+
+@both
+def test_what_is_dropped_is_told(kind: str) -> None:
+    """Beyond the bound lines are dropped, whole ones, and a line tells how many, after those that were kept."""
+    with read_through(kind) as reading_end:
+        writer, lines = LineWriter(tell, limit=20_000), numbered(MANY)
+        for line in lines:
+            writer(line)
+        assert 0 < writer.dropped < MANY
+        found = read_until(reading_end, lambda found: b"dropped" in found and found.endswith(b"\n"))
+        kept = found[:-1]
+        assert found[-1] == tell(writer.dropped)
+        assert len(kept) == MANY - writer.dropped
+        assert kept == [line for line in lines if line in set(kept)]
+        assert writer.flush(DEADLINE)
+
+
+@both
+def test_a_reader_that_never_reads(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """An exit does not wait for ever, and tells what is lost."""
+    with read_through(kind) as reading_end:
+        writer, lines = LineWriter(tell), numbered(MANY)
+        for line in lines:
+            writer(line)
+        assert writer.flush(0.01) is False
+        assert "nobody reads them" in caplog.text
+        read_until(reading_end, lambda found: len(found) >= sum(map(len, lines)))
+        assert writer.flush(DEADLINE)
+
+
+def test_a_reader_that_leaves(caplog: pytest.LogCaptureFixture) -> None:
+    """Lines that nobody will read are counted as dropped, and the next one fails, as it would at first."""
+    reading, writing = os.pipe()
+    with standard_output(writing):
+        writer = LineWriter(tell)
+        for line in numbered(MANY):
+            writer(line)
+        os.close(reading)
+        assert writer.flush(DEADLINE)
+        assert 0 < writer.dropped < MANY
+        assert f"{writer.dropped} lines of the access log are lost" in caplog.text
+        with pytest.raises(BrokenPipeError):
+            writer(b"x\n")
+
+
+def test_without_an_opening_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the pipe cannot be opened anew, a thread writes every line, and all arrive in order."""
+
+    def refuse(*_: object) -> int:
+        raise PermissionError
+
+    reading, writing = os.pipe()
+    with standard_output(writing):
+        monkeypatch.setattr(os, "open", refuse)
+        writer, lines = LineWriter(tell), numbered(MANY)
+        for line in lines:
+            writer(line)
+        assert read_until(reading, lambda found: len(found) >= sum(map(len, lines))) == lines
+        assert writer.flush(DEADLINE)
+    os.close(reading)
+
+
+def test_a_file(tmp_path: Path) -> None:
+    """A file has a line as soon as it was written."""
+    path = tmp_path / "log"
+    with standard_output(os.open(path, os.O_WRONLY | os.O_CREAT)):
+        writer = LineWriter(tell)
+        for line in (b"one\n", b"two\n"):
+            writer(line)
+            assert path.read_bytes().endswith(line)
+
+
+SERVICE = """
+import asyncio, os, sys
+from asgi_guard import AccessLogMiddleware
+
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+async def ignore(message):
+    pass
+
+async def main(guarded):
+    for number in range(2000):
+        scope = {"type": "http", "method": "GET", "path": f"/{number}", "headers": []}
+        await guarded(scope, None, ignore)
+
+asyncio.run(main(AccessLogMiddleware(app)))
+if "fork" in sys.argv and os.fork() == 0:
+    sys.exit()  # the child has nothing to write, and nothing to wait for
+sys.stderr.write("served")
+sys.stderr.close()
+"""
+
+
+@pytest.mark.parametrize("way", ["alone", "fork"])
+def test_a_clean_exit(way: str) -> None:
+    """A process serves 2,000 requests while nobody reads its log, and then ends only when all of it was read."""
+    command = [sys.executable, "-c", SERVICE, way]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stderr.read(6) == b"served"
+        found = [json.loads(line)["url.path"] for line in process.stdout]
+        assert process.wait(DEADLINE) == 0
+    assert found == [f"/{number}" for number in range(2000)]
