@@ -66,12 +66,16 @@ class Response:
         status: the head's status; 101 for an accepted WebSocket, 403 for one closed before that.
         sent: bytes of body, or of WebSocket messages; what the server reads from a file by itself is not known here.
         disconnected: whether the app was told that the client left.
+        streamed: when the first part of a body in several was sent, in nanoseconds; None for any other.
+        close_code: what a WebSocket was closed with, by whoever did it first; None if it was not.
+        messages_received: messages of a WebSocket that the app was given, and
+        messages_sent: those that it sent.
         meter: counts the messages of a WebSocket's client; None counts none.
     """
 
     __slots__ = (
-        "_cut", "_exchange", "_marks", "_read", "_receive", "_scope", "_send", "disconnected", "finished", "meter",
-        "sent", "started", "status",
+        "_cut", "_exchange", "_marks", "_read", "_receive", "_scope", "_send", "close_code", "disconnected", "finished",
+        "messages_received", "messages_sent", "meter", "sent", "started", "status", "streamed",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, receive: Receive, send: Send, marks: Sequence[_Mark]) -> None:
@@ -84,6 +88,9 @@ class Response:
         self.started = False
         self.finished = False
         self.disconnected = False
+        self.streamed: int | None = None
+        self.close_code: int | None = None
+        self.messages_received = self.messages_sent = 0
         self.status: int | None = None
         self.sent = 0
         self.meter: Meter | None = None
@@ -95,6 +102,8 @@ class Response:
         if kind in _RESPONSE_BODIES:
             self.sent += len(message.get("body", b""))
             self.finished = not message.get("more_body", False)
+            if not self.finished and self.streamed is None:
+                self.streamed = time.perf_counter_ns()
         elif kind in _RESPONSE_STARTS:
             message = self._marked(message)
             self.status = message.get("status", 101)
@@ -104,8 +113,10 @@ class Response:
         elif kind == "websocket.send":
             data = message.get("bytes") or message.get("text") or b""
             self.sent += len(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
+            self.messages_sent += 1
         elif kind == "websocket.close":
             self.finished = True
+            self._note_close(message)
             if not self.started:
                 self.started, self.status = True, 403
         await self._send(message)
@@ -130,9 +141,18 @@ class Response:
             self._read = not message.get("more_body", False)
         elif kind in ("http.disconnect", "websocket.disconnect"):
             self.disconnected = True
-        elif kind == "websocket.receive" and (self._cut or self._is_one_too_many()):
-            return await self._cut_off()
+            if kind == "websocket.disconnect":
+                self._note_close(message)
+        elif kind == "websocket.receive":
+            if self._cut or self._is_one_too_many():
+                return await self._cut_off()
+            self.messages_received += 1
         return message
+
+    def _note_close(self, message: Message) -> None:
+        if self.close_code is None:
+            # What ASGI takes for a missing code: of a close 1000, of a client that vanished 1005.
+            self.close_code = message.get("code", 1000 if message["type"] == "websocket.close" else 1005)
 
     def _is_one_too_many(self) -> bool:
         meter = self.meter
@@ -149,6 +169,7 @@ class Response:
         code, reason = 1008, Reason.RATE_LIMITED.value
         if not self._cut:
             self._cut = self.disconnected = self.finished = True  # first, since other tasks of the app may be sending
+            self.close_code = code
             self._exchange.answer = Answer(101, reason=Reason.RATE_LIMITED)
             self._exchange.answered_by = "rate_limit"
             with suppress(OSError):  # the client is gone already

@@ -299,6 +299,11 @@ class LogSettings(Section):
     slow_ms: float | None = Field(
         default=None, gt=0, description="milliseconds from which an exchange is marked as slow"
     )
+    gcp_project: str | None = Field(
+        default=None,
+        pattern="^[a-z][a-z0-9:.-]{4,61}[a-z0-9]$",
+        description="the project whose traces `gcp` lines join",
+    )
 
 
 class HealthSettings(Section):

@@ -157,9 +157,7 @@ def _access_log(app: ASGIApp, settings: GuardSettings, table: RouteTable) -> Acc
     if section.format == "off":
         return None
     probes = [path for path in (settings.health.live_path, settings.health.ready_path) if path]
-    return AccessLogMiddleware(
-        app, format=section.format, sample=section.sample, slow_ms=section.slow_ms, quiet=probes, routes=table
-    )
+    return AccessLogMiddleware(app, quiet=probes, routes=table, **section.model_dump())
 
 
 def _security(app: ASGIApp, settings: GuardSettings, table: RouteTable) -> SecurityHeadersMiddleware | None:

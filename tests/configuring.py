@@ -106,6 +106,7 @@ SAID: dict[str, tuple[str, Any]] = {
     "LOG_FORMAT": ("ecs", "ecs"),
     "LOG_SAMPLE": ("0.25", 0.25),
     "LOG_SLOW_MS": ("250", 250),
+    "LOG_GCP_PROJECT": ("shop-1", "shop-1"),
     "HEALTH_LIVE_PATH": ("/livez", "/livez"),
     "HEALTH_READY_PATH": ("/readyz", "/readyz"),
     "HEALTH_DRAIN_SECONDS": ("5", 5),

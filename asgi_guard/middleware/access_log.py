@@ -36,6 +36,8 @@ class AccessLogMiddleware(Layer):
             (5xx), refusals, slow and aborted exchanges are always logged.
         slow_ms: milliseconds from which an exchange is marked as slow; None marks none.
         quiet: paths whose successes are not logged: the probes.
+        gcp_project: the project of Google Cloud whose traces lines in the schema `gcp` are to stand beside; None writes
+            the trace's bare id.
         routes: the route table; the path of the matching row is logged as the route, unless the app's router names one.
         write: what takes the lines, each ending in a newline; standard output unless given, which never holds up the
             event loop: lines that a slow reader leaves no room for are dropped, and their number logged.
@@ -51,6 +53,7 @@ class AccessLogMiddleware(Layer):
         sample: float = 1.0,
         slow_ms: float | None = None,
         quiet: Sequence[str] = (),
+        gcp_project: str | None = None,
         routes: Sequence[Route] | RouteTable = (),
         write: Callable[[bytes], object] | None = None,
     ) -> None:
@@ -61,6 +64,7 @@ class AccessLogMiddleware(Layer):
         self._sample = sample
         self._slow = None if slow_ms is None else int(slow_ms * 1e6)
         self._quiet = frozenset(quiet)
+        self._project = gcp_project
         self._writer = LineWriter(self._dropped)
         self.write: Callable[[bytes], object] = write or self._writer
 
@@ -128,6 +132,13 @@ class AccessLogMiddleware(Layer):
         )
         if trace is not None:
             entry.trace_id, entry.parent_id = trace.trace_id, trace.parent_id
+        if response.streamed is not None:
+            entry.first_byte = response.streamed - exchange.started
+        if entry.kind != "http":
+            entry.close_code = response.close_code
+            if response.status == 101:
+                entry.messages_received, entry.messages_sent = response.messages_received, response.messages_sent
+        entry.project = self._project
         if self._slow is not None:
             entry.slow = entry.duration >= self._slow
         if response.disconnected and not response.finished:

@@ -43,6 +43,11 @@ class Entry:
         refused_by: the layer that refused, with `reason` and a word more in `detail`.
         limit: the limits that refused.
         shadow: the limits that would have, were they not in shadow.
+        first_byte: from the start to the first part of a body that was sent in several.
+        close_code: what a WebSocket was closed with.
+        messages_received: messages of a WebSocket's client, and
+        messages_sent: those of the app; None for anything but a session.
+        project: Google Cloud's, in whose traces this one is.
     """
 
     time: float
@@ -72,6 +77,11 @@ class Entry:
     limit: str | None = None
     shadow: str | None = None
     slow: bool = False
+    first_byte: int | None = None
+    close_code: int | None = None
+    messages_received: int | None = None
+    messages_sent: int | None = None
+    project: str | None = None
 
 
 def severity(entry: Entry) -> Literal["INFO", "WARN", "ERROR"]:
@@ -168,6 +178,19 @@ def _add_guard(entry: Entry, members: dict[str, Any]) -> None:
         members["asgi_guard.client_doubt"] = entry.client_doubt
     if entry.slow:
         members["asgi_guard.slow"] = True
+    if entry.first_byte is not None:
+        members["asgi_guard.first_byte_ms"] = (entry.first_byte + 500) // 1000 / 1000
+    if entry.kind != "http":
+        _add_session(entry, members)
+
+
+def _add_session(entry: Entry, members: dict[str, Any]) -> None:
+    """Add what is known of a WebSocket session."""
+    if entry.close_code is not None:
+        members["asgi_guard.close_code"] = entry.close_code
+    if entry.messages_received is not None:
+        members["asgi_guard.messages_received"] = entry.messages_received
+        members["asgi_guard.messages_sent"] = entry.messages_sent
 
 
 # The members that every exchange has are made at once, and what is known beside them is added: an exchange in a
@@ -278,7 +301,8 @@ def _gcp(entry: Entry) -> dict[str, Any]:
     if entry.request_id is not None:
         members["logging.googleapis.com/labels"] = {"request_id": entry.request_id}
     if entry.trace_id is not None:
-        members["logging.googleapis.com/trace"] = entry.trace_id
+        prefix = "" if entry.project is None else f"projects/{entry.project}/traces/"
+        members["logging.googleapis.com/trace"] = prefix + entry.trace_id
         members["logging.googleapis.com/spanId"] = entry.parent_id
     if entry.error is not None:
         members["error.type"] = entry.error

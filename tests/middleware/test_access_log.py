@@ -100,6 +100,43 @@ async def test_websocket(lines: Lines) -> None:
     assert (record["http.response.status_code"], record["http.response.body.size"]) == (101, 5)
     assert record["url.scheme"] == "ws"
     assert "error.type" not in record
+    assert record["asgi_guard.close_code"] == 1005
+    assert (record["asgi_guard.messages_received"], record["asgi_guard.messages_sent"]) == (0, 2)
+
+
+@pytest.mark.parametrize(("message", "code"), [({"code": 1001}, 1001), ({}, 1005)])
+async def test_left_websocket(message: Message, code: int, lines: Lines) -> None:
+    """A session that the client closes has the client's code, whatever the app closes it with then."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        await send({"type": "websocket.close", "code": 4000})
+
+    said = {"type": "websocket.receive", "text": "hello"}
+    connect, leave = {"type": "websocket.connect"}, {"type": "websocket.disconnect", **message}
+    await call(lines.layer(app), websocket_scope(), connect, said, said, leave)
+    record = lines.record
+    assert record["asgi_guard.close_code"] == code
+    assert (record["asgi_guard.messages_received"], record["asgi_guard.messages_sent"]) == (2, 0)
+
+
+async def test_stream(lines: Lines) -> None:
+    """A body in several parts is logged with the time to its first, beside that of all; a body in one is not."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await send({"type": "http.response.body", "body": b"b"})
+
+    await get(lines.layer(app))
+    record = lines.record
+    assert 0 <= record["asgi_guard.first_byte_ms"] <= record["duration_ms"]
+    lines.clear()
+    await get(lines.layer(Echo()))
+    assert "asgi_guard.first_byte_ms" not in lines.record
 
 
 async def test_denied_websocket(lines: Lines) -> None:
@@ -117,7 +154,9 @@ async def test_closed_websocket(lines: Lines) -> None:
         await send({"type": "websocket.close", "code": 1008})
 
     await call(lines.layer(app), websocket_scope())
-    assert lines.record["http.response.status_code"] == 403
+    record = lines.record
+    assert (record["http.response.status_code"], record["asgi_guard.close_code"]) == (403, 1008)
+    assert "asgi_guard.messages_sent" not in record
 
 
 async def test_error(lines: Lines) -> None:

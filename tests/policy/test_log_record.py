@@ -10,7 +10,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard.policy.log_record import MAX_TEXT, Entry, LogFormat, record, redact_query, sampled, severity, text
+from asgi_guard.policy.log_record import (
+    MAX_TEXT,
+    Entry,
+    LogFormat,
+    dropped,
+    record,
+    redact_query,
+    sampled,
+    severity,
+    text,
+)
 
 SCHEMAS: list[LogFormat] = [schema for schema in get_args(LogFormat) if schema != "off"]
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -164,6 +174,35 @@ def test_refusals_and_errors(schema: LogFormat) -> None:
         "asgi_guard.slow": True,
     }
     assert found["error.kind" if schema == "datadog" else "error.type"] == "ValueError"
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_sessions_and_streams(schema: LogFormat) -> None:
+    """A WebSocket session has its close code and its messages, a stream the time to its first part, in milliseconds."""
+    session = replace(BARE, status=101, close_code=1001, messages_received=3, messages_sent=0)
+    found = {name: value for name, value in record(session, schema).items() if name.startswith("asgi_guard.")}
+    assert found == {
+        "asgi_guard.close_code": 1001,
+        "asgi_guard.messages_received": 3,
+        "asgi_guard.messages_sent": 0,
+    }
+    assert record(replace(FULL, first_byte=1_234_567), schema) == {**ORACLE[schema], "asgi_guard.first_byte_ms": 1.235}
+
+
+def test_traces_of_a_project() -> None:
+    """Google Cloud finds a trace by its full name, once it is told the project."""
+    found = record(replace(FULL, project="shop-1"), "gcp")
+    assert found["logging.googleapis.com/trace"] == f"projects/shop-1/traces/{TRACE_ID}"
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_dropped(schema: LogFormat) -> None:
+    """The line that tells of dropped ones has the time and the level where all lines of its schema have them."""
+    told, usual = dropped(7, FULL.time, schema), record(replace(FULL, slow=True), schema)
+    assert told.pop("asgi_guard.dropped") == 7
+    assert "7 lines" in told.pop("message")
+    assert told == {name: usual[name] for name in told}
+    assert len(told) == 2
 
 
 @pytest.mark.parametrize(
