@@ -82,6 +82,8 @@ class Exchange:
         answered_by: the layer that gave it.
         logged_by: the layer that has undertaken to log this exchange, and
         started: when it did, in nanoseconds.
+        measured_by: the layer that has undertaken to measure it, and
+        entered: when it did, in nanoseconds.
         route: what the app's router left in its scope as `route`.
         nonce: that of inline scripts and styles, once the app has asked for it; empty once it is too late for that.
         reported: whether the exception in flight has been logged: every layer around it sees it pass.
@@ -98,12 +100,14 @@ class Exchange:
         "client_doubt",
         "detail",
         "disputed",
+        "entered",
         "extra_cost",
         "failure",
         "headers",
         "id_header",
         "kind",
         "logged_by",
+        "measured_by",
         "meter",
         "method",
         "nonce",
@@ -123,6 +127,8 @@ class Exchange:
         "user",
         "verdict",
     )
+
+    entered: int
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -156,6 +162,7 @@ class Exchange:
         self.answered_by: str | None = None
         self.logged_by: object | None = None
         self.started = 0
+        self.measured_by: object | None = None
         self.route: object = None
         self.reported = False
         self.nonce: str | None = None

@@ -306,6 +306,21 @@ class LogSettings(Section):
     )
 
 
+class MetricsSettings(Section):
+    """Metrics. Off, unless said."""
+
+    path: str = Field(default="", description="the path of Prometheus's scrapes, such as `/metrics`; empty for none")
+    allow: Names = Field(
+        default=("127.0.0.0/8", "::1/128"), description="addresses and networks (CIDR) whose scrapes are answered"
+    )
+    otel: bool = Field(default=False, description="whether to measure with OpenTelemetry's metrics API")
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is measured."""
+        return bool(self.path) or self.otel
+
+
 class HealthSettings(Section):
     """Probes and draining. On."""
 

@@ -24,6 +24,7 @@ from asgi_guard.sections import (
     HealthSettings,
     HostsSettings,
     LogSettings,
+    MetricsSettings,
     ProxySettings,
     RateSettings,
     RequestIDSettings,
@@ -111,6 +112,7 @@ class GuardSettings(BaseSettings):
     proxy: ProxySettings = ProxySettings()
     request_id: RequestIDSettings = RequestIDSettings()
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
     health: HealthSettings = HealthSettings()
 
     def __init__(self, **values: Any) -> None:

@@ -18,6 +18,7 @@ from asgi_guard.middleware import (
     HostMiddleware,
     IdentityMiddleware,
     Issuer,
+    MetricsMiddleware,
     ProxyMiddleware,
     RateLimitMiddleware,
     RequestIDMiddleware,
@@ -74,6 +75,7 @@ def stack(
     rate_limit = problems.collect("rate", lambda: _rate_limit(app, settings, table, store, limit_functions))
     layers: list[Layer | None] = [
         problems.collect("health", lambda: _health(app, settings, store, identity, rate_limit, checks or {})),
+        problems.collect("metrics", lambda: _metrics(app, settings, table)),
         proxy,
         request_id,
         problems.collect("log", lambda: _access_log(app, settings, table)),
@@ -152,11 +154,20 @@ def _health(
     )
 
 
+def _metrics(app: ASGIApp, settings: GuardSettings, table: RouteTable) -> MetricsMiddleware | None:
+    section = settings.metrics
+    if not section.on:
+        return None
+    values = {**section.model_dump(), "path": section.path or None}
+    return MetricsMiddleware(app, routes=table, **values)
+
+
 def _access_log(app: ASGIApp, settings: GuardSettings, table: RouteTable) -> AccessLogMiddleware | None:
     section = settings.log
     if section.format == "off":
         return None
-    probes = [path for path in (settings.health.live_path, settings.health.ready_path) if path]
+    paths = (settings.health.live_path, settings.health.ready_path, settings.metrics.path)
+    probes = [path for path in paths if path]
     return AccessLogMiddleware(app, quiet=probes, routes=table, **section.model_dump())
 
 

@@ -9,6 +9,7 @@ from asgi_guard.middleware.cors import CORSMiddleware
 from asgi_guard.middleware.health import HealthMiddleware
 from asgi_guard.middleware.hosts import HostMiddleware
 from asgi_guard.middleware.identity import IdentityMiddleware
+from asgi_guard.middleware.metrics import MetricsMiddleware
 from asgi_guard.middleware.proxy import ProxyMiddleware
 from asgi_guard.middleware.rate_limit import RateLimitMiddleware
 from asgi_guard.middleware.request_id import RequestIDMiddleware
@@ -23,6 +24,7 @@ __all__ = [
     "HostMiddleware",
     "IdentityMiddleware",
     "Issuer",
+    "MetricsMiddleware",
     "ProxyMiddleware",
     "RateLimitMiddleware",
     "RequestIDMiddleware",

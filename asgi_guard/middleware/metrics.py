@@ -1,0 +1,210 @@
+"""The Metrics layer: how long requests took, which were refused and why, and how the guard's own parts do."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.instruments import exposition, opentelemetry, prometheus
+from asgi_guard.layer import Decision, Layer
+from asgi_guard.policy.address import parse_address, parse_networks
+from asgi_guard.policy.answer import Answer
+from asgi_guard.policy.listing import listed
+from asgi_guard.policy.log_record import CLIENT_GONE, KNOWN_METHODS
+from asgi_guard.policy.routes import NO_ROW, Route, RouteTable, route_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from prometheus_client import CollectorRegistry
+
+    from asgi_guard.asgi import ASGIApp
+    from asgi_guard.exchange import Exchange
+    from asgi_guard.instruments import Instruments, Measure
+    from asgi_guard.layer import Response
+
+UNMATCHED = "_unmatched"
+"""The route of a request that no row of the route table and no router of the app has one for."""
+MAX_SERIES = 2000
+"""Combinations of method, route and status; an app that names more routes has the rest under `_unmatched`."""
+LOCAL = ("127.0.0.0/8", "::1/128")
+NEAR = 0.2
+"""A limit is near when this share of its bucket, or less, is left."""
+
+
+class MetricsMiddleware(Layer):
+    """Measures, and answers scrapes.
+
+    No label is made of what a client sends: the route is the app's own or the route table's pattern, a method that
+    nobody knows is `_OTHER`. Bounds of time hold: gauges are brought up to date once a second at most, and by a scrape.
+
+    Args:
+        app: the app within.
+        path: where scrapes are answered; None measures without answering.
+        allow: addresses and networks (CIDR) whose scrapes are answered, by the client's address as the Proxy layer has
+            it; for all others the path is the app's.
+        otel: whether to measure with OpenTelemetry's metrics API too.
+        routes: the route table.
+        registry: the registry to measure in and to tell; prometheus_client's own one unless given.
+
+    Raises:
+        ConfigError: the path is none, a network is malformed, or what it measures with is not installed.
+    """
+
+    name = "metrics"
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        path: str | None = "/metrics",
+        allow: str | Sequence[str] = LOCAL,
+        otel: bool = False,
+        routes: Sequence[Route] | RouteTable = (),
+        registry: CollectorRegistry | None = None,
+    ) -> None:
+        super().__init__(app)
+        problems: list[Problem] = []
+        if path is not None and not path.startswith("/"):
+            problems.append(Problem("path", f"{path!r} does not start with '/'"))
+        try:
+            self._allowed = parse_networks(listed(allow))
+        except ValueError as error:
+            problems.append(Problem("allow", str(error)))
+        self.instruments: list[Instruments] = []
+        try:
+            if path is not None:
+                from prometheus_client import REGISTRY  # noqa: PLC0415,RUF100 - an extra
+
+                self._registry = registry or REGISTRY
+                self.instruments.append(prometheus(self._registry))
+        except ImportError:
+            problems.append(Problem("path", "prometheus_client is missing: pip install 'asgi-guard[prometheus]'"))
+        try:
+            if otel:
+                self.instruments.append(opentelemetry())
+        except ImportError:
+            problems.append(Problem("otel", "opentelemetry-api is missing: pip install 'asgi-guard[otel]'"))
+        if problems:
+            raise ConfigError(problems)
+        self._path = path
+        self._table = RouteTable.of(routes)
+        self._under_way = 0
+        self._due = 0
+        self._in_flight = tuple(each.in_flight() for each in self.instruments)
+        self._durations: dict[tuple[str, object, int | None], tuple[Measure, ...]] = {}
+        self._refusals: dict[tuple[str | None, str], tuple[Measure, ...]] = {}
+        self._near: dict[str, tuple[Measure, ...]] = {}
+        self._sources: list[Callable[[], None]] = []
+
+    def watch(self, count: Callable[[], float], measures: Sequence[Measure]) -> None:
+        """Measure by how much a count has grown, whenever gauges are brought up to date."""
+        last = 0.0
+
+        def tell() -> None:
+            nonlocal last
+            now = count()
+            if now > last:
+                for measure in measures:
+                    measure(now - last)
+                last = now
+
+        self._sources.append(tell)
+
+    def watch_gauge(self, value: Callable[[], float | None], measures: Sequence[Measure]) -> None:
+        """Measure a value, if there is one, whenever gauges are brought up to date."""
+
+        def tell() -> None:
+            now = value()
+            if now is not None:
+                for measure in measures:
+                    measure(now)
+
+        self._sources.append(tell)
+
+    def enter(self, exchange: Exchange) -> None:
+        """Start the clock. If an outer layer measures this exchange, this one does not."""
+        if exchange.measured_by is None:
+            exchange.measured_by = self
+            exchange.entered = time.perf_counter_ns()
+            self._under_way += 1
+
+    def decide(self, exchange: Exchange) -> Decision:
+        """Answer a scrape, if it is one, and from where it may come."""
+        if self._path is None or exchange.kind != "http" or exchange.method not in ("GET", "HEAD"):
+            return None
+        if route_path(exchange.path, exchange.scope.get("root_path", "")) != self._path:
+            return None
+        # A client in doubt has the address of a proxy, which may be among the allowed.
+        address = None if exchange.client is None or exchange.client_doubt else parse_address(exchange.client)
+        if address is None or not any(address in network for network in self._allowed):
+            return None
+        self._tell()
+        body, content_type = exposition(self._registry, exchange.headers.get(b"accept", b"").decode("latin-1"))
+        headers = ((b"content-type", content_type.encode()), (b"cache-control", b"no-store"))
+        return Answer(200, headers, body)
+
+    def leave(self, exchange: Exchange, response: Response, error: BaseException | None) -> None:
+        """Measure."""
+        if exchange.measured_by is not self:
+            return
+        self._under_way -= 1
+        now = time.perf_counter_ns()
+        route = exchange.route
+        if route is None:
+            row = exchange.row(self._table)
+            place: object = None if row == NO_ROW else row
+        else:
+            place = getattr(route, "path", None)
+        key = (exchange.method, place, response.status)
+        measures = self._durations.get(key) or self._measures(key, exchange, response)
+        seconds = (now - exchange.entered) / 1e9
+        for measure in measures:
+            measure(seconds)
+        if exchange.answer is not None and exchange.answer.reason is not None:
+            self._refused(exchange.answered_by, exchange.answer.reason)
+        if exchange.verdict is not None:
+            for reading in exchange.verdict.readings:
+                limit = reading.limit
+                if reading.wait == 0 and reading.remaining <= limit.burst * NEAR:
+                    self._is_near(limit.name)
+        if now >= self._due:
+            self._tell()
+
+    def _measures(
+        self, key: tuple[str, object, int | None], exchange: Exchange, response: Response
+    ) -> tuple[Measure, ...]:
+        """Find the series of a request, and keep it under its key as long as these are few."""
+        method, place, status = key
+        method = method if method in KNOWN_METHODS else "_OTHER"
+        if isinstance(place, int):
+            place = self._table.routes[place].path
+        full = len(self._durations) >= MAX_SERIES
+        route = place if isinstance(place, str) and not full else UNMATCHED
+        if status is None:
+            status = CLIENT_GONE if response.disconnected else 500
+        found = tuple(each.duration(method, route, status) for each in self.instruments)
+        if not full and method != "_OTHER":
+            self._durations[key] = found
+        return found
+
+    def _refused(self, layer: str | None, reason: str) -> None:
+        key = (layer, reason)
+        if key not in self._refusals:
+            self._refusals[key] = tuple(each.refusals(layer or "app", reason) for each in self.instruments)
+        for measure in self._refusals[key]:
+            measure(1)
+
+    def _is_near(self, limit: str) -> None:
+        if limit not in self._near:
+            self._near[limit] = tuple(each.near_limit(limit) for each in self.instruments)
+        for measure in self._near[limit]:
+            measure(1)
+
+    def _tell(self) -> None:
+        self._due = time.perf_counter_ns() + 1_000_000_000
+        for measure in self._in_flight:
+            measure(self._under_way)
+        for tell in self._sources:
+            tell()

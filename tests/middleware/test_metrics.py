@@ -1,0 +1,233 @@
+"""The Metrics layer: what is measured, under bounded labels, and who may see it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from asgi_guard import ConfigError, HostMiddleware, MetricsMiddleware, ProxyMiddleware, RateLimitMiddleware
+from asgi_guard import Route as Row
+from tests.asgi import Echo, call, get, http_scope, websocket_scope
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
+
+LOCAL: Any = ("127.0.0.1", 50000)
+DURATIONS = "asgi_guard_request_duration_seconds_count"
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+async def scrape(app: ASGIApp) -> dict[str, dict[tuple[str, ...], float]]:
+    """Every series that a scrape tells, by name and by values of its labels."""
+    exchange = await get(app, "/metrics", client=LOCAL)
+    assert exchange.status == 200
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(exchange.body.decode()):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
+    return found
+
+
+async def test_durations(registry: CollectorRegistry) -> None:
+    """Requests are counted by method, route and status, refused ones, failed ones and WebSocket sessions too."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/broken":
+            raise LookupError
+        if scope["path"].startswith("/users/"):
+            scope["route"] = SimpleNamespace(path="/users/{id}")
+        await Echo()(scope, receive, send)
+
+    layer = MetricsMiddleware(HostMiddleware(app, allowed="testserver"), routes=[Row("/items/*")], registry=registry)
+    for path in ("/users/1", "/users/2", "/items/1", "/other", "/broken"):
+        await get(layer, path)
+    await get(layer, "/users/3", [(b"host", b"evil.example")])  # a second one, so it is refused
+    await call(layer, http_scope("BREW", "/other"))
+    found = (await scrape(layer))[DURATIONS]
+    assert found == {
+        ("GET", "/users/{id}", "200"): 2,
+        ("GET", "/items/*", "200"): 1,
+        ("GET", "_unmatched", "200"): 1,
+        ("GET", "_unmatched", "500"): 1,
+        ("GET", "_unmatched", "400"): 1,
+        ("_OTHER", "_unmatched", "200"): 1,
+    }
+
+
+async def test_series_are_bounded(registry: CollectorRegistry) -> None:
+    """Twenty thousand paths, and as many methods, make no series, and an app of many routes makes no endless ones."""
+    dice = random.Random(1)  # noqa: S311 - nothing here is secret
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].startswith("/named"):
+            scope["route"] = SimpleNamespace(path=scope["path"])
+        await Echo()(scope, receive, send)
+
+    layer = MetricsMiddleware(app, registry=registry)
+    await get(layer, "/first")
+    await call(layer, http_scope("M", "/first"))
+    before = (await scrape(layer))[DURATIONS].keys()
+    for _ in range(20_000):
+        await call(layer, http_scope(dice.choice(["GET", f"M{dice.random()}"]), f"/{dice.getrandbits(64):x}"))
+    after = (await scrape(layer))[DURATIONS]
+    assert after.keys() - {("GET", "_unmatched", "200")} == before - {("GET", "_unmatched", "200")}
+    assert sum(after.values()) == 20_002 + 1
+    for number in range(3000):
+        await get(layer, f"/named/{number}")
+    assert len((await scrape(layer))[DURATIONS]) <= 2001
+
+
+async def test_in_flight(registry: CollectorRegistry) -> None:
+    """Requests under way are told, the scrape itself among them."""
+    begun, end = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        await end.wait()
+
+    layer = MetricsMiddleware(app, registry=registry)
+    task = asyncio.create_task(get(layer))
+    await begun.wait()
+    assert (await scrape(layer))["asgi_guard_requests_in_flight"] == {(): 2}
+    end.set()
+    await task
+    assert (await scrape(layer))["asgi_guard_requests_in_flight"] == {(): 1}
+
+
+async def test_refusals_and_near_limits(registry: CollectorRegistry) -> None:
+    """Refusals are counted by layer and reason, and what was allowed with a fifth of a limit left or less, by limit."""
+    layer = MetricsMiddleware(RateLimitMiddleware(Echo(), limit="5/hour by ip"), registry=registry)
+    for _ in range(8):
+        await get(layer)
+    await call(layer, websocket_scope())
+    found = await scrape(layer)
+    assert found["asgi_guard_refusals_total"] == {("rate_limit", "rate_limited"): 4}
+    assert found["asgi_guard_limit_near_total"] == {("ip",): 2}
+
+
+@pytest.mark.parametrize(
+    ("client", "headers", "path", "method", "answered"),
+    [
+        ("127.0.0.1", [], "/metrics", "GET", True),
+        ("127.0.0.1", [], "/metrics", "HEAD", True),
+        ("::1", [], "/metrics", "GET", True),
+        ("203.0.113.9", [], "/metrics", "GET", False),
+        ("127.0.0.1", [], "/metrics", "POST", False),
+        ("127.0.0.1", [], "/metrics/", "GET", False),
+        ("10.0.0.1", [(b"x-forwarded-for", b"127.0.0.1")], "/metrics", "GET", True),
+        ("10.0.0.1", [(b"x-forwarded-for", b"203.0.113.9")], "/metrics", "GET", False),
+        ("10.0.0.1", [(b"x-forwarded-for", b"?")], "/metrics", "GET", False),
+        ("127.0.0.1", [(b"x-forwarded-for", b"203.0.113.9")], "/metrics", "GET", True),
+    ],
+)
+async def test_who_may_scrape(
+    client: str, headers: Any, path: str, method: str, answered: bool, registry: CollectorRegistry
+) -> None:
+    """Scrapes are answered to allowed addresses, not to a proxy's where the client is in doubt; else asks the app."""
+    layer = MetricsMiddleware(Echo(), allow="127.0.0.1, ::1, 10.0.0.0/8", registry=registry)
+    if client.startswith("10."):
+        layer = MetricsMiddleware(Echo(), allow="127.0.0.1, 10.0.0.0/30", registry=registry)
+    app = ProxyMiddleware(layer, trusted="10.0.0.0/8")
+    exchange = await call(app, http_scope(method, path, headers, client=(client, 1)))
+    assert (exchange.status, exchange.body != b"ok") == (200, answered)
+    if answered and method == "GET":
+        assert b"asgi_guard_requests_in_flight" in exchange.body
+
+
+async def test_twice(registry: CollectorRegistry) -> None:
+    """Two layers of one registry share its instruments, and what passes both is measured once."""
+    layer = MetricsMiddleware(MetricsMiddleware(Echo(), registry=registry), registry=registry)
+    await get(layer)
+    assert (await scrape(layer))[DURATIONS] == {("GET", "_unmatched", "200"): 1}
+
+
+async def test_formats(registry: CollectorRegistry) -> None:
+    """A scraper that asks for OpenMetrics gets that."""
+    layer = MetricsMiddleware(Echo(), registry=registry)
+    asked = [(b"accept", b"application/openmetrics-text; version=1.0.0")]
+    exchange = await get(layer, "/metrics", asked, client=LOCAL)
+    assert exchange.headers["content-type"].startswith("application/openmetrics-text")
+    assert exchange.body.endswith(b"# EOF\n")
+
+
+@pytest.mark.parametrize(("options", "name"), [({"path": "metrics"}, "path"), ({"allow": "localhost"}, "allow")])
+def test_problems(options: dict[str, Any], name: str, registry: CollectorRegistry) -> None:
+    """What cannot be is said at construction, by the option's name."""
+    with pytest.raises(ConfigError) as caught:
+        MetricsMiddleware(Echo(), registry=registry, **options)
+    assert [problem.name for problem in caught.value.problems] == [name]
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "name"),
+    [("prometheus_client", {}, "path"), ("opentelemetry", {"path": None, "otel": True}, "otel")],
+)
+def test_missing_extras(module: str, options: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What to install is said where it is missing."""
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=r"pip install 'asgi-guard\[") as caught:
+        MetricsMiddleware(Echo(), **options)
+    assert [problem.name for problem in caught.value.problems] == [name]
+
+
+async def test_opentelemetry() -> None:
+    """OpenTelemetry's reader finds the same, in its names and units."""
+    reader = InMemoryMetricReader()
+    metrics.set_meter_provider(MeterProvider([reader]))
+    layer = MetricsMiddleware(HostMiddleware(Echo(), allowed="other.example"), path=None, otel=True)
+    await get(layer)
+    data = reader.get_metrics_data()
+    assert data is not None
+    found: dict[str, Any] = {
+        metric.name: (metric.unit, [(dict(point.attributes or {}), point) for point in metric.data.data_points])
+        for metric in data.resource_metrics[0].scope_metrics[0].metrics
+    }
+    unit, ((labels, point),) = found["http.server.request.duration"]
+    assert (unit, point.count) == ("s", 1)
+    assert labels == {"http.request.method": "GET", "http.route": "_unmatched", "http.response.status_code": 400}
+    _, ((labels, point),) = found["asgi_guard.refusals"]
+    assert (point.value, labels) == (1, {"asgi_guard.layer": "host", "asgi_guard.reason": "host_not_allowed"})
+    assert found["asgi_guard.requests_in_flight"][1][0][1].value == 0
+
+
+WORKER = """
+import asyncio
+from asgi_guard import MetricsMiddleware
+from tests.asgi import Echo, get
+
+async def main():
+    layer = MetricsMiddleware(Echo())
+    for _ in range(3):
+        await get(layer)
+    print((await get(layer, "/metrics", client=("127.0.0.1", 1))).body.decode())
+
+asyncio.run(main())
+"""
+
+
+def test_several_processes(tmp_path: Path) -> None:
+    """In prometheus_client's mode of several processes, whoever is scraped tells what all of them counted."""
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    for expected in (3, 7):  # the first process's scrape is one of its requests
+        command = [sys.executable, "-c", WORKER]
+        told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        lines = [line for line in told.splitlines() if line.startswith(DURATIONS)]
+        assert lines == [f'{DURATIONS}{{method="GET",route="_unmatched",status="200"}} {expected}.0']
