@@ -6,14 +6,14 @@ To follow a request, read `asgi_guard.layer.Chain`, then the layers in the order
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING
 
 from asgi_guard.cautions import warnings
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.jwks import default_client
 from asgi_guard.layer import Chain
-from asgi_guard.middleware import RateLimitMiddleware
+from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
+from asgi_guard.revocation import Revocations, lives_of
 from asgi_guard.settings import GuardSettings, SettingsError
 from asgi_guard.stack import stack
 from asgi_guard.stores import Store
@@ -85,13 +85,49 @@ class Guard(Chain):
             ValueError: an API key showed it, which does not end by itself: take it out of the configuration.
             StoreUnavailableError: the store did not answer, and the token may be accepted still.
         """
+        await self._revocations().token(user)
+
+    async def revoke_session(self, session_id: str, *, issuer: str | None = None, ttl: float | None = None) -> None:
+        """Refuse every token of a session from now on, those too that the issuer may still issue for it.
+
+        Args:
+            session_id: the `sid` of its tokens.
+            issuer: whose session it is; has to be said where there are several.
+            ttl: seconds for which this is kept; unless said, as long as a token can be accepted by the bounds on its
+                age and life, and 30 days where there are none.
+
+        Raises:
+            ConfigError: `auth.revocation` is off, so nobody would look it up.
+            ValueError: there is no such issuer, several are meant, or a token could outlive the revocation.
+            StoreUnavailableError: the store did not answer, and its tokens may be accepted still.
+        """
+        await self._revocations().session(session_id, issuer, ttl)
+
+    async def revoke_subject(self, subject: str, *, issuer: str | None = None, ttl: float | None = None) -> None:
+        """Refuse every token of a subject that was issued until now: what a change of password is to do.
+
+        A token is refused whose `iat` is not after this moment by this machine's clock, or that has none. `iat` mostly
+        counts whole seconds, so one that is issued within this second is refused too.
+
+        Args:
+            subject: the `sub` of its tokens.
+            issuer: whose subject it is; has to be said where there are several.
+            ttl: as for `revoke_session`.
+
+        Raises:
+            ConfigError: `auth.revocation` is off, so nobody would look it up.
+            ValueError: there is no such issuer, several are meant, or a token could outlive the revocation.
+            StoreUnavailableError: the store did not answer, and its tokens may be accepted still.
+        """
+        await self._revocations().subject(subject, issuer, ttl)
+
+    def _revocations(self) -> Revocations:
         store = self.store
-        if store is None or not self.settings.auth.revocation:
+        identity = next((layer for layer in self.layers if isinstance(layer, IdentityMiddleware)), None)
+        if store is None or identity is None or not self.settings.auth.revocation:
             message = "it is not true, so nobody would look the token up"
             raise ConfigError([Problem(f"{PREFIX}AUTH_REVOCATION", message)])
-        if user.token_id is None:
-            raise ValueError("this identity was not shown by a token with an id, so there is none to revoke")
-        await store.revoke(user.token_id, max(0.0, user.expires - time.time()))
+        return Revocations(store, lives_of(identity))
 
 
 def guarded(app: ASGIApp, settings: GuardSettings) -> Guard:

@@ -118,6 +118,7 @@ class Introspector:
         self.url = check_url(url, query=True)
         # Encoded as a form's fields are before they are joined (RFC 6749 2.3.1).
         self._auth = httpx.BasicAuth(quote_plus(client_id), quote_plus(client_secret))
+        self.issuer = policy.issuer
         self._policy = policy
         self._cache = IntrospectionCache(times or IntrospectionTimes())
         self._client = client

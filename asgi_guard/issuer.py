@@ -10,10 +10,11 @@ from asgi_guard.errors import ConfigError, Problem, TokenError
 from asgi_guard.jwks import KeyEngine, check_url, default_client
 from asgi_guard.policy import token
 from asgi_guard.policy.claims import SCOPE_CLAIMS, ClaimsPolicy, Profile, parse_required, scopes_of
-from asgi_guard.policy.identity import User, revocation_key, store_key
+from asgi_guard.policy.identity import User, revocation_key
 from asgi_guard.policy.keyring import KeyTimes
 from asgi_guard.policy.keys import ALGORITHMS, VerificationKey
 from asgi_guard.policy.listing import listed
+from asgi_guard.policy.revocation import marks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -128,12 +129,14 @@ class Verifier:
         expires = self.claims.check(claims, now)
         subject, issuer = claims["sub"], self.claims.issuer
         token_id = claims.get("jti")
+        marks = marks_of(issuer, subject, claims)
         return User(
             subject,
             scopes_of(claims, self.claims.scope_claims),
             MappingProxyType(claims),
             issuer,
             expires=expires,
-            key=store_key("user", issuer, subject),
+            key=marks.subject,
             token_id=None if token_id is None else revocation_key(issuer, token_id),
+            marks=marks,
         )

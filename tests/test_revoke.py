@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from asgi_guard import AuthSettings, ConfigError, Guard, GuardSettings
 from asgi_guard.guard import guarded
+from asgi_guard.sections import IssuerSettings
 from tests.asgi import Exchange, call, http_scope
 from tests.guarded import KEY, settings
 
@@ -69,6 +71,65 @@ async def test_what_cannot_be_revoked_is_said(issuer: LocalIssuer) -> None:
     error = await failure(without, authorization=f"Bearer {issuer.token('alice')}")
     assert isinstance(error, ConfigError)
     assert "AUTH_REVOCATION" in str(error)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_subject_is_revoked_up_to_now(issuer: LocalIssuer, server: Server, *, shared: bool) -> None:
+    """What was issued to a subject before is refused on the very next request, remembered or not; nothing else is."""
+    guard = Guard(logout, settings(issuer), http_client=issuer.client, store=server.store() if shared else None)
+    old, fresh, other = (f"Bearer {issuer.token(name)}" for name in ("alice", "alice", "bob"))
+    ahead = f"Bearer {issuer.token('alice', iat=int(time.time()) + 20)}"
+    without = f"Bearer {issuer.token('alice', iat=None)}"
+    for token in (old, other, ahead, without):
+        assert await ask(guard, "/items", authorization=token) == 204
+    await guard.revoke_subject("alice")
+    statuses = [await ask(guard, "/items", authorization=token) for token in (old, fresh, other, ahead, without)]
+    assert statuses == [401, 401, 204, 204, 401]
+    assert await ask(guard, "/items", x_api_key=KEY.decode()) == 204
+    assert guard.store is not None
+    await guard.store.aclose()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_session_is_revoked(issuer: LocalIssuer, server: Server, *, shared: bool) -> None:
+    """Every token of a session is refused, one that is issued later too, and no token of another session."""
+    guard = Guard(logout, settings(issuer), http_client=issuer.client, store=server.store() if shared else None)
+    token, other = (f"Bearer {issuer.token('alice', sid=sid)}" for sid in ("s1", "s2"))
+    assert [await ask(guard, "/items", authorization=each) for each in (token, other)] == [204, 204]
+    await guard.revoke_session("s1", issuer=issuer.url)
+    later = f"Bearer {issuer.token('alice', sid='s1', iat=int(time.time()) + 20)}"
+    assert [await ask(guard, "/items", authorization=each) for each in (token, other, later)] == [401, 204, 401]
+    assert guard.store is not None
+    await guard.store.aclose()
+
+
+async def test_a_session_that_is_no_text_is_refused(issuer: LocalIssuer) -> None:
+    """A token whose session could not be looked up is not accepted."""
+    guard = Guard(logout, settings(issuer), http_client=issuer.client)
+    for sid in (5, ["s1"], ""):
+        assert await ask(guard, "/items", authorization=f"Bearer {issuer.token('alice', sid=sid)}") == 401
+
+
+async def test_revocations_that_could_not_hold_are_refused(issuer: LocalIssuer) -> None:
+    """An unknown issuer, one that is not said among several, no name, and a life that tokens outlast are errors."""
+    partner = IssuerSettings(issuer="https://partner.test", audience=("api",))
+    auth = AuthSettings(
+        issuer=issuer.url, audience=(issuer.audience,), issuers=(partner,), revocation=True, max_token_age=900
+    )
+    guard = Guard(logout, GuardSettings(auth=auth), http_client=issuer.client)
+    for revoke in (guard.revoke_subject, guard.revoke_session):
+        with pytest.raises(ValueError, match=r"of which issuer: .*partner\.test"):
+            await revoke("alice")
+        with pytest.raises(ValueError, match="none of the issuers"):
+            await revoke("alice", issuer="https://else.test")
+        with pytest.raises(ValueError, match="accepted for 960 s"):
+            await revoke("alice", issuer=issuer.url, ttl=900)
+        with pytest.raises(ValueError, match="has a name"):
+            await revoke("", issuer=issuer.url)
+        await revoke("alice", issuer=issuer.url, ttl=960)
+    off = Guard(logout, GuardSettings(auth=auth.model_copy(update={"revocation": False})), http_client=issuer.client)
+    with pytest.raises(ConfigError, match="AUTH_REVOCATION"):
+        await off.revoke_subject("alice", issuer=issuer.url)
 
 
 def test_a_guard_is_not_guarded_again(issuer: LocalIssuer) -> None:

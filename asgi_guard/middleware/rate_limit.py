@@ -170,18 +170,21 @@ class RateLimitMiddleware(Layer):
         plan = self._plans[exchange.row(self._table)].of(user, self._plan_claim)
         if exchange.disputed:
             return ambiguous_path(exchange.request_id)
-        token_id = user.token_id if self._revocation and user is not None else None
+        token_id = marks = None
+        if self._revocation and user is not None:
+            token_id, marks = user.token_id, user.marks
         exempt = self._exempts and self._exempt.cover(exchange.client, user)
         if self._messages is not None and exchange.kind == "websocket" and not exempt:
             exchange.meter = Meter(self._messages, binding=not self._shadow)
         charges = () if exempt or not plan.limits else self._charges(exchange, plan)
-        if not charges and token_id is None:
+        if not charges and token_id is None and marks is None:
             return None
         if self._memory is None and self._denied:
             verdict = self._denied.refuse(charges, self._clock())
             if verdict is not None:
                 return self._concluded(exchange, plan, verdict)
-        request = Admission(charges, token_id, self._leases.name() if plan.counts and charges else "")
+        lease = self._leases.name() if plan.counts and charges else ""
+        request = Admission(charges, token_id, lease, False, marks)
         self._charged(exchange, self.store, request)
         if self._memory is not None:
             return self._answered(exchange, plan, request, self._memory.decide(request))
@@ -210,7 +213,7 @@ class RateLimitMiddleware(Layer):
         self, exchange: Exchange, plan: Plan, request: Admission, error: StoreUnavailableError
     ) -> Answer | None:
         """What each limit says for when the store does not answer."""
-        if request.token_id is not None:
+        if request.token_id is not None or request.marks is not None:
             exchange.revocation, exchange.retry_after = Revocation.UNKNOWN, error.retry_after
         if request.charges:
             # Whether it charged the request nobody knows: what the app charges or gives back is none of its buckets'.

@@ -16,6 +16,8 @@ from asgi_guard.policy.rates import SECOND, Limit
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from asgi_guard.policy.revocation import Marks
+
 
 class Charge(NamedTuple):
     """What a request takes from one bucket, or that it counts among those under way.
@@ -43,12 +45,14 @@ class Admission(NamedTuple):
         lease: the request's own name among those under way, where a limit counts them.
         settles: whether this is no question but an account of a request that was admitted before: its costs are taken
             whatever is left, or given back, and it is no longer under way.
+        marks: what else the token is looked up by; None asks nothing.
     """
 
     charges: tuple[Charge, ...]
     token_id: str | None = None
     lease: str = ""
     settles: bool = False
+    marks: Marks | None = None
 
 
 class Reading(NamedTuple):

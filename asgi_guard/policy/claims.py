@@ -25,9 +25,9 @@ _AT_JWT_CLAIMS = ("exp", "iat", "jti", "client_id")
 class ClaimsPolicy:
     """What an issuer's tokens have to say.
 
-    The order of decisions: `iss`, `aud`, the types of `sub`, `jti` and `client_id`, no `cnf` but a known one (RFC 7800:
-    such a token is worth nothing without a proof of its key), the profile's claims, the required ones, `exp`, `nbf`,
-    `iat`, the token's age, its whole life.
+    The order of decisions: `iss`, `aud`, the types of `sub`, `jti`, `sid` and `client_id`, no `cnf` but a known one
+    (RFC 7800: such a token is worth nothing without a proof of its key), the profile's claims, the required ones,
+    `exp`, `nbf`, `iat`, the token's age, its whole life.
 
     Attributes:
         issuer: `iss`, exactly.
@@ -203,7 +203,7 @@ def confirmation(claims: Mapping[str, Any], known: Collection[str]) -> Mapping[s
 
 def _check_names(claims: Mapping[str, Any]) -> None:
     """Whom the token names."""
-    for name in ("sub", "jti", "client_id"):
+    for name in ("sub", "jti", "sid", "client_id"):
         value = claims.get(name, "-")
         if not isinstance(value, str) or not value:
             raise TokenError("claim", f"{name} is not a string, or is empty")

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from asgi_guard.policy.revocation import Marks
+
 
 def _no_claims() -> Mapping[str, Any]:
     return MappingProxyType({})
@@ -37,6 +39,7 @@ class User:
         expires: seconds since the Unix epoch, leeway included; infinite for an API key.
         key: its name in the store: bounded in length, and not reversible to the subject.
         token_id: the token's name among the revoked, or None if it has no `jti`.
+        marks: what else a token is looked up by among the revoked; None for an API key.
         plan: the plan of limits that an API key's entry names.
         auth: what stands in `scope["auth"]`.
     """
@@ -49,6 +52,7 @@ class User:
     expires: float = float("inf")
     key: str = ""
     token_id: str | None = None
+    marks: Marks | None = field(default=None, repr=False)
     plan: str | None = None
     auth: Auth = field(init=False, repr=False, compare=False)
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from asgi_guard.errors import TokenError
 from asgi_guard.policy.claims import SCOPE_CLAIMS, ClaimsPolicy, scopes_of
-from asgi_guard.policy.identity import User, revocation_key, store_key
+from asgi_guard.policy.identity import User, revocation_key
+from asgi_guard.policy.revocation import marks_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +60,16 @@ class IntrospectionPolicy:
         claims.setdefault("exp", now + 1)
         ends = ClaimsPolicy(self.issuer, self.audience or frozenset({""}), self.leeway).check(claims, now)
         token_id = answer.get("jti")
+        marks = marks_of(self.issuer, claims["sub"], claims)
         return User(
             claims["sub"],
             scopes_of(answer, self.scope_claims),
             MappingProxyType(answer),
             self.issuer,
             expires=ends if "exp" in answer else float("inf"),
-            key=store_key("user", self.issuer, claims["sub"]),
+            key=marks.subject,
             token_id=None if token_id is None else revocation_key(self.issuer, token_id),
+            marks=marks,
         )
 
 

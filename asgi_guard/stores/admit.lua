@@ -3,10 +3,11 @@
 -- KEYS      the buckets and the revoked tokens of all requests, each once; then the sets of requests under way
 -- ARGV[1]   JSON: [now, strings, request, request, ...]
 --             now       microseconds since the Unix epoch by the caller's clock; 0 asks this server's
---             strings   how many of the keys are buckets and revoked tokens
+--             strings   how many of the keys are buckets and what may be revoked
 --             request   [settles, token, lease, charge, charge, ...], each charge four numbers in a row:
 --               settles   1 where this is the account of a request that was admitted before
---               token     which of the keys is the token's name among the revoked; 0 asks nothing
+--               token     0 asks nothing; else a list: which of the keys is the name of the token's subject among the
+--                         revoked, or 0, then those of the token itself and of its session
 --               lease     the request's own name among those under way
 --               charge    key    which of the keys; beyond `strings`, a set
 --                         cost   microseconds (units * interval); of a set, how long the request counts
@@ -14,7 +15,8 @@
 --                         binding  1, or 0 for a limit in shadow
 --
 -- Answers   "now admitted revoked state state ... admitted revoked state ...", each request in its turn; a settled one
---           has no words. The states are those before the decision.
+--           has no words. `revoked` is 1 if the token or its session is named, else the instant up to which its
+--           subject's tokens are revoked, else 0. The states are those before the decision.
 --
 -- A state is the instant, in microseconds, at which the bucket is full again; no key means full. Of a set it is how many
 -- others are under way. Numbers stay below 2^53, so they are exact; '%.0f' writes them out, since tostring would keep
@@ -74,12 +76,23 @@ local function settle(request)
   end
 end
 
+-- What is kept of a token. A text that is no instant was left by someone else: rather than none, all are revoked.
+local function revoked(names)
+  if names == 0 then return '0' end
+  for index = 2, #names do
+    if values[names[index]] then return '1' end
+  end
+  local instant = values[names[1]]
+  if not instant then return '0' end
+  return #instant <= 16 and find(instant, '^%d+$') and instant or '1'
+end
+
 local answer = { format('%.0f', now) }
 local function admit(request)
   local lease, admitted, fits, after = request[3], true, {}, {}
   local head = #answer + 1
   answer[head] = '1'
-  answer[head + 1] = request[2] > 0 and values[request[2]] and '1' or '0'
+  answer[head + 1] = revoked(request[2])
   for at = 4, #request, 4 do
     local key, cost, room = request[at], request[at + 1], request[at + 2]
     if key > strings then

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from asgi_guard.policy.revocation import EVER
+
 if TYPE_CHECKING:
     from asgi_guard.policy.bucket import Admission, Verdict
 
@@ -26,8 +28,14 @@ class Store(Protocol):
         It belongs into the event loop of the requests. What is told after an `admit` is decided after it.
         """
 
-    async def revoke(self, token_id: str, ttl: float) -> None:
-        """Put a token among the revoked, for `ttl` seconds: the rest of its life."""
+    async def revoke(self, name: str, ttl: float, instant: int = EVER) -> None:
+        """Put a token, a session or a subject among the revoked; what was kept of it before counts no more.
+
+        Args:
+            name: the store's name for it.
+            ttl: seconds until it is forgotten.
+            instant: of a subject, up to when its tokens are revoked, in microseconds since the Unix epoch.
+        """
 
     async def ping(self) -> float:
         """Ask for a sign of life; seconds that it took."""

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Admission, Verdict
+from asgi_guard.policy.revocation import EVER
 from asgi_guard.stores.hosts import read_hosts
 from asgi_guard.stores.nodes import Nodes, Plan
 from asgi_guard.stores.parts import merge, slot_of, split, taken
@@ -127,12 +128,12 @@ class ClusterStore:
         """Have a request decided or settled without waiting for it, each slot's part by itself."""
         self._connected().tell(split(question(request, self._prefix)))
 
-    async def revoke(self, token_id: str, ttl: float) -> None:
-        """Put a token among the revoked, for `ttl` seconds."""
+    async def revoke(self, name: str, ttl: float, instant: int = EVER) -> None:
+        """Put a token, a session or a subject among the revoked, for `ttl` seconds."""
         nodes = await self._found()
         milliseconds = max(1, int(ttl * 1000))
-        key = revocation_key(token_id, self._prefix)
-        await nodes.command(slot_of(Question(Admission(()), key, ())), "PSETEX", key, milliseconds, 1)
+        key = revocation_key(name, self._prefix)
+        await nodes.command(slot_of(Question(Admission(()), key, ())), "PSETEX", key, milliseconds, instant)
 
     async def ping(self) -> float:
         """Ask every node for a sign of life, breakers or not; seconds until all had answered or failed.

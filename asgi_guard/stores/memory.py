@@ -7,9 +7,12 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from asgi_guard.policy.bucket import Admission, Verdict, decide, settle
+from asgi_guard.policy.revocation import EVER, is_revoked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from asgi_guard.policy.revocation import Marks
 
 SWEEP = 2
 """Buckets looked at for each new one, to drop those that have become full: an absent bucket *is* a full one."""
@@ -35,7 +38,7 @@ class MemoryStore:
         self._clock = clock
         self._full_at: dict[str, int] = {}
         self._queue: deque[str] = deque()  # every key of `_full_at` once, the longest unlooked-at first
-        self._revoked: dict[str, int] = {}
+        self._revoked: dict[str, tuple[int, int]] = {}  # until when each is kept, and up to which instant it holds
         self._under_way: dict[str, dict[str, int]] = {}  # each ends what it began, so these need no bound
 
     def __len__(self) -> int:
@@ -54,9 +57,9 @@ class MemoryStore:
 
     def decide(self, request: Admission) -> Verdict:
         """Decide, synchronously."""
-        charges, token_id, lease, _ = request
+        charges, token_id, lease, _, marks = request
         now = self._clock()
-        revoked = token_id is not None and self._revoked.get(token_id, 0) > now
+        revoked = (token_id is not None or marks is not None) and self._is_revoked(token_id, marks, now)
         if not charges:
             return Verdict(True, (), revoked)
         full_at = self._full_at
@@ -127,15 +130,27 @@ class MemoryStore:
         seen.remove(fullest)
         self._queue.extend(seen)
 
-    async def revoke(self, token_id: str, ttl: float) -> None:
-        """Put a token among the revoked, for `ttl` seconds."""
+    def _is_revoked(self, token_id: str | None, marks: Marks | None, now: int) -> bool:
+        if not self._revoked:
+            return False
+        if marks is None:
+            return is_revoked(self._instant(token_id, now), None)
+        named = self._instant(token_id, now) or self._instant(marks.session, now)
+        return is_revoked(named or self._instant(marks.subject, now), marks)
+
+    def _instant(self, name: str | None, now: int) -> int:
+        until, instant = self._revoked.get(name, (0, 0)) if name is not None else (0, 0)
+        return instant if until > now else 0
+
+    async def revoke(self, name: str, ttl: float, instant: int = EVER) -> None:
+        """Put a token, a session or a subject among the revoked, for `ttl` seconds."""
         now = self._clock()
         if len(self._revoked) >= self._max_keys:
-            self._revoked = {key: until for key, until in self._revoked.items() if until > now}
+            self._revoked = {key: kept for key, kept in self._revoked.items() if kept[0] > now}
         if len(self._revoked) >= self._max_keys:
-            # The one whose token ends first is the least loss.
+            # The one that ends first is the least loss.
             del self._revoked[min(self._revoked, key=lambda key: self._revoked[key])]
-        self._revoked[token_id] = now + int(ttl * 1_000_000)
+        self._revoked[name] = now + int(ttl * 1_000_000), instant
 
     async def ping(self) -> float:
         """It is always there."""

@@ -29,26 +29,34 @@ class Part(NamedTuple):
 
 def slot_of(question: Question) -> int:
     """The slot of a question whose keys are all in one."""
-    key = question.charges[0][0] if question.charges else question.token or b""
+    key = question.charges[0][0] if question.charges else question.token or question.session or question.subject or b""
     return key_slot(key)
 
 
 def split(whole: Question) -> list[Part]:
     """Take a question apart: one part a slot, in the order in which the slots occur. No key makes no part."""
-    request, token, charges = whole
+    request, token, charges, session, subject = whole
     slots = [key_slot(charge[0]) for charge in charges]
-    looked_up = None if token is None else key_slot(token)
-    different = dict.fromkeys(slots if looked_up is None else [*slots, looked_up])
+    looked_up = [None if key is None else key_slot(key) for key in (token, session, subject)]
+    different = dict.fromkeys([*slots, *(slot for slot in looked_up if slot is not None)])
     if len(different) == 1:
         return [Part(next(iter(different)), whole, tuple(range(len(charges))))]
     parts = []
     for slot in different:
         places = tuple(place for place, other in enumerate(slots) if other == slot)
-        here = slot == looked_up
+        has_token, has_session, has_subject = (slot == other for other in looked_up)
         asked = request._replace(
-            charges=tuple(request.charges[place] for place in places), token_id=request.token_id if here else None
+            charges=tuple(request.charges[place] for place in places),
+            token_id=request.token_id if has_token else None,
+            marks=request.marks if has_session or has_subject else None,
         )
-        question = Question(asked, token if here else None, tuple(charges[place] for place in places))
+        question = Question(
+            asked,
+            token if has_token else None,
+            tuple(charges[place] for place in places),
+            session if has_session else None,
+            subject if has_subject else None,
+        )
         parts.append(Part(slot, question, places))
     return parts
 

@@ -17,6 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from asgi_guard.policy.breaker import Breaker
+from asgi_guard.policy.revocation import EVER
 from asgi_guard.stores.batching import CONNECT_TIMEOUT, Line
 from asgi_guard.stores.wire import decode, encode, pack, question, revocation_key
 
@@ -114,10 +115,10 @@ class RedisStore:
         """Have a request decided or settled without waiting for it."""
         self._connected().tell(question(request, self._prefix))
 
-    async def revoke(self, token_id: str, ttl: float) -> None:
-        """Put a token among the revoked, for `ttl` seconds."""
+    async def revoke(self, name: str, ttl: float, instant: int = EVER) -> None:
+        """Put a token, a session or a subject among the revoked, for `ttl` seconds."""
         milliseconds = max(1, int(ttl * 1000))
-        await self._call(lambda client: client.psetex(revocation_key(token_id, self._prefix), milliseconds, 1))
+        await self._call(lambda client: client.psetex(revocation_key(name, self._prefix), milliseconds, instant))
 
     async def ping(self) -> float:
         """Ask for a sign of life; seconds that it took. It asks even while the breaker is open, and closes it."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from asgi_guard.policy.bucket import Admission, Verdict, decide
+from asgi_guard.policy.revocation import is_revoked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,11 +21,15 @@ class Question(NamedTuple):
         token: the key of its token among the revoked.
         charges: of each, its key, its cost, its room, whether it is binding (1 or 0), and whether the key is a set of
             requests under way.
+        session: the key of its token's session among the revoked.
+        subject: the key of its token's subject there, which holds an instant.
     """
 
     request: Admission
     token: bytes | None
     charges: tuple[tuple[bytes, int, int, int, bool], ...]
+    session: bytes | None = None
+    subject: bytes | None = None
 
 
 def question(request: Admission, prefix: str) -> Question:
@@ -50,12 +55,21 @@ def question(request: Admission, prefix: str) -> Question:
             units = max(-limit.capacity, min(cost * limit.interval, limit.capacity + 1))
             charges.append((name, units, limit.capacity, 1 if binding else 0, False))
     token = None if request.token_id is None else revocation_key(request.token_id, prefix)
-    return Question(request, token, tuple(charges))
+    if request.marks is None:
+        return Question(request, token, tuple(charges))
+    session, subject, _ = request.marks
+    return Question(
+        request,
+        token,
+        tuple(charges),
+        None if session is None else revocation_key(session, prefix),
+        revocation_key(subject, prefix),
+    )
 
 
-def revocation_key(token_id: str, prefix: str) -> bytes:
-    """The key of a token among the revoked."""
-    return f"{prefix}revoked:{token_id}".encode("utf-8", "surrogatepass")
+def revocation_key(name: str, prefix: str) -> bytes:
+    """The key of a token, a session or a subject among the revoked."""
+    return f"{prefix}revoked:{name}".encode("utf-8", "surrogatepass")
 
 
 def pack(*words: bytes) -> bytes:
@@ -73,10 +87,12 @@ def encode(questions: Sequence[Question], now: int = 0) -> list[bytes]:
     strings: dict[bytes, int] = {}
     sets: dict[bytes, int] = {}
     batch: list[Any] = [now, 0]
-    for request, token, charges in questions:
+    for request, token, charges, session, subject in questions:
         row: list[Any] = [1 if request.settles else 0, 0, request.lease]
-        if token is not None:
-            row[1] = strings.setdefault(token, len(strings) + 1)
+        if token is not None or session is not None or subject is not None:
+            looked_up = [0 if subject is None else strings.setdefault(subject, len(strings) + 1)]
+            looked_up += (strings.setdefault(key, len(strings) + 1) for key in (token, session) if key is not None)
+            row[1] = looked_up
         for key, cost, room, binding, at_once in charges:
             # Sets come after all strings, whose number is not known yet.
             place = -sets.setdefault(key, len(sets) + 1) if at_once else strings.setdefault(key, len(strings) + 1)
@@ -102,6 +118,6 @@ def decode(answer: bytes, questions: Sequence[Question]) -> list[Verdict | None]
             continue
         end = at + 2 + len(request.charges)
         _, _, readings = decide(request.charges, words[at + 2 : end], now)
-        verdicts.append(Verdict(words[at] == 1, readings, words[at + 1] == 1))
+        verdicts.append(Verdict(words[at] == 1, readings, is_revoked(words[at + 1], request.marks)))
         at = end
     return verdicts

@@ -59,6 +59,34 @@ def test_a_revoked_token_is_refused_everywhere(issuer: LocalIssuer) -> None:
     assert statuses(token, other) == [401, 200]
 
 
+def test_a_subject_and_a_session_are_revoked_everywhere(issuer: LocalIssuer) -> None:
+    """All tokens of a subject that were issued before, and all of a session, are refused, and no others."""
+    carol, dave, erin = (issuer.token(name, sid=f"of-{name}") for name in ("carol", "dave", "erin"))
+    assert statuses(carol, dave, erin) == [200, 200, 200]
+    result = invoke("revoke", "--subject", "carol")
+    assert (result.exit_code, "for 2592000 s" in result.output) == (0, True)
+    result = invoke("revoke", "--session", "of-dave", "--issuer", issuer.url, "--ttl", "600")
+    assert (result.exit_code, "for 600 s" in result.output) == (0, True)
+    assert statuses(carol, dave, erin) == [401, 401, 200]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "say one of"),
+        (("token", "--subject", "carol"), "say one of"),
+        (("--subject", "carol", "--session", "s"), "say one of"),
+        (("token", "--ttl", "5"), "says its issuer"),
+        (("--subject", "carol", "--ttl", "-1"), "ttl"),
+        (("--session", "s", "--issuer", "https://else.test"), "none of the issuers"),
+    ],
+)
+def test_what_is_meant_has_to_be_clear(issuer: LocalIssuer, arguments: tuple[str, ...], says: str) -> None:
+    """Several things at once, and what could not be kept, are refused with exit code 2."""
+    result = invoke("revoke", *arguments)
+    assert (result.exit_code, says in " ".join(result.output.split())) == (2, True)
+
+
 @pytest.mark.parametrize(("claims", "says"), [({"jti": None}, "jti is missing"), ({"aud": "someone-else"}, "audience")])
 def test_what_cannot_be_revoked(issuer: LocalIssuer, claims: dict[str, Any], says: str) -> None:
     """A token that cannot be told from others, or is not accepted anyway, is not revoked: exit code 1."""

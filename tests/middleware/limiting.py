@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from asgi_guard.asgi import ASGIApp, Header, Message, Receive, Scope, Send
     from asgi_guard.policy.bucket import Admission, Verdict
-    from asgi_guard.stores import Store
+from asgi_guard.policy.revocation import EVER
+from asgi_guard.stores import Store
 
 Mood: TypeAlias = Literal["well", "away", "deaf"]
 PATIENCE = 20.0
@@ -73,8 +74,8 @@ class Fickle:
             self.told.append(request)
             self.inner.tell(request)
 
-    async def revoke(self, token_id: str, ttl: float) -> None:
-        await self.inner.revoke(token_id, ttl)
+    async def revoke(self, name: str, ttl: float, instant: int = EVER) -> None:
+        await self.inner.revoke(name, ttl, instant)
 
     async def ping(self) -> float:
         if self.mood == "away":

@@ -9,6 +9,7 @@ import pytest
 
 from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.bucket import Admission, Charge
+from asgi_guard.policy.revocation import Marks
 from asgi_guard.stores import ClusterStore, operate
 from tests.stores.cluster import PREFIX, RANGES, Cluster, left, name
 from tests.stores.server import PATIENCE, SLOW, ask, limit
@@ -151,6 +152,21 @@ async def test_a_caller_that_leaves_early_takes_its_question_along(cluster: Clus
 
     assert [isinstance(result, asyncio.CancelledError) for result in results] == [True, False, False, True]
     assert set(await left(store, *map(name, range(3)))) <= {2, 3}
+    await store.aclose()
+
+
+async def test_a_session_and_a_subject_are_looked_up_on_their_nodes(cluster: Cluster) -> None:
+    """Wherever the names of a token, its session and its subject are, one request is told of all three."""
+    store = cluster.store()
+    for number in range(20):
+        charges = tuple(Charge(SLOW, f"{name(master)}{number}") for master in range(3))
+        await store.revoke(f"s{number}", 60)
+        await store.revoke(f"u{number}", 60, 1_000)
+        revoked = [
+            (await store.admit(Admission(charges, f"t{number}", marks=marks))).revoked
+            for marks in (Marks(f"s{number}", "u", 5), Marks("s", f"u{number}", 1_000), Marks("s", f"u{number}", 1_001))
+        ]
+        assert revoked == [True, True, False]
     await store.aclose()
 
 

@@ -9,8 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from asgi_guard.policy.bucket import Admission, Charge
+from asgi_guard.policy.bucket import Admission, Charge, Verdict
 from asgi_guard.policy.rates import SECOND, Limit
+from asgi_guard.policy.revocation import Marks
 from asgi_guard.stores import MemoryStore
 from asgi_guard.stores.parts import merge, slot_of, split, taken
 from asgi_guard.stores.wire import question
@@ -40,6 +41,22 @@ def test_what_is_in_one_slot_stays_together() -> None:
 
     assert part.question is whole
     assert (part.slot, part.places) == (key_slot(b"a"), (0, 1))
+
+
+def test_each_name_that_is_looked_up_goes_to_its_own_slot() -> None:
+    """Token, session and subject are looked up where they are, and the parts come to one answer."""
+    whole = question(Admission((), "t", marks=Marks("s", "u", 5)), "p:")
+
+    parts = split(whole)
+
+    names = [(part.question.token, part.question.session, part.question.subject) for part in parts]
+    assert names == [(b"p:revoked:t", None, None), (None, b"p:revoked:s", None), (None, None, b"p:revoked:u")]
+    assert [part.question.request.marks is None for part in parts] == [True, False, False]
+    for part in parts:
+        assert slot_of(part.question) == part.slot
+    verdicts = [(part, Verdict(True, (), revoked)) for part, revoked in zip(parts, (False, False, True), strict=True)]
+    assert merge(verdicts).revoked
+    assert not merge(verdicts[:2]).revoked
 
 
 def test_what_is_in_several_slots_is_taken_apart_in_order() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.bucket import Admission, Charge, decide
 from asgi_guard.policy.rates import SECOND, Limit
+from asgi_guard.policy.revocation import Marks
 from asgi_guard.stores import MemoryStore, RedisStore
 from asgi_guard.stores.redis import SCRIPT, SCRIPT_SHA1
 from asgi_guard.stores.wire import encode, question
@@ -78,6 +79,13 @@ async def test_the_shortest_life_is_a_millisecond(server: Server, store: RedisSt
     assert (await store.admit(ask("a", 1, tiny))).readings[0].remaining == 99
 
     assert server.client.pttl("asgi-guard:a") <= 1
+
+
+async def test_an_instant_that_is_none_revokes_all(server: Server, store: RedisStore) -> None:
+    """A text that someone else left in the place of an instant revokes whatever was issued, rather than nothing."""
+    for text in ("soon", "-5", "1e3", "", "9" * 17):
+        server.client.set("asgi-guard:revoked:bob", text)
+        assert (await store.admit(Admission((), marks=Marks(None, "bob", 10**15)))).revoked, text
 
 
 async def test_a_revocation_is_one_key_with_an_end(server: Server, store: RedisStore) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from asgi_guard.policy.bucket import Admission, Charge, Verdict
 from asgi_guard.policy.rates import SECOND, Limit
+from asgi_guard.policy.revocation import Marks
 from asgi_guard.stores import ClusterStore, MemoryStore, RedisStore, SentinelStore, Store, open_store
 from tests.stores.server import PATIENCE, SLOW, VAST, ask, limit, until
 
@@ -156,6 +157,34 @@ async def test_revocation_ends_with_the_tokens_life(store: Store) -> None:
 
     await store.revoke("t1", 600)
     assert (await store.admit(Admission((), "t1"))).revoked
+
+
+async def test_a_session_and_a_subject_are_looked_up_in_the_same_call(store: Store) -> None:
+    """A call that charges also says whether the token's session is revoked, or its subject up to when it was issued."""
+    await store.revoke("s1", 600)
+    await store.revoke("bob", 600, 1_000)
+
+    async def revoked(marks: Marks, named: str | None = "t1") -> bool:
+        verdict = await store.admit(Admission(ask("a").charges, named, marks=marks))
+        assert verdict.readings
+        assert (await store.admit(Admission((), named, marks=marks))).revoked is verdict.revoked
+        return verdict.revoked
+
+    assert await revoked(Marks("s1", "alice", 2_000))
+    assert not await revoked(Marks("s2", "alice", 2_000))
+    assert [await revoked(Marks("s2", "bob", issued)) for issued in (0, 999, 1_000, 1_001)] == [True, True, True, False]
+    assert await revoked(Marks(None, "bob", 1_000), None)
+    await store.revoke("t1", 600)
+    assert await revoked(Marks(None, "bob", 1_001))
+
+
+async def test_a_later_instant_takes_the_place_of_an_earlier_one(store: Store) -> None:
+    """Revoking a subject again revokes what was issued in between."""
+    for instant in (1_000, 2_000):
+        await store.revoke("bob", 600, instant)
+
+    assert (await store.admit(Admission((), marks=Marks(None, "bob", 1_500)))).revoked
+    assert not (await store.admit(Admission((), marks=Marks(None, "bob", 2_001)))).revoked
 
 
 async def test_a_token_and_a_bucket_of_one_name_are_apart(store: Store) -> None:

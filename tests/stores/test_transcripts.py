@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from asgi_guard.policy.bucket import Admission, Charge, Verdict
 from asgi_guard.policy.rates import LEASE, SECOND, Limit
+from asgi_guard.policy.revocation import Marks
 from asgi_guard.stores import MemoryStore, RedisStore, Store
 from tests.stores.server import PATIENCE, Server
 
@@ -34,6 +35,17 @@ BUCKETS = tuple(
 )
 NUMBERS = tuple(Limit(f"at-once{number}", "", "ip", LEASE, number, at_once=True) for number in (1, 2, 5))
 TOKENS = (None, "kept", "gone")
+MARKS = (
+    None,
+    Marks(None, "carol", START),
+    Marks("open", "carol", START + 5),
+    Marks("over", "carol", START + 5),
+    Marks("open", "dave", START + 5),
+    Marks(None, "dave", START + 6),
+    Marks("open", "dave"),
+)
+"""Of these, the session `over` is revoked, and `dave` up to the instant `START + 5`."""
+REVOKED = MARKS[3], MARKS[4], MARKS[6]
 
 Moment: TypeAlias = "tuple[int, list[Admission]]"
 """Ticks that pass, then what is asked at that moment, in order."""
@@ -62,7 +74,9 @@ def charges(*, settles: bool) -> st.SearchStrategy[tuple[Charge, ...]]:
 
 LEASES = st.sampled_from(["l1", "l2", "l3", "l4"])
 REQUESTS = st.one_of(
-    st.builds(Admission, charges(settles=False), st.sampled_from(TOKENS), LEASES),
+    st.builds(
+        Admission, charges(settles=False), st.sampled_from(TOKENS), LEASES, st.just(False), st.sampled_from(MARKS)
+    ),
     st.builds(Admission, charges(settles=True), st.none(), LEASES, st.just(True)),
 )
 TICKS = st.one_of(st.integers(0, 4), st.integers(0, 400), st.sampled_from([90, 91, 180, TEN_YEARS // TICK]))
@@ -99,6 +113,8 @@ async def transcript(
     now = START
     store = make(lambda: now)
     await store.revoke("gone", FOREVER)
+    await store.revoke("over", FOREVER)
+    await store.revoke("dave", FOREVER, START + 5)
     verdicts = []
     for ticks, requests in moments:
         now += ticks * TICK
@@ -165,6 +181,8 @@ def account(*charged: Charge, lease: str = "l1") -> Admission:
     ]
 )
 @example(moments=[(0, [Admission((), None), Admission((), "gone"), Admission((), "kept"), account()])])
+@example(moments=[(0, [Admission((bucket("a", 1),), "kept", marks=marks) for marks in MARKS])])
+@example(moments=[(0, [Admission((), marks=marks) for marks in MARKS])])
 def test_every_store_gives_the_same_answers(valkey: Server, moments: list[Moment]) -> None:
     """Memory, Redis asked one by one, and Redis asked all at once agree on every verdict, reading and revocation."""
     verdicts = compared(valkey, moments)
@@ -173,7 +191,7 @@ def test_every_store_gives_the_same_answers(valkey: Server, moments: list[Moment
         for request, verdict in zip(requests, answers, strict=True):
             assert (verdict is None) is request.settles
             if verdict is not None:
-                assert verdict.revoked is (request.token_id == "gone")
+                assert verdict.revoked is (request.token_id == "gone" or request.marks in REVOKED)
                 assert len(verdict.readings) == len(request.charges)
 
 

@@ -13,6 +13,7 @@ from asgi_guard.policy.bucket import Admission, Charge
 from asgi_guard.policy.identity import User
 from asgi_guard.policy.plans import Rules, compile_table
 from asgi_guard.policy.rates import LEASE, SECOND, Limit
+from asgi_guard.policy.revocation import Marks
 from asgi_guard.policy.routes import Route
 from asgi_guard.stores import MemoryStore, RedisStore, own_clock
 from tests.asgi import Exchange, call, get, http_scope
@@ -119,12 +120,13 @@ async def test_a_refusal_costs_nothing(driven: Driven) -> None:
 
 
 async def test_revocation_and_all_limits_are_one_round_trip(server: Server) -> None:
-    """A revocation look-up, three limits, a number at once and the headers' data are one command from the client."""
+    """Look-ups of token, session and subject, three limits, a number at once and the headers' data are one command."""
     store = server.store()
     await store.admit(ask("a"))
     number = Limit("n", "", "ip", LEASE, 3, at_once=True)
     server.client.config_resetstat()
-    await store.admit(Admission((*(Charge(VAST, key) for key in "abc"), Charge(number, "n")), "t", "l"))
+    charges = (*(Charge(VAST, key) for key in "abc"), Charge(number, "n"))
+    await store.admit(Admission(charges, "t", "l", marks=Marks("s", "u", 5)))
     assert (server.calls("evalsha"), server.calls("ping"), server.calls("script|load")) == (1, 0, 0)
     await store.aclose()
 

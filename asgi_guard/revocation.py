@@ -1,0 +1,81 @@
+"""Putting tokens among the revoked: what `Guard.revoke*` and `asgi-guard revoke` do."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from asgi_guard.policy.revocation import LONGEST_TTL, kept_for, longest_life, session_key, subject_key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from asgi_guard.middleware import IdentityMiddleware
+    from asgi_guard.policy.identity import User
+    from asgi_guard.stores import Store
+
+
+def lives_of(identity: IdentityMiddleware) -> Mapping[str, float | None]:
+    """The issuers whose tokens are accepted, each with the longest life of a token, where that is bounded."""
+    lives: dict[str, float | None] = {}
+    for name, verifier in identity.verifiers.items():
+        claims = verifier.claims
+        lives[name] = longest_life(claims.max_age, claims.max_lifetime, claims.leeway)
+    if identity.introspector is not None:
+        # Nothing bounds the life of a token that the issuer is asked about.
+        lives[identity.introspector.issuer] = None
+    return lives
+
+
+class Revocations:
+    """Revokes tokens in a store.
+
+    Args:
+        store: where every guard looks tokens up.
+        lives: the issuers that there are, each with the longest life of its tokens.
+    """
+
+    def __init__(self, store: Store, lives: Mapping[str, float | None]) -> None:
+        self._store = store
+        self._lives = lives
+
+    async def token(self, user: User) -> float:
+        """Revoke the token that showed an identity, for the rest of its life; seconds of that.
+
+        Raises:
+            ValueError: there is no such token, or it has no id.
+        """
+        if user.token_id is None:
+            raise ValueError("this identity was not shown by a token with an id, so there is none to revoke")
+        # An opaque token need not say when it ends.
+        seconds = min(max(0.0, user.expires - time.time()), LONGEST_TTL)
+        await self._store.revoke(user.token_id, seconds)
+        return seconds
+
+    async def session(self, session_id: str, issuer: str | None, ttl: float | None) -> float:
+        """Revoke every token of a session; seconds for which that is kept."""
+        if not session_id:
+            raise ValueError("a session has a name: the `sid` of its tokens")
+        issuer = self._issuer(issuer)
+        seconds = kept_for(self._lives[issuer], ttl)
+        await self._store.revoke(session_key(issuer, session_id), seconds)
+        return seconds
+
+    async def subject(self, subject: str, issuer: str | None, ttl: float | None) -> float:
+        """Revoke every token of a subject that was issued until now; seconds for which that is kept."""
+        if not subject:
+            raise ValueError("a subject has a name: the `sub` of its tokens")
+        issuer = self._issuer(issuer)
+        seconds = kept_for(self._lives[issuer], ttl)
+        await self._store.revoke(subject_key(issuer, subject), seconds, time.time_ns() // 1000)
+        return seconds
+
+    def _issuer(self, issuer: str | None) -> str:
+        known = ", ".join(self._lives)
+        if issuer is None:
+            if len(self._lives) != 1:
+                raise ValueError(f"say of which issuer: {known}")
+            return next(iter(self._lives))
+        if issuer not in self._lives:
+            raise ValueError(f"{issuer!r} is none of the issuers: {known}")
+        return issuer
