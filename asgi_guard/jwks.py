@@ -122,6 +122,7 @@ class KeyEngine:
         self._tag: tuple[str, str] | None = None
         self._fetch: asyncio.Task[None] | None = None
         self._reported = "well"
+        self.fetched = self.failed = 0  # fetches since the start, for metrics
 
     @property
     def keys(self) -> KeySet | None:
@@ -230,6 +231,7 @@ class KeyEngine:
             logger.info("%s: %d keys", self.issuer, len(keys.keys))
         self._ring = self._ring.fetched(keys, self._clock(), self._times, fetched.life, self._random())
         self._tag = fetched.tag
+        self.fetched += 1
         self._report()
 
     async def _make_client(self) -> httpx.AsyncClient:
@@ -240,6 +242,7 @@ class KeyEngine:
         return await asyncio.to_thread(default_client) if self._client is default_client else self._client()
 
     def _failed(self, why: str) -> None:
+        self.failed += 1
         self._ring = self._ring.failed(self._clock(), self._times, why, self._random())
 
     def _report(self, fault: Exception | None = None) -> None:

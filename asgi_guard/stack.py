@@ -33,6 +33,7 @@ from asgi_guard.policy.routes import RouteTable
 from asgi_guard.settings import GuardSettings
 from asgi_guard.stores import Store, open_store, own_clock
 from asgi_guard.variables import PREFIX
+from asgi_guard.watching import watch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -91,7 +92,11 @@ def stack(
     ]
     if problems.found:
         raise ConfigError(problems.found)
-    return [layer for layer in layers if layer is not None]
+    made = [layer for layer in layers if layer is not None]
+    for layer in made:
+        if isinstance(layer, MetricsMiddleware):
+            watch(layer, made)
+    return made
 
 
 class _Problems:

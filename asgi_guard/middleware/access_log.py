@@ -95,6 +95,11 @@ class AccessLogMiddleware(Layer):
             line = orjson.dumps(record(entry, self._format), option=orjson.OPT_APPEND_NEWLINE)
         self.write(line)
 
+    @property
+    def dropped(self) -> int:
+        """Lines that were dropped for a slow reader."""
+        return self._writer.dropped
+
     async def shutdown(self) -> None:
         """Wait until a slow reader has the last line."""
         await asyncio.to_thread(self._writer.flush)

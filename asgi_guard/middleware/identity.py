@@ -26,7 +26,7 @@ from asgi_guard.policy.identity import ANONYMOUS, NO_AUTH, APIKey, User, api_key
 from asgi_guard.policy.introspection import is_opaque
 from asgi_guard.policy.keys import VerificationKey
 from asgi_guard.policy.routes import AuthMode, Route, RouteTable
-from asgi_guard.policy.token_cache import TokenCache
+from asgi_guard.policy.token_cache import CountedTokenCache, TokenCache
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -91,7 +91,13 @@ class IdentityMiddleware(Layer):
         modes = (*(route.auth or default for route in self._table.routes), default)
         self._unasked = tuple(mode == "none" for mode in modes)
         self._cache = TokenCache(cache_size)
+        self._cache_size = cache_size
         self._clock = clock
+
+    def count(self) -> CountedTokenCache:
+        """Count from now on how many tokens are found among those verified before."""
+        self._cache = counted = CountedTokenCache(self._cache_size)
+        return counted
 
     async def startup(self) -> None:
         """Fetch the keys before the first request needs them. A failure is logged, and requests try again."""

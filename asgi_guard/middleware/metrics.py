@@ -132,7 +132,9 @@ class MetricsMiddleware(Layer):
 
     def decide(self, exchange: Exchange) -> Decision:
         """Answer a scrape, if it is one, and from where it may come."""
-        if self._path is None or exchange.kind != "http" or exchange.method not in ("GET", "HEAD"):
+        if self._path is None or not exchange.path.endswith(self._path):
+            return None
+        if exchange.kind != "http" or exchange.method not in ("GET", "HEAD"):
             return None
         if route_path(exchange.path, exchange.scope.get("root_path", "")) != self._path:
             return None

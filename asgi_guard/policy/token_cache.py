@@ -59,3 +59,25 @@ class TokenCache:
     def forget(self, digest: bytes) -> None:
         """Drop a token, as when its keys have changed."""
         self._entries.pop(digest, None)
+
+
+class CountedTokenCache(TokenCache):
+    """A cache that counts, for metrics.
+
+    Attributes:
+        hits: tokens that were found.
+        misses: tokens that were not, or counted no more.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.hits = self.misses = 0
+
+    def get(self, digest: bytes, now: float) -> tuple[User, KeySet] | None:
+        """Find a token as `TokenCache` does, and count it."""
+        found = super().get(digest, now)
+        if found is None:
+            self.misses += 1
+        else:
+            self.hits += 1
+        return found

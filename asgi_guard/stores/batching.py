@@ -26,7 +26,7 @@ from redis.exceptions import RedisError
 from asgi_guard.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import TypeAlias
 
     from asgi_guard.policy.breaker import Breaker
@@ -73,10 +73,19 @@ class Line:
         breaker: when not to ask.
         timeout: seconds that a request waits at most.
         name: what the log calls the server.
+        watch: is told of each call that was answered: its seconds, and how many requests it was for.
     """
 
-    def __init__(self, link: Link, breaker: Breaker, timeout: float, name: str = "the store") -> None:
+    def __init__(
+        self,
+        link: Link,
+        breaker: Breaker,
+        timeout: float,
+        name: str = "the store",
+        watch: Callable[[float, int], None] | None = None,
+    ) -> None:
         self._name = name
+        self._watch = watch
         self._link = link
         self._breaker = breaker
         self._timeout = timeout
@@ -148,8 +157,11 @@ class Line:
                 epoch = self._epoch
                 if self._waiting and not self._starting and len(self._calls) < MAX_CALLS:
                     self._start()
+                began = self._loop.time()
                 async with asyncio.timeout(self._timeout):
                     verdicts = await self._link.ask([question for question, _, _ in concerned])
+                if self._watch is not None:
+                    self._watch(self._loop.time() - began, len(concerned))
                 self._answer(concerned, verdicts)
         except (RedisError, OSError, TimeoutError) as error:
             self._failed(concerned, error, first=self._drop(epoch))

@@ -79,6 +79,15 @@ class ClusterStore:
                 "the URL cannot be read: check hosts, ports and options, and percent-encode the password"
             ) from None
 
+    def watch(self, told: Callable[[float, int], None]) -> None:
+        """Tell of each call of a node from now on: its seconds, and how many requests it was for. Before the first."""
+        self._plan = self._plan._replace(watch=told)
+
+    @property
+    def breakers(self) -> Sequence[Breaker]:
+        """The breakers of the nodes that were asked."""
+        return tuple(self._plan.breakers.values())
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(prefix={self._prefix!r}, timeout={self._timeout})"
 

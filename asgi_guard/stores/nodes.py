@@ -48,6 +48,7 @@ class Plan(NamedTuple):
         clock: microseconds since the Unix epoch; None asks the servers'.
         breaker: what the breaker of each node is like.
         breakers: those that there are.
+        watch: is told of each call that was answered: its seconds, and how many requests it was for.
     """
 
     seeds: tuple[Address, ...]
@@ -56,6 +57,7 @@ class Plan(NamedTuple):
     clock: Callable[[], int] | None
     breaker: Breaker
     breakers: dict[Address, Breaker]
+    watch: Callable[[float, int], None] | None = None
 
     def client(self, address: Address) -> Redis:
         """The client of a node, not connected yet."""
@@ -103,7 +105,7 @@ class Nodes:
             plan, client = self._plan, self._plan.client(address)
             breaker = plan.breakers.setdefault(address, replace(plan.breaker))
             link = NodeLink(client, plan.clock, address, self.redirected)
-            line = Line(link, breaker, plan.timeout, f"the store's node {address[0]}:{address[1]}")
+            line = Line(link, breaker, plan.timeout, f"the store's node {address[0]}:{address[1]}", plan.watch)
             node = self._nodes[address] = Node(client, line)
         return node
 

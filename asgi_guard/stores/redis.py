@@ -72,6 +72,7 @@ class RedisStore:
         self._client: Redis | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._line: Line
+        self._watch: Callable[[float, int], None] | None = None
         try:
             # Made here and thrown away: a malformed URL or option is an error now, not at the first request.
             pool: Any = self._make_client().connection_pool  # whose methods are not typed in every version
@@ -94,8 +95,17 @@ class RedisStore:
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:
             self._client, self._loop = self._make_client(), loop
-            self._line = Line(ServerLink(self._client, self._clock), self._breaker, self._timeout)
+            self._line = Line(ServerLink(self._client, self._clock), self._breaker, self._timeout, watch=self._watch)
         return self._line
+
+    def watch(self, told: Callable[[float, int], None]) -> None:
+        """Tell of each call from now on: its seconds, and how many requests it was for. Before the first one."""
+        self._watch = told
+
+    @property
+    def breakers(self) -> Sequence[Breaker]:
+        """The breaker of the server."""
+        return (self._breaker,)
 
     def same_as(self, other: object) -> bool:
         """Whether the other was given the same URL and prefix."""

@@ -1,0 +1,71 @@
+"""What the metrics tell of the guard's own parts: the log, the store, the issuers' keys, the tokens verified before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from asgi_guard.middleware import AccessLogMiddleware, IdentityMiddleware, MetricsMiddleware, RateLimitMiddleware
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asgi_guard.jwks import KeyEngine
+    from asgi_guard.layer import Layer
+    from asgi_guard.policy.breaker import Breaker
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A store that tells how its calls go."""
+
+    def watch(self, told: Callable[[float, int], None]) -> None:
+        """Tell of each call: its seconds, and how many requests it was for."""
+
+    @property
+    def breakers(self) -> Sequence[Breaker]:
+        """The breakers of its servers."""
+
+
+def watch(metrics: MetricsMiddleware, layers: Sequence[Layer]) -> None:
+    """Let the metrics tell of these layers too."""
+    for layer in layers:
+        if isinstance(layer, AccessLogMiddleware):
+            _watch_log(metrics, layer)
+        elif isinstance(layer, RateLimitMiddleware) and isinstance(layer.store, Watched):
+            _watch_store(metrics, layer.store)
+        elif isinstance(layer, IdentityMiddleware):
+            _watch_identity(metrics, layer)
+
+
+def _watch_log(metrics: MetricsMiddleware, log: AccessLogMiddleware) -> None:
+    metrics.watch(lambda: log.dropped, [each.log_dropped() for each in metrics.instruments])
+
+
+def _watch_store(metrics: MetricsMiddleware, store: Watched) -> None:
+    seconds = [each.store_seconds() for each in metrics.instruments]
+    sizes = [each.batch_size() for each in metrics.instruments]
+
+    def told(took: float, size: int) -> None:
+        for measure in seconds:
+            measure(took)
+        for measure in sizes:
+            measure(size)
+
+    store.watch(told)
+    opened = [each.breakers_open() for each in metrics.instruments]
+    metrics.watch_gauge(lambda: sum(breaker.is_open for breaker in store.breakers), opened)
+
+
+def _watch_identity(metrics: MetricsMiddleware, identity: IdentityMiddleware) -> None:
+    instruments, cache = metrics.instruments, identity.count()
+    metrics.watch(lambda: cache.hits, [each.token_lookups("hit") for each in instruments])
+    metrics.watch(lambda: cache.misses, [each.token_lookups("miss") for each in instruments])
+    for issuer, verifier in identity.verifiers.items():
+        _watch_keys(metrics, issuer, verifier.engine)
+
+
+def _watch_keys(metrics: MetricsMiddleware, issuer: str, engine: KeyEngine) -> None:
+    instruments = metrics.instruments
+    metrics.watch_gauge(lambda: engine.status().age, [each.keys_age(issuer) for each in instruments])
+    metrics.watch(lambda: engine.fetched, [each.key_fetches(issuer, "ok") for each in instruments])
+    metrics.watch(lambda: engine.failed, [each.key_fetches(issuer, "failed") for each in instruments])
