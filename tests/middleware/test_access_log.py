@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from asgi_guard import AccessLogMiddleware, HostMiddleware, ProxyMiddleware, RateLimitMiddleware, RequestIDMiddleware
 from asgi_guard import Route as Row
@@ -339,3 +343,59 @@ async def test_standard_output(capfdbinary: pytest.CaptureFixture[bytes], monkey
         monkeypatch.setattr(sys, "stdout", stream)
         await get(AccessLogMiddleware(Echo()))
         assert json.loads(capfdbinary.readouterr().out)["http.response.status_code"] == 200
+
+
+async def test_through_logging(caplog: pytest.LogCaptureFixture) -> None:
+    """With a logger for a writer, each line is one record of the user's own logging."""
+    logger = logging.getLogger("access")
+    layer = AccessLogMiddleware(Echo(), write=lambda line: logger.info("%s", line.decode().rstrip()))
+    with caplog.at_level(logging.INFO, "access"):
+        await get(layer, "/a%s%d")
+    (record,) = caplog.records
+    assert json.loads(record.getMessage())["url.path"] == "/a%s%d"
+
+
+async def test_through_structlog() -> None:
+    """With structlog for a writer, each line is one event with the line's members."""
+    with structlog.testing.capture_logs() as events:
+        logger = structlog.get_logger("access")
+        layer = AccessLogMiddleware(Echo(), write=lambda line: logger.info("exchange", **json.loads(line)))
+        await get(layer, "/a")
+    (event,) = events
+    assert (event["event"], event["url.path"], event["http.response.status_code"]) == ("exchange", "/a", 200)
+
+
+SECRETS = ["s3cr3t-value", "eyJhbGciOiJSUzI1NiJ9.payload.signature", "Basic dXNlcjpwYXNz", "sk_live_4eC39HqLyjWDarjtT1"]
+anything = st.text(max_size=40)
+raw = st.binary(max_size=40)
+
+
+@given(
+    schema=st.sampled_from(["json", "ecs", "gcp", "datadog"]),
+    kind=st.sampled_from(["http", "websocket"]),
+    method=anything,
+    path=anything,
+    agent=raw,
+    host=raw,
+    keys=st.lists(st.sampled_from([b"token", b"a%20b", b"%ff", b"", b"x[]"]), max_size=4),
+    secret=st.sampled_from(SECRETS),
+    peer=anything,
+)
+@example("json", "http", "GET\n", "/\n{}\r\x85\u2028\ud800", b"\n", b"\r\n", [b"token"], SECRETS[0], "\udcff\n")
+def test_law(
+    schema: Any, kind: str, method: str, path: str, agent: bytes, host: bytes, keys: list[bytes], secret: str, peer: str
+) -> None:
+    """No input makes two lines of one, an invalid line or none; and no secret in a query, header or cookie is in it."""
+    lines = Lines()
+    value = secret.encode()
+    query = b"&".join([value, *(key + b"=" + value for key in keys)])
+    names = (b"authorization", b"cookie", b"x-api-key", b"referer", b"proxy-authorization")
+    headers = [*((name, value) for name in names), (b"user-agent", agent), (b"host", host)]
+    scope = http_scope(method, path, query_string=query, client=(peer, 1))
+    scope |= {"headers": headers, "type": kind}
+    asyncio.run(call(lines.layer(Echo(), format=schema), scope))
+    (line,) = lines
+    assert line.endswith(b"}\n")
+    assert not set(b"\n\r\x0b\x0c\x1b\0") & set(line[:-1])
+    assert isinstance(json.loads(line), dict)
+    assert secret not in line.decode()
