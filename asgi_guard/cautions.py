@@ -46,9 +46,22 @@ def warnings(settings: GuardSettings, functions: Collection[str] = ()) -> Iterat
             yield f"the row {route} has no limit for those without identity: {PREFIX}RATE_LIMIT says nothing of them"
     yield from _forgeable(plans)
     yield from _for_keys_only(settings)
+    yield from _credentials_at_risk(settings)
     yield from _anyone_is_believed(settings)
     if settings.rate.shadow and (limited or settings.rate.messages):
         yield f"limits refuse nothing: {PREFIX}RATE_SHADOW is on"
+
+
+def _credentials_at_risk(settings: GuardSettings) -> Iterator[str]:
+    """Places from which credentials are taken, where others may put theirs."""
+    cookie = settings.auth.cookie
+    if cookie is not None and not cookie.startswith("__Host-"):
+        better = f"__Host-{cookie.removeprefix('__Secure-')}"
+        yield (
+            f"{PREFIX}AUTH_COOKIE={cookie} can be planted, for without the prefix __Host- any subdomain may set "
+            f"it, so that a user acts in an attacker's account: call it {better}, and set it with Secure, HttpOnly, "
+            "SameSite and Path=/"
+        )
 
 
 def _anyone_is_believed(settings: GuardSettings) -> Iterator[str]:
