@@ -53,8 +53,13 @@ def warnings(settings: GuardSettings, functions: Collection[str] = ()) -> Iterat
 
 
 def _credentials_at_risk(settings: GuardSettings) -> Iterator[str]:
-    """Places from which credentials are taken, where others may put theirs."""
-    cookie = settings.auth.cookie
+    """Places from which credentials are taken, where others may read them or put theirs."""
+    cookie, parameter = settings.auth.cookie, settings.auth.unsafe_websocket_query_token
+    if parameter is not None:
+        yield (
+            f"tokens are taken from the address of WebSockets, which servers, proxies and browsers write down: "
+            f"{PREFIX}AUTH_UNSAFE_WEBSOCKET_QUERY_TOKEN={parameter}; a __Host- cookie is not written down"
+        )
     if cookie is not None and not cookie.startswith("__Host-"):
         better = f"__Host-{cookie.removeprefix('__Secure-')}"
         yield (

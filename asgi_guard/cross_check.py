@@ -34,7 +34,10 @@ def cross_check(settings: GuardSettings) -> Iterator[Problem]:
         yield Problem(f"{PREFIX}AUTH_ISSUERS", "an issuer is named twice")
     yield from _introspection(auth)
     if not auth.trusted and auth.introspection_url is None:
-        needless = ("audience", "cookie", "max_token_age", "max_token_lifetime", "required_claims", "revocation")
+        needless = (
+            "audience", "cookie", "unsafe_websocket_query_token", "max_token_age", "max_token_lifetime",
+            "required_claims", "revocation",
+        )  # fmt: skip
         yield from _without(auth, "auth", "issuer", needless)
     yield from _resource(auth)
     yield from _possession(settings)
@@ -89,7 +92,7 @@ def _possession(settings: GuardSettings) -> Iterator[Problem]:
             yield Problem(f"{PREFIX}AUTH_{field.upper()}", f"it has no effect without {PREFIX}AUTH_ISSUER")
     if auth.dpop == "off":
         yield from _without(auth, "auth", "dpop", ("dpop_nonce_secret",))
-    for field in ("cookie", "introspection_url"):
+    for field in ("cookie", "unsafe_websocket_query_token", "introspection_url"):
         if auth.dpop == "require" and getattr(auth, field):
             message = f"such tokens come without a proof, and {PREFIX}AUTH_DPOP takes none of these"
             yield Problem(f"{PREFIX}AUTH_{field.upper()}", message)

@@ -100,6 +100,11 @@ class AuthSettings(Section):
     cookie: str | None = Field(
         default=None, pattern=r"^[A-Za-z0-9_-]+$", description="a cookie that may hold the token"
     )
+    unsafe_websocket_query_token: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="a query parameter that may hold the token of a WebSocket handshake, which others then log",
+    )
     api_keys: APIKeys = Field(default=(), description="accepted API keys: `name=SHA256, ...`, or JSON with scopes")
     api_key_header: str = Field(
         default="x-api-key", pattern=r"^[A-Za-z0-9-]+$", description="the header that API keys come in"

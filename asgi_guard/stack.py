@@ -247,6 +247,7 @@ def _identity(
         api_keys=section.api_keys,
         api_key_header=section.api_key_header,
         cookie=section.cookie,
+        unsafe_websocket_query_token=section.unsafe_websocket_query_token,
         routes=table,
         possession=possession,
     )

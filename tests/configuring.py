@@ -34,6 +34,7 @@ SAID: dict[str, tuple[str, Any]] = {
     "AUTH_LEEWAY": ("5", 5),
     "AUTH_MAX_TOKEN_AGE": ("3600", 3600),
     "AUTH_COOKIE": ("session", "session"),
+    "AUTH_UNSAFE_WEBSOCKET_QUERY_TOKEN": ("ticket", "ticket"),
     "AUTH_API_KEYS": (f"ci={DIGEST}", (APIKey("ci", DIGEST),)),
     "AUTH_API_KEY_HEADER": ("x-key", "x-key"),
     "AUTH_MAX_TOKEN_LIFETIME": ("900", 900.0),

@@ -38,6 +38,10 @@ def told(functions: Sequence[str] = (), **sections: Any) -> list[str]:
             {"auth": AuthSettings(issuer="https://i.example", audience=("a",), revocation=True)},
             "revocations are kept in this process's memory",
         ),
+        (
+            {"auth": TOKENS.model_copy(update={"unsafe_websocket_query_token": "t"})},
+            "which servers, proxies and browsers write down: ASGI_GUARD_AUTH_UNSAFE_WEBSOCKET_QUERY_TOKEN=t",
+        ),
         ({"auth": TOKENS.model_copy(update={"cookie": "session"})}, "call it __Host-session, and set it with Secure"),
         ({"auth": TOKENS.model_copy(update={"cookie": "__Secure-t"})}, "call it __Host-t, and set"),
         ({"auth": TOKENS.model_copy(update={"cookie": "__host-t"})}, "ASGI_GUARD_AUTH_COOKIE=__host-t can be planted"),

@@ -20,6 +20,16 @@ ISSUER = {"AUTH_ISSUER": "https://id.example.com", "AUTH_AUDIENCE": "shop"}
         ({"AUTH_AUDIENCE": "shop"}, "AUTH_AUDIENCE", "no effect without ASGI_GUARD_AUTH_ISSUER"),
         ({"AUTH_JWKS_URL": "https://id.example.com/k"}, "AUTH_JWKS_URL", "no effect without ASGI_GUARD_AUTH_ISSUER"),
         ({"AUTH_COOKIE": "session"}, "AUTH_COOKIE", "no effect without ASGI_GUARD_AUTH_ISSUER"),
+        (
+            {"AUTH_UNSAFE_WEBSOCKET_QUERY_TOKEN": "t"},
+            "AUTH_UNSAFE_WEBSOCKET_QUERY_TOKEN",
+            "no effect without ASGI_GUARD_AUTH_ISSUER",
+        ),
+        (
+            {**ISSUER, "AUTH_DPOP": "require", "AUTH_UNSAFE_WEBSOCKET_QUERY_TOKEN": "t"},
+            "AUTH_UNSAFE_WEBSOCKET_QUERY_TOKEN",
+            "come without a proof",
+        ),
         ({"AUTH_MAX_TOKEN_AGE": "60"}, "AUTH_MAX_TOKEN_AGE", "no effect without ASGI_GUARD_AUTH_ISSUER"),
         ({"AUTH_REVOCATION": "true"}, "AUTH_REVOCATION", "no effect without ASGI_GUARD_AUTH_ISSUER"),
         ({"CORS_ALLOW_METHODS": "PUT"}, "CORS_ALLOW_METHODS", "no effect without ASGI_GUARD_CORS_ALLOW_ORIGINS"),

@@ -52,6 +52,8 @@ class IdentityMiddleware(Layer):
         api_keys: keys that are accepted, by their hashes.
         api_key_header: the header that a key comes in.
         cookie: the name of a cookie that a token may come in; None for none.
+        unsafe_websocket_query_token: the parameter that a token may come in, of the address of a WebSocket; None for
+            none. It is unsafe, since servers and proxies write addresses to their logs.
         routes: the route table; rows whose column `auth` is `none` are served without looking at credentials.
         default: what holds where no row says: `required`, `optional`, or `none`.
         cache_size: how many verified tokens are remembered, for a minute at most; 0 remembers none.
@@ -70,6 +72,7 @@ class IdentityMiddleware(Layer):
         api_keys: Sequence[APIKey] = (),
         api_key_header: str = "x-api-key",
         cookie: str | None = None,
+        unsafe_websocket_query_token: str | None = None,
         routes: Sequence[Route] | RouteTable = (),
         default: AuthMode = "required",
         cache_size: int = 10_000,
@@ -87,6 +90,11 @@ class IdentityMiddleware(Layer):
         self._api_keys = {key.sha256: key.user() for key in api_keys}
         self._api_key_header = api_key_header.lower().encode() if api_keys else b""
         self._cookie = None if cookie is None else cookie.encode()
+        parameter = unsafe_websocket_query_token
+        self._parameter = None if parameter is None else parameter.encode()
+        self._elsewhere = (
+            cookie is not None or parameter is not None
+        )  # whether a token may come in no header of its own
         self._table = RouteTable.of(routes)
         modes = (*(route.auth or default for route in self._table.routes), default)
         self._unasked = tuple(mode == "none" for mode in modes)
@@ -148,17 +156,22 @@ class IdentityMiddleware(Layer):
         Only a token that passed every check is remembered, so none of them has to be made again. What a token is bound
         to is no such check: that is asked for with every request, elsewhere.
         """
-        headers, cookie = exchange.headers, self._cookie
+        headers = exchange.headers
         value = headers.get(b"authorization")
         if value is None or exchange.repeated or value[:7] != b"Bearer " or len(value) > LONGEST:
             return False
-        if self._api_key_header in headers or (cookie is not None and b"cookie" in headers):
+        if self._api_key_header in headers or (self._elsewhere and self._may_be_elsewhere(exchange)):
             return False
         user = self._remembered(self._cache.digest(value[7:]), self._clock())
         if user is None or self.possession.required or "cnf" in user.claims:
             return False
         self._accept(exchange, user)
         return True
+
+    def _may_be_elsewhere(self, exchange: Exchange) -> bool:
+        """Whether there may be a token in the cookie, or in the address."""
+        in_cookie = self._cookie is not None and b"cookie" in exchange.headers
+        return in_cookie or (self._parameter is not None and bool(_query(exchange)))
 
     def _remembered(self, digest: bytes, now: float) -> User | None:
         """The user of a token that was verified a moment ago, by the keys that hold now."""
@@ -173,7 +186,7 @@ class IdentityMiddleware(Layer):
 
     def _credential(self, exchange: Exchange) -> Credential | None:
         headers, cookie = exchange.headers, self._cookie
-        if b"authorization" not in headers and self._api_key_header not in headers and cookie is None:
+        if b"authorization" not in headers and self._api_key_header not in headers and not self._elsewhere:
             return None
         return find(
             exchange.lines(b"authorization"),
@@ -181,6 +194,8 @@ class IdentityMiddleware(Layer):
             () if cookie is None else exchange.lines(b"cookie"),
             cookie,
             dpop=self.possession.dpop,
+            query=b"" if self._parameter is None else _query(exchange),
+            query_name=self._parameter,
         )
 
     def _key(self, exchange: Exchange, value: bytes) -> None:
@@ -276,6 +291,11 @@ class IdentityMiddleware(Layer):
         parsed, verifier = self.parse(value)
         key = await verifier.engine.obtain(parsed.kid, parsed.algorithm)
         return verifier.user(parsed, key, self._clock())
+
+
+def _query(exchange: Exchange) -> bytes:
+    """The query in which a token may be: that of a WebSocket handshake, where browsers let scripts set no header."""
+    return exchange.scope.get("query_string") or b"" if exchange.kind == "websocket" else b""
 
 
 def _fail(exchange: Exchange, error: TokenError | KeysUnavailableError | StoreUnavailableError) -> None:

@@ -5,14 +5,16 @@ The order of decisions:
 1. More than one `Authorization` or API-key header line: malformed.
 2. `Authorization` present: it has to be `Bearer TOKEN` or, where proofs are taken, `DPoP TOKEN` (RFC 9449); several in
    one line, or none, is malformed. Another scheme (`Basic`, say) is nothing of ours, and counts as no credentials.
-3. More than one of token, cookie and API key: malformed, for which of them would be meant?
-4. The one that is there, or none. The query string is never looked at.
+3. More than one of token, cookie, API key and query: malformed, for which of them would be meant?
+4. The one that is there, or none. The query string is looked at only of a WebSocket handshake, and only where an
+   operator names a parameter of it: addresses end up in logs and histories (RFC 6750 section 5.3).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import unquote_to_bytes
 
 from asgi_guard.policy.token import MAX_TOKEN_BYTES
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/="
 MAX_COOKIE_BYTES = 16384
+MAX_QUERY_BYTES = 16384
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +31,11 @@ class Credential:
     """What a client showed, not yet verified.
 
     Attributes:
-        kind: `bearer` or `dpop` (the header, by its scheme), `cookie` or `api-key`.
+        kind: `bearer` or `dpop` (the header, by its scheme), `cookie`, `api-key` or `query`.
         value: the token or key.
     """
 
-    kind: Literal["bearer", "dpop", "cookie", "api-key"]
+    kind: Literal["bearer", "dpop", "cookie", "api-key", "query"]
     value: bytes
 
     def __repr__(self) -> str:
@@ -50,6 +53,8 @@ def find(
     cookie_name: bytes | None = None,
     *,
     dpop: bool = False,
+    query: bytes = b"",
+    query_name: bytes | None = None,
 ) -> Credential | None:
     """Find a request's credentials; the module's docstring gives the order.
 
@@ -59,6 +64,8 @@ def find(
         cookies: the lines of `Cookie`; HTTP/2 may split them.
         cookie_name: the cookie that holds a token; None if none does.
         dpop: whether the scheme `DPoP` is one of ours.
+        query: the query string, as it was sent.
+        query_name: the parameter of it that holds a token; None if none does.
 
     Raises:
         MalformedCredentialsError: they are repeated, malformed, or of several kinds.
@@ -77,6 +84,8 @@ def find(
         if len(values) > 1:
             raise MalformedCredentialsError("the cookie is sent more than once")
         found.extend(Credential("cookie", value) for value in values if value)  # apps blank a cookie at log-out
+    if query_name is not None and query:
+        found.extend(Credential("query", value) for value in _query_values(query, query_name))
     if len(found) > 1:
         raise MalformedCredentialsError("credentials of several kinds are sent")
     return found[0] if found else None
@@ -91,10 +100,24 @@ def _token(value: bytes, *, dpop: bool) -> Credential | None:
             raise MalformedCredentialsError("the Authorization header is malformed")
         return None
     token = token.strip(b" ")
-    # One that is too large is refused for its size, before anybody looks at each of its bytes.
-    if not token or (len(token) <= MAX_TOKEN_BYTES and token.translate(None, _TOKEN68)):
+    if not _is_token68(token):
         raise MalformedCredentialsError("the Authorization header is malformed")
     return Credential("dpop" if bound else "bearer", token)
+
+
+def _is_token68(token: bytes) -> bool:
+    # One that is too large is refused for its size, before anybody looks at each of its bytes.
+    return bool(token) and (len(token) > MAX_TOKEN_BYTES or not token.translate(None, _TOKEN68))
+
+
+def _query_values(query: bytes, name: bytes) -> list[bytes]:
+    if len(query) > MAX_QUERY_BYTES:
+        raise MalformedCredentialsError("the query is too large")
+    pairs = (pair.partition(b"=") for pair in query.split(b"&"))
+    values = [unquote_to_bytes(value) for found, _, value in pairs if unquote_to_bytes(found) == name]
+    if not all(map(_is_token68, values)):
+        raise MalformedCredentialsError("the token in the query is malformed")
+    return values
 
 
 def _cookie_values(lines: Sequence[bytes], name: bytes) -> list[bytes]:
