@@ -21,7 +21,7 @@ import threading
 import weakref
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +53,7 @@ class LineWriter:
         self._send: Callable[[bytes], int] | None = None  # writes what there is room for; None for files
         self._wait: Callable[[], object] = int
         self._at_once = False
+        self._buffer: BinaryIO
         self._start_anew()
         _writers.add(self)
 
@@ -74,8 +75,8 @@ class LineWriter:
         if stream is not self._stream:
             self._open(stream)
         if self._send is None:
-            stream.buffer.write(line)
-            stream.buffer.flush()
+            self._buffer.write(line)
+            self._buffer.flush()
             return
         with self._changed:
             if not self._draining:
@@ -102,11 +103,11 @@ class LineWriter:
                     return False
         return True
 
-    def _open(self, stream: object) -> None:
+    def _open(self, stream: TextIO) -> None:
         """Find out what standard output is, and how to write to it without waiting."""
-        self._stream, self._send = stream, None
+        self._stream, self._send, self._buffer = stream, None, stream.buffer
         try:
-            descriptor: int = stream.fileno()  # type: ignore[attr-defined]  # what has none raises
+            descriptor = stream.fileno()
             mode = os.fstat(descriptor).st_mode
         except (AttributeError, OSError, ValueError):
             return  # something in Python, such as a test's capture

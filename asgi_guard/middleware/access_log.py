@@ -114,7 +114,7 @@ class AccessLogMiddleware(Layer):
     def _entry(self, exchange: Exchange, response: Response, error: BaseException | None) -> Entry:
         headers, user, trace = exchange.headers, exchange.user, exchange.trace
         scope, verdict = exchange.scope, exchange.verdict
-        agent, host = headers.get(b"user-agent"), headers.get(b"host")
+        agent, host = headers.get(b"user-agent"), headers.get(b"host") if self._format == "gcp" else None
         entry = Entry(
             time.time(),
             exchange.kind,
@@ -137,21 +137,7 @@ class AccessLogMiddleware(Layer):
         )
         if trace is not None:
             entry.trace_id, entry.parent_id = trace.trace_id, trace.parent_id
-        if response.streamed is not None:
-            entry.first_byte = response.streamed - exchange.started
-        if entry.kind != "http":
-            entry.close_code = response.close_code
-            if response.status == 101:
-                entry.messages_received, entry.messages_sent = response.messages_received, response.messages_sent
-        entry.project = self._project
-        if self._slow is not None:
-            entry.slow = entry.duration >= self._slow
-        if response.disconnected and not response.finished:
-            entry.status = CLIENT_GONE if entry.status is None else entry.status
-            entry.error = "client_disconnected" if exchange.kind == "http" else None
-        if error is not None and entry.error is None:
-            entry.error = type(error).__name__
-        entry.detail = exchange.detail
+        entry.project, entry.detail = self._project, exchange.detail
         if exchange.answer is not None and exchange.answer.reason is not None:
             entry.refused_by, entry.reason = exchange.answered_by, exchange.answer.reason
         if verdict is not None:
@@ -159,7 +145,24 @@ class AccessLogMiddleware(Layer):
                 if reading.wait != 0:
                     self._add_limits(entry, verdict)
                     break
+        self._add_ending(entry, exchange, response, error)
         return entry
+
+    def _add_ending(self, entry: Entry, exchange: Exchange, response: Response, error: BaseException | None) -> None:
+        """Add how the exchange went and came to its end."""
+        if response.streamed is not None:
+            entry.first_byte = response.streamed - exchange.started
+        if entry.kind != "http":
+            entry.close_code = response.close_code
+            if response.status == 101:
+                entry.messages_received, entry.messages_sent = response.messages_received, response.messages_sent
+        if self._slow is not None:
+            entry.slow = entry.duration >= self._slow
+        if response.disconnected and not response.finished:
+            entry.status = CLIENT_GONE if entry.status is None else entry.status
+            entry.error = "client_disconnected" if exchange.kind == "http" else None
+        if error is not None and entry.error is None:
+            entry.error = type(error).__name__
 
     def _is_quiet(self, exchange: Exchange) -> bool:
         if not self._quiet or exchange.kind != "http" or exchange.method not in ("GET", "HEAD"):

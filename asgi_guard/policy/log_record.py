@@ -116,12 +116,16 @@ def _key(key: bytes) -> str:
 
 def text(value: bytes) -> str:
     """Bytes of a header as text that any log reader takes, bounded."""
-    return value[:MAX_TEXT].decode("utf-8", "replace")
+    return (value if len(value) <= MAX_TEXT else value[:MAX_TEXT]).decode("utf-8", "replace")
 
 
 def record(entry: Entry, schema: LogFormat) -> dict[str, Any]:
     """Make the record of an entry. What is not known has no member."""
     return _SCHEMAS[schema](entry)
+
+
+def _bounded(value: str) -> str:
+    return value if len(value) <= MAX_TEXT else value[:MAX_TEXT]
 
 
 def _message(entry: Entry, path: str) -> str:
@@ -198,7 +202,7 @@ def _add_session(entry: Entry, members: dict[str, Any]) -> None:
 
 
 def _otel(entry: Entry) -> dict[str, Any]:
-    method, path = entry.method, entry.path[:MAX_TEXT]
+    method, path = entry.method, _bounded(entry.path)
     members: dict[str, Any] = {
         "timestamp": _timestamp(entry.time),
         "severity": severity(entry),
@@ -238,7 +242,7 @@ def _otel(entry: Entry) -> dict[str, Any]:
 
 
 def _ecs(entry: Entry) -> dict[str, Any]:
-    level, path = severity(entry), entry.path[:MAX_TEXT]
+    level, path = severity(entry), _bounded(entry.path)
     members: dict[str, Any] = {
         "@timestamp": _timestamp(entry.time),
         "ecs.version": "8.11.0",
@@ -278,7 +282,7 @@ def _ecs(entry: Entry) -> dict[str, Any]:
 
 
 def _gcp(entry: Entry) -> dict[str, Any]:
-    level, path = severity(entry), entry.path[:MAX_TEXT]
+    level, path = severity(entry), _bounded(entry.path)
     request: dict[str, Any] = {
         "requestMethod": entry.method[:32],
         "requestUrl": _url(entry, path),
@@ -311,7 +315,7 @@ def _gcp(entry: Entry) -> dict[str, Any]:
 
 
 def _datadog(entry: Entry) -> dict[str, Any]:
-    path = entry.path[:MAX_TEXT]
+    path = _bounded(entry.path)
     members: dict[str, Any] = {
         "timestamp": _timestamp(entry.time),
         "status": severity(entry).lower(),
