@@ -165,10 +165,11 @@ class AccessLogMiddleware(Layer):
             entry.error = type(error).__name__
 
     def _is_quiet(self, exchange: Exchange) -> bool:
-        if not self._quiet or exchange.kind != "http" or exchange.method not in ("GET", "HEAD"):
-            return False  # what is asked with another method is no probe, whatever its path
         root = exchange.scope.get("root_path")
-        return (route_path(exchange.path, root) if root else exchange.path) in self._quiet
+        if (route_path(exchange.path, root) if root else exchange.path) not in self._quiet:
+            return False
+        # What is asked with another method is no probe, whatever its path.
+        return exchange.kind == "http" and exchange.method in ("GET", "HEAD")
 
     def _route(self, exchange: Exchange) -> str | None:
         """The route's pattern: the app's own, where its router leaves it in the scope; never the raw path."""

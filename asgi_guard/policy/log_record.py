@@ -151,8 +151,9 @@ _MILLISECONDS = tuple(f".{count:03d}Z" for count in range(1000))
 
 
 def _timestamp(seconds: float) -> str:
-    whole = int(seconds)
-    return _second(whole) + _MILLISECONDS[int((seconds - whole) * 1000)]
+    milliseconds = int(seconds * 1000)
+    second = milliseconds // 1000
+    return _second(second) + _MILLISECONDS[milliseconds - second * 1000]
 
 
 @lru_cache(maxsize=2)

@@ -11,6 +11,7 @@ from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.bucket import Admission, Charge
 from asgi_guard.policy.revocation import Marks
 from asgi_guard.stores import ClusterStore, operate
+from asgi_guard.watching import Watched
 from tests.stores.cluster import PREFIX, RANGES, Cluster, left, name
 from tests.stores.server import PATIENCE, SLOW, ask, limit
 
@@ -51,6 +52,17 @@ async def test_those_who_wait_for_a_slot_go_in_one_call(cluster: Cluster, store:
 
     assert sorted(verdict.readings[0].remaining for verdict in verdicts) == [*range(DEEP.burst - 40, DEEP.burst)]
     assert sum(cluster.calls("evalsha")) == 1
+
+
+async def test_calls_are_told(cluster: Cluster, store: ClusterStore) -> None:
+    """Who watches is told of every call of every node, what it took, and how many questions went in it."""
+    calls: list[tuple[float, int]] = []
+    store.watch(lambda took, size: calls.append((took, size)))
+    assert isinstance(store, Watched)
+    await store.admit(Admission(tuple(Charge(SLOW, name(master)) for master in range(3))))
+    assert [size for _, size in calls] == [1, 1, 1]
+    assert all(0 <= took < PATIENCE for took, _ in calls)
+    assert [breaker.is_open for breaker in store.breakers] == [False] * 3
 
 
 async def test_each_of_many_slots_gets_its_own_answer(store: ClusterStore) -> None:
