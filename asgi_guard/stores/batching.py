@@ -98,16 +98,10 @@ class Line:
         self._epoch = 0  # how many connections have failed
         self._probing = False  # whether one asks while the breaker is open
 
-    async def ask(self, question: Question) -> Verdict:
-        """Ask, and wait for the answer.
+    def ask(self, question: Question) -> asyncio.Future[Verdict]:
+        """Ask; the future gets the answer, or the error: `StoreUnavailableError` where there is none.
 
-        Raises:
-            StoreUnavailableError: there is none.
-        """
-        return await self.put(question)
-
-    def put(self, question: Question) -> asyncio.Future[Verdict]:
-        """Ask; the future gets the answer, or the error. Who cancels it before the question is sent takes it back.
+        Who cancels it before the question is sent takes it back.
 
         Raises:
             StoreUnavailableError: it is not asked.
@@ -121,10 +115,11 @@ class Line:
         if len(self._waiting) >= MAX_WAITING:
             raise StoreUnavailableError("too many requests wait for the store already")
         future: asyncio.Future[Verdict] = self._loop.create_future()
-        self._deadlines.append((now + self._timeout, future))
+        deadline = now + self._timeout
+        self._deadlines.append((deadline, future))
         if self._timer is None:
             self._timer = self._loop.call_later(self._timeout, self._expire)
-        self._enqueue(question, future, now + self._timeout)
+        self._enqueue(question, future, deadline)
         return future
 
     def tell(self, question: Question) -> None:

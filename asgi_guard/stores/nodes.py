@@ -137,7 +137,7 @@ class Nodes:
         for part in parts:
             address = self._serving(part.slot)
             try:
-                asked.append(self.node(address).line.put(part.question))
+                asked.append(self.node(address).line.ask(part.question))
             except StoreUnavailableError:
                 for future in asked:
                     future.cancel()  # before it is sent

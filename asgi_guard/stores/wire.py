@@ -51,9 +51,11 @@ def question(request: Admission, prefix: str) -> Question:
         else:
             if cost < 0 and not request.settles:
                 raise ValueError("a cost is negative: units are given back only when an account is settled")
-            # More than all of it is too much, however much more; so no number leaves the range in which it is exact.
-            units = max(-limit.capacity, min(cost * limit.interval, limit.capacity + 1))
-            charges.append((name, units, limit.capacity, 1 if binding else 0, False))
+            units, capacity = cost * limit.interval, limit.capacity
+            if not -capacity <= units <= capacity:
+                # More than all of it is too much, however much more; so no number leaves the range of exact ones.
+                units = capacity + 1 if units > 0 else -capacity
+            charges.append((name, units, capacity, 1 if binding else 0, False))
     token = None if request.token_id is None else revocation_key(request.token_id, prefix)
     if request.marks is None:
         return Question(request, token, tuple(charges))

@@ -45,7 +45,7 @@ def opened() -> Breaker:
 async def failed(served: Line, link: Held) -> None:
     """Have a call fail, so that the breaker opens."""
     link.free = False
-    asked = served.put(ready("failed"))
+    asked = served.ask(ready("failed"))
     await turns()
     link.go_on(OSError("gone"))
     with pytest.raises(StoreUnavailableError):
@@ -70,7 +70,7 @@ async def test_one_probes_and_the_others_do_not(clock: Clock) -> None:
     served.tell(ready("told", 5, settles=True))
     clock.now += 10
 
-    probe = served.put(ready("probe"))
+    probe = served.ask(ready("probe"))
     await turns()
     await refused(served)
     assert len(link.asked) == 2
@@ -89,7 +89,7 @@ async def test_a_probe_that_fails_makes_the_wait_longer(clock: Clock) -> None:
     served = line(link, breaker)
     await failed(served, link)
     clock.now += 10
-    probe = served.put(ready("probe"))
+    probe = served.ask(ready("probe"))
     await turns()
     link.go_on(OSError("still gone"))
     with pytest.raises(StoreUnavailableError) as caught:
@@ -113,7 +113,7 @@ async def test_a_cancelled_probe_leaves_no_breaker_stuck(clock: Clock, sent: boo
     served = line(link, breaker)
     await failed(served, link)
     clock.now += 10
-    probe = served.put(ready("probe"))
+    probe = served.ask(ready("probe"))
     if sent:
         await turns()
     assert probe.cancel()
@@ -138,9 +138,9 @@ async def test_a_probe_that_finds_no_room_leaves_no_breaker_stuck(
     monkeypatch.setattr("asgi_guard.stores.batching.MAX_WAITING", 2)
     link, breaker = Held(free=False), opened()
     served = line(link, breaker)
-    first = served.put(ready("first"))
+    first = served.ask(ready("first"))
     await turns()
-    waiting = [served.put(ready("waiting")) for _ in range(2)]
+    waiting = [served.ask(ready("waiting")) for _ in range(2)]
     served.fails(OSError("a ping was not answered"))
     clock.now += 10
     with pytest.raises(StoreUnavailableError, match="too many"):
@@ -188,7 +188,7 @@ class History:
         for _ in range(number + 1):
             each = ready(f"k{len(self.asked)}")
             try:
-                self.asked.append((each, self.line.put(each)))
+                self.asked.append((each, self.line.ask(each)))
             except StoreUnavailableError:
                 assert self.breaker.is_open
 

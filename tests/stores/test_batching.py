@@ -89,9 +89,9 @@ async def test_too_many_fail_at_once() -> None:
     """Where as many wait as may, the next fails at once and what is told is forgotten; the others are served."""
     link = Held(free=False)
     served = line(link)
-    first = asyncio.create_task(served.ask(ready("first")))
+    first = served.ask(ready("first"))
     await turns()
-    waiting = [asyncio.ensure_future(served.put(ready(f"k{index}"))) for index in range(MAX_WAITING)]
+    waiting = [served.ask(ready(f"k{index}")) for index in range(MAX_WAITING)]
 
     with pytest.raises(StoreUnavailableError, match="too many") as caught:
         await served.ask(ready("late"))
@@ -149,7 +149,7 @@ async def test_a_defect_fails_those_concerned_and_is_logged_once(caplog: pytest.
     """A defect on the way fails whoever it concerns, closed, with one log line; the next requests are served."""
     link, breaker = Held(free=False), Breaker(threshold=1)
     served = line(link, breaker)
-    asked = [served.put(ready("a")) for _ in range(3)]
+    asked = [served.ask(ready("a")) for _ in range(3)]
     served.tell(ready("a", 1, settles=True))
     await turns()
 
