@@ -52,7 +52,7 @@ $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "asgi-guard needs Python 3.11 or newer, and none was found: install one, or say make PYTHON=/path/to/python3"; exit 2; }
 	@echo "Setting up $(VENV) with $(PYTHON); the first time takes a minute or two."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --quiet -e '.[dev,mcp,production]'
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --quiet -e '.[dev,mcp,production,browser]'
 	@touch $(READY)
 
 clean: ## Remove what these commands made

@@ -7,8 +7,10 @@ knows how the answers came about, so both hold for any server. The order of `jud
 1. A method that scripts may not use is not sent.
 2. Where a preflight is needed, its answer passes the CORS check, has a status of success, and names the method and
    every header that is not safelisted. Otherwise the request itself is never sent.
-3. The answer passes the CORS check: `Access-Control-Allow-Origin` is the origin, or `*` without credentials, and
-   with credentials `Access-Control-Allow-Credentials` is `true`.
+3. The answer is no 407, and passes the CORS check: `Access-Control-Allow-Origin` is the origin, or `*` without
+   credentials, and with credentials `Access-Control-Allow-Credentials` is `true`.
+
+Redirects are not followed here: the answer is the one at their end.
 """
 
 from __future__ import annotations
@@ -34,10 +36,11 @@ if TYPE_CHECKING:
 
 _UNSAFE_VALUE = re.compile(r'[\x00-\x08\x0a-\x1f"():<>?@\[\\\]{}\x7f]')
 _LANGUAGE = re.compile(r"[0-9A-Za-z *,.;=-]*")
-_RANGE = re.compile(r"bytes=\d+-\d*")
+_RANGE = re.compile(r"bytes=(?P<first>[0-9]+)-(?P<last>[0-9]*)")
+_OVERRIDES = frozenset({"x-http-method", "x-http-method-override", "x-method-override"})
 _FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")
 MAX_SAFELISTED_VALUE = 128
-MAX_SAFELISTED_VALUES = 1024
+PROXY_AUTHENTICATION = 407
 
 
 class Step(StrEnum):
@@ -49,6 +52,7 @@ class Step(StrEnum):
     PREFLIGHT_STATUS = "preflight_status"
     PREFLIGHT_METHOD = "preflight_method"
     PREFLIGHT_HEADER = "preflight_header"
+    PROXY = "proxy"
     ORIGIN = "origin"
     CREDENTIALS = "credentials"
 
@@ -114,25 +118,27 @@ class BrowserVerdict:
 
 
 def unsafe_names(headers: Iterable[tuple[str, str | None]]) -> tuple[str, ...]:
-    """The headers that need a preflight, as the browser asks for them: lower case, sorted, each once."""
-    unsafe: set[str] = set()
-    safelisted: set[str] = set()
-    size = 0
+    """The headers that need a preflight, as the browser asks for them: lower case, sorted, each once.
+
+    A header that is set more than once is judged by all its values together, as it is sent. So no more than five can
+    be safelisted, and the standard's limit for all of them (1024 bytes) is never reached.
+    """
+    values: dict[str, str | None] = {}
     for name, value in headers:
         lowered = name.lower()
-        if is_forbidden_header(lowered):
-            continue
-        if value is not None and is_safelisted(lowered, value):
-            safelisted.add(lowered)
-            size += len(value.encode())
-        else:
-            unsafe.add(lowered)
-    return tuple(sorted(unsafe | safelisted if size > MAX_SAFELISTED_VALUES else unsafe))
+        if not is_left_out(lowered, value):
+            before = values.get(lowered, "")
+            joined = f"{before}, {value}" if before else value
+            values[lowered] = None if value is None or before is None else joined
+    return tuple(sorted(name for name, value in values.items() if value is None or not is_safelisted(name, value)))
 
 
 def is_safelisted(name: str, value: str) -> bool:
-    """Tell whether a header may be sent without asking, as a form or a link could send it. `name` is lower case."""
-    if len(value.encode()) > MAX_SAFELISTED_VALUE:
+    """Tell whether a header may be sent without asking, as a form or a link could send it. `name` is lower case.
+
+    A script's values are bytes, written as the first 256 characters: their length is that of the text.
+    """
+    if len(value) > MAX_SAFELISTED_VALUE:
         return False
     if name == "accept":
         return not _UNSAFE_VALUE.search(value)
@@ -140,7 +146,16 @@ def is_safelisted(name: str, value: str) -> bool:
         return _LANGUAGE.fullmatch(value) is not None
     if name == "content-type":
         return not _UNSAFE_VALUE.search(value) and value.partition(";")[0].strip(" \t").lower() in _FORM_TYPES
-    return name == "range" and _RANGE.fullmatch(value) is not None
+    if name != "range" or (match := _RANGE.fullmatch(value)) is None:
+        return False
+    return not match["last"] or int(match["first"]) <= int(match["last"])
+
+
+def is_left_out(name: str, value: str | None) -> bool:
+    """Tell whether a browser passes over a header that a script sets: only itself it may. `name` is lower case."""
+    if name in _OVERRIDES and value is not None:
+        return any(method.strip(" \t").upper() in FORBIDDEN_METHODS for method in value.split(","))
+    return is_forbidden_header(name)
 
 
 def preflight_of(request: PageRequest) -> tuple[Header, ...] | None:
@@ -162,13 +177,16 @@ def judge(request: PageRequest, preflight: Reply | None, actual: Reply) -> Brows
         preflight: the answer to what `preflight_of` gives; not looked at where that is None.
         actual: the answer to the request itself, should it be sent.
     """
-    ignored = tuple(name for name, _ in request.headers if is_forbidden_header(name.lower()))
+    ignored = tuple(name for name, value in request.headers if is_left_out(name.lower(), value))
     if request.method.upper() in FORBIDDEN_METHODS:
         detail = f"no script may use {request.method}"
         return BrowserVerdict(False, False, False, Step.METHOD_FORBIDDEN, detail, ignored=ignored)
     preflighted = preflight_of(request) is not None
     if preflighted and (found := _preflight(request, preflight or Reply(0))):
         return BrowserVerdict(False, True, False, *found, ignored=ignored)
+    if actual.status == PROXY_AUTHENTICATION:
+        detail = "it is answered by 407, which is between a browser and its proxy"
+        return BrowserVerdict(False, preflighted, True, Step.PROXY, detail, ignored=ignored)
     if stopped := _cors_check(request, actual):
         by_credentials, detail = stopped
         step = Step.CREDENTIALS if by_credentials else Step.ORIGIN

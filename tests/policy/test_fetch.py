@@ -46,8 +46,14 @@ def asked(method: str, *headers: tuple[str, str | None]) -> dict[bytes, bytes] |
         ("GET", [("range", "bytes=-9")], b"range"),
         ("GET", [("x-b", "1"), ("Authorization", "x"), ("x-b", "2")], b"authorization,x-b"),
         ("GET", [("cookie", "a=b"), ("Sec-Fetch-Site", "x"), ("proxy-x", "1")], None),
-        ("GET", [("accept", "x" * 128)] * 8, None),
-        ("GET", [("accept", "x" * 128)] * 9, b"accept"),
+        ("GET", [("accept", "\xe9" * 128)], None),
+        ("GET", [("accept", "x" * 100), ("Accept", "x" * 26)], None),
+        ("GET", [("accept", "x" * 100), ("Accept", "x" * 27)], b"accept"),
+        ("GET", [("accept", None), ("accept", "x")], b"accept"),
+        ("GET", [("content-type", "text/plain")] * 2, b"content-type"),
+        ("GET", [("range", "bytes=9-0")], b"range"),
+        ("GET", [("x-http-method", "get, Trace"), ("x-method-override", "track")], None),
+        ("GET", [("x-http-method-override", "put"), ("x-http-method", None)], b"x-http-method,x-http-method-override"),
     ],
 )
 def test_what_needs_a_preflight(method: str, headers: list[tuple[str, str | None]], names: bytes | None) -> None:
@@ -128,6 +134,12 @@ def test_the_preflight(preflight: Reply | None, headers: list[str], credentials:
     verdict = judge(request, preflight, reply(ORIGIN, CREDENTIALS))
     assert (verdict.readable, verdict.sent, verdict.step) == (step is None, step is None, step)
     assert verdict.preflighted
+
+
+def test_an_answer_that_is_for_the_browser_itself() -> None:
+    """A 407 is between a browser and its proxy: no script reads it, whatever its headers say."""
+    verdict = judge(PageRequest(APP), None, reply(ORIGIN, status=407))
+    assert (verdict.readable, verdict.sent, verdict.step) == (False, True, Step.PROXY)
 
 
 def test_methods_that_scripts_may_not_use() -> None:
