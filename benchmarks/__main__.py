@@ -19,7 +19,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks import browser, layers
+from benchmarks import browser, layers, rounds
+from benchmarks.figures import Results
 from benchmarks.instructions import check as instructions
 from benchmarks.limits import run as limits
 from benchmarks.limits import tables
@@ -27,9 +28,12 @@ from benchmarks.machine import Machine
 from benchmarks.report import Report, to_json
 from benchmarks.server import run as server
 from benchmarks.server import tables as server_tables
+from benchmarks.suites import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+
+    from benchmarks.suites import Kind
 
 LAYERS_SHARE = 0.6
 """The part of the time that the layers get; the limits get the rest."""
@@ -163,6 +167,71 @@ def browser_command(*, quick: bool, path: Path | None) -> None:
     browser.show(printer(), figures)
     if path is not None:
         path.write_bytes(to_json([asdict(figure) for figure in figures]))
+
+
+def run_suites(
+    kinds: Sequence[Kind], *, quick: bool, store: str | None = None, console: Console | None = None
+) -> Results:
+    """Measure suites, one after the other, with a progress bar.
+
+    Args:
+        kinds: the suites.
+        quick: whether to take little time, for figures that are less steady.
+        store: the URL of a Redis or Valkey to measure against; None starts one.
+        console: where the progress bar goes; standard error unless given.
+    """
+    yards = rounds.yards()
+    with bar(console) as progress:
+        task = progress.add_task("", total=sum(kind.seconds(quick) for kind in kinds))
+        found = []
+        for kind in kinds:
+            found.append(
+                kind.measure(quick, store, lambda name, passed: progress.update(task, description=name, advance=passed))
+            )
+            yards += rounds.yards()
+    return Results.of(found, yards, quick=quick)
+
+
+def show(console: Console, results: Results) -> None:
+    """Print the tables of everything that was measured."""
+    tables.show_machine(console, results.machine)
+    for kind in KINDS:
+        suite = results.suite(kind.name)
+        if suite is None:
+            continue
+        for sheet in kind.sheets(suite):
+            console.print(sheet.rich())
+        for name, reason in suite.skipped.items():
+            console.print(f"not measured: {name}: {reason} (pip install 'asgi-guard\\[bench]')", highlight=False)
+        console.print(f"{suite.name}: {'; '.join(f'{name}: {text}' for name, text in suite.method.items())}.")
+    console.print(tables.COMPARE)
+
+
+def _command(kind: Kind) -> click.Command:
+    def command(*, quick: bool, path: Path | None, store: str | None) -> None:
+        results = run_suites([kind], quick=quick, store=store)
+        show(printer(), results)
+        if path is not None:
+            path.write_bytes(results.json())
+
+    options = (
+        click.option(
+            "--quick", is_flag=True, help=f"Take about {kind.seconds(True):.0f} s and not {kind.seconds(False):.0f}."
+        ),
+        click.option(
+            "--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here too."
+        ),
+        click.option(
+            "--store", metavar="URL", help="A Redis or Valkey to measure against; one is started unless given."
+        ),
+    )
+    for option in options:
+        command = option(command)
+    return click.command(kind.name, help=kind.help)(command)
+
+
+for _kind in KINDS:
+    main.add_command(_command(_kind))
 
 
 def printer() -> Console:

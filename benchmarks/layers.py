@@ -154,7 +154,7 @@ async def _check(app: ASGIApp, scope: Scope) -> None:
     assert [start["status"] for start in starts] == [200], f"{app!r} answers {starts}"
 
 
-async def _send(message: Message) -> None:
+async def send(message: Message) -> None:
     """Take a message, as a server would."""
 
 
@@ -162,7 +162,7 @@ async def timed(app: ASGIApp, scope: Scope, calls: int) -> float:
     """Microseconds a call."""
     started = time.perf_counter_ns()
     for _ in range(calls):
-        await app(dict(scope), receive, _send)
+        await app(dict(scope), receive, send)
     return (time.perf_counter_ns() - started) / calls / 1000
 
 

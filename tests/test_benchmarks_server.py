@@ -12,7 +12,7 @@ from rich.console import Console
 
 from asgi_guard.testing import LocalIssuer
 from benchmarks import peers, subjects
-from benchmarks.ratios import Ratio
+from benchmarks.interval import Interval
 from benchmarks.server import load, process, run, tables
 from benchmarks.server.serve import Served, build
 from tests.asgi import call
@@ -30,7 +30,7 @@ def test_the_guard_and_the_bare_app_are_measured_with_a_redis(monkeypatch: pytes
 
     bare, guard = figures.settings[0].cells
     assert (bare.stack, guard.stack) == ("bare", "guard")
-    assert bare.ratio == Ratio(1, 1, 1, 2)
+    assert bare.ratio == Interval(1, 1, 1, 2)
     assert 0 < guard.ratio.low <= guard.ratio.median <= guard.ratio.high
     assert 0 < bare.cpu < 1e5
     assert os.sched_getaffinity(0) == cores
@@ -87,7 +87,7 @@ def test_the_output_of_oha_is_read() -> None:
 
 def test_ratios() -> None:
     """The interval holds the median, is the same each time, and is wide where rounds differ."""
-    found = Ratio.of([0.5, 0.6, 0.7, 0.8, 0.9])
-    assert found == Ratio.of([0.5, 0.6, 0.7, 0.8, 0.9])
+    found = Interval.of([0.5, 0.6, 0.7, 0.8, 0.9])
+    assert found == Interval.of([0.5, 0.6, 0.7, 0.8, 0.9])
     assert (found.median, found.rounds) == (0.7, 5)
     assert 0.5 <= found.low < 0.7 < found.high <= 0.9

@@ -24,6 +24,7 @@ from typing import Any
 
 from benchmarks.instructions import hot
 from benchmarks.layers import discarded_output
+from benchmarks.rounds import yardstick
 
 BASELINE = Path(__file__).with_name("baseline.json")
 COUNTED = "instructions a guarded request"
@@ -119,12 +120,6 @@ def timed(rounds: int = ROUNDS, requests: int = REQUESTS) -> float:
                 serve(None, None)
             ratios.append((time.perf_counter() - middle) / (middle - started))
     return statistics.median(ratios)
-
-
-def yardstick() -> int:
-    """A piece of work that nothing of ours changes: text, dictionaries and calls, as requests are made of."""
-    names = {f"name-{number}".encode(): number for number in range(50)}
-    return sum(names[f"name-{number}".encode().lower()] for number in range(50))
 
 
 def check(baseline: Path = BASELINE) -> Finding:

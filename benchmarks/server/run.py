@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from asgi_guard.testing import LocalIssuer
 from benchmarks import peers, subjects
+from benchmarks.interval import Interval
 from benchmarks.limits.servers import target
 from benchmarks.machine import Machine
-from benchmarks.ratios import Ratio
 from benchmarks.server.load import Asking, Load, run, tool
 from benchmarks.server.process import cpu_seconds, serving
 from benchmarks.server.serve import Served
@@ -100,7 +100,7 @@ class Cell:
 
     stack: str
     cpu: float
-    ratio: Ratio
+    ratio: Interval
     per_second: float
     p50: float
     p95: float
@@ -241,7 +241,7 @@ def _cell(name: str, turns: Sequence[_Turn], bare: Sequence[_Turn]) -> Cell:
     return Cell(
         name,
         statistics.median(turn.cpu for turn in turns),
-        Ratio.of([base.cpu / turn.cpu for base, turn in zip(bare, turns, strict=True)]),
+        Interval.of([base.cpu / turn.cpu for base, turn in zip(bare, turns, strict=True)]),
         median(lambda load: load.requests / load.seconds),
         median(lambda load: load.p50),
         median(lambda load: load.p95),

@@ -1,0 +1,137 @@
+"""Figures as every suite gives them, and the one format of JSON that holds them all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import orjson
+
+from benchmarks.interval import Interval
+from benchmarks.machine import Machine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+SCHEMA = 2
+"""Of the JSON. It goes up when a figure changes its name or its meaning."""
+Unit: TypeAlias = Literal["us", "ms", "1/s", "x", "slope", "blocks", "bytes", "MiB", "calls"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure.
+
+    Attributes:
+        of: what it is of, from the general to the particular.
+        unit: what it is in: `us` and `ms` are times, `1/s` how many a second, `x` and `slope` have no unit.
+        value: its median over the rounds, and that median's interval.
+        asked: what the project asks it to be, if anything, at the most, or
+        more: at the least, for figures of which more is better.
+    """
+
+    of: tuple[str, ...]
+    unit: Unit
+    value: Interval
+    asked: float | None = None
+    more: bool = False
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether it is what is asked; None where nothing is."""
+        if self.asked is None:
+            return None
+        return self.value.median >= self.asked if self.more else self.value.median <= self.asked
+
+    @classmethod
+    def read(cls, found: dict[str, Any]) -> Figure:
+        """The figure of a JSON document."""
+        return cls(**{**found, "of": tuple(found["of"]), "value": Interval(**found["value"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """All that one suite found.
+
+    Attributes:
+        name: the suite's.
+        figures: by name.
+        method: what a reader has to know of how they were taken.
+        skipped: what was not measured, with the reason.
+        details: what else there is, for its tables and plots.
+    """
+
+    name: str
+    figures: list[Figure]
+    method: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    details: Any = None
+
+    def find(self, *of: str) -> Interval | None:
+        """The value of the figure of this name, if it is there."""
+        return next((figure.value for figure in self.figures if figure.of == of), None)
+
+    def names(self, place: int, *of: str) -> list[str]:
+        """What stands at a place in the names of figures that begin so, each once."""
+        begun = (figure.of for figure in self.figures if figure.of[: len(of)] == of and len(figure.of) > place)
+        return list(dict.fromkeys(name[place] for name in begun))
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """One run.
+
+    Attributes:
+        taken: when, in UTC.
+        quick: whether it was a quick one, whose figures are less steady.
+        machine: of which the figures are.
+        yardstick: microseconds of a fixed piece of work, taken between the suites: how fast the machine was meanwhile.
+        suites: what was measured.
+    """
+
+    taken: str
+    quick: bool
+    machine: Machine
+    yardstick: Interval
+    suites: list[Suite]
+
+    @classmethod
+    def of(cls, suites: Iterable[Suite], yardstick: Sequence[float], *, quick: bool) -> Results:
+        """What these suites found just now, here."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(now, quick, Machine.here(), Interval.of(yardstick), list(suites))
+
+    def suite(self, name: str) -> Suite | None:
+        """The suite of this name, if it was measured."""
+        return next((suite for suite in self.suites if suite.name == name), None)
+
+    def json(self) -> bytes:
+        """As JSON, for people to read too."""
+        document = {"schema": SCHEMA, **asdict(self)}
+        return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+class UnreadableError(Exception):
+    """A file does not hold results of this schema. The text is for people."""
+
+
+def read(path: Path) -> Results:
+    """The results in a file.
+
+    Raises:
+        UnreadableError: it holds none, or those of another schema.
+    """
+    try:
+        document: Any = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UnreadableError(f"{path}: {error}") from error
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if schema != SCHEMA:
+        raise UnreadableError(f"{path} has schema {schema}; this reads {SCHEMA}: measure it again")
+    suites = [Suite(**{**suite, "figures": [*map(Figure.read, suite["figures"])]}) for suite in document["suites"]]
+    return Results(
+        document["taken"], document["quick"], Machine(**document["machine"]), Interval(**document["yardstick"]), suites
+    )

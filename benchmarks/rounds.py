@@ -1,0 +1,86 @@
+"""Interleaved rounds: everyone in turn, again and again, so that what slows the machine down slows them all down."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
+
+K = TypeVar("K")
+LEAST = 3
+"""Rounds, however short the time."""
+YARDS = 50
+COLLECTOR = "off while it is timed, run between rounds"
+
+
+async def interleave(
+    turns: Mapping[K, Callable[[], Awaitable[float]]], seconds: float, advance: Callable[[float], None]
+) -> dict[K, list[float]]:
+    """Give everyone a turn, round after round, and keep what each turn gave: one figure a round.
+
+    The garbage collector is off meanwhile and runs between rounds, so that nobody pays for another's garbage. Who
+    begins a round comes last in the next, so that nobody always finds the caches that the same one left.
+
+    Args:
+        turns: what is measured.
+        seconds: for how long; three rounds are made at the least.
+        advance: is told the seconds that have passed since it was told last.
+    """
+    found: dict[K, list[float]] = {name: [] for name in turns}
+    order = list(turns.items())
+    rounds = 0
+    gc.collect()
+    gc.disable()
+    try:
+        started = told = time.perf_counter()
+        while told - started < seconds or rounds < LEAST:
+            for name, turn in order:
+                found[name].append(await turn())
+            order.append(order.pop(0))
+            rounds += 1
+            gc.collect()
+            await asyncio.sleep(0)
+            now = time.perf_counter()
+            advance(now - told)
+            told = now
+    finally:
+        gc.enable()
+    return found
+
+
+@contextmanager
+def one_core() -> Iterator[str]:
+    """Keep this process on one core, where the system lets it, so that it is not moved about; say which."""
+    if not hasattr(os, "sched_getaffinity"):
+        yield "not pinned to a core"
+        return
+    cores = os.sched_getaffinity(0)
+    core = max(cores)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield f"pinned to core {core}"
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def yardstick() -> int:
+    """A piece of work that nothing of ours changes: text, dictionaries and calls, as requests are made of."""
+    names = {f"name-{number}".encode(): number for number in range(50)}
+    return sum(names[f"name-{number}".encode().lower()] for number in range(50))
+
+
+def yards(samples: int = 30) -> list[float]:
+    """Microseconds of the yardstick, so many times."""
+    found = []
+    for _ in range(samples):
+        started = time.perf_counter_ns()
+        for _ in range(YARDS):
+            yardstick()
+        found.append((time.perf_counter_ns() - started) / YARDS / 1000)
+    return found

@@ -1,0 +1,110 @@
+"""Tables that can be printed and written into a page: the same for both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from benchmarks.figures import Figure, Suite
+    from benchmarks.interval import Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table.
+
+    Attributes:
+        title: above it.
+        left: headings of the columns of words.
+        right: headings of the columns of figures.
+        rows: a text for every column.
+        caption: below it.
+        bold: the texts whose rows stand out, by their first column.
+    """
+
+    title: str
+    left: Sequence[str]
+    right: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    bold: frozenset[str] = frozenset()
+
+    def rich(self) -> Table:
+        """For a terminal."""
+        made = Table(title=self.title, title_justify="left", title_style="bold")
+        made.caption, made.caption_justify = self.caption, "left"
+        for heading in self.left:
+            made.add_column(heading, overflow="fold")
+        for heading in self.right:
+            made.add_column(heading, justify="right", no_wrap=True)
+        for row in self.rows:
+            made.add_row(*map(Text, row), style="bold" if row[0] in self.bold else None)
+        return made
+
+    def markdown(self) -> str:
+        """For a page."""
+        lines = [
+            f"**{self.title}**", "", _line((*self.left, *self.right)),
+            _line([*("---" for _ in self.left), *("---:" for _ in self.right)]),
+        ]  # fmt: skip
+        lines += [_line([f"**{text}**" if row[0] in self.bold and text else text for text in row]) for row in self.rows]
+        if self.caption:
+            lines += ["", self.caption]
+        return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def number(value: float) -> str:
+    """With three figures or so, however large."""
+    size = abs(value)
+    if size >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
+
+
+def plain(value: Interval | None) -> str:
+    """The median."""
+    return "" if value is None else number(value.median)
+
+
+def spread(value: Interval | None) -> str:
+    """The interval."""
+    return "" if value is None else f"{number(value.low)} to {number(value.high)}"
+
+
+def both(value: Interval | None) -> str:
+    """The median, and its interval behind it."""
+    return "" if value is None else f"{number(value.median)} ({spread(value)})"
+
+
+def grid(
+    suite: Suite, of: Sequence[str], columns: Sequence[str], shown: Callable[[Interval | None], str] = plain
+) -> list[list[str]]:
+    """A row for each name that goes on from `of`, with the figures of these names in it."""
+    return [
+        [row, *(shown(suite.find(*of, row, column)) for column in columns)]
+        for row in suite.names(len(of), *of)
+        if any(suite.find(*of, row, column) for column in columns)
+    ]
+
+
+def asked(figures: Sequence[Figure]) -> Sheet | None:
+    """What the project asks of the figures, and whether they are there."""
+    rows = [
+        [
+            ": ".join(figure.of), f"{both(figure.value)} {figure.unit}",
+            f"{'>=' if figure.more else '<='} {number(figure.asked)}", "reached" if figure.reached else "NOT reached",
+        ]
+        for figure in figures
+        if figure.asked is not None
+    ]  # fmt: skip
+    return Sheet("What is asked", ("figure", "found", "asked", ""), (), rows) if rows else None

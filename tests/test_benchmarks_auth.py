@@ -1,0 +1,55 @@
+"""The benchmark of tokens measures what it says, beside whoever is here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from asgi_guard.testing import LocalIssuer
+from benchmarks.__main__ import main
+from benchmarks.auth import hostile, rotation, run, verifiers
+from benchmarks.figures import read
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from asgi_guard.testing import Algorithm
+
+
+@pytest.mark.parametrize("algorithm", run.ALGORITHMS)
+def test_who_is_compared_verifies(algorithm: Algorithm) -> None:
+    """Each takes the good token, refuses every hostile one that names a key, and the bare signature is the token's."""
+    issuer = LocalIssuer(algorithm=algorithm)
+    token = issuer.token()
+    assert verifiers.signature(issuer, token)() is None
+    for verify in verifiers.verifiers(issuer).values():
+        verify(token)
+        for what, bad in hostile.tokens(issuer).items():
+            if what == "an unknown key":
+                continue
+            run._refused(verify, bad)()  # raises where it is accepted
+
+
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run, as short as can be, gives a figure to everyone, prints them all, and writes them down."""
+    monkeypatch.setattr("benchmarks.suites._AUTH", {True: (0.0, 1), False: (0.0, 1)})
+    path = tmp_path / "figures.json"
+    ran = CliRunner().invoke(main, ["auth", "--quick", "--json", str(path)])
+
+    assert ran.exit_code == 0, ran.output
+    suite = read(path).suite("auth")
+    assert suite is not None
+    for who in (run.OURS, run.COLD, run.CACHED, verifiers.PYJWT, verifiers.SIGNATURE):
+        assert who in ran.output
+        assert {of[2] for of in (figure.of for figure in suite.figures) if of[:2] == ("token", who)} == {
+            *run.ALGORITHMS
+        }
+    asked = [figure for figure in suite.figures if figure.asked is not None]
+    assert [figure.of[1] for figure in asked] == [hostile.OVERSIZED]
+    assert "the event loop stands still" in ran.output
+    stalls = {
+        figure.of[2]: figure.value.median for figure in suite.figures if figure.of[1] == "the event loop stands still"
+    }
+    assert stalls[verifiers.PYJWT] > rotation.SLOW * 1000 * 0.9  # it fetches in the loop's thread

@@ -1,0 +1,100 @@
+"""What all suites share: intervals, the file of results, tables."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks import figures, rounds
+from benchmarks.figures import Figure, Results, Suite, UnreadableError
+from benchmarks.interval import Interval
+from benchmarks.sheet import Sheet, asked, number
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(("count", "cut"), [(1, 0), (5, 0), (6, 0), (8, 0), (9, 1), (20, 5), (100, 39), (4000, 1938)])
+def test_intervals_leave_out_what_chance_allows(count: int, cut: int) -> None:
+    """So many of the least and of the greatest lie outside as a fair coin would leave, 1 in 20 times at the most."""
+    found = Interval.of([float(value) for value in range(count)])
+    assert (found.low, found.high, found.rounds) == (cut, count - 1 - cut, count)
+    if 6 <= count < 1000:
+        outside = sum(math.comb(count, below) for below in range(cut + 1)) / 2**count
+        assert outside <= 0.025 < outside + math.comb(count, cut + 1) / 2**count
+
+
+def results() -> Results:
+    suite = Suite(
+        "auth",
+        [
+            Figure(("token", "ours", "RS256"), "us", Interval(60, 58, 63, 9), asked=50),
+            Figure(("speed", "ours"), "1/s", Interval(60, 58, 63, 9), asked=50, more=True),
+        ],
+        {"collector": "off"},
+        {"joserfc": "is not installed"},
+        {"more": [1]},
+    )
+    return Results.of([suite], [1.0, 2.0, 3.0], quick=True)
+
+
+def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
+    """The file has all of a run, with the schema's number and the machine."""
+    written, path = results(), tmp_path / "results.json"
+    path.write_bytes(written.json())
+    assert figures.read(path) == written
+    assert written.yardstick.median == 2
+    assert written.machine.cores > 0
+    suite = written.suites[0]
+    assert suite.find("token", "ours", "RS256") == Interval(60, 58, 63, 9)
+    assert suite.find("token", "ours") is None
+    assert suite.names(0) == ["token", "speed"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 1}'])
+def test_what_holds_no_results_is_refused(tmp_path: Path, text: str) -> None:
+    """The error names the file."""
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(UnreadableError, match=r"results\.json"):
+        figures.read(path)
+
+
+def test_what_is_asked_is_told() -> None:
+    """A time is to be at most, a speed at least, what is asked of it."""
+    sheet = asked(results().suites[0].figures)
+    assert sheet is not None
+    assert [row[-1] for row in sheet.rows] == ["NOT reached", "reached"]
+    assert asked([]) is None
+
+
+def test_tables_in_pages() -> None:
+    """A page's table has its title, its caption, a bold row, and no cell that would break it."""
+    sheet = Sheet("Times", ("who",), ("us",), [["ours", "1"], ["a|b", "2"]], "in microseconds", frozenset({"ours"}))
+    assert sheet.markdown().splitlines() == [
+        "**Times**", "", "| who | us |", "| --- | ---: |", "| **ours** | **1** |",
+        "| a\\|b | 2 |", "", "in microseconds",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.014, "0.01"), (12.34, "12.3"), (123.4, "123"), (-1234.5, "-1,234")])
+def test_numbers(value: float, text: str) -> None:
+    """Three figures or so."""
+    assert number(value) == text
+
+
+async def test_rounds_are_interleaved() -> None:
+    """Everyone has a turn in every round, three at the least, and who was first is last in the next."""
+    order: list[str] = []
+
+    async def turn(name: str) -> float:
+        order.append(name)
+        return len(order)
+
+    passed: list[float] = []
+    found = await rounds.interleave({name: lambda name=name: turn(name) for name in "abc"}, 0, passed.append)  # type: ignore[misc]
+    assert "".join(order) == "abcbcacab"
+    assert found == {"a": [1, 6, 8], "b": [2, 4, 9], "c": [3, 5, 7]}
+    assert len(passed) == 3
