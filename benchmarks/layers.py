@@ -142,7 +142,7 @@ async def receive() -> Message:
     return {"type": "http.request", "body": b"", "more_body": False}
 
 
-async def _check(app: ASGIApp, scope: Scope) -> None:
+async def check(app: ASGIApp, scope: Scope) -> None:
     """See to it that what will be timed is a request that is served."""
     starts: list[Message] = []
 
@@ -192,7 +192,7 @@ async def measure(seconds: float, calls: int, advance: Callable[[float], None]) 
     times: dict[str, list[float]] = {name: [] for name in measured}
     with discarded_output():
         for app in measured.values():
-            await _check(app, scope)
+            await check(app, scope)
             await timed(app, scope, calls)  # to warm up
         order = list(measured.items())
         gc.collect()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from benchmarks.auth import run as auth
+from benchmarks.scale import run as scale
 
 if TYPE_CHECKING:
     from benchmarks.figures import Suite
@@ -49,4 +50,17 @@ AUTH = Kind(
     _auth,
     auth.sheets,
 )
-KINDS = (AUTH,)
+
+
+def _scale(quick: bool, store: str | None, advance: Advance) -> Suite:
+    return scale.measure(store, scale.QUICK if quick else scale.FULL, lambda passed: advance("scale", passed))
+
+
+SCALE = Kind(
+    "scale",
+    "Measure the cost against the number of limit keys, limits, routes, origins, requests at once and processes.",
+    lambda quick: (scale.QUICK if quick else scale.FULL).expected(),
+    _scale,
+    scale.sheets,
+)
+KINDS = (AUTH, SCALE)

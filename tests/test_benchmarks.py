@@ -130,7 +130,7 @@ def test_options_stand_after_the_name_of_what_they_are_for() -> None:
 async def test_an_app_that_refuses_is_not_timed() -> None:
     """A request that would be refused ends the run, for its figure would be of something else."""
     with pytest.raises(AssertionError, match="answers"):
-        await layers._check(Echo(status=418), layers.request("token"))
+        await layers.check(Echo(status=418), layers.request("token"))
 
 
 def test_output_is_discarded_and_comes_back() -> None:

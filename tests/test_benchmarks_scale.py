@@ -1,0 +1,49 @@
+"""The benchmark of scale measures every axis, and its slopes are slopes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks.__main__ import main
+from benchmarks.figures import read
+from benchmarks.scale import axes, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TINY = run.Budget(
+    quick=True, seconds=0, workers=(1, 2), rounds=1, each=0.05,
+    axes=tuple(replace(axis, quick=(2, 4)) for axis in axes.AXES),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("costs", "found"), [([5, 5, 5], 0), ([1, 10, 100], 1), ([1, 100, 10_000], 2), ([3, 3, 30], 0.5)]
+)
+def test_slopes(costs: list[float], found: float) -> None:
+    """What costs the same has none; what costs ten times as much for ten times as many has 1."""
+    assert run.slope([1, 10, 100], costs) == pytest.approx(found)
+
+
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run, as short as can be, has a figure for every size, a slope for every axis, and says which are asked."""
+    monkeypatch.setattr(run, "QUICK", TINY)
+    monkeypatch.setattr(axes, "CALLS", 3)
+    path = tmp_path / "figures.json"
+    ran = CliRunner().invoke(main, ["scale", "--quick", "--json", str(path)])
+
+    assert ran.exit_code == 0, ran.output
+    suite = read(path).suite("scale")
+    assert suite is not None
+    assert suite.names(1, run.SLOPE) == [*(axis.name for axis in axes.AXES), run.WORKERS]
+    asked = {figure.of[1] for figure in suite.figures if figure.asked == axes.ASKED}
+    assert asked == {"limit keys", "routes of exact paths", "origins"}
+    for axis in TINY.axes:
+        assert suite.names(1, axis.name) == [str(size) for size in axis.quick]
+        assert axis.name in ran.output
+    assert suite.names(1, run.WORKERS) == ["1", "2"]
+    assert all(figure.value.median > 0 for figure in suite.figures if figure.unit != "slope")
