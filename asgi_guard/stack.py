@@ -62,7 +62,8 @@ def stack(
     """
     problems = _Problems()
     table = RouteTable(settings.routes)
-    store = store or problems.collect("store", lambda: _store(settings))
+    if store is None:  # one that holds nothing yet is falsy
+        store = problems.collect("store", lambda: _store(settings))
     proxy = problems.collect("proxy", lambda: ProxyMiddleware(app, **settings.proxy.model_dump()))
     trusts_proxy = proxy.policy.trusts if proxy is not None else lambda _: False
     request_id = problems.collect(

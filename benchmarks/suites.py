@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from benchmarks.auth import run as auth
+from benchmarks.memory import run as memory
 from benchmarks.scale import run as scale
 
 if TYPE_CHECKING:
@@ -63,4 +64,17 @@ SCALE = Kind(
     _scale,
     scale.sheets,
 )
-KINDS = (AUTH, SCALE)
+
+
+def _memory(quick: bool, store: str | None, advance: Advance) -> Suite:
+    return memory.measure(memory.QUICK if quick else memory.FULL, lambda passed: advance("memory", passed))
+
+
+MEMORY = Kind(
+    "memory",
+    "Measure resident memory over a million requests of strangers, and over a million keys.",
+    lambda quick: (memory.QUICK if quick else memory.FULL).expected(),
+    _memory,
+    memory.sheets,
+)
+KINDS = (AUTH, SCALE, MEMORY)

@@ -18,6 +18,7 @@ from asgi_guard import (
     HealthSettings,
     HostsSettings,
     LogSettings,
+    MemoryStore,
     ProxySettings,
     RateSettings,
     RequestIDSettings,
@@ -76,6 +77,12 @@ def test_who_is_known_to_be_over_a_limit(issuer: LocalIssuer, deny_cache: float,
 def test_what_is_on(chosen: Any, expected: list[str]) -> None:
     """A layer that needs no setting is on unless it is turned off, and one that does is off."""
     assert names(Guard(Echo(), GuardSettings(**chosen) if isinstance(chosen, dict) else chosen)) == expected
+
+
+def test_a_store_that_is_given_is_used() -> None:
+    """Though it holds nothing yet, which makes it false."""
+    store = MemoryStore()
+    assert Guard(Echo(), GuardSettings(rate=RateSettings(limit="1/second by ip")), store=store).store is store
 
 
 async def test_several_issuers_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
