@@ -197,16 +197,15 @@ class SecurityPolicy:
             elif value is not None:
                 chosen[name] = value
         named = endpoints(said.reporting_endpoints)
-        for name in (_NAMES["csp"], _NAMES["csp_report_only"]):
-            if name in chosen:
-                chosen[name] = _reporting(chosen[name], named)
-        secure = dict(chosen)
+        secure = {name: _reporting(name, value, named, secure=True) for name, value in chosen.items()}
         if named:
             secure["reporting-endpoints"] = ", ".join(f'{name}="{url}"' for name, url in named.items())
         strict = DEFAULT_HSTS if said.hsts is None else said.hsts
         if strict != "off" and (preset != "off" or said.hsts is not None):
             secure["strict-transport-security"] = strict
-        plain = {name: _without_upgrade(name, value) for name, value in chosen.items()}
+        plain = {
+            name: _without_upgrade(name, _reporting(name, value, named, secure=False)) for name, value in chosen.items()
+        }
         names = frozenset(name.encode() for name in (*plain, *secure)) | TELLING
         nonces = {False: _templates(plain), True: _templates(secure)}
         return cls(_lines(plain), _lines(secure), names, nonces if nonces[True] else None)
@@ -221,13 +220,17 @@ class SecurityPolicy:
         return tuple((name, filled.get(name, value)) for name, value in lines)
 
 
-def _reporting(policy: str, named: dict[str, str]) -> str:
-    """A policy that says where to report, both to browsers that know endpoints and to others."""
-    parsed = directives(policy)
-    if not named or "report-to" in parsed or "report-uri" in parsed:
-        return policy
-    name, url = next(iter(named.items()))
-    return written({**parsed, "report-uri": (url,), "report-to": (name,)})
+def _reporting(name: str, value: str, named: dict[str, str], *, secure: bool) -> str:
+    """A policy that says where to report, both to browsers that know endpoints and to others.
+
+    Endpoints are known over https only. Over http a browser that knows `report-to` would report to nobody, for then it
+    passes over `report-uri`.
+    """
+    parsed = directives(value) if named and name.startswith("content-security-policy") else {}
+    if not parsed or "report-to" in parsed or "report-uri" in parsed:
+        return value
+    endpoint, url = next(iter(named.items()))
+    return written({**parsed, "report-uri": (url,)} | ({"report-to": (endpoint,)} if secure else {}))
 
 
 def _without_upgrade(name: str, value: str) -> str:

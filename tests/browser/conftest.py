@@ -45,7 +45,11 @@ async def browser(executable: str, certificate: Certificate) -> AsyncIterator[Br
     """One browser for all tests; each has contexts, and so cookies, of its own."""
     from playwright.async_api import async_playwright
 
-    arguments = [f"--host-resolver-rules={RESOLVER}", f"--ignore-certificate-errors-spki-list={certificate.pin}"]
+    arguments = [
+        f"--host-resolver-rules={RESOLVER}",
+        f"--ignore-certificate-errors-spki-list={certificate.pin}",
+        "--short-reporting-delay",  # else a browser gathers its reports for a minute
+    ]
     if getattr(os, "geteuid", lambda: 1)() == 0:
         arguments.append("--no-sandbox")  # Chromium refuses to run as root with one, which containers do
     async with async_playwright() as playwright:

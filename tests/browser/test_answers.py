@@ -9,6 +9,7 @@ import pytest
 
 from asgi_guard import AuthSettings, CORSSettings, Guard, GuardSettings, LogSettings, Route, SecuritySettings
 from asgi_guard.testing import LocalIssuer
+from tests.browser.serving import empty_page
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import Receive, Scope, Send
@@ -149,3 +150,29 @@ async def test_another_page_embeds_nothing(sites: Sites, api: Site, visits: Visi
     assert framed.url == "chrome-error://chromewebdata/"
     own = await visits.at(api.origin + "/picture")
     assert await own.page.evaluate("document.documentElement.tagName") == "svg"
+
+
+async def greet(scope: Scope, receive: Receive, send: Send) -> None:
+    """A page, and a WebSocket that says one thing to whoever opens it."""
+    if scope["type"] == "http":
+        await empty_page(scope, receive, send)
+        return
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.send", "text": "hello"})
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [("pages.localhost", 101), ("a.pages.localhost", 403), ("strangers.localhost", 403), ("talking.localhost", 101)],
+)
+async def test_who_may_open_a_websocket(sites: Sites, visits: Visits, name: str, status: int) -> None:
+    """A page of an allowed origin opens a WebSocket, and the app's own; any other is refused."""
+    cors = CORSSettings(allow_origins=(sites.at("pages.localhost").origin,))
+    settings = GuardSettings(cors=cors, security=SecuritySettings(preset="page"), log=LogSettings(format="off"))
+    site = sites.at("talking.localhost", Guard(greet, settings))
+    visit = await visits.at(sites.at(name).origin)
+    ended = await visit.open_websocket(site.websocket + "/talk")
+    assert ended == ({"code": 1000, "greeting": "hello"} if status == 101 else {"code": 1006, "greeting": None})
+    assert [each.status for each in site.asked("/talk")] == [status]
