@@ -39,14 +39,9 @@ def seen_by_browser(
     outer = [layer for layer in layers if layer.name in BEFORE_CORS]
     cors = next((layer.policy for layer in outer if isinstance(layer, CORSMiddleware)), None)
     if websocket:
-        opens = asyncio.run(_ask(outer, _scope(settings, "GET", path, _origin(request), "websocket"))).status == 101
-        foreign = () if opens else obstacles(cors, request.origin.encode(), b"GET", (), credentials=False)
-        return {
-            "origin": request.origin,
-            "readable": opens,
-            "verdict": "a page there may open the WebSocket" if opens else "a page there is refused at the handshake",
-            "change": _named((fault.field, fault.message) for fault in foreign),
-        }
+        scope = _scope(settings, "GET", path, _origin(request), "websocket")
+        passes = asyncio.run(_ask(outer, scope)).status == 101
+        return _handshake(request, cors, passes=passes, cookie=request.credentials and settings.auth.cookie is not None)
     asked = preflight_of(request)
     preflight = None
     if asked is not None:
@@ -64,6 +59,26 @@ def seen_by_browser(
         "ignored": list(verdict.ignored),
         "change": _change(verdict, cors, request),
     }
+
+
+def _handshake(request: PageRequest, policy: CORSPolicy | None, *, passes: bool, cookie: bool) -> dict[str, Any]:
+    """What becomes of a WebSocket handshake, to which browsers give the cookies unasked.
+
+    Args:
+        request: what the page asks for.
+        policy: the configuration of CORS; None where there is none.
+        passes: whether the handshake gets by the layers that answer before anybody asks who it is.
+        cookie: whether it comes with a cookie that tells who its user is, so that it has to come from a trusted page.
+    """
+    origin = request.origin.encode()
+    trusted = policy is not None and policy.credentials and policy.names_origin(origin)
+    opens = passes and (trusted or not cookie)
+    verdict = "a page there may open the WebSocket" if opens else "a page there is refused at the handshake"
+    if passes and not opens:
+        verdict += ", since it brings its user's cookie along"
+    found = () if opens else obstacles(policy, origin, b"GET", (), credentials=cookie)
+    change = _named((fault.field, fault.message) for fault in found)
+    return {"origin": request.origin, "readable": opens, "verdict": verdict, "change": change}
 
 
 def _change(verdict: BrowserVerdict, policy: CORSPolicy | None, request: PageRequest) -> dict[str, str]:

@@ -13,6 +13,7 @@ from asgi_guard.cli.output import dump, table
 from asgi_guard.guard import configure
 from asgi_guard.policy.exemptions import Exemptions
 from asgi_guard.policy.fetch import PageRequest
+from asgi_guard.policy.origins import page_origin_fault
 from asgi_guard.policy.plans import Plan, RoutePlans, Rules, compile_table
 from asgi_guard.policy.resource_metadata import ResourceMetadata
 from asgi_guard.policy.routes import NO_ROW, RouteTable, doubtful
@@ -173,6 +174,8 @@ def explain(
         raise click.BadParameter("a path starts with '/'", param_hint="PATH")
     if origin is None and (headers or credentials or websocket):
         raise click.UsageError("--header, --credentials and --websocket go with --origin")
+    if origin is not None and (fault := page_origin_fault(origin)):
+        raise click.BadParameter(fault, param_hint="--origin")
     settings, layers = configure()
     answer = explanation(settings, method.upper(), path)
     if origin is not None:

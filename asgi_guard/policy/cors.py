@@ -247,18 +247,29 @@ def obstacles(
         names: the headers that it sets, lower case, the safelisted ones aside.
         credentials: whether its cookies go along.
     """
-    if policy is None:
-        return (Fault("allow_origins", f"it is empty, so no page may call: write {origin.decode('latin-1')}"),)
     found: list[Fault] = []
-    if not policy.allows_origin(origin):
-        found.append(Fault("allow_origins", f"add {origin.decode('latin-1')}"))
+    if policy is None or not policy.allows_origin(origin):
+        found.append(Fault("allow_origins", _advice_on(origin, named=policy is not None, credentials=credentials)))
+    if policy is None:
+        return tuple(found)
     if credentials and policy.any_origin:
         found.append(Fault("allow_origins", "write the origins that may send cookies in the place of '*'"))
     if credentials and not policy.credentials:
         found.append(Fault("allow_credentials", "write true, so that cookies may go along"))
     sent = normalized_method(method.decode("latin-1"))
     if sent not in SAFELISTED_METHODS and not policy.allows_method(sent):
-        found.append(Fault("allow_methods", f"add {method.decode('latin-1')}"))
+        wanted = sent.decode("latin-1")
+        as_written = "" if wanted.isupper() else f", or have the page write {wanted.upper()}, for it is sent as written"
+        found.append(Fault("allow_methods", f"add {wanted}{as_written}"))
     if missing := [name for name in names if not policy.allows_header(name.encode("latin-1", "replace"))]:
         found.append(Fault("allow_headers", f"add {', '.join(missing)}"))
     return tuple(found)
+
+
+def _advice_on(origin: bytes, *, named: bool, credentials: bool) -> str:
+    """What to do for a page of an origin that is not allowed, where others are named or none is."""
+    text = origin.decode("latin-1")
+    if text == "null":
+        advice = "'null' cannot be named, for frames and files of anyone have it: give the page an origin of its own"
+        return advice if credentials else f"{advice}, or write '*' for everyone"
+    return f"add {text}" if named else f"it is empty, so no page may call: write {text}"

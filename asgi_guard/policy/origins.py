@@ -86,6 +86,16 @@ def origin_faults(
             yield fault
 
 
+def page_origin_fault(origin: str) -> str | None:
+    """What keeps a text from being the origin of a page, as browsers write it in `Origin`; None if nothing does."""
+    if origin == "null":
+        return None
+    if "*" in origin:
+        return f"{origin!r} is no one page's origin: write one of those that it stands for"
+    fault = _malformed(origin)
+    return None if fault is None else fault.message
+
+
 def _malformed(origin: str) -> Fault | None:
     field = "allow_origins"
     if origin.lower() == "null":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from asgi_guard import AuthSettings, CORSSettings, Guard, GuardSettings, LogSettings, Route, SecuritySettings
+from asgi_guard.cli.browsing import seen_by_browser
+from asgi_guard.policy.fetch import PageRequest
 from asgi_guard.testing import LocalIssuer
 
 if TYPE_CHECKING:
@@ -167,7 +170,7 @@ async def test_a_trusted_page_acts_with_cookies(sites: Sites, shared: Site, visi
 
 
 async def test_websockets(sites: Sites, own: Site, shared: Site, visits: Visits) -> None:
-    """A WebSocket of another origin brings the user's cookie, and is refused at the handshake unless CORS names it."""
+    """A WebSocket of another origin brings the cookie, and is refused unless CORS names it, as `explain` says."""
     for site in (own, shared):
         await visits.at(site.origin + "/login")
     trusted, sibling = await visits.at(sites.at(TRUSTED).origin), await visits.at(sites.at(SIBLING).origin)
@@ -182,3 +185,8 @@ async def test_websockets(sites: Sites, own: Site, shared: Site, visits: Visits)
         handshake = last(site, "/talk")
         assert "session=" in handshake.headers["cookie"]
         assert handshake.status == (403 if ended is refused else 101)
+        guard = site.app
+        assert isinstance(guard, Guard)
+        request = PageRequest(handshake.headers["origin"], credentials=True)
+        told = await asyncio.to_thread(seen_by_browser, guard.settings, guard.layers, request, "/talk", websocket=True)
+        assert told["readable"] is (ended is not refused)

@@ -80,6 +80,32 @@ def test_a_websocket(command: Command, origin: str, opens: bool) -> None:
     assert bool(found["change"]) is not opens
 
 
+@pytest.mark.parametrize(("options", "opens"), [((), True), (("--credentials",), False)])
+def test_a_websocket_with_a_cookie(
+    command: Command, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], opens: bool
+) -> None:
+    """Where a cookie tells who the user is, a WebSocket that brings it has to come from a page that may send it."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUER", "https://id.example")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_AUDIENCE", "api")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_COOKIE", "__Host-session")
+    call = ("--origin", PAGE, "--websocket", "GET", "/ws", *options)
+    found = seen(command, *call)
+    assert (found["readable"], "cookie" in found["verdict"]) == (opens, not opens)
+    assert list(found["change"]) == ([] if opens else ["ASGI_GUARD_CORS_ALLOW_CREDENTIALS"])
+    monkeypatch.setenv("ASGI_GUARD_CORS_ALLOW_CREDENTIALS", "true")
+    assert seen(command, *call)["readable"]
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://a.example/", "https://*.example", "a.example", "https://a.example:443", ""]
+)
+def test_what_is_no_origin(command: Command, origin: str) -> None:
+    """What no browser writes as an origin is refused, with how it is written."""
+    ran = command("explain", "--origin", origin, "GET", "/")
+    assert (ran.code, "--origin" in ran.err) == (2, True)
+    assert "origin" in ran.err.partition("--origin:")[2]
+
+
 def test_plain_text(command: Command) -> None:
     """For a reader, the verdict and what to change are lines of the table."""
     text = " ".join(command("explain", "--origin", PAGE, "PUT", "/items", "--header", "sec-x").out.split())

@@ -203,10 +203,16 @@ def test_every_obstacle_is_told() -> None:
     assert [(fault.field, fault.message) for fault in found] == [
         ("allow_origins", f"add {EVIL}"),
         ("allow_credentials", "write true, so that cookies may go along"),
-        ("allow_methods", "add put"),
+        ("allow_methods", "add PUT"),
         ("allow_headers", "add x-b, x-c"),
     ]
     (nobody,) = obstacles(None, APP.encode(), b"GET", (), credentials=False)
     assert nobody.field == "allow_origins"
+    for configured, more in ((None, False), (policy, False), (policy, True)):
+        (opaque, *_) = obstacles(configured, b"null", b"GET", (), credentials=more)
+        assert (opaque.field, "add null" in opaque.message) == ("allow_origins", False)
+        assert ("'*'" in opaque.message) is not more
+    (lower,) = obstacles(CORSPolicy.of(allow_origins=[APP]), APP.encode(), b"patch", (), credentials=False)
+    assert lower.message == "add patch, or have the page write PATCH, for it is sent as written"
     (star, *_) = obstacles(CORSPolicy.of(allow_origins=["*"]), APP.encode(), b"GET", (), credentials=True)
     assert "in the place of '*'" in star.message
