@@ -31,7 +31,9 @@ class Head:
 
     def __init__(self, lines: Iterable[Header]) -> None:
         self.lines: Headers = list(lines)
-        self.names = {name.lower() for name, _ in self.lines}
+        self.names = names = set[bytes]()
+        for name, _ in self.lines:
+            names.add(name.lower())
 
     def add(self, name: bytes, value: bytes) -> None:
         """Append a line. `name` is lower case, here and below."""

@@ -127,7 +127,9 @@ class KeyEngine:
     @property
     def keys(self) -> KeySet | None:
         """The keys that verify tokens now; a token verified by any other set has to be verified again."""
-        return self._ring.keys if self._ring.usable(self._clock(), self._times) else None
+        ring, now = self._ring, self._clock()
+        # Most requests come while the keys are fresh, and ask no more.
+        return ring.keys if now < ring.expires or ring.usable(now, self._times) else None
 
     def status(self) -> KeyStatus:
         """How things stand: how many keys, of what age, and how the last fetches went."""

@@ -123,15 +123,12 @@ class Response:
 
     def _marked(self, message: Message) -> Message:
         exchange, head = self._exchange, Head(message.get("headers") or ())
-        self.look_back()
+        if exchange.scope is not self._scope:
+            # Another chain further in was handed another one: see the request as this one was.
+            exchange.turn_to(self._scope)
         for mark in self._marks:
             mark(exchange, head)
         return {**message, "headers": head.lines}
-
-    def look_back(self) -> None:
-        """See the request as this chain was handed it, if another one further in was handed another."""
-        if self._exchange.scope is not self._scope:
-            self._exchange.turn_to(self._scope)
 
     async def receive(self) -> Message:
         """The `receive` that the app gets: the server's, watched for the body's end and the client's leaving."""
@@ -245,7 +242,9 @@ class Chain:
         self.app = app
         self.layers = tuple(layers)
         self._enters = tuple(layer.enter for layer in layers if type(layer).enter is not Layer.enter)
-        self._decides = tuple((layer.name, layer.decide) for layer in layers if type(layer).decide is not Layer.decide)
+        deciding = [layer for layer in layers if type(layer).decide is not Layer.decide]
+        self._decides = tuple(layer.decide for layer in deciding)
+        self._deciders = {layer.decide: layer.name for layer in deciding}
         self._marks = tuple(layer.mark for layer in reversed(layers) if type(layer).mark is not Layer.mark)
         self._leaves = tuple(layer.leave for layer in reversed(layers) if type(layer).leave is not Layer.leave)
 
@@ -265,12 +264,14 @@ class Chain:
         try:
             for enter in self._enters:
                 enter(exchange)
-            for name, decide in self._decides:
+            for decide in self._decides:
                 answer = decide(exchange)
-                if answer is not None and not isinstance(answer, Answer):
+                if answer is None:
+                    continue
+                if not isinstance(answer, Answer):
                     answer = await answer
                 if answer is not None:
-                    exchange.answer, exchange.answered_by = answer, name
+                    exchange.answer, exchange.answered_by = answer, self._deciders[decide]
                     await response.answer(answer)
                     return
             # The meter is this chain's: an outer one would count every message again.
@@ -286,7 +287,8 @@ class Chain:
             raise
         finally:
             exchange.route = exchange.route or inner.get("route")
-            response.look_back()
+            if exchange.scope is not inner:
+                exchange.turn_to(inner)
             self._leave(exchange, response, error)
             current.reset(token)
             # The inner scope holds the exchange, and the exception's traceback this frame; letting go of both here

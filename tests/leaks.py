@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from asgi_guard import layer
 from asgi_guard.errors import TokenError
-from asgi_guard.middleware import access_log
-from asgi_guard.policy import log_record
+from asgi_guard.policy.log_record import RECORDS
 from asgi_guard.testing import LocalIssuer, ProofKey
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asgi_guard.asgi import Header
     from asgi_guard.policy.answer import Answer
+    from asgi_guard.policy.log_entry import Entry
 
 FORMATTER = logging.Formatter("%(message)s")
 LENGTH = 20
@@ -57,7 +59,7 @@ def install() -> None:
     """Watch from now on."""
     logging.getLogger("asgi_guard").addHandler(WATCH)
     token, proof, answer = LocalIssuer.token, ProofKey.proof, layer.Response.answer
-    record, error = log_record.record, TokenError.__init__
+    error = TokenError.__init__
 
     def issue(self: LocalIssuer, *args: Any, **options: Any) -> str:
         issued = token(self, *args, **options)
@@ -74,20 +76,23 @@ def install() -> None:
         WATCH.note(answered.body.decode("utf-8", "replace"), headers)
         await answer(self, answered)
 
-    def write(*args: Any) -> dict[str, Any]:
-        written = record(*args)
-        WATCH.note(written)
-        return written
+    def watched(record: Callable[[Entry], dict[str, Any]]) -> Callable[[Entry], dict[str, Any]]:
+        def write(entry: Entry) -> dict[str, Any]:
+            written = record(entry)
+            WATCH.note(written)
+            return written
+
+        return write
 
     def refuse(self: TokenError, reason: str, detail: str) -> None:
         WATCH.note(reason, detail)
         error(self, reason, detail)
 
-    for owner, name, watched in (
+    RECORDS.update({schema: watched(record) for schema, record in RECORDS.items()})
+    for owner, name, instead in (
         (LocalIssuer, "token", issue),
         (ProofKey, "proof", prove),
         (layer.Response, "answer", send),
-        (access_log, "record", write),
         (TokenError, "__init__", refuse),
     ):
-        setattr(owner, name, watched)
+        setattr(owner, name, instead)

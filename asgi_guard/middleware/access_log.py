@@ -12,16 +12,17 @@ import orjson
 from asgi_guard.errors import require_choice
 from asgi_guard.layer import Layer
 from asgi_guard.log_writer import LineWriter
-from asgi_guard.policy.log_record import CLIENT_GONE, Entry, LogFormat, dropped, record, sampled, severity, text
+from asgi_guard.policy.log_entry import CLIENT_GONE, Entry, Remarks, sampled, severity, text
+from asgi_guard.policy.log_record import RECORDS, LogFormat, dropped
 from asgi_guard.policy.routes import NO_ROW, Route, RouteTable, route_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from asgi_guard.asgi import ASGIApp
     from asgi_guard.exchange import Exchange
     from asgi_guard.layer import Response
-    from asgi_guard.policy.bucket import Verdict
+    from asgi_guard.policy.bucket import Reading
 
 
 class AccessLogMiddleware(Layer):
@@ -61,9 +62,10 @@ class AccessLogMiddleware(Layer):
         require_choice("format", format, LogFormat)
         self._table = RouteTable.of(routes)
         self._format = format
+        self._record = RECORDS.get(format, RECORDS["json"])
         self._sample = sample
         self._slow = None if slow_ms is None else int(slow_ms * 1e6)
-        self._quiet = frozenset(quiet)
+        self._quiet = tuple(quiet)
         self._project = gcp_project
         self._writer = LineWriter(self._dropped)
         self.write: Callable[[bytes], object] = write or self._writer
@@ -79,20 +81,20 @@ class AccessLogMiddleware(Layer):
         if exchange.logged_by is not self or self._format == "off":
             return
         status = response.status
-        if status is not None and status < 400 and self._is_quiet(exchange):
+        if exchange.path.endswith(self._quiet) and status is not None and status < 400 and self._is_probe(exchange):
             return
         entry = self._entry(exchange, response, error)
         if self._sample < 1 and not self._is_logged(entry):
             return
         try:
-            line = orjson.dumps(record(entry, self._format), option=orjson.OPT_APPEND_NEWLINE)
+            line = orjson.dumps(self._record(entry), option=orjson.OPT_APPEND_NEWLINE)
         except TypeError:
             # Text with lone surrogates, as some servers decode paths: what has no encoding is replaced.
             for each in fields(entry):
                 value = getattr(entry, each.name)
                 if isinstance(value, str):
                     setattr(entry, each.name, value.encode("utf-8", "replace").decode())
-            line = orjson.dumps(record(entry, self._format), option=orjson.OPT_APPEND_NEWLINE)
+            line = orjson.dumps(self._record(entry), option=orjson.OPT_APPEND_NEWLINE)
         self.write(line)
 
     @property
@@ -108,68 +110,79 @@ class AccessLogMiddleware(Layer):
         return orjson.dumps(dropped(count, time.time(), self._format), option=orjson.OPT_APPEND_NEWLINE)
 
     def _is_logged(self, entry: Entry) -> bool:
-        loud = entry.slow or entry.error is not None or entry.reason is not None or severity(entry) == "ERROR"
-        return loud or sampled(entry.trace_id, entry.request_id, self._sample)
+        remarks = entry.remarks
+        loud = remarks is not None and (remarks.slow or remarks.error is not None or remarks.reason is not None)
+        return loud or severity(entry) == "ERROR" or sampled(entry.trace_id, entry.request_id, self._sample)
 
     def _entry(self, exchange: Exchange, response: Response, error: BaseException | None) -> Entry:
-        headers, user, trace = exchange.headers, exchange.user, exchange.trace
-        scope, verdict = exchange.scope, exchange.verdict
-        agent, host = headers.get(b"user-agent"), headers.get(b"host") if self._format == "gcp" else None
+        headers, user, trace, scope = exchange.headers, exchange.user, exchange.trace, exchange.scope
+        now, agent = time.perf_counter_ns(), headers.get(b"user-agent")
         entry = Entry(
             time.time(),
-            exchange.kind,
             exchange.method,
             exchange.path,
             scope.get("query_string") or b"",
             exchange.scheme,
             scope.get("http_version") or "1.1",
             response.status,
-            time.perf_counter_ns() - exchange.started,
+            now - exchange.started,
             response.sent,
             exchange.request_id,
             self._route(exchange),
             exchange.client,
-            exchange.client_doubt,
             exchange.peer,
             None if user is None else user.subject,
             None if agent is None else text(agent),
-            None if host is None else text(host),
         )
         if trace is not None:
             entry.trace_id, entry.parent_id = trace.trace_id, trace.parent_id
-        entry.project, entry.detail = self._project, exchange.detail
-        if exchange.answer is not None and exchange.answer.reason is not None:
-            entry.refused_by, entry.reason = exchange.answered_by, exchange.answer.reason
-        if verdict is not None:
-            for reading in verdict.readings:
-                if reading.wait != 0:
-                    self._add_limits(entry, verdict)
-                    break
-        self._add_ending(entry, exchange, response, error)
+        if self._format == "gcp":
+            host = headers.get(b"host")
+            entry.host, entry.project = None if host is None else text(host), self._project
+        if error is not None or not self._is_ordinary(exchange, response, entry.duration):
+            self._remark(entry, exchange, response, error)
         return entry
 
-    def _add_ending(self, entry: Entry, exchange: Exchange, response: Response, error: BaseException | None) -> None:
+    def _is_ordinary(self, exchange: Exchange, response: Response, duration: int) -> bool:
+        """Whether nothing is to be said beyond what every exchange has."""
+        if not response.finished or response.streamed is not None or exchange.kind != "http":
+            return False
+        if exchange.answer is not None or exchange.detail is not None or exchange.client_doubt is not None:
+            return False
+        if exchange.verdict is not None:
+            for reading in exchange.verdict.readings:
+                if reading.wait != 0:
+                    return False
+        return self._slow is None or duration < self._slow
+
+    def _remark(self, entry: Entry, exchange: Exchange, response: Response, error: BaseException | None) -> None:
         """Add how the exchange went and came to its end."""
+        remarks = entry.remarks = Remarks(detail=exchange.detail, client_doubt=exchange.client_doubt)
+        answer, verdict = exchange.answer, exchange.verdict
+        if answer is not None and answer.reason is not None:
+            remarks.refused_by, remarks.reason = exchange.answered_by, answer.reason
+        if verdict is not None:
+            if not verdict.admitted:
+                remarks.limit = _names(verdict.refusing)
+            remarks.shadow = _names(verdict.shadowed) or None
         if response.streamed is not None:
-            entry.first_byte = response.streamed - exchange.started
-        if entry.kind != "http":
-            entry.close_code = response.close_code
+            remarks.first_byte = response.streamed - exchange.started
+        if exchange.kind != "http":
+            remarks.close_code = response.close_code
             if response.status == 101:
-                entry.messages_received, entry.messages_sent = response.messages_received, response.messages_sent
-        if self._slow is not None:
-            entry.slow = entry.duration >= self._slow
+                remarks.messages_received, remarks.messages_sent = response.messages_received, response.messages_sent
+        remarks.slow = self._slow is not None and entry.duration >= self._slow
         if response.disconnected and not response.finished:
             entry.status = CLIENT_GONE if entry.status is None else entry.status
-            entry.error = "client_disconnected" if exchange.kind == "http" else None
-        if error is not None and entry.error is None:
-            entry.error = type(error).__name__
+            remarks.error = "client_disconnected" if exchange.kind == "http" else None
+        if error is not None and remarks.error is None:
+            remarks.error = type(error).__name__
 
-    def _is_quiet(self, exchange: Exchange) -> bool:
-        root = exchange.scope.get("root_path")
-        if (route_path(exchange.path, root) if root else exchange.path) not in self._quiet:
-            return False
+    def _is_probe(self, exchange: Exchange) -> bool:
         # What is asked with another method is no probe, whatever its path.
-        return exchange.kind == "http" and exchange.method in ("GET", "HEAD")
+        if exchange.kind != "http" or exchange.method not in ("GET", "HEAD"):
+            return False
+        return route_path(exchange.path, exchange.scope.get("root_path", "")) in self._quiet
 
     def _route(self, exchange: Exchange) -> str | None:
         """The route's pattern: the app's own, where its router leaves it in the scope; never the raw path."""
@@ -180,8 +193,6 @@ class AccessLogMiddleware(Layer):
         row = exchange.row(self._table)
         return None if row == NO_ROW else self._table.routes[row].path
 
-    @staticmethod
-    def _add_limits(entry: Entry, verdict: Verdict) -> None:
-        if not verdict.admitted:
-            entry.limit = ",".join(reading.limit.name for reading in verdict.refusing)
-        entry.shadow = ",".join(reading.limit.name for reading in verdict.shadowed) or None
+
+def _names(readings: Iterable[Reading]) -> str:
+    return ",".join(reading.limit.name for reading in readings)

@@ -165,7 +165,8 @@ class IdentityMiddleware(Layer):
         user = self._remembered(self._cache.digest(value[7:]), self._clock())
         if user is None or self.possession.required or "cnf" in user.claims:
             return False
-        self._accept(exchange, user)
+        exchange.user = exchange.scope["user"] = user
+        exchange.scope["auth"] = user.auth
         return True
 
     def _may_be_elsewhere(self, exchange: Exchange) -> bool:

@@ -11,7 +11,8 @@ from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.address import parse_address, parse_networks
 from asgi_guard.policy.answer import Answer
 from asgi_guard.policy.listing import listed
-from asgi_guard.policy.log_record import CLIENT_GONE, KNOWN_METHODS
+from asgi_guard.policy.log_entry import CLIENT_GONE
+from asgi_guard.policy.log_record import KNOWN_METHODS
 from asgi_guard.policy.routes import NO_ROW, Route, RouteTable, route_path
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from asgi_guard.middleware.rate_options import exempt_from, messages_of, out_of_
 from asgi_guard.policy.access import Revocation, unavailable
 from asgi_guard.policy.address import UNKNOWN, limit_key
 from asgi_guard.policy.answer import Answer, Reason, ambiguous_path, problem
-from asgi_guard.policy.bucket import Admission, Charge, Verdict, retry_after
+from asgi_guard.policy.bucket import Admission, Charge, Verdict, asked, retry_after
 from asgi_guard.policy.deny_cache import DenyCache
 from asgi_guard.policy.identity import store_key
 from asgi_guard.policy.meter import Meter
@@ -184,20 +184,24 @@ class RateLimitMiddleware(Layer):
             if verdict is not None:
                 return self._concluded(exchange, plan, verdict)
         lease = self._leases.name() if plan.counts and charges else ""
-        request = Admission(charges, token_id, lease, False, marks)
+        request = asked((charges, token_id, lease, False, marks))
         self._charged(exchange, self.store, request)
-        if self._memory is not None:
-            return self._answered(exchange, plan, request, self._memory.decide(request))
-        return self._ask(exchange, plan, request)
+        if self._memory is None:
+            return self._ask(exchange, plan, request)
+        verdict = self._memory.decide(request)
+        if verdict.admitted and not verdict.revoked and plan.policy is not None:
+            exchange.verdict, exchange.policy = verdict, plan.policy
+            return None
+        return self._answered(exchange, plan, request, verdict)
 
     async def _ask(self, exchange: Exchange, plan: Plan, request: Admission) -> Answer | None:
-        asked = self._clock()
+        since = self._clock()
         try:
             verdict = await self.store.admit(request)
         except StoreUnavailableError as error:
             return self._without_store(exchange, plan, request, error)
         if not verdict.admitted:
-            self._denied.note(request.charges, verdict, asked)
+            self._denied.note(request.charges, verdict, since)
         return self._answered(exchange, plan, request, verdict)
 
     def _answered(self, exchange: Exchange, plan: Plan, request: Admission, verdict: Verdict) -> Answer | None:

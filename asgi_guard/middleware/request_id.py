@@ -98,5 +98,11 @@ class RequestIDMiddleware(Layer):
 
     def mark(self, exchange: Exchange, head: Head) -> None:
         """Set the id, once: a second one, of the app's or of an inner layer's, would leave the caller guessing."""
-        if exchange.request_id is not None:
-            head.set(self._header, exchange.request_id.encode())
+        found = exchange.request_id
+        if found is None:
+            return
+        if self._header in head.names:
+            head.set(self._header, found.encode())
+        else:
+            head.lines.append((self._header, found.encode()))
+            head.names.add(self._header)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from asgi_guard.policy.rates import SECOND, Limit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from asgi_guard.policy.revocation import Marks
 
@@ -53,6 +53,11 @@ class Admission(NamedTuple):
     lease: str = ""
     settles: bool = False
     marks: Marks | None = None
+
+
+asked: Callable[[tuple[tuple[Charge, ...], str | None, str, bool, Marks | None]], Admission]
+asked = partial(tuple.__new__, Admission)
+"""Makes an admission of all its parts, in a third of the time that `Admission` takes: every request makes one."""
 
 
 class Reading(NamedTuple):
@@ -102,6 +107,10 @@ class Verdict(NamedTuple):
         return tuple(reading for reading in self.readings if reading.wait != 0 and not reading.binding)
 
 
+judged: Callable[[tuple[bool, tuple[Reading, ...], bool]], Verdict] = partial(tuple.__new__, Verdict)
+"""Makes a verdict of all its parts, as `asked` makes an admission."""
+
+
 def effective(state: int, now: int, capacity: int) -> int:
     """The state that counts: not in the past, and at most one capacity ahead.
 
@@ -148,24 +157,14 @@ def decide(charges: Sequence[Charge], states: Sequence[int], now: int) -> tuple[
     """
     admitted, refused = True, False
     after, readings = [], []
-    # As `take` says and `_reading` tells, without a call: this loop is the most of what limits cost a request.
-    for (limit, _, cost, binding), state in zip(charges, states, strict=True):
-        if limit.at_once or cost < 0:
-            until, wait = take(state, now, Charge(limit, "", cost, binding))
-            reading = _reading(limit, until, now, wait, binding)
-        else:
-            capacity, interval = limit.capacity, limit.interval
-            ceiling = now + capacity
-            until = (now if state <= now else min(state, ceiling)) + cost * interval
-            reset, wait = until - now, 0
-            if reset > capacity:
-                wait = reset - capacity if cost <= limit.burst else None
-            reading = _made((limit, (capacity - reset) // interval, reset, wait, binding))
+    for charge, state in zip(charges, states, strict=True):
+        limit, _, _, binding = charge
+        until, wait = take(state, now, charge)
         if wait != 0:
             refused = True
             admitted = admitted and not binding
         after.append(until)
-        readings.append(reading)
+        readings.append(_reading(limit, until, now, wait, binding))
     if refused:
         for index, (limit, _, cost, binding) in enumerate(charges):
             wait = readings[index].wait
@@ -173,6 +172,28 @@ def decide(charges: Sequence[Charge], states: Sequence[int], now: int) -> tuple[
                 after[index] -= 1 if limit.at_once else cost * limit.interval
                 readings[index] = _reading(limit, after[index], now, wait, binding)
     return admitted, after, tuple(readings)
+
+
+def allowed(charges: Sequence[Charge], states: Mapping[str, int], now: int) -> tuple[Reading, ...] | None:
+    """Decide, in half the time, what most requests are: charges of rates that are all allowed.
+
+    Args:
+        charges: what is asked.
+        states: those of the buckets that are not full, by key.
+        now: microseconds.
+
+    Returns:
+        What `decide` would: the readings, each of a bucket that is full again in `reset`. None for any other request,
+        which `decide` has to judge.
+    """
+    readings = []
+    for limit, key, cost, binding in charges:
+        capacity, interval, state = limit.capacity, limit.interval, states.get(key, 0)
+        reset = cost * interval + state - now if state > now else cost * interval
+        if reset > capacity or cost < 0 or limit.at_once:
+            return None
+        readings.append(_made((limit, (capacity - reset) // interval, reset, 0, binding)))
+    return tuple(readings)
 
 
 def _reading(limit: Limit, state: int, now: int, wait: int | None, binding: bool) -> Reading:

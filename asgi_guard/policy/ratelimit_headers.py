@@ -46,18 +46,19 @@ def state_headers(verdict: Verdict, style: Style) -> tuple[Header, ...]:
 
     Limits in shadow are nobody's business.
     """
-    readings = [reading for reading in verdict.readings if reading.binding] if verdict.admitted else verdict.refusing
+    told = verdict.readings if verdict.admitted else verdict.refusing
+    if style == "draft":
+        states = []
+        for limit, remaining, reset, wait, binding in told:
+            if not binding:
+                continue
+            state = f'"{limit.name}";r={remaining}'
+            # When a request that is under way will end is not known.
+            states.append(state if limit.at_once else f"{state};t={-(-(wait or reset) // SECOND)}")
+        return ((b"ratelimit", ", ".join(states).encode()),) if states else ()
+    readings = [reading for reading in told if reading.binding]
     if not readings or style == "off":
         return ()
-    if style == "draft":
-        states = [
-            # When a request that is under way will end is not known.
-            f'"{limit.name}";r={remaining}'
-            if limit.at_once
-            else f'"{limit.name}";r={remaining};t={-(-(wait or reset) // SECOND)}'
-            for limit, remaining, reset, wait, _ in readings
-        ]
-        return ((b"ratelimit", ", ".join(states).encode()),)
     # The older headers have room for one limit: the one nearest to refusing.
     tightest = min(readings, key=lambda reading: (reading.remaining, -reading.reset))
     return (

@@ -6,12 +6,13 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from asgi_guard.policy.bucket import Admission, Verdict, decide, settle
+from asgi_guard.policy.bucket import Admission, Verdict, allowed, decide, judged, settle
 from asgi_guard.policy.revocation import EVER, is_revoked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from asgi_guard.policy.bucket import Charge, Reading
     from asgi_guard.policy.revocation import Marks
 
 SWEEP = 2
@@ -63,22 +64,33 @@ class MemoryStore:
         if not charges:
             return Verdict(True, (), revoked)
         full_at = self._full_at
-        # Charges are taken apart, here and in `decide`, since that takes a third of the time of asking for their parts.
+        readings = allowed(charges, full_at, now)
+        if readings is None:
+            return Verdict(*self._decide(charges, lease, now), revoked)
+        for charge, reading in zip(charges, readings, strict=True):
+            key, reset = charge[1], reading[2]
+            if key in full_at:
+                full_at[key] = now + reset
+            elif reset > 0:
+                self._sweep(now)
+                self._put(key, now + reset, now)
+        return judged((True, readings, revoked))
+
+    def _decide(self, charges: tuple[Charge, ...], lease: str, now: int) -> tuple[bool, tuple[Reading, ...]]:
+        """Decide whatever may be refused, or counts what is under way."""
         states = []
         for limit, key, _, _ in charges:
-            states.append(self._others(key, lease, now) if limit.at_once else full_at.get(key, 0))
+            states.append(self._others(key, lease, now) if limit.at_once else self._full_at.get(key, 0))
         admitted, after, readings = decide(charges, states, now)
         for (limit, key, _, _), before, state in zip(charges, states, after, strict=True):
             if limit.at_once:
                 if state > before:
                     self._begin(key, lease, now + limit.interval)
             elif state > now and state != before:
-                if key in full_at:
-                    full_at[key] = state
-                else:
+                if key not in self._full_at:
                     self._sweep(now)
-                    self._put(key, state, now)
-        return Verdict(admitted, readings, revoked)
+                self._put(key, state, now)
+        return admitted, readings
 
     def _begin(self, key: str, lease: str, until: int) -> None:
         leases = self._under_way.setdefault(key, {})

@@ -73,7 +73,7 @@ async def test_the_servers_name_is_taken_away() -> None:
 async def test_options() -> None:
     """What is said stands in the place of the preset's value, and `off` takes a header away."""
     layer = SecurityHeadersMiddleware(
-        Echo(), csp="default-src 'self'", csp_report_only="script-src 'none'", hsts="max-age=60",
+        Echo(), preset="page", csp="default-src 'self'", csp_report_only="script-src 'none'", hsts="max-age=60",
         referrer_policy="off", permissions_policy="off",
     )  # fmt: skip
     headers = (await get(layer, scheme="https")).headers

@@ -10,23 +10,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard.policy.log_record import (
-    MAX_TEXT,
-    Entry,
-    LogFormat,
-    dropped,
-    record,
-    redact_query,
-    sampled,
-    severity,
-    text,
-)
+from asgi_guard.policy.log_entry import MAX_TEXT, Entry, Remarks, redact_query, sampled, severity, text
+from asgi_guard.policy.log_record import RECORDS, LogFormat, dropped
 
 SCHEMAS: list[LogFormat] = [schema for schema in get_args(LogFormat) if schema != "off"]
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 FULL = Entry(
     time=1_795_000_000.0125,
-    kind="http",
     method="POST",
     path="/payments/7",
     query=b"token=s3cr3t&page=2",
@@ -47,7 +37,6 @@ FULL = Entry(
 )
 BARE = Entry(
     time=0.0,
-    kind="websocket",
     method="GET",
     path="/",
     query=b"",
@@ -145,6 +134,11 @@ ORACLE: dict[LogFormat, dict[str, Any]] = {
 ORACLE["json"] = ORACLE["otel"]
 
 
+def record(entry: Entry, schema: LogFormat) -> dict[str, Any]:
+    """The record of an entry in this schema."""
+    return RECORDS[schema](entry)
+
+
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_names_and_units(schema: LogFormat) -> None:
     """Each schema's record has its own names and units, and nothing beside them."""
@@ -161,10 +155,8 @@ def test_what_is_not_known_is_left_out(schema: LogFormat) -> None:
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_refusals_and_errors(schema: LogFormat) -> None:
     """The members that no schema names are the same in all; only the error's type has a name of its own in one."""
-    entry = replace(
-        FULL, status=500, error="ValueError", refused_by="rate_limit", reason="rate_limited", detail="x", limit="ip"
-    )
-    entry.slow = True
+    remarks = Remarks("ValueError", refused_by="rate_limit", reason="rate_limited", detail="x", limit="ip", slow=True)
+    entry = replace(FULL, status=500, remarks=remarks)
     found = record(entry, schema)
     assert {name: value for name, value in found.items() if name.startswith("asgi_guard.")} == {
         "asgi_guard.refused_by": "rate_limit",
@@ -179,14 +171,15 @@ def test_refusals_and_errors(schema: LogFormat) -> None:
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_sessions_and_streams(schema: LogFormat) -> None:
     """A WebSocket session has its close code and its messages, a stream the time to its first part, in milliseconds."""
-    session = replace(BARE, status=101, close_code=1001, messages_received=3, messages_sent=0)
+    session = replace(BARE, status=101, remarks=Remarks(close_code=1001, messages_received=3, messages_sent=0))
     found = {name: value for name, value in record(session, schema).items() if name.startswith("asgi_guard.")}
     assert found == {
         "asgi_guard.close_code": 1001,
         "asgi_guard.messages_received": 3,
         "asgi_guard.messages_sent": 0,
     }
-    assert record(replace(FULL, first_byte=1_234_567), schema) == {**ORACLE[schema], "asgi_guard.first_byte_ms": 1.235}
+    stream = replace(FULL, remarks=Remarks(first_byte=1_234_567))
+    assert record(stream, schema) == {**ORACLE[schema], "asgi_guard.first_byte_ms": 1.235}
 
 
 def test_traces_of_a_project() -> None:
@@ -198,7 +191,7 @@ def test_traces_of_a_project() -> None:
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_dropped(schema: LogFormat) -> None:
     """The line that tells of dropped ones has the time and the level where all lines of its schema have them."""
-    told, usual = dropped(7, FULL.time, schema), record(replace(FULL, slow=True), schema)
+    told, usual = dropped(7, FULL.time, schema), record(replace(FULL, remarks=Remarks(slow=True)), schema)
     assert told.pop("asgi_guard.dropped") == 7
     assert "7 lines" in told.pop("message")
     assert told == {name: usual[name] for name in told}
@@ -239,7 +232,7 @@ def test_unknown_methods(method: str, named: str, original: str | None) -> None:
 )
 def test_severity(status: int | None, error: str | None, slow: bool, level: str) -> None:
     """A server's fault is an error, a client's a warning, a full bucket or a client that left business as usual."""
-    entry = replace(FULL, status=status, error=error, slow=slow)
+    entry = replace(FULL, status=status, remarks=Remarks(error, slow=slow))
     assert severity(entry) == level
     assert record(entry, "otel")["severity"] == level
     assert record(entry, "gcp")["severity"] == {"WARN": "WARNING"}.get(level, level)
