@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard.policy.bucket import Charge, Reading, Verdict, decide, effective, retry_after, settle, take
+from asgi_guard.policy.bucket import Charge, Reading, Verdict, allowed, decide, effective, retry_after, settle, take
 from asgi_guard.policy.rates import LEASE, SECOND, Limit
 
 NOW = 1_795_000_000 * SECOND
@@ -138,6 +138,28 @@ def test_what_holds_of_every_decision(rows: list[tuple[tuple[Limit, int], int, b
         assert (reading.limit, reading.wait, reading.binding) == (limit, wait, charge.binding)
         assert 0 <= reading.remaining <= limit.burst
         assert reading.reset == (0 if limit.at_once else state - NOW)
+
+
+@given(CHARGES)
+@example([((BUCKET, NOW - 1), 3, True), ((BUCKET, NOW + 2 * SECOND), 1, False)])
+@example([((BUCKET, NOW + 1), 3, True)])
+@example([((BUCKET, NOW + 10**15), 0, True)])
+@example([((AT_ONCE, 0), 1, True)])
+def test_the_short_way_decides_the_same(rows: list[tuple[tuple[Limit, int], int, bool]]) -> None:
+    """What all of a request's rates allow is decided as the long way does; anything else is left to it."""
+    charges = [Charge(limit, f"k{index}", cost, binding) for index, ((limit, _), cost, binding) in enumerate(rows)]
+    states = {charge.key: state for charge, ((_, state), _, _) in zip(charges, rows, strict=True)}
+
+    readings = allowed(charges, states, NOW)
+
+    _, after, expected = decide(charges, list(states.values()), NOW)
+    ordinary = all(
+        not charge.limit.at_once and reading.wait == 0 for charge, reading in zip(charges, expected, strict=True)
+    )
+    too_far = any(states[charge.key] > NOW + charge.limit.capacity for charge in charges)
+    assert readings == (expected if ordinary and not too_far else None)
+    if readings is not None:
+        assert [NOW + reading.reset for reading in readings] == after
 
 
 @pytest.mark.parametrize(
