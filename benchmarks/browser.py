@@ -7,44 +7,28 @@ median, over the rounds, of an app's time less the bare app's in the same round.
 from __future__ import annotations
 
 import asyncio
-import gc
-import statistics
-import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
 from starlette.middleware.cors import CORSMiddleware as StarletteCORS
 
 from asgi_guard import CORSMiddleware, SecurityHeadersMiddleware
 from asgi_guard.layer import Chain, Layer
-from benchmarks.layers import Idle, bare, request, timed
+from benchmarks.calls import Idle, timed
+from benchmarks.figures import Figure, Suite
+from benchmarks.interval import Interval
+from benchmarks.rounds import COLLECTOR, interleave, one_core
+from benchmarks.sheet import Sheet, plain
+from benchmarks.subjects import raw, request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rich.console import Console
+    from collections.abc import Awaitable, Callable
 
     from asgi_guard.asgi import ASGIApp, Header
 
 ORIGIN = "https://app.example.com"
+BARE = "the app alone"
 COMMAS = 64 * 1024
 _ACRM = (b"access-control-request-method", b"PUT")
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """What one app adds to one sort of request, in microseconds.
-
-    Attributes:
-        what: the sort of request.
-        app: whose middleware is around the app.
-        added: the median of what it takes more than the app alone.
-    """
-
-    what: str
-    app: str
-    added: float
 
 
 def scope(method: str, *headers: Header) -> dict[str, Any]:
@@ -66,51 +50,42 @@ def apps() -> dict[str, ASGIApp]:
         "allow_origins": [ORIGIN], "allow_methods": ["PUT"], "allow_headers": ["content-type", "x-a"],
         "allow_credentials": True, "expose_headers": ["x-request-id"], "max_age": 600,
     }  # fmt: skip
-    cors, security, idle = CORSMiddleware(bare, **options), SecurityHeadersMiddleware(bare), Idle(bare)
+    cors, security, idle = CORSMiddleware(raw, **options), SecurityHeadersMiddleware(raw), Idle(raw)
 
     def chain(*layers: Layer) -> ASGIApp:
-        return Chain(bare, layers)
+        return Chain(raw, layers)
 
     return {
-        "the app alone": bare,
+        BARE: raw,
         "a layer that does nothing": idle,
         "CORS": cors,
-        "Starlette's CORS": StarletteCORS(bare, **options),
+        "Starlette's CORS": StarletteCORS(raw, **options),
         "SecurityHeaders": security,
         "CORS and SecurityHeaders": chain(security, cors),
     }
 
 
+def _turn(app: ASGIApp, what: str, calls: int) -> Callable[[], Awaitable[float]]:
+    # Starlette takes milliseconds for the commas: fewer of those show as much.
+    count = max(1, calls // 10) if "commas" in what else calls
+    return lambda: timed(app, REQUESTS[what], count)
+
+
 async def _measure(seconds: float, calls: int, advance: Callable[[float], None]) -> list[Figure]:
     measured = apps()
     wanted = [(what, name) for what in REQUESTS for name in measured if what == "actual request" or "CORS" in name]
-    wanted += [(what, "the app alone") for what in REQUESTS if (what, "the app alone") not in wanted]
-    times: dict[tuple[str, str], list[float]] = {each: [] for each in wanted}
-    gc.collect()
-    gc.disable()
-    try:
-        started = told = time.perf_counter()
-        while told - started < seconds or len(times[wanted[0]]) < 3:
-            for what, name in wanted:
-                # Starlette takes milliseconds for the commas: fewer of those show as much.
-                count = max(1, calls // 10) if "commas" in what else calls
-                times[what, name].append(await timed(measured[name], REQUESTS[what], count))
-            wanted.append(wanted.pop(0))
-            gc.collect()
-            now = time.perf_counter()
-            advance(now - told)
-            told = now
-    finally:
-        gc.enable()
-    base = {what: times[what, "the app alone"] for what in REQUESTS}
+    wanted += [(what, BARE) for what in REQUESTS if (what, BARE) not in wanted]
+    turns = {(what, name): _turn(measured[name], what, calls) for what, name in wanted}
+    times = await interleave(turns, seconds, advance)
+    base = {what: times[what, BARE] for what in REQUESTS}
     return [
-        Figure(what, name, statistics.median(a - b for a, b in zip(taken, base[what], strict=True)))
+        Figure((what, name), "us", Interval.of([a - b for a, b in zip(taken, base[what], strict=True)]))
         for (what, name), taken in times.items()
-        if name != "the app alone"
+        if name != BARE
     ]
 
 
-def measure(seconds: float, calls: int, advance: Callable[[float], None]) -> list[Figure]:
+def measure(seconds: float, calls: int, advance: Callable[[float], None]) -> Suite:
     """Measure every app with every sort of request.
 
     Args:
@@ -118,13 +93,17 @@ def measure(seconds: float, calls: int, advance: Callable[[float], None]) -> lis
         calls: requests to each app in a round.
         advance: is told the seconds that have passed since it was told last.
     """
-    return asyncio.run(_measure(seconds, calls, advance))
+    with one_core() as core:
+        figures = asyncio.run(_measure(seconds, calls, advance))
+    return Suite("browser", figures, {"collector": COLLECTOR, "cores": core})
 
 
-def show(console: Console, figures: list[Figure]) -> None:
-    """Print the figures as a table."""
-    table = Table("request", "around the app", title="What the browser's rules add, in microseconds")
-    table.add_column("adds", justify="right")
-    for figure in figures:
-        table.add_row(figure.what, figure.app, f"{figure.added:.1f}")
-    console.print(table)
+def sheets(suite: Suite) -> list[Sheet]:
+    """The table."""
+    who = suite.names(1)
+    return [
+        Sheet(
+            "What the browser's rules add to a request, in microseconds", ("around the app",), list(REQUESTS),
+            [[name, *(plain(suite.find(what, name)) for what in REQUESTS)] for name in who],
+        )
+    ]  # fmt: skip

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from benchmarks import browser
 from benchmarks.auth import run as auth
+from benchmarks.layers import run as layers
+from benchmarks.limits import run as limits
+from benchmarks.limits import suite as limits_suite
 from benchmarks.memory import run as memory
 from benchmarks.scale import run as scale
+from benchmarks.server import run as server
+from benchmarks.server import tables as server_tables
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from benchmarks.figures import Suite
     from benchmarks.sheet import Sheet
 
+Pace: TypeAlias = Literal["brief", "quick", "full"]
+"""How much time is taken: `quick` for less steady figures, `brief` where all suites together shall be quick."""
 Advance: TypeAlias = Callable[[str, float], None]
 """Is told what is measured, and the seconds that count as passed."""
+CONTENDERS = 6
+"""Limiters that are mostly there, to tell how long they take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,56 +37,115 @@ class Kind:
     Attributes:
         name: of the command.
         help: of the command: what it measures.
-        seconds: about how long it takes, quick or in full; for the progress bar, and for people.
-        measure: measures it: quick or in full, with the store of this URL or one of its own.
+        seconds: about how long it takes, for the progress bar, and for people.
+        measure: measures it, with the store of this URL or one of its own.
         sheets: makes the tables of what was found.
+        show: prints what was found just now, where there is more of it than in the tables.
     """
 
     name: str
     help: str
-    seconds: Callable[[bool], float]
-    measure: Callable[[bool, str | None, Advance], Suite]
+    seconds: Callable[[Pace], float]
+    measure: Callable[[Pace, str | None, Advance], Suite]
     sheets: Callable[[Suite], list[Sheet]]
+    show: Callable[[Console, Suite], None] | None = None
 
 
-def _auth(quick: bool, store: str | None, advance: Advance) -> Suite:
-    seconds, rotations = _AUTH[quick]
-    return auth.measure(seconds, rotations, lambda passed: advance("auth", passed))
+def _named(name: str, advance: Advance) -> Callable[[float], None]:
+    return lambda passed: advance(name, passed)
 
 
-_AUTH = {True: (4.0, 3), False: (30.0, 15)}
+_AUTH: dict[Pace, tuple[float, int]] = {"brief": (3.0, 2), "quick": (4.0, 3), "full": (30.0, 15)}
+_BROWSER: dict[Pace, float] = {"brief": 2.0, "quick": 3.0, "full": 15.0}
+_BRIEF_LIMITS = 4.0
 
-AUTH = Kind(
-    "auth",
-    "Measure what a token costs: verified, remembered, hostile, and when its key is rotated; beside PyJWT and joserfc.",
-    lambda quick: auth.expected(*_AUTH[quick]),
-    _auth,
-    auth.sheets,
+
+def _limits(pace: Pace, store: str | None, advance: Advance) -> Suite:
+    if pace == "brief":
+        return limits_suite.of(limits.brief(store, _BRIEF_LIMITS, _named("limits", advance)))
+
+    def begin(_: float) -> Advance:
+        return lambda name, passed: advance(f"limits: {name}", passed)
+
+    return limits_suite.of(limits.measure(store, limits.FULL if pace == "full" else limits.QUICK, begin))
+
+
+def _limits_seconds(pace: Pace) -> float:
+    if pace == "brief":
+        return _BRIEF_LIMITS
+    return sum(limits.expected(limits.FULL if pace == "full" else limits.QUICK, CONTENDERS).values())
+
+
+def _server(pace: Pace) -> server.Budget:
+    return {"brief": server.BRIEF, "quick": server.QUICK, "full": server.FULL}[pace]
+
+
+def _layers(pace: Pace) -> layers.Budget:
+    return layers.FULL if pace == "full" else layers.QUICK
+
+
+def _scale(pace: Pace) -> scale.Budget:
+    return scale.FULL if pace == "full" else scale.QUICK
+
+
+def _memory(pace: Pace) -> memory.Budget:
+    return memory.FULL if pace == "full" else memory.QUICK
+
+
+KINDS = (
+    Kind(
+        "server",
+        "Measure whole requests under uvicorn: the app alone, guarded, and with others' stacks. On Linux only.",
+        lambda pace: _server(pace).total(),
+        lambda pace, store, advance: server.measure(store, _server(pace), advance),
+        server_tables.sheets,
+    ),
+    Kind(
+        "layers",
+        "Measure each layer and the whole guard around a raw app, Starlette and FastAPI: microseconds and allocations.",
+        lambda pace: _layers(pace).expected(),
+        lambda pace, store, advance: layers.measure(_layers(pace), _named("layers", advance)),
+        layers.sheets,
+    ),
+    Kind(
+        "auth",
+        "Measure what a token costs: verified, remembered, hostile, and when its key is rotated; beside others.",
+        lambda pace: auth.expected(*_AUTH[pace]),
+        lambda pace, store, advance: auth.measure(*_AUTH[pace], _named("auth", advance)),
+        auth.sheets,
+    ),
+    Kind(
+        "limits",
+        """Measure limits beside other limiters: throughput, memory, refusals, faults.
+
+        Those that are not installed are left out, by name. A server given by --store is asked for checks only: it is
+        never emptied, stopped or filled, and every key is taken away again.
+        """,
+        _limits_seconds,
+        _limits,
+        limits_suite.sheets,
+        limits_suite.show,
+    ),
+    Kind(
+        "browser",
+        "Measure CORS and security headers, beside Starlette's CORS.",
+        lambda pace: _BROWSER[pace],
+        lambda pace, store, advance: browser.measure(_BROWSER[pace], 200, _named("browser", advance)),
+        browser.sheets,
+    ),
+    Kind(
+        "scale",
+        "Measure the cost against the number of limit keys, limits, routes, origins, requests at once and processes.",
+        lambda pace: _scale(pace).expected(),
+        lambda pace, store, advance: scale.measure(store, _scale(pace), _named("scale", advance)),
+        scale.sheets,
+    ),
+    Kind(
+        "memory",
+        "Measure resident memory over a million requests of strangers, and over a million keys.",
+        lambda pace: _memory(pace).expected(),
+        lambda pace, store, advance: memory.measure(_memory(pace), _named("memory", advance)),
+        memory.sheets,
+    ),
 )
-
-
-def _scale(quick: bool, store: str | None, advance: Advance) -> Suite:
-    return scale.measure(store, scale.QUICK if quick else scale.FULL, lambda passed: advance("scale", passed))
-
-
-SCALE = Kind(
-    "scale",
-    "Measure the cost against the number of limit keys, limits, routes, origins, requests at once and processes.",
-    lambda quick: (scale.QUICK if quick else scale.FULL).expected(),
-    _scale,
-    scale.sheets,
-)
-
-
-def _memory(quick: bool, store: str | None, advance: Advance) -> Suite:
-    return memory.measure(memory.QUICK if quick else memory.FULL, lambda passed: advance("memory", passed))
-
-
-MEMORY = Kind(
-    "memory",
-    "Measure resident memory over a million requests of strangers, and over a million keys.",
-    lambda quick: (memory.QUICK if quick else memory.FULL).expected(),
-    _memory,
-    memory.sheets,
-)
-KINDS = (AUTH, SCALE, MEMORY)
+"""In the order in which they are measured and printed."""

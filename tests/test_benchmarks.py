@@ -7,90 +7,102 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-import orjson
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from asgi_guard.testing import LocalIssuer
 from benchmarks import __main__ as benchmarks
-from benchmarks import layers, machine
-from benchmarks.limits import servers
-from benchmarks.report import Report
+from benchmarks import calls, figures, machine, subjects, suites
+from benchmarks.layers import allocations, run
+from benchmarks.layers.around import BARE, GUARD, around
+from benchmarks.limits import servers, throughput
 from tests.asgi import Echo
 from tests.stores.server import Server
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from benchmarks.figures import Results
 
 
 @pytest.fixture(scope="module")
-def report() -> Report:
-    """One run, as short as can be."""
-    return benchmarks.run(0.3, calls=3, console=Console(file=io.StringIO()))
+def quick() -> Iterator[None]:
+    """Suites take no time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suites, "_BRIEF_LIMITS", 0.1)
+        patch.setattr(run, "QUICK", run.Budget(0.0, 3, ("raw", "fastapi")))
+        patch.setattr(allocations, "REPEATS", 20)
+        yield
 
 
-@pytest.fixture
-def printed(report: Report) -> str:
+def kinds(*names: str) -> list[suites.Kind]:
+    return [kind for kind in suites.KINDS if kind.name in names]
+
+
+@pytest.fixture(scope="module")
+def results(quick: None) -> Results:
+    """A run of the layers and, briefly, the limits."""
+    return benchmarks.run(kinds("layers", "limits"), "brief", console=Console(file=io.StringIO()))
+
+
+def test_what_is_measured(results: Results) -> None:
+    """Every layer and the whole guard have figures around each app, and every level of concurrency has checks."""
+    suite, limits = results.suite("layers"), results.suite("limits")
+    assert suite is not None
+    assert limits is not None
+    expected = [
+        "Health",
+        "Proxy",
+        "RequestID",
+        "AccessLog",
+        "SecurityHeaders",
+        "Host",
+        "CORS",
+        "Identity",
+        "RateLimit",
+        "Access",
+    ]
+    for app in ("raw", "fastapi"):
+        names = suite.names(1, app)
+        assert [name.partition(" ")[0] for name in names[2:-1]] == expected
+        assert (names[0], names[-1]) == (BARE, GUARD)
+        for name in names:
+            takes = suite.find(app, name, run.TAKES)
+            assert takes is not None
+            assert 0 < takes.low <= takes.median <= takes.high
+        held, left = (suite.find(app, GUARD, what) for what in (allocations.HELD, allocations.LEFT))
+        assert held is not None
+        assert left is not None
+        assert 5 < held.median < 200
+        assert abs(left.median) < 4  # nothing waits for the garbage collector
+    stacked = suite.names(1, run.STACK)
+    assert [name for name in stacked if name in expected] == expected
+    assert set(suite.details["distribution"]) == set(suite.names(1, "raw"))
+    assert [figure.of for figure in suite.figures if figure.asked] == [("raw", GUARD, run.ADDS)]
+    levels = limits.names(1, throughput.TWO)
+    assert levels == ["1", "16", "64"]
+    assert all(limits.names(2, throughput.TWO, level) == ["asgi-guard", "one call a check"] for level in levels)
+    assert re.match(r"Valkey \d+\.\d+\.\d+, started for this", limits.method["server"])
+
+
+def test_what_is_printed(results: Results) -> None:
+    """What is printed names the machine, every layer and every level, and says how the figures were taken."""
     stream = io.StringIO()
-    report.show(Console(file=stream, width=120))
-    return stream.getvalue()
-
-
-def test_every_layer_and_the_whole_are_measured(report: Report) -> None:
-    """The app alone, every layer and the whole guard have a figure, and its quartiles enclose the median."""
-    names = [cost.name.partition(" ")[0] for cost in report.layers]
-    assert names[0] == "the"
-    expected = "Health Proxy RequestID AccessLog SecurityHeaders Host CORS Identity RateLimit Access"
-    assert names[2:-1] == expected.split()
-    assert report.layers[-1].name == layers.GUARD
-    for cost in report.layers:
-        assert cost.total > 0
-        assert cost.low <= cost.added <= cost.high
-    assert report.layers[0].added == 0
-
-
-def test_every_level_of_concurrency_is_measured(report: Report) -> None:
-    """Each level has made checks, ours and one call a check, and the server has a name."""
-    cells = [(cell.tasks, cell.name) for cell in report.limits.checks.cells]
-    assert cells == [(tasks, name) for tasks in (1, 16, 64) for name in ("asgi-guard", "one call a check")]
-    for cell in report.limits.checks.cells:
-        assert cell.checks >= cell.tasks
-    assert re.match(r"Valkey \d+\.\d+\.\d+, started for this", report.limits.server)
-
-
-def test_the_tables_are_printed_with_the_machine(report: Report, printed: str) -> None:
-    """What is printed names the machine, every layer and every level, and says of what the figures are."""
-    for text in (report.machine.cpu, report.machine.python, "asgi-guard 0", "in microseconds", "p50 ms", "p99 ms"):
+    benchmarks.show(Console(file=stream, width=140), results)
+    printed = stream.getvalue()
+    machine = results.machine
+    for text in (machine.cpu, machine.python, "asgi-guard 0", "adds us", "blocks held", "p50 ms", "collector: off"):
         assert text in printed
-    for cost in report.layers:
-        assert cost.name in printed
-    assert report.limits.server in printed
+    assert all(name in printed for name in around(subjects.raw, LocalIssuer(algorithm="ES256")))
     assert "These figures are of this machine" in printed
 
 
-def test_the_json_holds_the_same_figures(report: Report) -> None:
-    """The JSON names the machine and holds every figure of the tables."""
-    document = orjson.loads(report.json())
-
-    assert set(document) == {"schema", "machine", "layers", "limits"}
-    assert set(document["machine"]) == {"cpu", "cores", "load", "system", "python", "versions"}
-    assert [cost["added"] for cost in document["layers"]] == [cost.added for cost in report.layers]
-    assert [cell["p50"] for cell in document["limits"]["checks"]["cells"]] == [
-        cell.p50 for cell in report.limits.checks.cells
-    ]
-
-
-def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command measures the given server, leaves nothing in it, writes the file, and heeds no ASGI_GUARD_* value."""
     monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "1/day by ip")
-    lengths: list[float] = []
-    measure = benchmarks.run
-
-    def briefly(seconds: float, *, store: str | None = None) -> Report:
-        lengths.append(seconds)
-        return measure(0.3, store=store, calls=3, console=Console(file=io.StringIO()))
-
-    monkeypatch.setattr(benchmarks, "run", briefly)
+    monkeypatch.setattr(benchmarks, "KINDS", kinds("layers", "limits"))
     path = tmp_path / "figures.json"
     with Server() as server:
         server.client.set("someone", "else")
@@ -101,23 +113,17 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert left == [b"someone"]
     assert "the one given with --store" in result.output
     assert server.url not in result.output + path.read_text()
-    assert orjson.loads(path.read_bytes())["limits"]["checks"]["cells"]
-    assert lengths == [9]
+    assert [suite.name for suite in figures.read(path).suites] == ["layers", "limits"]
 
 
-def test_the_command_line_without_options(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without options the command starts a server of its own, takes its time, prints, and writes no file."""
-    asked: list[tuple[float, str | None]] = []
-
-    def at_once(seconds: float, *, store: str | None = None) -> Report:
-        asked.append((seconds, store))
-        return report
-
-    monkeypatch.setattr(benchmarks, "run", at_once)
-    result = CliRunner().invoke(benchmarks.main, [])
-
-    assert (result.exit_code, asked) == (0, [(36, None)])
-    assert "These figures are of this machine" in result.output
+def test_paces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All suites are measured briefly or in full, one of them quickly or in full; and quick means what it says."""
+    asked: list[tuple[int, str]] = []
+    monkeypatch.setattr(benchmarks, "_measure", lambda kinds, pace, *_: asked.append((len(kinds), pace)))
+    for options in (["--quick"], [], ["auth", "--quick"], ["auth"]):
+        assert CliRunner().invoke(benchmarks.main, options).exit_code == 0
+    assert asked == [(len(suites.KINDS), "brief"), (len(suites.KINDS), "full"), (1, "quick"), (1, "full")]
+    assert sum(kind.seconds("brief") for kind in suites.KINDS) < 55
 
 
 def test_options_stand_after_the_name_of_what_they_are_for() -> None:
@@ -130,13 +136,13 @@ def test_options_stand_after_the_name_of_what_they_are_for() -> None:
 async def test_an_app_that_refuses_is_not_timed() -> None:
     """A request that would be refused ends the run, for its figure would be of something else."""
     with pytest.raises(AssertionError, match="answers"):
-        await layers.check(Echo(status=418), layers.request("token"))
+        await calls.check(Echo(status=418), subjects.request("token"))
 
 
 def test_output_is_discarded_and_comes_back() -> None:
     """While layers are measured, standard output is discarded, and it is itself again afterwards."""
     before = sys.stdout
-    with layers.discarded_output():
+    with calls.discarded_output():
         assert sys.stdout is not before
         sys.stdout.buffer.write(b"a line of the log\n")
     assert sys.stdout is before

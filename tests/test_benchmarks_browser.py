@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
-import orjson
 import pytest
-from click.testing import CliRunner
-from rich.console import Console
 
 from benchmarks import browser
-from benchmarks.__main__ import main
-from benchmarks.layers import receive
+from benchmarks.subjects import receive
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from asgi_guard.asgi import Message
 
 
@@ -41,23 +34,9 @@ async def test_what_is_measured(name: str, what: str) -> None:
 def test_figures() -> None:
     """Every app has a figure for the actual request, and those with CORS for preflights too."""
     passed: list[float] = []
-    figures = browser.measure(0, 1, passed.append)
+    suite = browser.measure(0, 1, passed.append)
     assert len(passed) >= 3
-    assert {(figure.what, figure.app) for figure in figures if figure.what == "preflight"} == {
-        ("preflight", name) for name in browser.apps() if "CORS" in name
-    }
-    assert len([figure for figure in figures if figure.what == "actual request"]) == len(browser.apps()) - 1
-    stream = io.StringIO()
-    browser.show(Console(file=stream, width=120), figures)
-    assert "Starlette's CORS" in stream.getvalue()
-
-
-def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command prints a table, and writes JSON where it is told to."""
-    figures = [browser.Figure("preflight", "CORS", 1.25)]
-    monkeypatch.setattr(browser, "measure", lambda *_: figures)
-    path = tmp_path / "figures.json"
-    ran = CliRunner().invoke(main, ["browser", "--quick", "--json", str(path)])
-    assert ran.exit_code == 0
-    assert "1.2" in ran.output
-    assert orjson.loads(path.read_bytes()) == [{"what": "preflight", "app": "CORS", "added": 1.25}]
+    assert set(suite.names(1, "preflight")) == {name for name in browser.apps() if "CORS" in name}
+    assert len(suite.names(1, "actual request")) == len(browser.apps()) - 1
+    (sheet,) = browser.sheets(suite)
+    assert "Starlette's CORS" in [row[0] for row in sheet.rows]

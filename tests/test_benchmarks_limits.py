@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import io
 import sys
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import orjson
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
 from benchmarks import __main__ as benchmarks
+from benchmarks.figures import read
 from benchmarks.limits import contenders, memory, outages, run, tables, throughput
+from benchmarks.limits import suite as limits_suite
 from benchmarks.limits.contenders import OURS, Contender, present
 from benchmarks.limits.scripts import COPIED, DEFAULTS, ONE_CALL
-from benchmarks.report import to_json
 from tests.stores.server import Server
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ PEERS = {"limits", "throttled-py", "valkey-glide"}
 @pytest.fixture(scope="module")
 def figures() -> Figures:
     """One run, as short as can be."""
-    return benchmarks.run_limits(None, TINY, Console(file=io.StringIO()))
+    return run.measure(None, TINY, lambda _: lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -200,8 +200,7 @@ def test_everything_is_printed(figures: Figures, names: list[str]) -> None:
         "A check of one window", "A check of two windows and the look-up of a token", "Bytes in the server",
         "The store in memory", "Refusing a client", "What an outage adds", "A server that stands still",
         "SCRIPT FLUSH under load", "Admissions above capacity + rate * t: 0 in 3,000 generated steps",
-        "Asked as fast as can be", "a server behind a proxy", *names, *figures.peers, figures.machine.cpu,
-        "Compare with figures of the same run only",
+        "Asked as fast as can be", "a server behind a proxy", *names, *figures.peers,
     ):  # fmt: skip
         assert title in text
     assert text.count("ours / one call a check at 1 task: ") == 2
@@ -209,24 +208,30 @@ def test_everything_is_printed(figures: Figures, names: list[str]) -> None:
     assert "at 4 tasks" in text
 
 
-def test_the_json_has_a_schema(figures: Figures) -> None:
-    """The JSON names its schema, and holds every part."""
-    document = orjson.loads(to_json(asdict(figures)))
-    assert document["schema"] == 1
-    assert list(document) == [field.name for field in fields(figures)]
-    assert document["throughput"][0]["cells"][0]["per_second"] == figures.throughput[0].cells[0].per_second
-    assert set(document["throughput"][0]["cells"][0]["ours"]) == {"median", "low", "high"}
+def test_the_suite_holds_the_same_figures(figures: Figures) -> None:
+    """Its figures are named by what was asked, how many at once and of whom; all else is beside them."""
+    suite = limits_suite.of(figures)
+    cell = figures.throughput[0].cells[1]
+    of = (throughput.ONE, "1", ONE_CALL)
+    found = suite.find(*of, limits_suite.RATE)
+    assert found is not None
+    assert found.median == cell.per_second
+    assert 0 < found.low <= found.median <= found.high
+    assert [(figure.of[1], figure.asked) for figure in suite.figures if figure.asked] == [("1", 0.95), ("1", 0.95)]
+    assert suite.find(limits_suite.REFUSED, OURS) is not None
+    titles = [sheet.title for sheet in limits_suite.sheets(suite)]
+    assert titles == [f"A check of {throughput.ONE}", f"A check of {throughput.TWO}", "What is asked"]
 
 
 def test_the_command_line(figures: Figures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command passes its options on, prints, and writes the file, or none where none is asked for."""
     asked: list[tuple[str | None, Budget]] = []
 
-    def at_once(store: str | None, budget: Budget) -> Figures:
+    def at_once(store: str | None, budget: Budget, begin: object) -> Figures:
         asked.append((store, budget))
         return figures
 
-    monkeypatch.setattr(benchmarks, "run_limits", at_once)
+    monkeypatch.setattr(run, "measure", at_once)
     path = tmp_path / "figures.json"
 
     quick = CliRunner().invoke(benchmarks.main, ["limits", "--quick", "--json", str(path), "--store", "unix:///s"])
@@ -234,8 +239,10 @@ def test_the_command_line(figures: Figures, tmp_path: Path, monkeypatch: pytest.
 
     assert (quick.exit_code, full.exit_code) == (0, 0), quick.output + full.output
     assert asked == [("unix:///s", run.QUICK), (None, run.FULL)]
-    assert "Compare with figures of the same run only" in quick.output
-    assert orjson.loads(path.read_bytes())["schema"] == 1
+    assert "SCRIPT FLUSH under load" in quick.output
+    suite = read(path).suite("limits")
+    assert suite is not None
+    assert suite.details["throughput"][0]["cells"][0]["per_second"] == figures.throughput[0].cells[0].per_second
 
 
 def test_a_server_that_is_given_is_asked_and_no_more(figures: Figures, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +256,7 @@ def test_a_server_that_is_given_is_asked_and_no_more(figures: Figures, monkeypat
         script = server.client.script_load("return 1")
         pid = server.pid
 
-        found = benchmarks.run_limits(server.url, TINY, Console(file=io.StringIO()))
+        found = run.measure(server.url, TINY, lambda _: lambda *_: None)
 
         assert server.pid == pid
         assert server.client.keys() == [b"someone"]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import time
 
 import pytest
-from rich.console import Console
 
 from asgi_guard.testing import LocalIssuer
 from benchmarks import peers, subjects
-from benchmarks.interval import Interval
 from benchmarks.server import load, process, run, tables
 from benchmarks.server.serve import Served, build
 from tests.asgi import call
@@ -26,18 +23,20 @@ def test_the_guard_and_the_bare_app_are_measured_with_a_redis(monkeypatch: pytes
     cores = os.sched_getaffinity(0)
     setting = run.Setting("raw, Redis", "raw", redis=True, stacks=("bare", "guard"), asked=0.5)
 
-    figures = run.measure(None, BRIEF, lambda name, seconds: None, [setting])
+    suite = run.measure(None, BRIEF, lambda name, seconds: None, [setting])
 
-    bare, guard = figures.settings[0].cells
-    assert (bare.stack, guard.stack) == ("bare", "guard")
-    assert bare.ratio == Interval(1, 1, 1, 2)
-    assert 0 < guard.ratio.low <= guard.ratio.median <= guard.ratio.high
-    assert 0 < bare.cpu < 1e5
+    assert suite.names(1, "raw, Redis") == ["bare", "guard"]
+    (asked,) = [figure for figure in suite.figures if figure.asked is not None]
+    assert asked.of == ("raw, Redis", "guard", tables.RATIO)
+    assert 0 < asked.value.low <= asked.value.median <= asked.value.high
+    cpu = suite.find("raw, Redis", "bare", tables.CPU)
+    assert cpu is not None
+    assert 0 < cpu.median < 1e5
     assert os.sched_getaffinity(0) == cores
-    stream = io.StringIO()
-    tables.show(Console(file=stream, width=120), figures)
-    for text in ("asgi-guard", "Load by Python, 2 connections", "garbage collector on", "raw, Redis", "uvloop"):
-        assert text in stream.getvalue()
+    (sheet, _) = tables.sheets(suite)
+    assert [row[0] for row in sheet.rows] == ["the app alone", "asgi-guard"]
+    assert suite.method["load"] == "Python, 2 connections"
+    assert "uvloop" in suite.method["packages"]
 
 
 @pytest.mark.parametrize("stack", [name for name in run.STACKS[1:] if peers.absence(name) is None])
@@ -83,11 +82,3 @@ def test_the_output_of_oha_is_read() -> None:
         "errorDistribution": {"aborted due to deadline": 32, "connection refused": 3},
     }
     assert load.read_oha(json.dumps(said)) == load.Load(1000, 2.0, 13, 4.0, 5.0, 6.0)
-
-
-def test_ratios() -> None:
-    """The interval holds the median, is the same each time, and is wide where rounds differ."""
-    found = Interval.of([0.5, 0.6, 0.7, 0.8, 0.9])
-    assert found == Interval.of([0.5, 0.6, 0.7, 0.8, 0.9])
-    assert (found.median, found.rounds) == (0.7, 5)
-    assert 0.5 <= found.low < 0.7 < found.high <= 0.9

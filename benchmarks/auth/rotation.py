@@ -20,9 +20,9 @@ from asgi_guard.policy.keyring import KeyTimes
 from asgi_guard.testing import LocalIssuer
 from benchmarks import subjects
 from benchmarks.auth.verifiers import PYJWT
+from benchmarks.calls import send
 from benchmarks.figures import Figure
 from benchmarks.interval import Interval
-from benchmarks.layers import request, send
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -44,7 +44,7 @@ async def _ours(issuer: LocalIssuer) -> Callable[[str], Awaitable[None]]:
     await app.startup()
 
     async def ask(token: str) -> None:
-        await app(request(token), subjects.receive, send)
+        await app(subjects.request(token), subjects.receive, send)
 
     return ask
 
@@ -105,7 +105,7 @@ async def _fetches(name: str) -> float:
         for number in range(UNKNOWN):
             token = issuer.token(headers={"kid": f"nobody's {number}"})
             if name == OURS:
-                await app(request(token), subjects.receive, send)
+                await app(subjects.request(token), subjects.receive, send)
             else:
                 try:
                     await ask(token)

@@ -11,11 +11,12 @@ from asgi_guard.errors import TokenError
 from asgi_guard.testing import LocalIssuer
 from benchmarks.auth import hostile, rotation
 from benchmarks.auth.verifiers import PYJWT, SIGNATURE, absences, signature, verifiers
+from benchmarks.calls import Idle, timed
 from benchmarks.figures import Figure, Suite
 from benchmarks.interval import Interval
-from benchmarks.layers import Idle, bare, request, timed
 from benchmarks.rounds import COLLECTOR, interleave, one_core
 from benchmarks.sheet import Sheet, asked, both, grid
+from benchmarks.subjects import raw, request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -72,8 +73,8 @@ async def _cold(algorithm: str) -> dict[Turn, Callable[[], Awaitable[float]]]:
     issuer: Any = LocalIssuer(algorithm=algorithm)  # type: ignore[arg-type]  # one of three names
     token: str = issuer.token(lifetime=3600)
     scope = request(token)
-    cold = IdentityMiddleware(bare, issuers=[issuer.accepted()], cache_size=0)
-    cached = IdentityMiddleware(bare, issuers=[issuer.accepted()])
+    cold = IdentityMiddleware(raw, issuers=[issuer.accepted()], cache_size=0)
+    cached = IdentityMiddleware(raw, issuers=[issuer.accepted()])
     for app in (cold, cached):
         await app.startup()
         assert (await app.verify(token.encode())).subject == "alice"
@@ -92,7 +93,7 @@ async def _cold(algorithm: str) -> dict[Turn, Callable[[], Awaitable[float]]]:
 
 async def _hostile() -> dict[Turn, Callable[[], Awaitable[float]]]:
     issuer = LocalIssuer(algorithm="ES256")
-    identity = IdentityMiddleware(bare, issuers=[issuer.accepted()])
+    identity = IdentityMiddleware(raw, issuers=[issuer.accepted()])
     await identity.startup()
     beside = verifiers(issuer)
     turns: dict[Turn, Callable[[], Awaitable[float]]] = {}
@@ -117,7 +118,7 @@ async def _check_refused(identity: IdentityMiddleware, token: str) -> None:
 
 
 async def _measure(seconds: float, rotations: int, advance: Callable[[float], None]) -> list[Figure]:
-    turns = {(IDLE, "", ""): _requesting(Idle(bare), request("x"))}
+    turns = {(IDLE, "", ""): _requesting(Idle(raw), request("x"))}
     for algorithm in ALGORITHMS:
         turns |= await _cold(algorithm)
     turns |= await _hostile()

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.calls import discarded_output
 from benchmarks.instructions import hot
-from benchmarks.layers import discarded_output
 from benchmarks.rounds import yardstick
 
 BASELINE = Path(__file__).with_name("baseline.json")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from asgi_guard import Guard
 from asgi_guard.testing import LocalIssuer
 from benchmarks import subjects
-from benchmarks.layers import discarded_output
+from benchmarks.calls import discarded_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable

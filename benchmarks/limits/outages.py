@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from asgi_guard import RateLimitMiddleware, RedisStore
-from benchmarks import layers
+from benchmarks import calls, subjects
 from benchmarks.limits import peers, scripts
 from benchmarks.limits.contenders import OURS, Contender, Limiter, Setup, named
 from benchmarks.limits.rounds import percentile
@@ -106,17 +106,17 @@ def measure(
 
 
 async def _ours(kind: str, url: str, seconds: float) -> Outage:
-    scope = layers.request("none")
-    idle = layers.Idle(layers.bare)
-    await layers.timed(idle, scope, AT_FIRST)
-    least = statistics.median([await layers.timed(idle, scope, 1) for _ in range(100)]) / 1000
+    scope = subjects.request("none")
+    idle = calls.Idle(subjects.raw)
+    await calls.timed(idle, scope, AT_FIRST)
+    least = statistics.median([await calls.timed(idle, scope, 1) for _ in range(100)]) / 1000
     store = RedisStore(url, timeout=TIMEOUT)
-    limited = RateLimitMiddleware(layers.bare, limit="1000000/minute by ip", store=store, on_store_failure="local")
+    limited = RateLimitMiddleware(subjects.raw, limit="1000000/minute by ip", store=store, on_store_failure="local")
     added: list[float] = []
     try:
         started = time.perf_counter()
         while len(added) <= AT_FIRST or time.perf_counter() - started < seconds:
-            added.append(await layers.timed(limited, scope, 1) / 1000 - least)
+            added.append(await calls.timed(limited, scope, 1) / 1000 - least)
             await asyncio.sleep(0)
     finally:
         await store.aclose()

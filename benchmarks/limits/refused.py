@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asgi_guard import RateLimitMiddleware, RedisStore
-from benchmarks import layers
+from benchmarks import subjects
+from benchmarks.calls import Idle, timed
 from benchmarks.limits import peers, scripts
 from benchmarks.limits.contenders import OURS, Contender, Setup, named
 from benchmarks.limits.servers import PREFIX, Counters, Target
@@ -82,25 +83,25 @@ async def _status(app: Any, scope: dict[str, Any]) -> int:
         if message["type"] == "http.response.start":
             statuses.append(message["status"])
 
-    await app(dict(scope), layers.receive, send)
+    await app(dict(scope), subjects.receive, send)
     (status,) = statuses
     return status
 
 
 async def _layer(target: Target, rounds: int) -> Refused:
-    scope = layers.request("none")
+    scope = subjects.request("none")
     store = Counted(target.url, prefix=f"{PREFIX}refused:", timeout=10)
-    idle = layers.Idle(layers.bare)
-    limited = RateLimitMiddleware(layers.bare, limit="1/hour by ip", store=store)
+    idle = Idle(subjects.raw)
+    limited = RateLimitMiddleware(subjects.raw, limit="1/hour by ip", store=store)
     try:
         assert [await _status(limited, scope) for _ in range(3)] == [200, 429, 429]
-        await layers.timed(idle, scope, CALLS)
+        await timed(idle, scope, CALLS)
         added: list[float] = []
         counters, asked = Counters(target.client), store.asked
         gc.collect()
         for _ in range(rounds):
-            base = await layers.timed(idle, scope, CALLS)
-            added.append(await layers.timed(limited, scope, CALLS) - base)
+            base = await timed(idle, scope, CALLS)
+            added.append(await timed(limited, scope, CALLS) - base)
         calls, _ = counters.since()
     finally:
         await store.aclose()

@@ -62,8 +62,10 @@ class Cell:
     Attributes:
         name: the contender.
         tasks: checks under way at once: each task makes its next check when the last is answered.
+        rounds: how many there were.
         checks: how many were made, all rounds together.
         per_second: how many a second.
+        rates: their spread.
         ours: how many times as many ours makes, in the same round.
         p50: milliseconds that half of the checks took at most; so too
         p95: 19 of 20, and
@@ -76,8 +78,10 @@ class Cell:
 
     name: str
     tasks: int
+    rounds: int
     checks: int
     per_second: float
+    rates: Spread
     ours: Spread
     p50: float
     p95: float
@@ -210,5 +214,8 @@ def _cells(running: Sequence[_Running], tasks: int) -> list[Cell]:
             for name in ("per_second", "p50", "p95", "p99", "client_cpu", "server_call", "server_check", "trips")
         }
         checks = sum(sample.checks for sample in samples)
-        cells.append(Cell(one.contender.name, tasks, checks, ours=Spread.of(ratios), **middle))
+        rates = Spread.of([sample.per_second for sample in samples])
+        cells.append(
+            Cell(one.contender.name, tasks, len(samples), checks, rates=rates, ours=Spread.of(ratios), **middle)
+        )
     return cells

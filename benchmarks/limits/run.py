@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from benchmarks.limits import exact, faults, memory, outages, refused, sizes, throughput
 from benchmarks.limits.contenders import Contender, Skipped, everyone, ours, present
 from benchmarks.limits.servers import target
-from benchmarks.machine import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from benchmarks.limits.sizes import Size
     from benchmarks.limits.throughput import Delayed, Throughput
 
-SCHEMA = 1
-"""Of the JSON. It goes up when a figure changes its name or its meaning."""
 ALL_LEVELS = (1, 16, 64, 100, 256)
 
 
@@ -81,8 +78,6 @@ class Figures:
     """All that one run found.
 
     Attributes:
-        schema: of the JSON.
-        machine: of which the figures are.
         server: for throughput, and
         own_server: for all else.
         peers: the versions of the packages beside ours.
@@ -100,8 +95,6 @@ class Figures:
         admitted: how much each contender admits.
     """
 
-    schema: int
-    machine: Machine
     server: str
     own_server: str
     peers: dict[str, str]
@@ -183,8 +176,6 @@ def measure(store: str | None, budget: Budget, begin: Callable[[float], Callable
         held = sizes.measure(own, contenders, budget.clients, part("bytes"))
         filled, flooded = _memory(budget, part("memory"), skipped)
         return Figures(
-            SCHEMA,
-            Machine.here(),
             server,
             own.describe(),
             {contender.package: contender.version() for contender in contenders if contender.package is not None},

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from benchmarks.limits.rounds import Cell, Spread
     from benchmarks.limits.run import Figures
     from benchmarks.limits.throughput import Throughput
-    from benchmarks.machine import Machine
 
-COMPARE = "These figures are of this machine, at this moment. Compare with figures of the same run only."
 ASKED = {1: 0.95, 64: 5.0}
 """How many times the checks of one call a check ours shall at least make, by level."""
 
@@ -33,13 +31,6 @@ def table(title: str, left: Sequence[str], right: Sequence[str], caption: str = 
     for heading in right:
         made.add_column(heading, justify="right", no_wrap=True)
     return made
-
-
-def show_machine(console: Console, machine: Machine) -> None:
-    """Print of what the figures are."""
-    console.print(f"[bold]{machine.cpu}[/], {machine.cores} cores (load {machine.load}), {machine.system}")
-    versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
-    console.print(f"{machine.python}, {versions}")
 
 
 def show_throughput(console: Console, found: Throughput, where: str) -> None:
@@ -102,7 +93,6 @@ def show_skipped(console: Console, skipped: Sequence[Skipped]) -> None:
 
 def show(console: Console, figures: Figures) -> None:
     """Print everything."""
-    show_machine(console, figures.machine)
     if figures.peers:
         console.print(", ".join(f"{name} {number}" for name, number in figures.peers.items()))
     show_skipped(console, figures.skipped)
@@ -123,7 +113,6 @@ def show(console: Console, figures: Figures) -> None:
     )
     console.print(_admitted(figures))
     console.print(f"Apart from throughput: {figures.own_server}.", highlight=False)
-    console.print(COMPARE)
 
 
 def _sizes(figures: Figures) -> Table:

@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from asgi_guard import Guard, MemoryStore
 from asgi_guard.testing import LocalIssuer
 from benchmarks import subjects
-from benchmarks.layers import discarded_output, request
+from benchmarks.calls import discarded_output
 from benchmarks.limits.memory import resident
+from benchmarks.subjects import request
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import Message, Scope

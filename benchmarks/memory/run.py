@@ -40,15 +40,15 @@ class Budget:
     warm_up: float
     stores: tuple[int, ...]
     flood: int
-    each: float = 180e-6
+    each: float = 250e-6
 
     def expected(self) -> float:
         """About how many seconds it takes."""
-        return 2 + self.plan.requests * self.each + (sum(self.stores) + self.flood) * 15e-6
+        return 4 + self.plan.requests * self.each + (sum(self.stores) + self.flood) * 15e-6
 
 
 FULL = Budget(Plan(1_000_000, 100, 100_000), 0.3, (1_000, 100_000, 1_000_000), 1_000_000)
-QUICK = Budget(Plan(24_000, 48, 4_000), 0.9, (1_000, 20_000), 20_000)
+QUICK = Budget(Plan(22_000, 44, 2_000), 0.92, (1_000, 20_000), 10_000)
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from asgi_guard.testing import LocalIssuer
 from benchmarks import subjects
+from benchmarks.calls import check, discarded_output
 from benchmarks.figures import Figure, Suite
 from benchmarks.interval import Interval
-from benchmarks.layers import check, discarded_output, request
 from benchmarks.limits.servers import target
 from benchmarks.rounds import COLLECTOR, interleave, one_core
 from benchmarks.scale import workers
@@ -62,7 +62,7 @@ class Budget:
 
 
 FULL = Budget(quick=False, seconds=60, workers=(1, 2, 4), rounds=5, each=2.0)
-QUICK = Budget(quick=True, seconds=4, workers=(1, 2), rounds=1, each=0.5)
+QUICK = Budget(quick=True, seconds=3, workers=(1, 2), rounds=1, each=0.5)
 
 
 def slope(sizes: Sequence[float], costs: Sequence[float]) -> float:
@@ -80,7 +80,7 @@ BARE = "bare"
 async def _turns(budget: Budget, advance: Callable[[float], None]) -> Turns:
     issuer = LocalIssuer(algorithm="ES256")
     token = issuer.token(lifetime=24 * 3600)
-    scope = request(token)
+    scope = subjects.request(token)
     turns: Turns = {(BARE, 0): one_by_one(subjects.raw, lambda: scope)}
     for axis in budget.axes:
         for size in budget.sizes(axis):

@@ -8,7 +8,7 @@ the same app with a stack around it, in the same round: 1 would be a stack that 
 from __future__ import annotations
 
 import os
-import statistics
+import platform
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING
 
 from asgi_guard.testing import LocalIssuer
 from benchmarks import peers, subjects
+from benchmarks.figures import Figure, Suite
 from benchmarks.interval import Interval
 from benchmarks.limits.servers import target
-from benchmarks.machine import Machine
 from benchmarks.server.load import Asking, Load, run, tool
 from benchmarks.server.process import cpu_seconds, serving
 from benchmarks.server.serve import Served
+from benchmarks.server.tables import BARE, CPU, GUARD, NAMES, P50, P95, P99, RATE, RATIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-SCHEMA = 1
-"""Of the JSON. It goes up when a figure changes its name or its meaning."""
-BARE = "bare"
-STACKS = (BARE, "guard", "assembly", "article")
+    from benchmarks.figures import Unit
+
+STACKS = (BARE, GUARD, "assembly", "article")
 PACKAGES = ("uvicorn", "uvloop", "httptools", "fastapi", "starlette", "asgi-correlation-id", "secure", "asgi-logger",
             "limits")  # fmt: skip
 
@@ -57,7 +57,7 @@ class Setting:
 SETTINGS = (
     Setting("FastAPI, embedded store", "fastapi", redis=False, stacks=STACKS, asked=0.90),
     Setting("FastAPI, Redis", "fastapi", redis=True, stacks=STACKS, asked=0.82),
-    Setting("raw ASGI app, embedded store", "raw", redis=False, stacks=(BARE, "guard"), asked=0.68),
+    Setting("raw ASGI app, embedded store", "raw", redis=False, stacks=(BARE, GUARD), asked=0.68),
 )
 
 
@@ -69,87 +69,27 @@ class Budget:
         rounds: turns of each stack, of
         seconds: this length.
         connections: kept alive, each with one request under way.
+        settings: how many of the settings are measured.
     """
 
     rounds: int = 15
     seconds: float = 2.0
     connections: int = 32
+    settings: int = len(SETTINGS)
 
     def total(self) -> float:
         """About how many seconds it takes, starting included."""
-        return sum(len(each.stacks) * ((self.rounds + 1) * self.seconds + 3) for each in SETTINGS)
+        return sum(len(each.stacks) * ((self.rounds + 1) * self.seconds + 1.5) for each in SETTINGS[: self.settings])
 
 
 FULL = Budget()
 QUICK = Budget(rounds=4, seconds=1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One stack in one setting.
-
-    Attributes:
-        stack: its name.
-        cpu: microseconds of the server process a request: the median over the rounds.
-        ratio: the bare app's CPU time to it.
-        per_second: requests a second, the median.
-        p50: latencies in milliseconds: the medians of the rounds' medians,
-        p95: of what 19 in 20 stay below, and
-        p99: 99 in 100.
-    """
-
-    stack: str
-    cpu: float
-    ratio: Interval
-    per_second: float
-    p50: float
-    p95: float
-    p99: float
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """One setting's figures."""
-
-    name: str
-    asked: float
-    cells: list[Cell]
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """All that one run found.
-
-    Attributes:
-        schema: of the JSON.
-        suite: its name.
-        machine: of which the figures are.
-        packages: versions of what is compared.
-        load: the load generator.
-        pinned: whether the server had a core of its own, and the load the others.
-        collector: how Python's garbage collector was set in the servers.
-        budget: how much was measured.
-        store: the server of limits.
-        skipped: stacks that are not here, with the reason.
-        settings: the figures.
-    """
-
-    schema: int
-    suite: str
-    machine: Machine
-    packages: dict[str, str]
-    load: str
-    pinned: bool
-    collector: str
-    budget: Budget
-    store: str
-    skipped: dict[str, str]
-    settings: list[Compared]
+BRIEF = Budget(rounds=2, seconds=1.0, settings=1)
 
 
 def measure(
     store: str | None, budget: Budget, advance: Callable[[str, float], None], settings: Sequence[Setting] = SETTINGS
-) -> Figures:
+) -> Suite:
     """Measure everything.
 
     Args:
@@ -158,26 +98,33 @@ def measure(
         advance: is told what is measured, and the seconds that it took.
         settings: which settings.
     """
-    machine = Machine.here()
-    skipped = {name: reason for name in STACKS if (reason := peers.absence(name))}
+    if platform.system() != "Linux":
+        return Suite("server", [], skipped={"servers": "the CPU time of other processes is read on Linux only"})
+    skipped = {NAMES[name]: reason for name in STACKS if (reason := peers.absence(name))}
     issuer = LocalIssuer()
     with _pinned() as core, target(store) as redis, issuer.serve():
         token = issuer.token(lifetime=24 * 3600)
         asking = Asking(
             0, f"{subjects.PATH}?{subjects.QUERY}", subjects.headers(token), budget.connections, budget.seconds
         )
-        compared = []
-        for setting in settings:
+        figures: list[Figure] = []
+        for setting in settings[: budget.settings]:
             url = redis.url if setting.redis else None
-            stacks = [name for name in setting.stacks if name not in skipped]
+            stacks = [name for name in setting.stacks if peers.absence(name) is None]
             served = {name: Served(setting.app, name, url, issuer.url, issuer.audience, core) for name in stacks}
-            cells = _compare(served, token, asking, budget.rounds, partial(advance, setting.name))
-            compared.append(Compared(setting.name, setting.asked, cells))
+            turns = _compare(served, token, asking, budget.rounds, partial(advance, f"server: {setting.name}"))
+            for name, taken in turns.items():
+                figures += _figures(setting, name, taken, turns[BARE])
         where = redis.describe()
-    return Figures(
-        SCHEMA, "server", machine, _versions(), tool(), core is not None, "on, as Python sets it", budget, where,
-        skipped, compared,
-    )  # fmt: skip
+    method = {
+        "load": f"{tool()}, {budget.connections} connections",
+        "cores": "nothing is pinned" if core is None else f"the server on core {core}, the load on the others",
+        "collector": "on in the servers, as Python sets it",
+        "rounds": f"{budget.rounds} of {budget.seconds:g} s each, interleaved, after one that warms up",
+        "store": where,
+        "packages": ", ".join(f"{name} {number}" for name, number in _versions().items()),
+    }
+    return Suite("server", figures, method, skipped)
 
 
 @contextmanager
@@ -211,7 +158,7 @@ class _Turn:
 
 def _compare(
     served: dict[str, Served], token: str, asking: Asking, rounds: int, advance: Callable[[float], None]
-) -> list[Cell]:
+) -> dict[str, list[_Turn]]:
     turns: dict[str, list[_Turn]] = {name: [] for name in served}
     with ExitStack() as stack:
         running = [(name, *stack.enter_context(serving(each, token))) for name, each in served.items()]
@@ -222,7 +169,7 @@ def _compare(
                     turns[name].append(turn)
                 advance(asking.seconds)
             running.append(running.pop(0))  # so that nobody always comes after the same one
-    return [_cell(name, taken, turns[BARE]) for name, taken in turns.items()]
+    return turns
 
 
 def _turn(asking: Asking, port: int, pid: int) -> _Turn:
@@ -234,16 +181,16 @@ def _turn(asking: Asking, port: int, pid: int) -> _Turn:
     return _Turn(spent / loaded.requests * 1e6, loaded)
 
 
-def _cell(name: str, turns: Sequence[_Turn], bare: Sequence[_Turn]) -> Cell:
-    def median(of: Callable[[Load], float]) -> float:
-        return statistics.median(of(turn.load) for turn in turns)
+def _figures(setting: Setting, name: str, turns: Sequence[_Turn], bare: Sequence[_Turn]) -> Iterator[Figure]:
+    def figure(what: str, unit: Unit, of: Callable[[_Turn], float], *, more: bool = False) -> Figure:
+        return Figure((setting.name, name, what), unit, Interval.of([of(turn) for turn in turns]), more=more)
 
-    return Cell(
-        name,
-        statistics.median(turn.cpu for turn in turns),
-        Interval.of([base.cpu / turn.cpu for base, turn in zip(bare, turns, strict=True)]),
-        median(lambda load: load.requests / load.seconds),
-        median(lambda load: load.p50),
-        median(lambda load: load.p95),
-        median(lambda load: load.p99),
-    )
+    yield figure(CPU, "us", lambda turn: turn.cpu)
+    if name != BARE:
+        ratio = Interval.of([base.cpu / turn.cpu for base, turn in zip(bare, turns, strict=True)])
+        least = setting.asked if name == GUARD else None
+        yield Figure((setting.name, name, RATIO), "x", ratio, least, more=True)
+    yield figure(RATE, "1/s", lambda turn: turn.load.requests / turn.load.seconds, more=True)
+    yield figure(P50, "ms", lambda turn: turn.load.p50)
+    yield figure(P95, "ms", lambda turn: turn.load.p95)
+    yield figure(P99, "ms", lambda turn: turn.load.p99)

@@ -4,56 +4,40 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.limits.tables import COMPARE, show_machine, table
+from benchmarks.sheet import Sheet, asked, number, plain
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from benchmarks.figures import Suite
 
-    from benchmarks.server.run import Cell, Compared, Figures
-
+BARE, GUARD = "bare", "guard"
 NAMES = {
-    "bare": "the app alone",
-    "guard": "asgi-guard",
+    BARE: "the app alone",
+    GUARD: "asgi-guard",
     "assembly": "packages of today",
     "article": "the article's stack",
 }
 """The stacks, as people read them."""
+CPU, RATIO, RATE, P50, P95, P99 = "CPU us", "bare / it", "requests/s", "p50 ms", "p95 ms", "p99 ms"
 
 
-def show(console: Console, figures: Figures) -> None:
-    """Print everything."""
-    show_machine(console, figures.machine)
-    console.print(", ".join(f"{name} {number}" for name, number in figures.packages.items()))
-    pinned = "the server on one core, the load on the others" if figures.pinned else "nothing is pinned to cores"
-    console.print(
-        f"Load by {figures.load}, {figures.budget.connections} connections; {pinned}; garbage collector "
-        f"{figures.collector}; {figures.store}.",
-        highlight=False,
-    )
-    for compared in figures.settings:
-        console.print(_table(compared, figures.budget.rounds))
-    for name, reason in figures.skipped.items():
-        console.print(f"not measured: {NAMES[name]}: {reason} (pip install 'asgi-guard\\[bench]')", highlight=False)
-    console.print(COMPARE)
+def sheets(suite: Suite) -> list[Sheet]:
+    """The tables."""
+    found = [_sheet(suite, setting) for setting in suite.names(0)]
+    wanted = asked(suite.figures)
+    return [*found, wanted] if wanted else found
 
 
-def _table(compared: Compared, rounds: int) -> object:
-    made = table(
-        compared.name, ("stack",), ("CPU us", "bare / it", "95 %", "requests/s", "p50 ms", "p95 ms", "p99 ms"),
-        "CPU us: of the server's process, a request. bare / it: the median ratio over\n"
-        f"{rounds} interleaved rounds, and its bootstrap interval.\n"
-        f"Asked of asgi-guard: at least {compared.asked:.2f}.",
+def _sheet(suite: Suite, setting: str) -> Sheet:
+    rows, rounds = [], 0
+    for stack in suite.names(1, setting):
+        ratio = suite.find(setting, stack, RATIO)
+        told = ["", ""] if ratio is None else [f"{ratio.median:.2f}", f"{ratio.low:.2f} to {ratio.high:.2f}"]
+        rounds = ratio.rounds if ratio is not None else rounds
+        rest = [plain(suite.find(setting, stack, what)) for what in (RATE, P50, P95, P99)]
+        cpu = suite.find(setting, stack, CPU)
+        rows.append([NAMES[stack], "" if cpu is None else number(cpu.median), *told, *rest])
+    return Sheet(
+        f"Whole requests: {setting}", ("stack",), (CPU, RATIO, "95 %", RATE, P50, P95, P99), rows,
+        "CPU us: of the server's process, a request. bare / it: the median ratio of the bare app's CPU time to it over "
+        f"{rounds} interleaved rounds; 1 would cost nothing.", frozenset({NAMES[GUARD]}),
     )  # fmt: skip
-    for cell in compared.cells:
-        made.add_row(*_row(cell), style="bold" if cell.stack == "guard" else None)
-    return made
-
-
-def _row(cell: Cell) -> tuple[str, ...]:
-    ratio = (
-        ("", "")
-        if cell.stack == "bare"
-        else (f"{cell.ratio.median:.2f}", f"{cell.ratio.low:.2f}-{cell.ratio.high:.2f}")
-    )
-    speed = (f"{cell.per_second:,.0f}", f"{cell.p50:.1f}", f"{cell.p95:.1f}", f"{cell.p99:.1f}")
-    return (NAMES[cell.stack], f"{cell.cpu:.0f}", *ratio, *speed)

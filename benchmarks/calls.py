@@ -1,0 +1,60 @@
+"""Requests to an app in this process, by raw ASGI, without a server: made, checked and timed."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from asgi_guard.layer import Layer
+from benchmarks.subjects import receive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asgi_guard.asgi import ASGIApp, Message, Scope
+
+
+class Idle(Layer):
+    """A layer without hooks: what it takes is the price of having any layer at all, and stands in each one's figure."""
+
+    name = "idle"
+
+
+async def check(app: ASGIApp, scope: Scope) -> None:
+    """See to it that what will be timed is a request that is served."""
+    starts: list[Message] = []
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            starts.append(message)
+
+    await app(dict(scope), receive, send)
+    assert [start["status"] for start in starts] == [200], f"{app!r} answers {starts}"
+
+
+async def send(message: Message) -> None:
+    """Take a message, as a server would."""
+
+
+async def timed(app: ASGIApp, scope: Scope, calls: int) -> float:
+    """Microseconds a call."""
+    started = time.perf_counter_ns()
+    for _ in range(calls):
+        await app(dict(scope), receive, send)
+    return (time.perf_counter_ns() - started) / calls / 1000
+
+
+@contextmanager
+def discarded_output() -> Iterator[None]:
+    """Let the access log write to the null device: the call is made, and nobody's terminal is measured."""
+    ours = sys.stdout
+    with open(os.devnull, "wb") as null, io.TextIOWrapper(null) as stream:  # noqa: PTH123 - it is no file of anyone's
+        sys.stdout = stream
+        try:
+            yield
+        finally:
+            sys.stdout = ours

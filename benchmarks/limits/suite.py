@@ -1,0 +1,109 @@
+"""The benchmark of limits as a suite: its figures by name, and the tables that are short enough for a page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.figures import Figure, Suite
+from benchmarks.interval import Interval
+from benchmarks.limits import tables
+from benchmarks.limits.contenders import OURS
+from benchmarks.limits.run import Brief, Figures
+from benchmarks.limits.scripts import ONE_CALL
+from benchmarks.sheet import Sheet, asked, plain, spread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import Console
+
+    from benchmarks.limits.contenders import Skipped
+    from benchmarks.limits.rounds import Cell, Spread
+    from benchmarks.limits.throughput import Throughput
+
+RATE, TIMES, P50, P99, CPU = "checks a second", "ours is so many times that", "p50 ms", "p99 ms", "CPU us a check"
+SIZE, REFUSED, MEMORY, OUTAGE = "bytes in the server", "refusing", "the store in memory", "an outage adds"
+
+
+def of(found: Figures | Brief) -> Suite:
+    """What a run found."""
+    if isinstance(found, Brief):
+        return Suite("limits", list(_throughput([found.checks])), {"server": found.server}, details=found)
+    figures = [*_throughput([*found.throughput]), *_others(found)]
+    method = {"server": found.server, "all but throughput": found.own_server, "packages": _listed(found.peers)}
+    return Suite("limits", figures, method, _reasons(found.skipped), found)
+
+
+def _reasons(skipped: Sequence[Skipped]) -> dict[str, str]:
+    return {one.name: one.reason for one in skipped}
+
+
+def _listed(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in versions.items())
+
+
+def _interval(spread: Spread, rounds: int) -> Interval:
+    return Interval(spread.median, spread.low, spread.high, rounds)
+
+
+def _throughput(kinds: Sequence[Throughput]) -> Iterator[Figure]:
+    for kind in kinds:
+        for cell in kind.cells:
+            yield from _cell(kind.asks, cell)
+
+
+def _cell(asks: str, cell: Cell) -> Iterator[Figure]:
+    name = (asks, str(cell.tasks), cell.name)
+    yield Figure((*name, RATE), "1/s", _interval(cell.rates, cell.rounds), more=True)
+    if cell.name != OURS:
+        least = tables.ASKED.get(cell.tasks) if cell.name == ONE_CALL else None
+        yield Figure((*name, TIMES), "x", _interval(cell.ours, cell.rounds), least, more=True)
+    for what, value in ((P50, cell.p50), (P99, cell.p99)):
+        yield Figure((*name, what), "ms", Interval.of([value]))
+    yield Figure((*name, CPU), "us", Interval.of([cell.client_cpu]))
+
+
+def _others(found: Figures) -> Iterator[Figure]:
+    for size in found.sizes:
+        yield Figure((SIZE, size.name), "bytes", Interval.of([size.among_many]))
+    for one in found.refused:
+        yield Figure((REFUSED, one.name), "us", Interval.of([one.microseconds]))
+    for held in found.memory:
+        yield Figure((MEMORY, f"{held.keys:,} keys", "again"), "us", Interval.of([held.again]))
+    for outage in found.outages:
+        yield Figure((OUTAGE, outage.kind, outage.name), "ms", Interval.of([outage.first]))
+
+
+def sheets(suite: Suite) -> list[Sheet]:
+    """The tables that are short."""
+    kinds = [name for name in suite.names(0) if suite.find(name, "1", OURS, RATE)]
+    found = [_sheet(suite, kind) for kind in kinds]
+    wanted = asked(suite.figures)
+    return [*found, wanted] if wanted else found
+
+
+def _sheet(suite: Suite, kind: str) -> Sheet:
+    rows = []
+    for tasks in suite.names(1, kind):
+        for who in suite.names(2, kind, tasks):
+            name = (kind, tasks, who)
+            times = suite.find(*name, TIMES)
+            rows.append([
+                who, tasks, plain(suite.find(*name, RATE)), spread(suite.find(*name, RATE)),
+                "" if times is None else f"{times.median:.2f}x", plain(suite.find(*name, P50)),
+                plain(suite.find(*name, P99)), plain(suite.find(*name, CPU)),
+            ])  # fmt: skip
+    return Sheet(
+        f"A check of {kind}", ("limiter", "tasks"), ("checks/s", "least to most", "ours is", P50, P99, "CPU us"), rows,
+        "'Ours is': how many times as many checks asgi-guard made in the same round, the median. CPU us: of the "
+        f"client's process, a check. {suite.method['server']}.", frozenset({OURS}),
+    )  # fmt: skip
+
+
+def show(console: Console, suite: Suite) -> None:
+    """Print every table of a run that was made just now."""
+    found = suite.details
+    if isinstance(found, Brief):
+        tables.show_throughput(console, found.checks, found.server)
+    else:
+        tables.show(console, found)
