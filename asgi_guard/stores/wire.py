@@ -88,9 +88,11 @@ def encode(questions: Sequence[Question], now: int = 0) -> list[bytes]:
     """
     strings: dict[bytes, int] = {}
     sets: dict[bytes, int] = {}
-    batch: list[Any] = [now, 0]
+    batch: list[Any] = [now, 0, 1]
     for request, token, charges, session, subject in questions:
-        row: list[Any] = [1 if request.settles else 0, 0, request.lease]
+        row: list[Any] = [0, 0, request.lease]
+        if request.settles:
+            row[0], batch[2] = 1, 0
         if token is not None or session is not None or subject is not None:
             looked_up = [0 if subject is None else strings.setdefault(subject, len(strings) + 1)]
             looked_up += (strings.setdefault(key, len(strings) + 1) for key in (token, session) if key is not None)
@@ -102,7 +104,8 @@ def encode(questions: Sequence[Question], now: int = 0) -> list[bytes]:
         batch.append(row)
     batch[1] = count = len(strings)
     if sets:
-        for row in batch[2:]:
+        batch[2] = 0
+        for row in batch[3:]:
             for at in range(3, len(row), 4):
                 if row[at] < 0:
                     row[at] = count - row[at]
