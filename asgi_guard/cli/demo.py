@@ -10,6 +10,7 @@ import click
 
 from asgi_guard.cli.output import say
 from asgi_guard.cli.run import SERVER_OPTIONS, end_well_on_signals, server
+from asgi_guard.cli.server_log import log_config
 from asgi_guard.cli.token import KEY_FILE, LOCAL_AUDIENCE, local_issuer
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard
@@ -79,7 +80,9 @@ def demo(app: str | None, host: str, port: int, issuer_port: int) -> None:
     with local.serve(port=issuer_port):
         guarded = Guard(load_app(app, "MODULE:ATTRIBUTE") if app else demo_app, demo_settings(local.url))
         end_well_on_signals()
-        config = uvicorn.Config(guarded, host=host, port=port, log_level="warning", **SERVER_OPTIONS)
+        config = uvicorn.Config(
+            guarded, host=host, port=port, log_level="warning", log_config=log_config(), **SERVER_OPTIONS
+        )
         serving = _announcing(uvicorn, lambda: _announce(local, f"http://{host}:{port}"))(config)
         serving.run()
     if not serving.started:

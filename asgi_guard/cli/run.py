@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asgi_guard.cli.server_log import log_config
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard, configure, guarded
 from asgi_guard.loading import find_app, load_app
@@ -78,7 +79,7 @@ SERVER_OPTIONS: dict[str, Any] = {
     "--log-level",
     default="info",
     show_default=True,
-    type=click.Choice(["critical", "error", "warning", "info", "debug", "trace"]),
+    type=click.Choice(["critical", "error", "warning", "info", "debug"]),
     help="The server's own log, on standard error.",
 )
 def run(
@@ -117,5 +118,6 @@ def run(
         timeout_graceful_shutdown=graceful,
         timeout_keep_alive=keep_alive,
         log_level=log_level,
+        log_config=log_config(),
         **SERVER_OPTIONS,
     )

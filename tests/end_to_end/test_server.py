@@ -158,6 +158,32 @@ def test_a_websocket_with_a_token(site: Served, issuer: LocalIssuer) -> None:
     assert line["http.response.body.size"] == len("aliceHELLO")
 
 
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_the_servers_log_repeats_no_request(folder: Path, tmp_path: Path, issuer: LocalIssuer, level: str) -> None:
+    """Neither a token in a handshake's address nor one in its headers is in what the server says by itself."""
+    port, token = free_port(), issuer.token("alice")
+    command = ("run", "plain_site:app", "--app-dir", str(folder), "--port", str(port), "--log-level", level)
+    variables = {
+        "ASGI_GUARD_AUTH_ISSUER": issuer.url,
+        "ASGI_GUARD_AUTH_AUDIENCE": issuer.audience,
+        "ASGI_GUARD_AUTH_UNSAFE_WEBSOCKET_QUERY_TOKEN": "token",
+    }
+    with serve(tmp_path, *command, port=port, **variables) as served:
+        address = served.url.replace("http", "ws") + "/chat"
+        for query, headers in ((f"?token={token}", {}), ("", {"authorization": f"Bearer {token}"})):
+            with connect(address + query, additional_headers=headers) as chat:
+                assert chat.recv(PATIENCE) == "alice"
+                chat.send("secret")
+                assert chat.recv(PATIENCE) == "SECRET"
+        with pytest.raises(InvalidStatus):
+            connect(f"{address}?token={token}x")
+        assert served.stop() == 0
+    assert "Application startup complete" in served.errors()
+    for part in (*token.split("."), "SECRET"):
+        assert part not in served.errors()
+        assert part not in served.out.read_text()
+
+
 @pytest.mark.parametrize(("scopes", "status"), [(None, 401), ([], 403)])
 def test_a_websocket_without_what_it_needs(
     site: Served, issuer: LocalIssuer, scopes: list[str] | None, status: int

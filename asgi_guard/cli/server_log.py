@@ -1,0 +1,33 @@
+"""The log of uvicorn, on standard error, without what clients sent: their tokens may be in it.
+
+uvicorn writes the address of each WebSocket handshake, with its query, even with its access log off; at the level
+`debug`, its WebSocket library writes every header line and frame. The guard's access log tells of handshakes, redacted.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+_OF_CLIENTS = ('%s - "WebSocket %s"', "< ", "> ")
+"""How the formats of such records begin."""
+
+
+class WithoutRequests(logging.Filter):
+    """Passes records that tell of the server, and none that repeats a request."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the record is written."""
+        return not str(record.msg).startswith(_OF_CLIENTS)
+
+
+def log_config() -> dict[str, Any]:
+    """What uvicorn logs by, with the filter on every handler of its own."""
+    from uvicorn.config import LOGGING_CONFIG
+
+    config: dict[str, Any] = copy.deepcopy(LOGGING_CONFIG)
+    config["filters"] = {"without_requests": {"()": WithoutRequests}}
+    for handler in config["handlers"].values():
+        handler["filters"] = ["without_requests"]
+    return config
