@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check format bench instructions fuzz test-image test-lowest clean
+.PHONY: help demo test check format bench bench-pages instructions fuzz test-image test-lowest clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 22
@@ -32,6 +32,11 @@ format: $(READY) ## Put the code in order
 
 bench: $(READY) ## What the guard costs, on this machine, in less than a minute
 	@$(BIN)/python -m benchmarks --quick
+
+bench-pages: $(READY) ## Measure everything in full, twenty minutes, and put it into README.md and docs/
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[bench]'
+	@$(BIN)/python -m benchmarks --json docs/benchmarks.json
+	@$(BIN)/python -m benchmarks pages docs/benchmarks.json
 
 instructions: $(READY) ## Whether a guarded request costs more instructions than recorded; half a minute
 	@$(BIN)/python -m benchmarks instructions

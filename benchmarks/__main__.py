@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,11 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks import compare, figures, rounds
+from benchmarks import compare, figures, pages, rounds
 from benchmarks.figures import Results
 from benchmarks.instructions import check as instructions
+from benchmarks.machine import code
+from benchmarks.plots.draw import UndrawableError, draw
 from benchmarks.suites import KINDS
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ WIDTH = 140
 """Of what is printed to something that is no terminal, and so has no width."""
 COMPARE = "These figures are of this machine, at this moment. Compare with figures of the same run only."
 FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
 STORE = "A Redis or Valkey to ask; one is started unless given."
 
 
@@ -57,9 +61,12 @@ def run(kinds: Sequence[Kind], pace: Pace, store: str | None = None, console: Co
         task = progress.add_task("", total=sum(kind.seconds(pace) for kind in kinds))
         for kind in kinds:
             progress.update(task, description=kind.name)
-            found.append(
-                kind.measure(pace, store, lambda name, passed: progress.update(task, description=name, advance=passed))
+            began = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {'in full' if pace == 'full' else pace}"
+            suite = kind.measure(
+                pace, store, lambda name, passed: progress.update(task, description=name, advance=passed)
             )
+            suite.method["taken"] = f"{began}; the code is of {code()}"
+            found.append(suite)
             yards += rounds.yards()
     return Results.of(found, yards, quick=pace != "full")
 
@@ -152,6 +159,36 @@ def instructions_command(*, record: bool) -> None:
 def compare_command(*, before: Path, after: Path, noise: float, everything: bool) -> None:
     """Say which figures of two JSON files differ by more than noise."""
     printer().print(compare.sheet(_read(before), _read(after), noise, everything=everything).rich())
+
+
+@main.command("plot")
+@click.argument("results", type=FILE, nargs=-1, required=True)
+@click.option("--to", "folder", type=FOLDER, default="plots", show_default=True, help="Where the pictures go.")
+def plot_command(*, results: tuple[Path, ...], folder: Path) -> None:
+    """Draw the figures of JSON files, as PNG and SVG: of a suite that is in several, the last. It needs matplotlib."""
+    _draw(figures.merged([_read(path) for path in results]), folder)
+
+
+def _draw(results: Results, folder: Path) -> None:
+    try:
+        for path in draw(results, folder):
+            click.echo(path)
+    except UndrawableError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command("pages")
+@click.argument("results", type=FILE, nargs=-1, required=True)
+@click.option("--root", type=FOLDER, default=".", show_default=True, help="The checkout.")
+def pages_command(*, results: tuple[Path, ...], root: Path) -> None:
+    """Put the figures of JSON files into README.md and docs/benchmarks.md, and the pictures into docs/plots.
+
+    The figures themselves are kept in docs/benchmarks.json.
+    """
+    found = figures.merged([_read(path) for path in results])
+    for path in pages.write(found, root):
+        click.echo(path)
+    _draw(found, root / "docs" / "plots")
 
 
 def _read(path: Path) -> Results:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -112,6 +112,12 @@ class Results:
         """As JSON, for people to read too."""
         document = {"schema": SCHEMA, **asdict(self)}
         return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def merged(results: Sequence[Results]) -> Results:
+    """Several results of one machine as one: of a suite that is in several, the last."""
+    suites = {suite.name: suite for one in results for suite in one.suites}
+    return replace(results[-1], suites=list(suites.values()), quick=any(one.quick for one in results))
 
 
 class UnreadableError(Exception):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import subprocess
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +35,17 @@ class Machine:
             f"{platform.python_implementation()} {platform.python_version()}",
             {name: version(name) for name in PACKAGES},
         )
+
+
+def code() -> str:
+    """When the code that is measured was committed, where git knows."""
+    git = shutil.which("git")
+    if git is None:
+        return "unknown"
+    asked = [git, "log", "-1", "--format=%cd", "--date=format-local:%Y-%m-%d %H:%M UTC"]
+    environ = {**os.environ, "TZ": "UTC"}
+    said = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=Path(__file__).parent, env=environ)
+    return said.stdout.strip() or "unknown"
 
 
 def _cpu(path: Path = Path("/proc/cpuinfo")) -> str:

@@ -1,0 +1,97 @@
+"""Tables in pages: what stands between `<!-- figures: NAME -->` and `<!-- end -->` is replaced by what was measured."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from benchmarks.layers.around import GUARD as WHOLE
+from benchmarks.layers.run import ADDS, TITLES
+from benchmarks.server.tables import CPU, GUARD, NAMES, RATIO
+from benchmarks.sheet import Sheet, number
+from benchmarks.suites import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from benchmarks.figures import Results, Suite
+
+PAGES = ("README.md", "docs/benchmarks.md")
+KEPT = "docs/benchmarks.json"
+_REGION = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def write(results: Results, root: Path) -> Iterator[Path]:
+    """Write the figures into the pages of a checkout, and as they are beside them; tell which files those are."""
+    for name in PAGES:
+        path = root / name
+        path.write_text(filled(path.read_text("utf-8"), results), "utf-8")
+        yield path
+    kept = root / KEPT
+    kept.write_bytes(results.json())
+    yield kept
+
+
+def filled(page: str, results: Results) -> str:
+    """The page with the figures of these results; what was not measured stays as it is."""
+
+    def fill(found: re.Match[str]) -> str:
+        text = _text(found[2], results)
+        return found[0] if text is None else f"{found[1]}\n{text}\n\n{found[3]}"
+
+    return _REGION.sub(fill, page)
+
+
+def _text(name: str, results: Results) -> str | None:
+    if name == "machine":
+        return _machine(results)
+    if name == "summary":
+        return _summary(results)
+    suite = results.suite(name)
+    if suite is None:
+        return None
+    (kind,) = (kind for kind in KINDS if kind.name == name)
+    parts = [sheet.markdown() for sheet in kind.sheets(suite)]
+    parts += [f"Not measured: {who}: {why}." for who, why in suite.skipped.items()]
+    parts.append("\n".join(f"- {what}: {text}" for what, text in suite.method.items()))
+    return "\n\n".join(parts)
+
+
+def _machine(results: Results) -> str:
+    machine = results.machine
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    pace = " These are of a quick run." if results.quick else ""
+    return (
+        f"{machine.cpu}, {machine.cores} cores, {machine.system}, {machine.python}; {versions}. The yardstick, a fixed "
+        f"piece of work, took {results.yardstick} µs.{pace}"
+    )
+
+
+def _summary(results: Results) -> str | None:
+    server, layers = results.suite("server"), results.suite("layers")
+    if server is None or layers is None:
+        return None
+    added = [
+        f"{number(value.median)} to {TITLES[app]}"
+        for app in TITLES
+        if (value := layers.find(app, WHOLE, ADDS)) is not None
+    ]
+    return (
+        f"{_ratios(server).markdown()}\n\nIn process, without a server, the whole Guard adds, in microseconds: "
+        f"{', '.join(added)}. Taken {server.method['taken']}."
+    )
+
+
+def _ratios(server: Suite) -> Sheet:
+    stacks = [name for name in NAMES if name != "bare"]
+    rows = []
+    for setting in server.names(0):
+        cpu = [server.find(setting, name, CPU) for name in ("bare", GUARD)]
+        times = " / ".join(number(value.median) for value in cpu if value is not None)
+        ratios = [server.find(setting, name, RATIO) for name in stacks]
+        rows.append([setting, times, *("" if value is None else f"{value.median:.2f}" for value in ratios)])
+    return Sheet(
+        "The bare app's CPU time for a request, as a share of the stack's (1 would cost nothing)",
+        ("one uvicorn worker",), ("µs, bare / guarded", *(NAMES[name] for name in stacks)), rows,
+    )  # fmt: skip

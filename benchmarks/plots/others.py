@@ -1,0 +1,129 @@
+"""Pictures of whole requests, of limits, of scale and of memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.limits.contenders import OURS as US
+from benchmarks.limits.suite import RATE as CHECKS
+from benchmarks.limits.throughput import ONE, TWO
+from benchmarks.memory.run import STRANGERS
+from benchmarks.plots.style import GREY, INK, LIGHT, LINES, OTHERS, OURS, canvas, note
+from benchmarks.scale.run import SLOPE, WORKERS
+from benchmarks.server.tables import BARE, GUARD, NAMES, RATE, RATIO
+
+if TYPE_CHECKING:
+    from benchmarks.figures import Suite
+
+COLORS = {BARE: GREY, GUARD: OURS}
+
+
+def throughput(suite: Suite) -> Any:
+    """Requests a second of a whole server, bare, guarded and with others' stacks."""
+    settings = suite.names(0)
+    figure, panels = canvas(4.3 * len(settings), 3.3, len(settings), squeeze=False)
+    figure.suptitle("Requests a second of a whole server", x=0.01, ha="left", fontweight="bold")
+    for axes, setting in zip(panels[0], settings, strict=True):
+        stacks = suite.names(1, setting)
+        rates = [value.median for name in stacks if (value := suite.find(setting, name, RATE))]
+        for row, (name, rate) in enumerate(zip(stacks, rates, strict=True)):
+            ratio = suite.find(setting, name, RATIO)
+            told = f"{rate:,.0f}" if ratio is None else f"{rate:,.0f}  ({ratio.median:.2f})"
+            axes.barh(row, rate, color=COLORS.get(name, OTHERS), height=0.66)
+            inside = rate > max(rates) * 0.55
+            axes.text(
+                rate + max(rates) * (-0.02 if inside else 0.02), row, told, va="center", fontsize=10,
+                ha="right" if inside else "left", color="white" if inside else INK,
+            )  # fmt: skip
+        axes.set_yticks(range(len(stacks)), [NAMES[name] for name in stacks])
+        axes.invert_yaxis()
+        axes.set_ylim(3.6, -0.6)
+        axes.set_xticks([])
+        axes.spines["bottom"].set_visible(False)
+        axes.set_title(setting, fontsize=11, fontweight="normal")
+    note(
+        figure,
+        f"One uvicorn worker on one core, {suite.method['load']}. "
+        "In parentheses: the bare app's CPU time a request to the stack's; 1 would cost nothing.",
+    )
+    return figure
+
+
+def concurrency(suite: Suite) -> Any:
+    """Checks a second against checks under way at once."""
+    kinds = [kind for kind in (ONE, TWO) if suite.names(1, kind)]
+    figure, panels = canvas(5.6 * len(kinds), 4.4, len(kinds), squeeze=False, sharey=True)
+    figure.suptitle("Checks a second in Redis, by how many are under way at once", x=0.01, ha="left", fontweight="bold")
+    who = list(
+        dict.fromkeys(name for kind in kinds for tasks in suite.names(1, kind) for name in suite.names(2, kind, tasks))
+    )
+    for axes, kind in zip(panels[0], kinds, strict=True):
+        levels = suite.names(1, kind)
+        for number, name in enumerate(who):
+            found = [(place, suite.find(kind, tasks, name, CHECKS)) for place, tasks in enumerate(levels)]
+            points = [(place, value) for place, value in found if value is not None]
+            if not points:
+                continue
+            xs, ys = [place for place, _ in points], [value.median for _, value in points]
+            color = LINES[number % len(LINES)]
+            width = 2.6 if name == US else 1.4
+            axes.plot(xs, ys, color=color, linewidth=width, marker="o", markersize=4.5, label=name)
+            axes.fill_between(
+                xs, [value.low for _, value in points], [value.high for _, value in points], color=color, alpha=0.12
+            )
+        axes.set_xticks(range(len(levels)), levels)
+        axes.set_xlabel("checks under way at once")
+        axes.set_title(f"A check of {kind}", fontsize=11, fontweight="normal")
+        axes.grid(axis="y", color=LIGHT, linewidth=0.6)
+        axes.set_ylim(bottom=0)
+    panels[0][0].yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    panels[0][0].set_ylabel("checks a second")
+    panels[0][-1].legend(frameon=False, fontsize=10, loc="upper left")
+    note(figure, f"One process, {suite.method['server']}. Shade: least to most of all rounds.")
+    return figure
+
+
+def scale(suite: Suite) -> Any:
+    """What the guard adds, by how much there is of something."""
+    axes_found = [name for name in suite.names(1, SLOPE) if name != WORKERS]
+    figure, axes = canvas(8, 4.4)
+    most, least = 0.0, float("inf")
+    for number, name in enumerate(axes_found):
+        sizes = suite.names(1, name)
+        values = [suite.find(name, size) for size in sizes]
+        slope = suite.find(SLOPE, name)
+        told = "" if slope is None else f"  (slope {slope.median:.3f})"
+        xs = [int(size.replace(",", "")) for size in sizes]
+        ys = [value.median for value in values if value is not None]
+        most, least = max(most, *ys), min(least, *ys)
+        axes.plot(xs, ys, marker="o", markersize=4.5, linewidth=1.8, color=LINES[number], label=f"{name}{told}")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.set_ylim(least / 1.6, most * 3)
+    ticks = [tick for tick in (5, 10, 20, 50, 100, 200, 500, 1000, 2000) if least / 1.6 < tick < most * 3]
+    axes.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.yaxis.set_minor_formatter(lambda *_: "")
+    axes.set_xlabel("how many there are, logarithmic")
+    axes.set_ylabel("microseconds added, logarithmic")
+    axes.set_title("What the whole guard adds, by how much there is of something")
+    axes.grid(color=LIGHT, linewidth=0.6)
+    axes.legend(frameon=False, fontsize=10)
+    return figure
+
+
+def memory(suite: Suite) -> Any:
+    """Resident memory while a process serves strangers."""
+    points = suite.details["strangers"]
+    figure, axes = canvas(8, 3.0)
+    xs, ys = [point["requests"] for point in points], [point["resident"] / 2**20 for point in points]
+    axes.plot(xs, ys, color=OURS, linewidth=2)
+    warm = suite.find(STRANGERS, "after warm-up")
+    if warm is not None:
+        axes.axhline(warm.median, color=GREY, linewidth=0.8, linestyle="--")
+    axes.set_ylim(0, max(ys) * 1.15)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.set_xlabel("requests, no two alike")
+    axes.set_ylabel("resident memory, MiB")
+    axes.set_title("Memory, over requests of strangers")
+    return figure
