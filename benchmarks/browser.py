@@ -16,7 +16,7 @@ from asgi_guard.layer import Chain, Layer
 from benchmarks.calls import Idle, timed
 from benchmarks.figures import Figure, Suite
 from benchmarks.interval import Interval
-from benchmarks.rounds import COLLECTOR, interleave, one_core
+from benchmarks.rounds import CLOCK, COLLECTOR, interleave, one_core
 from benchmarks.sheet import Sheet, plain
 from benchmarks.subjects import raw, request
 
@@ -95,7 +95,7 @@ def measure(seconds: float, calls: int, advance: Callable[[float], None]) -> Sui
     """
     with one_core() as core:
         figures = asyncio.run(_measure(seconds, calls, advance))
-    return Suite("browser", figures, {"collector": COLLECTOR, "cores": core})
+    return Suite("browser", figures, {"clock": CLOCK, "collector": COLLECTOR, "cores": core})
 
 
 def sheets(suite: Suite) -> list[Sheet]:

@@ -152,10 +152,10 @@ def one_by_one(app: ASGIApp, make: Make) -> Callable[[], Awaitable[float]]:
 
     async def turn() -> float:
         scopes = [dict(make()) for _ in range(CALLS)]
-        started = time.perf_counter_ns()
+        started = time.process_time_ns()
         for scope in scopes:
             await app(scope, subjects.receive, send)
-        return (time.perf_counter_ns() - started) / CALLS / 1000
+        return (time.process_time_ns() - started) / CALLS / 1000
 
     return turn
 
@@ -167,9 +167,9 @@ def at_once(app: ASGIApp, make: Make, size: int) -> Callable[[], Awaitable[float
         spent = done = 0
         while done < CALLS:
             scopes = [dict(make()) for _ in range(size)]
-            started = time.perf_counter_ns()
+            started = time.process_time_ns()
             await asyncio.gather(*(app(scope, subjects.receive, send) for scope in scopes))
-            spent += time.perf_counter_ns() - started
+            spent += time.process_time_ns() - started
             done += size
         return spent / done / 1000
 

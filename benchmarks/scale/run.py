@@ -13,7 +13,7 @@ from benchmarks.calls import check, discarded_output
 from benchmarks.figures import Figure, Suite
 from benchmarks.interval import Interval
 from benchmarks.limits.servers import target
-from benchmarks.rounds import COLLECTOR, interleave, one_core
+from benchmarks.rounds import CLOCK, COLLECTOR, interleave, one_core
 from benchmarks.scale import workers
 from benchmarks.scale.axes import ASKED, AXES, Axis, at_once, one_by_one, waiting
 from benchmarks.sheet import Sheet, both, number, plain, spread
@@ -137,6 +137,7 @@ def measure(store: str | None, budget: Budget, advance: Callable[[float], None])
     figures += _workers(store, budget)
     advance(budget.rounds * len(budget.workers) * (budget.each + 1))
     method = {
+        "clock": CLOCK,
         "collector": COLLECTOR,
         "cores": f"{core}; worker processes are not",
         "cost": "what the whole Guard adds to a request to the raw app, in this process",
