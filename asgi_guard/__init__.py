@@ -8,7 +8,7 @@ What is named here is the public interface; everything else may change.
 
 from __future__ import annotations
 
-from asgi_guard import csp
+from asgi_guard import csp, csrf
 from asgi_guard.errors import (
     AsgiGuardError,
     ConfigError,
@@ -25,6 +25,7 @@ from asgi_guard.middleware import (
     AccessLogMiddleware,
     AccessMiddleware,
     CORSMiddleware,
+    CSRFMiddleware,
     HealthMiddleware,
     HostMiddleware,
     IdentityMiddleware,
@@ -44,6 +45,7 @@ from asgi_guard.propagation import propagate, propagation_headers, trace
 from asgi_guard.sections import (
     AuthSettings,
     CORSSettings,
+    CSRFSettings,
     HealthSettings,
     HostsSettings,
     LogSettings,
@@ -67,6 +69,8 @@ __all__ = [
     "AuthSettings",
     "CORSMiddleware",
     "CORSSettings",
+    "CSRFMiddleware",
+    "CSRFSettings",
     "ConfigError",
     "Guard",
     "GuardSettings",
@@ -104,6 +108,7 @@ __all__ = [
     "User",
     "add_request_context",
     "csp",
+    "csrf",
     "propagate",
     "propagation_headers",
     "request_id",

@@ -48,6 +48,7 @@ def warnings(settings: GuardSettings, functions: Collection[str] = ()) -> Iterat
     yield from _for_keys_only(settings)
     yield from _credentials_at_risk(settings)
     yield from _anyone_is_believed(settings)
+    yield from _forged(settings)
     if settings.rate.shadow and (limited or settings.rate.messages):
         yield f"limits refuse nothing: {PREFIX}RATE_SHADOW is on"
 
@@ -66,6 +67,18 @@ def _credentials_at_risk(settings: GuardSettings) -> Iterator[str]:
             f"{PREFIX}AUTH_COOKIE={cookie} can be planted, for without the prefix __Host- any subdomain may set "
             f"it, so that a user acts in an attacker's account: call it {better}, and set it with Secure, HttpOnly, "
             "SameSite and Path=/"
+        )
+
+
+def _forged(settings: GuardSettings) -> Iterator[str]:
+    """Requests that other sites forge and nobody refuses, and honest ones that are."""
+    csrf, cors = settings.csrf, settings.cors
+    if csrf.mode == "log":
+        yield f"requests that other sites can forge are only logged: {PREFIX}CSRF_MODE is log"
+    if csrf.mode == "enforce" and cors.allow_origins and not cors.allow_credentials:
+        yield (
+            f"pages of {PREFIX}CORS_ALLOW_ORIGINS may call, without cookies, and what they POST is refused as another "
+            f'site\'s: name them in {PREFIX}CSRF_TRUSTED_ORIGINS, or give the rows of the API "csrf": false'
         )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asgi_guard.sections import AuthSettings, Section
     from asgi_guard.settings import GuardSettings
 
-CROSS_CHECKED = frozenset({"routes", "auth", "rate", "cors", "hosts", "proxy", "request_id"})
+CROSS_CHECKED = frozenset({"routes", "auth", "rate", "cors", "csrf", "hosts", "proxy", "request_id"})
 """What is looked at here: where one of these is wrong in itself, nothing can be said about its combinations."""
 
 _BY_IDENTITY = re.compile(r"\bby\s+(user|api-key)(?=[\s;]|$)")
@@ -48,8 +48,9 @@ def cross_check(settings: GuardSettings) -> Iterator[Problem]:
         if names.pop(key.sha256, 1) > 1:
             yield Problem(f"{PREFIX}AUTH_API_KEYS", f"the key of {key.name!r} has another name too: keep one")
     if not cors.allow_origins:
-        fields = tuple(name for name, info in type(cors).model_fields.items() if getattr(cors, name) != info.default)
-        yield from _without(cors, "cors", "allow_origins", fields)
+        yield from _without(cors, "cors", "allow_origins", _said(cors))
+    if settings.csrf.mode == "off":
+        yield from _csrf_missing(settings)
     if not settings.hosts.allowed:
         yield from _without(settings.hosts, "hosts", "allowed", ("exempt",))
     if settings.request_id.trust_incoming == "proxies" and not settings.proxy.trusted:
@@ -59,6 +60,19 @@ def cross_check(settings: GuardSettings) -> Iterator[Problem]:
     yield from _plans_missing(settings)
     yield from _exempt_missing(settings)
     yield from _dead_rows(settings.routes)
+
+
+def _said(section: Section) -> tuple[str, ...]:
+    """The fields that are not as they are by default."""
+    return tuple(name for name, info in type(section).model_fields.items() if getattr(section, name) != info.default)
+
+
+def _csrf_missing(settings: GuardSettings) -> Iterator[Problem]:
+    """What is said of a layer that is off, and rows that it does not hold for."""
+    yield from _without(settings.csrf, "csrf", "mode", _said(settings.csrf))
+    for route in settings.routes:
+        if not route.csrf:
+            yield Problem(f"{PREFIX}ROUTES", f"the row {route} is exempt from what is off: set {PREFIX}CSRF_MODE")
 
 
 def _introspection(auth: AuthSettings) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from asgi_guard.asgi import Header, Scope
     from asgi_guard.policy.access import Failure
-    from asgi_guard.policy.answer import Answer
+    from asgi_guard.policy.answer import Answer, Reason
     from asgi_guard.policy.bucket import Charge, Verdict
     from asgi_guard.policy.identity import User
     from asgi_guard.policy.meter import Meter
@@ -71,6 +71,7 @@ class Exchange:
         failure: why credentials that were sent led to none.
         disputed: whether the path could be that of different rows of the table that was asked last.
         detail: one word more on a refusal, for the log.
+        shadow: why a layer that refuses nothing yet would have refused.
         retry_after: seconds after which a failure that is not the client's may be over.
         verdict: the store's answer on limits, and
         policy: the header that tells what these are.
@@ -122,6 +123,7 @@ class Exchange:
         "route",
         "scheme",
         "scope",
+        "shadow",
         "started",
         "trace",
         "user",
@@ -150,6 +152,7 @@ class Exchange:
         self.ambient = False
         self.failure: Failure | None = None
         self.detail: str | None = None
+        self.shadow: Reason | None = None
         self.disputed = False
         self.retry_after = 1.0
         self.verdict: Verdict | None = None

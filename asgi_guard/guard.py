@@ -34,8 +34,9 @@ logger = logging.getLogger("asgi_guard")
 class Guard(Chain):
     """A production front around any ASGI app.
 
-    The layers, outermost first: health, proxy, request id, access log, security headers, hosts, CORS, resource
-    metadata, identity, rate limits, access. Those that need no setting are on; the others once they are configured.
+    The layers, outermost first: health, proxy, request id, access log, security headers, hosts, CORS, CSRF,
+    resource metadata, identity, rate limits, access. Those that need no setting are on; the others once they are
+    configured.
 
     Args:
         app: the app to guard: FastAPI, Starlette, Quart, Django, or any other callable of ASGI 3.

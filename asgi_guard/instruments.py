@@ -59,6 +59,10 @@ METRICS = {
         "counter", "asgi_guard_refusals", "asgi_guard.refusals", "{request}",
         "Requests that the guard answered itself, by layer and reason.", ("layer", "reason"),
     ),
+    "shadow_refusals": Metric(
+        "counter", "asgi_guard_shadow_refusals", "asgi_guard.shadow_refusals", "{request}",
+        "Requests that a layer would have refused, did it not only log, by layer and reason.", ("layer", "reason"),
+    ),
     "near_limit": Metric(
         "counter", "asgi_guard_limit_near", "asgi_guard.limit_near", "{request}",
         "Requests that were allowed with a limit used to 80 % or more.", ("limit",),
@@ -101,6 +105,7 @@ class Instruments:
     duration: Family
     in_flight: Family
     refusals: Family
+    shadow_refusals: Family
     near_limit: Family
     log_dropped: Family
     store_seconds: Family

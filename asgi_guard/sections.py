@@ -230,6 +230,33 @@ class CORSSettings(Section):
     )
 
 
+class CSRFSettings(Section):
+    """Whose pages may act for users whom the app itself knows by a cookie. Off, unless said."""
+
+    mode: Literal["off", "log", "enforce"] = Field(
+        default="off", description="whether requests that other sites can forge are refused, or only logged"
+    )
+    trusted_origins: Names = Field(
+        default=(), description="origins whose pages may act, beside those that CORS allows with credentials"
+    )
+    exempt: Names = Field(
+        default=(), description="paths at which nothing is refused, such as `/hooks/*`; also rows with `csrf` false"
+    )
+    session_cookie: str | None = Field(
+        default=None, description="the cookie of the app's own sessions, to which pages' tokens are bound"
+    )
+    secret: SecretStr | None = Field(
+        default=None, description="what those tokens are made with, 32 random characters or more; none makes none"
+    )
+    previous_secret: SecretStr | None = Field(
+        default=None, description="the secret before it, whose tokens are still taken"
+    )
+    token_header: str = Field(default="x-csrf-token", description="the header in which pages send their token")
+    unsafe_insecure_origins: bool = Field(
+        default=False, description="trust http origins too, which anyone on the network can imitate"
+    )
+
+
 class SecuritySettings(Section):
     """Security headers. On."""
 

@@ -21,6 +21,7 @@ from asgi_guard.policy.routes import Route
 from asgi_guard.sections import (
     AuthSettings,
     CORSSettings,
+    CSRFSettings,
     HealthSettings,
     HostsSettings,
     LogSettings,
@@ -107,6 +108,7 @@ class GuardSettings(BaseSettings):
     auth: AuthSettings = AuthSettings()
     rate: RateSettings = RateSettings()
     cors: CORSSettings = CORSSettings()
+    csrf: CSRFSettings = CSRFSettings()
     security: SecuritySettings = SecuritySettings()
     hosts: HostsSettings = HostsSettings()
     proxy: ProxySettings = ProxySettings()

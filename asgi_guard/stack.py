@@ -14,6 +14,7 @@ from asgi_guard.middleware import (
     AccessLogMiddleware,
     AccessMiddleware,
     CORSMiddleware,
+    CSRFMiddleware,
     HealthMiddleware,
     HostMiddleware,
     IdentityMiddleware,
@@ -71,6 +72,7 @@ def stack(
         lambda: RequestIDMiddleware(app, **settings.request_id.model_dump(), trusts_proxy=trusts_proxy),
     )
     cors = problems.collect("cors", lambda: _cors(app, settings, request_id))
+    csrf = problems.collect("csrf", lambda: _csrf(app, settings, table, cors))
     metadata = problems.collect("auth", lambda: _resource_metadata(app, settings, cors))
     possession = problems.collect("auth", lambda: _possession(settings.auth, store, trusts_proxy))
     identity = problems.collect("auth", lambda: _identity(app, settings, table, http_client, possession))
@@ -84,12 +86,13 @@ def stack(
         problems.collect("security", lambda: _security(app, settings, table)),
         problems.collect("hosts", lambda: _hosts(app, settings)),
         cors,
+        csrf,
         metadata,
         # Without Identity between them, the layer itself comes next.
         KnownLimits(app, rate_limit) if rate_limit is not None and identity is not None and rate_limit.knows else None,
         identity,
         rate_limit,
-        _access(app, settings, table, cors, metadata, possession),
+        _access(app, settings, table, _trusts(cors) if csrf is None else csrf.trusts, metadata, possession),
     ]
     if problems.found:
         raise ConfigError(problems.found)
@@ -207,6 +210,23 @@ def _cors(app: ASGIApp, settings: GuardSettings, request_id: RequestIDMiddleware
     return CORSMiddleware(app, **values)
 
 
+def _trusts(cors: CORSMiddleware | None) -> Callable[[bytes], bool]:
+    """Tells whose pages may act with a user's cookie: those that CORS names and allows to send it."""
+    return cors.policy.names_origin if cors is not None and cors.policy.credentials else lambda _: False
+
+
+def _csrf(
+    app: ASGIApp, settings: GuardSettings, table: RouteTable, cors: CORSMiddleware | None
+) -> CSRFMiddleware | None:
+    section = settings.csrf
+    if section.mode == "off":
+        return None
+    values = section.model_dump()
+    for name in ("secret", "previous_secret"):
+        values[name] = "" if values[name] is None else values[name].get_secret_value()
+    return CSRFMiddleware(app, routes=table, trusts_origin=_trusts(cors), **values)
+
+
 def _resource_metadata(
     app: ASGIApp, settings: GuardSettings, cors: CORSMiddleware | None
 ) -> ResourceMetadataMiddleware | None:
@@ -300,19 +320,18 @@ def _access(
     app: ASGIApp,
     settings: GuardSettings,
     table: RouteTable,
-    cors: CORSMiddleware | None,
+    trusts_origin: Callable[[bytes], bool],
     metadata: ResourceMetadataMiddleware | None,
     possession: Possession | None,
 ) -> AccessMiddleware | None:
     section = settings.auth
     if not section.on:
         return None
-    trusted = cors.policy if cors is not None and cors.policy.credentials else None
     return AccessMiddleware(
         app,
         routes=table,
         challenge="Bearer" if section.trusted or section.introspection_url else "ApiKey",
-        trusts_origin=trusted.names_origin if trusted is not None else lambda _: False,
+        trusts_origin=trusts_origin,
         deny_unknown_revocation=section.revocation_on_store_failure == "deny",
         resource_metadata=None if metadata is None else metadata.policy.url,
         possession=possession,

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from asgi_guard.middleware import AccessLogMiddleware, IdentityMiddleware, MetricsMiddleware, RateLimitMiddleware
+from asgi_guard.middleware import (
+    AccessLogMiddleware,
+    CSRFMiddleware,
+    IdentityMiddleware,
+    MetricsMiddleware,
+    RateLimitMiddleware,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +38,8 @@ def watch(metrics: MetricsMiddleware, layers: Sequence[Layer]) -> None:
     for layer in layers:
         if isinstance(layer, AccessLogMiddleware):
             _watch_log(metrics, layer)
+        elif isinstance(layer, CSRFMiddleware):
+            _watch_csrf(metrics, layer)
         elif isinstance(layer, RateLimitMiddleware) and isinstance(layer.store, Watched):
             _watch_store(metrics, layer.store)
         elif isinstance(layer, IdentityMiddleware):
@@ -39,6 +48,12 @@ def watch(metrics: MetricsMiddleware, layers: Sequence[Layer]) -> None:
 
 def _watch_log(metrics: MetricsMiddleware, log: AccessLogMiddleware) -> None:
     metrics.watch(lambda: log.dropped, [each.log_dropped() for each in metrics.instruments])
+
+
+def _watch_csrf(metrics: MetricsMiddleware, csrf: CSRFMiddleware) -> None:
+    for reason in csrf.shadowed:
+        told = [each.shadow_refusals(csrf.name, reason.value) for each in metrics.instruments]
+        metrics.watch(partial(csrf.shadowed.__getitem__, reason), told)
 
 
 def _watch_store(metrics: MetricsMiddleware, store: Watched) -> None:

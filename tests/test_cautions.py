@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asgi_guard import APIKey, AuthSettings, Guard, GuardSettings, RateSettings, Route, StoreSettings
+from asgi_guard import (
+    APIKey,
+    AuthSettings,
+    CORSSettings,
+    CSRFSettings,
+    Guard,
+    GuardSettings,
+    RateSettings,
+    Route,
+    StoreSettings,
+)
 from asgi_guard.cautions import warnings
 from asgi_guard.guard import configure
 from tests.asgi import Echo
@@ -20,6 +30,7 @@ REDIS = StoreSettings.model_validate({"url": "redis://127.0.0.1:1"})
 KEYS = AuthSettings(api_keys=(APIKey("ci", DIGEST),))
 PRO = AuthSettings(issuer="https://i.example", audience=("a",), api_keys=(APIKey("ci", DIGEST, plan="pro"),))
 TOKENS = AuthSettings(issuer="https://i.example", audience=("a",))
+CORS = CORSSettings(allow_origins=("https://app.example",))
 HEADER = "1/hour by header:x-tenant"
 
 
@@ -45,6 +56,8 @@ def told(functions: Sequence[str] = (), **sections: Any) -> list[str]:
         ({"auth": TOKENS.model_copy(update={"cookie": "session"})}, "call it __Host-session, and set it with Secure"),
         ({"auth": TOKENS.model_copy(update={"cookie": "__Secure-t"})}, "call it __Host-t, and set"),
         ({"auth": TOKENS.model_copy(update={"cookie": "__host-t"})}, "ASGI_GUARD_AUTH_COOKIE=__host-t can be planted"),
+        ({"csrf": CSRFSettings(mode="log")}, "are only logged: ASGI_GUARD_CSRF_MODE is log"),
+        ({"csrf": CSRFSettings(mode="enforce"), "cors": CORS}, "name them in ASGI_GUARD_CSRF_TRUSTED_ORIGINS"),
         ({"rate": RateSettings(limit="1/second by ip", shadow=True)}, "limits refuse nothing"),
         ({"rate": RateSettings(messages="1/second", shadow=True)}, "limits refuse nothing"),
         ({"rate": RateSettings(limit=HEADER)}, f"the limit {HEADER!r} goes by a header that any client can write"),

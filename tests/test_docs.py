@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from asgi_guard import Guard, GuardSettings
+from asgi_guard.policy.answer import Reason
 from asgi_guard.policy.rates import parse_limits
 from asgi_guard.settings import variables
-from tests.asgi import Echo
+from tests.asgi import Echo, call, get, http_scope
 from tests.faults.test_redis_faults import NEEDED
 
 DOCS = Path(__file__).parents[1] / "docs"
+BROWSER = (DOCS / "browser.md").read_text("utf-8")
 LIMITS = (DOCS / "limits.md").read_text("utf-8")
 
 
@@ -58,3 +61,31 @@ def test_settings_that_are_shown_work(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_permissions_that_are_shown_are_those_needed() -> None:
     """The least permissions that the page names are those that the tests of permissions run with."""
     assert NEEDED.replace("|", "\\|") in LIMITS
+
+
+async def test_the_sessions_that_are_shown_are_guarded() -> None:
+    """The app with sessions that the page on browsers shows works, for its own pages only, and with its token."""
+    (code,) = (
+        block for block in re.findall(r"```python\n(.*?)```", BROWSER, re.DOTALL) if "SessionMiddleware" in block
+    )
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102 - it is what users are told to write
+    app = names["app"]
+    login = await call(app, http_scope("POST", "/login"))
+    session = (b"cookie", login.headers["set-cookie"].partition(";")[0].encode())
+    page = await get(app, "/", [session])
+    token = re.findall(rb'content="(\S+)"', page.body)[0]
+    assert "Cookie" in page.headers["vary"].title()
+    moved = await call(app, http_scope("POST", "/move", [session, (b"x-csrf-token", token)]))
+    assert (moved.status, moved.body) == (200, b"moved for alice")
+    same = (b"sec-fetch-site", b"same-origin")
+    assert (await call(app, http_scope("POST", "/move", [session, same]))).status == 200
+    for forged in ((b"sec-fetch-site", b"cross-site"), (b"origin", b"https://evil.example"), (b"x-csrf-token", b"x")):
+        assert (await call(app, http_scope("POST", "/move", [session, forged]))).status == 403
+
+
+def test_reasons_that_are_named_exist() -> None:
+    """The reasons that the page on browsers names are some."""
+    named = set(re.findall(r"`((?:cross|csrf_token)_[a-z]+)`", BROWSER))
+    assert named == {"cross_site", "csrf_token_missing", "csrf_token_invalid"}
+    assert named <= {reason.value for reason in Reason}

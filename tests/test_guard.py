@@ -46,7 +46,7 @@ def names(guard: Guard) -> list[str]:
 
 
 def test_order(issuer: LocalIssuer) -> None:
-    """With everything configured, there are ten layers, in the documented order."""
+    """With everything configured but CSRF, there are ten layers, in the documented order."""
     assert names(Guard(Echo(), settings(issuer), http_client=issuer.client)) == LAYERS
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from asgi_guard.exchange import Exchange
 from asgi_guard.layer import Chain
-from asgi_guard.middleware import CORSMiddleware
+from asgi_guard.middleware import CORSMiddleware, CSRFMiddleware
 from asgi_guard.policy.cors import obstacles
 from asgi_guard.policy.fetch import PageRequest, Reply, Step, judge, preflight_of, unsafe_names
 from asgi_guard.variables import PREFIX
@@ -38,17 +39,21 @@ def seen_by_browser(
     """
     outer = [layer for layer in layers if layer.name in BEFORE_CORS]
     cors = next((layer.policy for layer in outer if isinstance(layer, CORSMiddleware)), None)
+    csrf = next((layer for layer in layers if isinstance(layer, CSRFMiddleware)), None)
     if websocket:
         scope = _scope(settings, "GET", path, _origin(request), "websocket")
         passes = asyncio.run(_ask(outer, scope)).status == 101
-        return _handshake(request, cors, passes=passes, cookie=request.credentials and settings.auth.cookie is not None)
+        cookie = request.credentials and settings.auth.cookie is not None
+        trusts = csrf.trusts if csrf is not None else cors.names_origin if cors and cors.credentials else None
+        trusted = trusts is not None and trusts(request.origin.encode())
+        return _forged(_handshake(request, cors, passes=passes, cookie=cookie, trusted=trusted), csrf, scope)
     asked = preflight_of(request)
     preflight = None
     if asked is not None:
         preflight = asyncio.run(_ask(outer, _scope(settings, "OPTIONS", path, asked)))
     actual = asyncio.run(_ask(outer, _scope(settings, request.method, path, _origin(request))))
     verdict = judge(request, preflight, actual)
-    return {
+    seen = {
         "origin": request.origin,
         "readable": verdict.readable,
         "preflight": _why_preflight(request) if verdict.preflighted else "not needed",
@@ -59,9 +64,25 @@ def seen_by_browser(
         "ignored": list(verdict.ignored),
         "change": _change(verdict, cors, request),
     }
+    return _forged(seen, csrf, _scope(settings, request.method, path, _origin(request)))
 
 
-def _handshake(request: PageRequest, policy: CORSPolicy | None, *, passes: bool, cookie: bool) -> dict[str, Any]:
+def _forged(seen: dict[str, Any], layer: CSRFMiddleware | None, scope: Scope) -> dict[str, Any]:
+    """Add what the CSRF layer makes of it: an answer that may be read can be a refusal."""
+    reason = None if layer is None else layer.refusal(Exchange(scope))
+    if layer is None or reason is None:
+        return seen
+    told = "it would be refused, and is only logged" if layer.log_only else "it is refused"
+    change = {**seen["change"], f"{PREFIX}CSRF_TRUSTED_ORIGINS": f"add {seen['origin']}"}
+    seen = {**seen, "csrf": f"{told}: {reason}", "change": change}
+    if scope["type"] == "websocket" and not layer.log_only:
+        seen |= {"readable": False, "verdict": "a page there is refused at the handshake"}
+    return seen
+
+
+def _handshake(
+    request: PageRequest, policy: CORSPolicy | None, *, passes: bool, cookie: bool, trusted: bool
+) -> dict[str, Any]:
     """What becomes of a WebSocket handshake, to which browsers give the cookies unasked.
 
     Args:
@@ -69,14 +90,13 @@ def _handshake(request: PageRequest, policy: CORSPolicy | None, *, passes: bool,
         policy: the configuration of CORS; None where there is none.
         passes: whether the handshake gets by the layers that answer before anybody asks who it is.
         cookie: whether it comes with a cookie that tells who its user is, so that it has to come from a trusted page.
+        trusted: whether the page is one.
     """
-    origin = request.origin.encode()
-    trusted = policy is not None and policy.credentials and policy.names_origin(origin)
     opens = passes and (trusted or not cookie)
     verdict = "a page there may open the WebSocket" if opens else "a page there is refused at the handshake"
     if passes and not opens:
         verdict += ", since it brings its user's cookie along"
-    found = () if opens else obstacles(policy, origin, b"GET", (), credentials=cookie)
+    found = () if opens else obstacles(policy, request.origin.encode(), b"GET", (), credentials=cookie)
     change = _named((fault.field, fault.message) for fault in found)
     return {"origin": request.origin, "readable": opens, "verdict": verdict, "change": change}
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from asgi_guard.layer import Layer
+    from asgi_guard.policy.routes import Route
 
 SWITCHES = {
     "health": f"{PREFIX}HEALTH_LIVE_PATH",
@@ -37,6 +38,7 @@ SWITCHES = {
     "security": f"{PREFIX}SECURITY_PRESET",
     "host": f"{PREFIX}HOSTS_ALLOWED",
     "cors": f"{PREFIX}CORS_ALLOW_ORIGINS",
+    "csrf": f"{PREFIX}CSRF_MODE",
     "identity": f"{PREFIX}AUTH_ISSUER",
     "rate_limit": f"{PREFIX}RATE_LIMIT",
     "access": f"{PREFIX}AUTH_ISSUER",
@@ -147,7 +149,12 @@ def _columns(route: Any) -> str:
     parts = [
         f"{name}={' '.join(value) if isinstance(value, tuple) else value}" for name, value in said.items() if value
     ]
-    return ", ".join([*parts, *([f"cost={route.cost}"] if route.cost != 1 else [])])
+    return ", ".join([*parts, *_unlike(route)])
+
+
+def _unlike(route: Route) -> list[str]:
+    """The columns whose default is not empty, where a row says otherwise."""
+    return ([f"cost={route.cost}"] if route.cost != 1 else []) + ([] if route.csrf else ["csrf=false"])
 
 
 def _is_on(name: str, layers: list[Layer], settings: GuardSettings) -> bool:

@@ -11,6 +11,8 @@ import click
 from asgi_guard.cli.browsing import seen_by_browser
 from asgi_guard.cli.output import dump, table
 from asgi_guard.guard import configure
+from asgi_guard.policy.csrf import SAFE_METHODS
+from asgi_guard.policy.csrf import Exemptions as ForgeryExemptions
 from asgi_guard.policy.exemptions import Exemptions
 from asgi_guard.policy.fetch import PageRequest
 from asgi_guard.policy.origins import page_origin_fault
@@ -49,6 +51,7 @@ def explanation(settings: GuardSettings, method: str, path: str) -> dict[str, An
         "cost": route.cost if route else 1,
         "security": str(route.security) if route and route.security else settings.security.preset,
         "cors": ", ".join(settings.cors.allow_origins) or "off",
+        "csrf": _csrf(settings, ForgeryExemptions(table, settings.csrf.exempt).cover(path, method, raw_path), method),
     }
     answer.update(_about_limits(settings, auth, plans))
     if table.disputed(path, method, raw_path) and (settings.auth.on or settings.limited or rate.messages):
@@ -56,6 +59,21 @@ def explanation(settings: GuardSettings, method: str, path: str) -> dict[str, An
     elif doubtful(path, raw_path):
         answer["note"] = "routers may disagree about this path, so no row that opens anything matches it"
     return answer
+
+
+def _csrf(settings: GuardSettings, exempt: bool, method: str) -> str:
+    """What is asked of the page that a request comes from."""
+    section = settings.csrf
+    if section.mode == "off":
+        return "off"
+    if exempt:
+        return "exempt: any page may ask"
+    if method in SAFE_METHODS:
+        return f"any page may ask, for {method} changes nothing; a WebSocket, only pages of the app and trusted origins"
+    asked = "only pages of the app and of trusted origins"
+    if section.secret is not None:
+        asked += f"; where the browser names none, with the session's token in {section.token_header}"
+    return asked + (" (others are logged, and let through)" if section.mode == "log" else "")
 
 
 def _auth_because(settings: GuardSettings, by_row: bool, row: int) -> str:
@@ -126,7 +144,7 @@ def _rows(answer: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(
             ("without the store", ", ".join(f"{name}: {each}" for name, each in answer["without_store"].items()))
         )
-    rows += [(name, str(answer[name])) for name in ("security", "cors", "note") if name in answer]
+    rows += [(name, str(answer[name])) for name in ("security", "cors", "csrf", "note") if name in answer]
     return rows + _browser_rows(answer.get("browser", {}))
 
 
@@ -139,7 +157,7 @@ def _header(text: str) -> tuple[str, str | None]:
 def _browser_rows(seen: dict[str, Any]) -> list[tuple[str, str]]:
     """What a browser makes of the request, for people."""
     rows = [(f"from {seen['origin']}", seen["verdict"])] if seen else []
-    rows += [(name, str(seen[name])) for name in ("preflight",) if name in seen]
+    rows += [(name, str(seen[name])) for name in ("preflight", "csrf") if name in seen]
     if seen.get("exposed"):
         rows.append(("it may read", ", ".join(seen["exposed"])))
     if seen.get("ignored"):

@@ -6,6 +6,7 @@ from asgi_guard.issuer import Issuer
 from asgi_guard.middleware.access import AccessMiddleware
 from asgi_guard.middleware.access_log import AccessLogMiddleware
 from asgi_guard.middleware.cors import CORSMiddleware
+from asgi_guard.middleware.csrf import CSRFMiddleware
 from asgi_guard.middleware.health import HealthMiddleware
 from asgi_guard.middleware.hosts import HostMiddleware
 from asgi_guard.middleware.identity import IdentityMiddleware
@@ -20,6 +21,7 @@ __all__ = [
     "AccessLogMiddleware",
     "AccessMiddleware",
     "CORSMiddleware",
+    "CSRFMiddleware",
     "HealthMiddleware",
     "HostMiddleware",
     "IdentityMiddleware",

@@ -34,7 +34,7 @@ class AccessLogMiddleware(Layer):
         app: the app within.
         format: the schema: `json` (the same as `otel`: OpenTelemetry's names), `ecs`, `gcp`, `datadog`, or `off`.
         sample: the share of ordinary exchanges that are logged, from 0 to 1, the same for all of one trace. Errors
-            (5xx), refusals, slow and aborted exchanges are always logged.
+            (5xx), refusals, slow and aborted exchanges are always logged, and what the CSRF layer would refuse.
         slow_ms: milliseconds from which an exchange is marked as slow; None marks none.
         quiet: paths whose successes are not logged: the probes.
         gcp_project: the project of Google Cloud whose traces lines in the schema `gcp` are to stand beside; None writes
@@ -111,7 +111,9 @@ class AccessLogMiddleware(Layer):
 
     def _is_logged(self, entry: Entry) -> bool:
         remarks = entry.remarks
-        loud = remarks is not None and (remarks.slow or remarks.error is not None or remarks.reason is not None)
+        loud = remarks is not None and (
+            remarks.slow or any(each is not None for each in (remarks.error, remarks.reason, remarks.csrf_shadow))
+        )
         return loud or severity(entry) == "ERROR" or sampled(entry.trace_id, entry.request_id, self._sample)
 
     def _entry(self, exchange: Exchange, response: Response, error: BaseException | None) -> Entry:
@@ -149,6 +151,8 @@ class AccessLogMiddleware(Layer):
             return False
         if exchange.answer is not None or exchange.detail is not None or exchange.client_doubt is not None:
             return False
+        if exchange.shadow is not None:
+            return False
         if exchange.verdict is not None:
             for reading in exchange.verdict.readings:
                 if reading.wait != 0:
@@ -157,7 +161,9 @@ class AccessLogMiddleware(Layer):
 
     def _remark(self, entry: Entry, exchange: Exchange, response: Response, error: BaseException | None) -> None:
         """Add how the exchange went and came to its end."""
-        remarks = entry.remarks = Remarks(detail=exchange.detail, client_doubt=exchange.client_doubt)
+        remarks = entry.remarks = Remarks(
+            detail=exchange.detail, csrf_shadow=exchange.shadow, client_doubt=exchange.client_doubt
+        )
         answer, verdict = exchange.answer, exchange.verdict
         if answer is not None and answer.reason is not None:
             remarks.refused_by, remarks.reason = exchange.answered_by, answer.reason

@@ -32,6 +32,8 @@ class Reason(StrEnum):
     TOKEN_REVOKED = "token_revoked"  # noqa: S105 - a reason's name, not a password
     SCOPE_MISSING = "scope_missing"
     CROSS_SITE = "cross_site"
+    CSRF_TOKEN_MISSING = "csrf_token_missing"  # noqa: S105 - a reason's name, not a password
+    CSRF_TOKEN_INVALID = "csrf_token_invalid"  # noqa: S105 - likewise
     RATE_LIMITED = "rate_limited"
     KEYS_UNAVAILABLE = "keys_unavailable"
     STORE_UNAVAILABLE = "store_unavailable"

@@ -80,7 +80,7 @@ def find(
     if api_key:
         found.append(Credential("api-key", api_key[0]))
     if cookie_name is not None and cookies:
-        values = _cookie_values(cookies, cookie_name)
+        values = cookie_values(cookies, cookie_name)
         if len(values) > 1:
             raise MalformedCredentialsError("the cookie is sent more than once")
         found.extend(Credential("cookie", value) for value in values if value)  # apps blank a cookie at log-out
@@ -120,7 +120,12 @@ def _query_values(query: bytes, name: bytes) -> list[bytes]:
     return values
 
 
-def _cookie_values(lines: Sequence[bytes], name: bytes) -> list[bytes]:
+def cookie_values(lines: Sequence[bytes], name: bytes) -> list[bytes]:
+    """The values of a cookie, as they were sent but for quotes around them: one for each time that it was.
+
+    Raises:
+        MalformedCredentialsError: the cookies are too large to be looked through.
+    """
     if sum(map(len, lines)) > MAX_COOKIE_BYTES:
         raise MalformedCredentialsError("the cookies are too large")
     pairs = (pair.partition(b"=") for line in lines for pair in line.split(b";"))

@@ -12,14 +12,18 @@ and WebSocket handshakes, though they are GETs, are judged by their Origin.
 6. The Origin is trusted: allowed. Otherwise refused.
 
 Where either header is sent more than once, steps 2 to 6 are skipped: refused.
+
+Where pages have tokens (`asgi_guard.policy.csrf_token`), step 4 is for those who have no session: see `CSRFMiddleware`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asgi_guard.policy.routes import NO_ROW, Route, RouteTable, doubtful
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _AUTHORITY = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~%!$&'()*+,;=:[]"
@@ -37,26 +41,66 @@ def allows(
 ) -> bool:
     """Tell whether a request that a browser authenticated by itself may go on.
 
+    The arguments are those of `is_own`.
+    """
+    if method in SAFE_METHODS and not websocket:
+        return True
+    return is_own(fetch_site=fetch_site, origin=origin, host=host, trusts=trusts) is not False
+
+
+def is_own(
+    *,
+    fetch_site: Sequence[bytes],
+    origin: Sequence[bytes],
+    host: Sequence[bytes],
+    trusts: Callable[[bytes], bool],
+) -> bool | None:
+    """Tell whether a request comes from a page of the app's own, or of a trusted origin; None where nothing is said.
+
     Args:
-        method: the request's method.
-        websocket: whether this is a WebSocket handshake.
         fetch_site: the lines of `Sec-Fetch-Site`.
         origin: the lines of `Origin`.
         host: the lines of `Host`.
         trusts: tells whether an origin is trusted (the same origins as CORS allows with credentials).
     """
-    if method in SAFE_METHODS and not websocket:
-        return True
     if len(origin) > 1 or len(fetch_site) > 1:
         return False
     if fetch_site and fetch_site[0] in (b"same-origin", b"none"):
         return True
     if not fetch_site:
         if not origin:
-            return True
+            return None
         if is_same_origin(origin[0], host):
             return True
     return bool(origin) and trusts(origin[0])
+
+
+class Exemptions:
+    """Where nothing is refused: rows of the route table that say so, and paths in its grammar.
+
+    Args:
+        table: the route table.
+        paths: more paths, whatever the row says.
+
+    Raises:
+        ValueError: one of them is no path; the text names it.
+    """
+
+    __slots__ = ("_paths", "_table")
+
+    def __init__(self, table: RouteTable, paths: Iterable[str] = ()) -> None:
+        self._table = table
+        self._paths = RouteTable([Route(path) for path in paths])
+
+    def cover(self, path: str, method: str, raw_path: bytes | None = None) -> bool:
+        """Tell whether a request is exempt; none is whose path routers could read in different ways.
+
+        The arguments are those of `RouteTable.match`.
+        """
+        if doubtful(path, raw_path):
+            return False
+        row = self._table.match(path, method)
+        return (row != NO_ROW and not self._table.routes[row].csrf) or self._paths.match(path, method) != NO_ROW
 
 
 def is_same_origin(origin: bytes, host: Sequence[bytes]) -> bool:

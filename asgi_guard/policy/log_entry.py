@@ -25,6 +25,7 @@ class Remarks:
         refused_by: the layer that refused, with `reason` and a word more in `detail`.
         limit: the limits that refused.
         shadow: the limits that would have, were they not in shadow.
+        csrf_shadow: why the CSRF layer would have, did it not only log.
         client_doubt: why the client is only the peer, where a proxy was to name another.
         slow: whether it took longer than it should.
         first_byte: nanoseconds from the start to the first part of a body that was sent in several.
@@ -39,6 +40,7 @@ class Remarks:
     detail: str | None = None
     limit: str | None = None
     shadow: str | None = None
+    csrf_shadow: str | None = None
     client_doubt: str | None = None
     slow: bool = False
     first_byte: int | None = None

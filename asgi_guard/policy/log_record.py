@@ -72,12 +72,19 @@ def _add_remarks(members: dict[str, Any], remarks: Remarks, error_type: str = "e
         members["asgi_guard.detail"] = remarks.detail
     if remarks.shadow is not None:
         members["asgi_guard.limit_shadow"] = remarks.shadow
+    if remarks.csrf_shadow is not None:
+        members["asgi_guard.csrf_shadow"] = remarks.csrf_shadow
     if remarks.client_doubt is not None:
         members["asgi_guard.client_doubt"] = remarks.client_doubt
     if remarks.slow:
         members["asgi_guard.slow"] = True
     if remarks.first_byte is not None:
         members["asgi_guard.first_byte_ms"] = (remarks.first_byte + 500) // 1000 / 1000
+    _add_session(members, remarks)
+
+
+def _add_session(members: dict[str, Any], remarks: Remarks) -> None:
+    """Add what is known of a WebSocket session."""
     if remarks.close_code is not None:
         members["asgi_guard.close_code"] = remarks.close_code
     if remarks.messages_received is not None:

@@ -46,6 +46,7 @@ class Route:
         limits: rates in the grammar of `asgi_guard.policy.rates`, instead of the default ones.
         cost: how many units the request takes from each of its limits.
         security: the preset of security headers, or what else is to be said of them on this path.
+        csrf: whether requests that other sites can forge are refused here, where that layer is on.
     """
 
     # Read by pydantic where a row comes from the environment: a misspelt column is an error.
@@ -59,6 +60,7 @@ class Route:
     limits: str | None = None
     cost: int = 1
     security: Preset | SecurityHeaders | None = None
+    csrf: bool = True
 
     def __post_init__(self) -> None:
         if problems := list(self._problems()):

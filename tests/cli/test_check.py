@@ -62,11 +62,15 @@ def test_rows_of_the_route_table(command: Command, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("ASGI_GUARD_AUTH_API_KEYS", f"ci={DIGEST}")
     monkeypatch.setenv(
         "ASGI_GUARD_ROUTES",
-        '[{"path": "/a/k:k:/[b]", "auth": "none"}, {"path": "/b", "methods": "GET", "scopes": ["x", "y"], "cost": 3}]',
+        '[{"path": "/a/k:k:/[b]", "auth": "none"}, {"path": "/b", "methods": "GET", "scopes": ["x", "y"], "cost": 3}, '
+        '{"path": "/hooks/*", "csrf": false}]',
     )
+    monkeypatch.setenv("ASGI_GUARD_CSRF_MODE", "enforce")
     lines = [" ".join(line.split()) for line in command("check").out.splitlines()]
     assert "1 any method /a/k:k:/[b] auth=none" in lines
     assert "2 GET /b scopes=x y, cost=3" in lines
+    assert "3 any method /hooks/* csrf=false" in lines
+    assert "csrf on" in lines
 
 
 def test_a_value_equal_to_the_default_is_not_shown(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

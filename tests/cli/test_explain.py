@@ -54,7 +54,27 @@ def test_a_row_with_everything(command: Command) -> None:
         "cost": 5,
         "security": "docs",
         "cors": "off",
+        "csrf": "off",
     }
+
+
+def test_who_may_act(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the CSRF layer asks of the page is told for the method and the path."""
+    monkeypatch.setenv("ASGI_GUARD_CSRF_MODE", "enforce")
+    monkeypatch.setenv("ASGI_GUARD_CSRF_EXEMPT", "/hooks/*")
+    own = "only pages of the app and of trusted origins"
+    assert explained(command, "POST", "/payments/1")["csrf"] == own
+    assert explained(command, "POST", "/hooks/a")["csrf"] == "exempt: any page may ask"
+    assert explained(command, "POST", "/hooks/%2e%2e/a")["csrf"] == own
+    assert explained(command, "GET", "/news")["csrf"].startswith("any page may ask, for GET changes nothing")
+    monkeypatch.setenv("ASGI_GUARD_CSRF_MODE", "log")
+    monkeypatch.setenv("ASGI_GUARD_CSRF_SECRET", "s" * 32)
+    monkeypatch.setenv("ASGI_GUARD_CSRF_SESSION_COOKIE", "session")
+    assert explained(command, "POST", "/payments/1")["csrf"] == (
+        f"{own}; where the browser names none, with the session's token in x-csrf-token (others are logged, and let "
+        "through)"
+    )
+    assert f"csrf {own}" in " ".join(command("explain", "POST", "/payments/1").out.split())
 
 
 @pytest.mark.parametrize(
@@ -138,6 +158,7 @@ def test_plain_text(command: Command) -> None:
         "limits from row 6, at a cost of 5 a request",
         "security docs",
         "cors off",
+        "csrf off",
         "",
     ]
     probe = command("explain", "GET", "/health/live").out

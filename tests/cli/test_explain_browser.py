@@ -96,6 +96,38 @@ def test_a_websocket_with_a_cookie(
     assert seen(command, *call)["readable"]
 
 
+def test_an_answer_that_is_a_refusal(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page can read an answer and be refused all the same, as another site's: that is said, and what to change."""
+    call = ("--origin", PAGE, "POST", "/items")
+    monkeypatch.setenv("ASGI_GUARD_CSRF_MODE", "enforce")
+    found = seen(command, *call)
+    assert (found["readable"], found["csrf"]) == (True, "it is refused: cross_site")
+    assert found["change"] == {"ASGI_GUARD_CSRF_TRUSTED_ORIGINS": f"add {PAGE}"}
+    assert "csrf it is refused: cross_site" in " ".join(command("explain", *call).out.split())
+    assert "csrf" not in seen(command, "--origin", PAGE, "GET", "/items")
+    socket = seen(command, "--origin", PAGE, "--websocket", "GET", "/ws")
+    assert (socket["readable"], socket["verdict"]) == (False, "a page there is refused at the handshake")
+    monkeypatch.setenv("ASGI_GUARD_CSRF_MODE", "log")
+    assert seen(command, *call)["csrf"] == "it would be refused, and is only logged: cross_site"
+    assert seen(command, "--origin", PAGE, "--websocket", "GET", "/ws")["readable"]
+    monkeypatch.setenv("ASGI_GUARD_CSRF_MODE", "enforce")
+    for name, value in (("CSRF_TRUSTED_ORIGINS", PAGE), ("CSRF_EXEMPT", "/*"), ("CORS_ALLOW_CREDENTIALS", "true")):
+        monkeypatch.setenv(f"ASGI_GUARD_{name}", value)
+        assert "csrf" not in seen(command, *call)
+        assert seen(command, "--origin", PAGE, "--websocket", "GET", "/ws")["readable"]
+        monkeypatch.delenv(f"ASGI_GUARD_{name}")
+
+
+def test_a_websocket_of_a_page_that_csrf_trusts(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cookies that hold tokens may come with pages that the CSRF layer trusts, too."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUER", "https://id.example")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_AUDIENCE", "api")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_COOKIE", "__Host-session")
+    monkeypatch.setenv("ASGI_GUARD_CSRF_MODE", "enforce")
+    monkeypatch.setenv("ASGI_GUARD_CSRF_TRUSTED_ORIGINS", PAGE)
+    assert seen(command, "--origin", PAGE, "--websocket", "GET", "/ws", "--credentials")["readable"]
+
+
 @pytest.mark.parametrize(
     "origin", ["https://a.example/", "https://*.example", "a.example", "https://a.example:443", ""]
 )
