@@ -55,9 +55,10 @@ _PRESETS: dict[Preset, dict[str, str]] = {
         "x-frame-options": "DENY",
     },
     # Swagger UI and ReDoc, as FastAPI serves them: an inline start script, their code and styles from one CDN, fonts of
-    # another, pictures in data: URLs, and a worker made of a blob.
+    # another, pictures in data: URLs, and a worker made of a blob. Swagger UI logs in by a popup that calls its opener.
     "docs": {
         **_OF_PAGES,
+        "cross-origin-opener-policy": "same-origin-allow-popups",
         "content-security-policy": "default-src 'none'; base-uri 'none'; connect-src 'self'; "
         "font-src 'self' https://fonts.gstatic.com; form-action 'self'; frame-ancestors 'none'; "
         "img-src 'self' data: https://fastapi.tiangolo.com https://cdn.redoc.ly; "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,10 +10,9 @@ from asgi_guard import Guard, GuardSettings, LogSettings, Route, SecuritySetting
 from asgi_guard.cli.demo import demo_settings
 from asgi_guard.testing import LocalIssuer
 from examples.fastapi_app import app as fastapi_app
+from tests.browser.documentation import PICTURE, assets, with_assets
 
 if TYPE_CHECKING:
-    from playwright.async_api import Route as Intercepted
-
     from asgi_guard.asgi import Receive, Scope, Send
     from asgi_guard.testing import SigningKey
     from tests.browser.pages import Visit, Visits
@@ -36,7 +33,7 @@ COLOURS = "['plain', 'nonced', 'own'].filter(id => getComputedStyle(window[id]).
 OWN: dict[str, tuple[bytes, bytes]] = {
     "/own.js": (b"text/javascript", b"ran.push('own')"),
     "/style.css": (b"text/css", b"#own { color: rgb(1, 2, 3) }"),
-    "/picture.svg": (b"image/svg+xml", b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'),
+    "/picture.svg": (b"image/svg+xml", PICTURE),
 }
 
 
@@ -135,47 +132,6 @@ def documented(sites: Sites, signing_key: SigningKey) -> Site:
     return sites.at("documented.localhost", Guard(fastapi_app, settings, http_client=issuer.client))
 
 
-def assets() -> dict[str, tuple[bytes, bytes]]:
-    """What FastAPI's pages of documentation load from CDNs, type and body by URL; font and logo stand for others."""
-    spec = find_spec("fastapi_offline")
-    assert spec is not None, "install the extra 'browser'"
-    assert spec.origin is not None
-    files = Path(spec.origin).parent / "static"
-    cdn, font = "https://cdn.jsdelivr.net/npm/", "https://fonts.gstatic.com/s/roboto.woff2"
-    styles = f"@font-face {{ font-family: Roboto; src: url({font}) format('woff2') }}"
-    return {
-        f"{cdn}swagger-ui-dist@5/swagger-ui-bundle.js": (
-            b"text/javascript",
-            (files / "swagger-ui-bundle.js").read_bytes(),
-        ),
-        f"{cdn}swagger-ui-dist@5/swagger-ui.css": (b"text/css", (files / "swagger-ui.css").read_bytes()),
-        f"{cdn}redoc@2/bundles/redoc.standalone.js": (b"text/javascript", (files / "redoc.standalone.js").read_bytes()),
-        "https://fastapi.tiangolo.com/img/favicon.png": (b"image/png", (files / "favicon.png").read_bytes()),
-        "https://fonts.googleapis.com/css": (b"text/css", styles.encode()),
-        font: (b"font/woff2", b""),
-        "https://cdn.redoc.ly/redoc/logo-mini.svg": OWN["/picture.svg"],
-    }
-
-
-async def with_assets(visits: Visits, asked: list[str]) -> None:
-    """Have the real scripts and styles stand in for the CDNs: the browser judges them as if they came from there."""
-    served = assets()
-
-    async def answer(route: Intercepted) -> None:
-        url = route.request.url.partition("?")[0]
-        asked.append(url)
-        if url not in served:
-            await route.abort()
-            return
-        kind, body = served[url]
-        headers = {"access-control-allow-origin": "*", "content-type": kind.decode()}
-        await route.fulfill(status=200, headers=headers, body=body)
-
-    await visits.context.route(
-        lambda url: not url.startswith(("http://documented.localhost", "data:", "blob:")), answer
-    )
-
-
 async def test_swagger_ui(documented: Site, visits: Visits) -> None:
     """`/docs` of the FastAPI example is drawn and calls the app, without an error in the console."""
     asked: list[str] = []
@@ -212,7 +168,7 @@ async def test_documentation_under_another_policy(sites: Sites, visits: Visits) 
     """Without its row, `/docs` stays blank, and the console says why: the policy is what lets it be drawn above."""
     asked: list[str] = []
     await with_assets(visits, asked)
-    site = sites.at("documented.localhost.test", Guard(fastapi_app, GuardSettings(log=LogSettings(format="off"))))
+    site = sites.at("documented.under.localhost", Guard(fastapi_app, GuardSettings(log=LogSettings(format="off"))))
     visit = await visits.at(site.origin + "/docs")
     assert any("Content Security Policy" in error for error in visit.errors)
     assert asked == []
