@@ -242,19 +242,23 @@ async def test_only_logged() -> None:
 
 
 async def test_counted() -> None:
-    """Metrics tell of what was refused, and of what would have been."""
+    """Metrics tell of what was refused, and of what would have been, each by its reason."""
     assert METRICS["shadow_refusals"].labels == ("layer", "reason")
-    labels = {"layer": "csrf", "reason": "cross_site"}
-    before = [value(name, **labels) for name in ("refusals_total", "shadow_refusals_total")]
+
+    def counts() -> list[float]:
+        names, reasons = ("refusals_total", "shadow_refusals_total"), ("cross_site", "csrf_token_missing")
+        return [value(name, layer="csrf", reason=reason) for name in names for reason in reasons]
+
+    before = counts()
     for mode in ("enforce", "log"):
-        section = CSRFSettings.model_validate({"mode": mode})
+        section = CSRFSettings.model_validate({"mode": mode, **TOKENS})
         settings = GuardSettings(csrf=section, metrics=MetricsSettings(path="/metrics"), log=LogSettings(format="off"))
         guard = Guard(Echo(), settings)
         for _ in range(2):
             await post(guard, (b"origin", OTHER))
+        await post(guard, SESSION)
         await get(guard, "/metrics", client=("127.0.0.1", 1))
-    after = [value(name, **labels) for name in ("refusals_total", "shadow_refusals_total")]
-    assert after == [before[0] + 2, before[1] + 2]
+    assert [now - then for now, then in zip(counts(), before, strict=True)] == [2, 1, 2, 1]
 
 
 def guarded(*, credentials: bool = True, app: Any = None, **section: Any) -> Guard:
