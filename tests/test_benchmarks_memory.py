@@ -16,6 +16,7 @@ from benchmarks.memory import process, run
 from tests.asgi import call
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -33,9 +34,22 @@ async def test_strangers() -> None:
     assert len({dict(scope["headers"])[b"x-forwarded-for"] for scope in made}) == 100
 
 
-def test_slopes() -> None:
-    """Two bytes a request are two bytes a request."""
-    assert run.slope([(0, 5), (1, 7), (2, 9)]) == pytest.approx(2)
+@pytest.mark.parametrize(
+    ("resident", "reached"),
+    [
+        (lambda number: 110 * 2**20 + 16 * number, [True, False]),
+        (lambda number: 110 * 2**20 + 16 * number // 2**20 * 2**20, [True, False]),
+        (lambda number: 110 * 2**20 + 64 * number, [False, False]),
+        (lambda number: (110 if number < 650_000 else 117) * 2**20, [True, True]),
+        (lambda number: 110 * 2**20 + (number % 30_000), [True, True]),
+    ],
+)
+def test_a_leak_is_found(resident: Callable[[int], int], reached: list[bool]) -> None:
+    """Sixteen bytes a request are a leak, also where the allocator takes a mebibyte at a time; a step is not."""
+    points = [{"requests": number, "resident": resident(number)} for number in range(0, 1_000_001, 10_000)]
+    found = run.figures(points, 0.3)
+    assert [figure.reached for figure in found if figure.asked is not None] == reached
+    assert [figure.of[1] for figure in found if figure.asked is not None] == [run.GROWN, run.RISING]
 
 
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

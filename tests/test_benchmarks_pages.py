@@ -19,7 +19,7 @@ from benchmarks.limits.suite import P50 as CHECK_P50
 from benchmarks.limits.suite import P99 as CHECK_P99
 from benchmarks.limits.suite import RATE as CHECKS
 from benchmarks.limits.throughput import ONE
-from benchmarks.memory.run import AT_FIRST, BYTES, GROWN, LAST, STRANGERS, WARM
+from benchmarks.memory.run import AT_FIRST, GROWN, LAST, RISING, STRANGERS, WARM
 from benchmarks.plots import layers, style
 from benchmarks.plots.draw import PICTURES
 from benchmarks.scale.run import SLOPE
@@ -67,7 +67,7 @@ def results() -> Results:
         Suite("scale", [figure("origins", "1"), figure("origins", "1,000"), figure(SLOPE, "origins", unit="slope")]),
         Suite(
             "memory",
-            [figure(STRANGERS, name, unit="MiB") for name in (AT_FIRST, WARM, LAST, GROWN, BYTES)],
+            [figure(STRANGERS, name, unit="MiB") for name in (AT_FIRST, WARM, LAST, GROWN, RISING)],
             {"strangers": "100 requests"},
             details={"strangers": [{"requests": 0, "resident": 1e8}, {"requests": 10, "resident": 2e8}]},
         ),

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.figures import Figure, Suite
 from benchmarks.interval import Interval
 from benchmarks.limits import memory as stores
 from benchmarks.memory.process import Plan
-from benchmarks.sheet import Sheet, asked, number, plain
+from benchmarks.sheet import Sheet, asked, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 STRANGERS, STORE = "requests of strangers", "the store in memory"
-AT_FIRST, WARM, LAST, GROWN = "at first", "after warm-up", "at the end", "grown after warm-up"
-BYTES = "bytes a request, by least squares, after warm-up"
-FLAT = 2.0
-"""MiB by which a process may have grown after warm-up: allocators round and fragment."""
+AT_FIRST, WARM, LAST = "at first", "after warm-up", "at the end"
+GROWN = "at the end / after warm-up"
+RISING = "bytes a request, after warm-up"
+FLAT = 1.1
+"""What a process may have grown to: tables are made anew now and then, and allocators fragment."""
+LEAK = 4.0
+"""Bytes a request that are no leak; the least object has 16."""
+BLOCKS = 7
+ENOUGH = 50_000
+"""Requests in a block, of which a leak would be more than the allocators' own steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +59,15 @@ FULL = Budget(Plan(1_000_000, 100, 100_000), 0.3, (1_000, 100_000, 1_000_000), 1
 QUICK = Budget(Plan(22_000, 44, 2_000), 0.92, (1_000, 20_000), 10_000)
 
 
-def slope(points: Sequence[tuple[float, float]]) -> float:
-    """The slope of the line through these, by least squares."""
-    middle = sum(x for x, _ in points) / len(points)
-    height = sum(y for _, y in points) / len(points)
-    return sum((x - middle) * (y - height) for x, y in points) / sum((x - middle) ** 2 for x, _ in points)
+def rising(points: Sequence[tuple[int, int]]) -> tuple[float, float]:
+    """Bytes a request, and how many requests a block had: the middle one of the slopes of blocks of requests.
+
+    A table that is made anew for more is a step in one of them; a leak is a slope in all.
+    """
+    blocks = min(BLOCKS, len(points) - 1)
+    ends = [points[round(number * (len(points) - 1) / blocks)] for number in range(blocks + 1)]
+    slopes = [(later - before) / (then - now) for (now, before), (then, later) in pairwise(ends)]
+    return statistics.median(slopes), (points[-1][0] - points[0][0]) / blocks
 
 
 def _once(value: float) -> Interval:
@@ -72,13 +84,22 @@ def _strangers(budget: Budget, advance: Callable[[float], None]) -> tuple[list[F
             points.append(json.loads(line))
             advance(share)
     assert process.returncode == 0, "the process that serves strangers failed"
-    warm = [point for point in points if point["requests"] >= budget.warm_up * budget.plan.requests]
-    found = {AT_FIRST: points[0], WARM: warm[0], LAST: warm[-1]}
-    mebibytes = {name: point["resident"] / 2**20 for name, point in found.items()}
-    figures = [Figure((STRANGERS, name), "MiB", _once(value)) for name, value in mebibytes.items()]
-    figures.append(Figure((STRANGERS, GROWN), "MiB", _once(mebibytes[LAST] - mebibytes[WARM]), FLAT))
-    rising = slope([(point["requests"], point["resident"]) for point in warm])
-    return [*figures, Figure((STRANGERS, BYTES), "bytes", _once(rising))], points
+    return figures(points, budget.warm_up), points
+
+
+def figures(points: Sequence[dict[str, Any]], warm_up: float) -> list[Figure]:
+    """The figures of a process that told its memory so.
+
+    Args:
+        points: what it told.
+        warm_up: the share of the requests that warm up.
+    """
+    warm = [point for point in points if point["requests"] >= warm_up * points[-1]["requests"]]
+    told = {AT_FIRST: points[0], WARM: warm[0], LAST: warm[-1]}
+    found = [Figure((STRANGERS, name), "MiB", _once(point["resident"] / 2**20)) for name, point in told.items()]
+    found.append(Figure((STRANGERS, GROWN), "x", _once(warm[-1]["resident"] / warm[0]["resident"]), FLAT))
+    slope, requests = rising([(point["requests"], point["resident"]) for point in warm])
+    return [*found, Figure((STRANGERS, RISING), "bytes", _once(slope), LEAK if requests >= ENOUGH else None)]
 
 
 def _stores(budget: Budget, advance: Callable[[float], None]) -> tuple[list[Figure], list[dict[str, Any]]]:
@@ -87,16 +108,16 @@ def _stores(budget: Budget, advance: Callable[[float], None]) -> tuple[list[Figu
         budget.stores, min(100_000, max(budget.stores)), budget.flood, budget.plan.max_keys,
         lambda share: advance(share * lasting),
     )  # fmt: skip
-    figures = []
+    found = []
     for one in (*filled, flooded):
         name = f"{one.keys:,} keys" if one is not flooded else f"{one.keys:,} keys, {one.max_keys:,} held at the most"
-        figures += [
+        found += [
             Figure((STORE, name, "first check us"), "us", _once(one.first)),
             Figure((STORE, name, "again us"), "us", _once(one.again)),
             Figure((STORE, name, "bytes a key held"), "bytes", _once(one.bytes_per_key)),
             Figure((STORE, name, "peak MiB"), "MiB", _once(one.peak)),
         ]
-    return figures, [asdict(one) for one in (*filled, flooded)]
+    return found, [asdict(one) for one in (*filled, flooded)]
 
 
 def measure(budget: Budget, advance: Callable[[float], None]) -> Suite:
@@ -123,11 +144,13 @@ def sheets(suite: Suite) -> list[Sheet]:
     """The tables."""
     if not suite.figures:
         return []
-    rows = [[name, plain(suite.find(STRANGERS, name))] for name in (AT_FIRST, WARM, LAST, GROWN)]
-    rising = suite.find(STRANGERS, BYTES)
-    assert rising is not None
-    caption = f"{number(rising.median)} {BYTES}. {suite.method['strangers']}."
-    found = [Sheet("Resident memory of a process that serves strangers", ("",), ("MiB",), rows, caption)]
+    rows = [[name, "MiB", plain(suite.find(STRANGERS, name))] for name in (AT_FIRST, WARM, LAST)]
+    rows += [[GROWN, "", plain(suite.find(STRANGERS, GROWN))], [RISING, "bytes", plain(suite.find(STRANGERS, RISING))]]
+    caption = (
+        f"{suite.method['strangers']}. A step is a table that was made anew, for more; a leak would be a "
+        f"slope. The last figure is the middle one of the slopes of {BLOCKS} blocks of requests."
+    )
+    found = [Sheet("Resident memory of a process that serves strangers", ("when", "in"), ("",), rows, caption)]
     columns = suite.names(2, STORE)
     held = [[name, *(plain(suite.find(STORE, name, column)) for column in columns)] for name in suite.names(1, STORE)]
     found.append(Sheet("The store in memory, over many keys", ("store",), columns, held))
