@@ -42,6 +42,7 @@ from asgi_guard.policy.routes import Route
 from asgi_guard.policy.security import SecurityHeaders
 from asgi_guard.policy.trace_context import Trace
 from asgi_guard.propagation import propagate, propagation_headers, trace
+from asgi_guard.readiness import Check
 from asgi_guard.sections import (
     AuthSettings,
     CORSSettings,
@@ -71,6 +72,7 @@ __all__ = [
     "CORSSettings",
     "CSRFMiddleware",
     "CSRFSettings",
+    "Check",
     "ConfigError",
     "Guard",
     "GuardSettings",

@@ -20,13 +20,14 @@ from asgi_guard.stores import Store
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
     import httpx
 
     from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
     from asgi_guard.layer import Layer
     from asgi_guard.policy.identity import User
+    from asgi_guard.readiness import Checks
 
 logger = logging.getLogger("asgi_guard")
 
@@ -42,7 +43,8 @@ class Guard(Chain):
         app: the app to guard: FastAPI, Starlette, Quart, Django, or any other callable of ASGI 3.
         settings: what to do; from `ASGI_GUARD_*` variables unless given.
         store: where buckets and revocations are kept; the one of `settings.store.url` unless given.
-        checks: what readiness asks beside the store and the keys: coroutine functions by name, which fail by raising.
+        checks: what readiness asks beside the store and the keys: coroutine functions by name, which fail by raising,
+            or `Check`s, which also say how long they may take and whether they are required.
         http_client: makes the client that fetches the issuer's keys: the place for a proxy, a CA bundle, or headers.
         limit_functions: what limits may go by beyond the grammar's own words: functions by name, from the scope to a
             text, or to None where the limit does not apply.
@@ -57,7 +59,7 @@ class Guard(Chain):
         settings: GuardSettings | None = None,
         *,
         store: Store | None = None,
-        checks: Mapping[str, Callable[[], Awaitable[object]]] | None = None,
+        checks: Checks = (),
         http_client: Callable[[], httpx.AsyncClient] = default_client,
         limit_functions: Mapping[str, Callable[[Scope], str | None]] | None = None,
     ) -> None:
@@ -144,7 +146,7 @@ def configure(
     app: ASGIApp = no_app,
     settings: GuardSettings | None = None,
     store: Store | None = None,
-    checks: Mapping[str, Callable[[], Awaitable[object]]] | None = None,
+    checks: Checks = (),
     http_client: Callable[[], httpx.AsyncClient] = default_client,
     limit_functions: Mapping[str, Callable[[Scope], str | None]] | None = None,
 ) -> tuple[GuardSettings, list[Layer]]:

@@ -359,3 +359,8 @@ class HealthSettings(Section):
     live_path: str = Field(default="/health/live", description="the path of liveness; empty for none")
     ready_path: str = Field(default="/health/ready", description="the path of readiness; empty for none")
     drain_seconds: float = Field(default=0, ge=0, le=3600, description="seconds to serve on after SIGTERM, not ready")
+    check_timeout: float = Field(default=1, gt=0, le=60, description="seconds that each check of readiness has")
+    details: Names = Field(
+        default=("127.0.0.0/8", "::1/128"),
+        description="addresses and networks (CIDR) that readiness tells which check failed",
+    )

@@ -26,23 +26,24 @@ from asgi_guard.middleware import (
     ResourceMetadataMiddleware,
     SecurityHeadersMiddleware,
 )
-from asgi_guard.middleware.health import Check
 from asgi_guard.middleware.possession import Possession
 from asgi_guard.middleware.rate_limit import KnownLimits
 from asgi_guard.policy.ratelimit_headers import HEADER_NAMES
 from asgi_guard.policy.routes import RouteTable
+from asgi_guard.readiness import Check, checks_of
 from asgi_guard.settings import GuardSettings
 from asgi_guard.stores import Store, open_store, own_clock
 from asgi_guard.variables import PREFIX
 from asgi_guard.watching import watch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
     import httpx
 
     from asgi_guard.asgi import ASGIApp, Scope
     from asgi_guard.layer import Layer
+    from asgi_guard.readiness import Checks
     from asgi_guard.sections import AuthSettings
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ def stack(
     app: ASGIApp,
     settings: GuardSettings,
     store: Store | None = None,
-    checks: Mapping[str, Callable[[], Awaitable[object]]] | None = None,
+    checks: Checks = (),
     http_client: Callable[[], httpx.AsyncClient] = default_client,
     limit_functions: Mapping[str, Callable[[Scope], str | None]] | None = None,
 ) -> list[Layer]:
@@ -78,7 +79,7 @@ def stack(
     identity = problems.collect("auth", lambda: _identity(app, settings, table, http_client, possession))
     rate_limit = problems.collect("rate", lambda: _rate_limit(app, settings, table, store, limit_functions))
     layers: list[Layer | None] = [
-        problems.collect("health", lambda: _health(app, settings, store, identity, rate_limit, checks or {})),
+        problems.collect("health", lambda: _health(app, settings, store, identity, rate_limit, checks)),
         problems.collect("metrics", lambda: _metrics(app, settings, table)),
         proxy,
         request_id,
@@ -143,10 +144,10 @@ def _health(
     store: Store | None,
     identity: IdentityMiddleware | None,
     rate_limit: RateLimitMiddleware | None,
-    checks: Mapping[str, Callable[[], Awaitable[object]]],
+    checks: Checks,
 ) -> HealthMiddleware:
     """Readiness asks what requests need: a store without which they are served all the same is told, not required."""
-    section, asked = settings.health, [Check(name, probe) for name, probe in checks.items()]
+    section, asked = settings.health, checks_of(checks)
     auth, counts_proofs = settings.auth, identity is not None and identity.possession.dpop
     if (rate_limit is not None or counts_proofs) and store is not None and store.shared:
         denies_revoked = auth.revocation and auth.revocation_on_store_failure == "deny"
@@ -160,6 +161,8 @@ def _health(
         ready_path=section.ready_path or None,
         drain_seconds=section.drain_seconds,
         checks=asked,
+        check_timeout=section.check_timeout,
+        details=section.details,
     )
 
 

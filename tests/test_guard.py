@@ -239,7 +239,7 @@ async def test_probes_are_quiet(issuer: LocalIssuer) -> None:
     assert guard.lines == []
     issuer.outage = True
     failing = Recorded(Echo(), issuer)
-    exchange = await get(failing.guard, "/health/ready")
+    exchange = await get(failing.guard, "/health/ready", client=("127.0.0.1", 1))
     assert (exchange.status, json.loads(exchange.body)["checks"]) == (503, {"keys": "failed"})
     assert failing.record["asgi_guard.reason"] == "not_ready"
 
@@ -256,7 +256,7 @@ async def test_own_checks(issuer: LocalIssuer) -> None:
         rate=RateSettings(limit="1/second by ip", on_store_failure="deny"),
     )
     guard = Guard(Echo(), chosen, checks={"database": database}, http_client=issuer.client)
-    checks = json.loads((await get(guard, "/health/ready")).body)["checks"]
+    checks = json.loads((await get(guard, "/health/ready", client=("127.0.0.1", 1))).body)["checks"]
     assert checks == {"database": "failed", "store": "failed", "keys": "ok"}
 
 

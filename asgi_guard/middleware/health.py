@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import signal
 import sys
 import threading
-import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.layer import Decision, Layer
+from asgi_guard.policy.address import parse_address, parse_networks
 from asgi_guard.policy.answer import Answer, Reason
+from asgi_guard.policy.listing import listed
 from asgi_guard.policy.routes import route_path
+from asgi_guard.readiness import CHECK_TIMEOUT, Check, Readiness
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
     from asgi_guard.asgi import ASGIApp, Head
@@ -27,23 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("asgi_guard")
 
-CACHE_SECONDS = 1.0
-CHECK_TIMEOUT = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """Something that readiness asks.
-
-    Attributes:
-        name: what it is called in the answer.
-        probe: fails by raising.
-        required: whether its failure makes this process not ready, or is only told.
-    """
-
-    name: str
-    probe: Callable[[], Awaitable[object]]
-    required: bool = True
+LOCAL = ("127.0.0.0/8", "::1/128")
 
 
 class HealthMiddleware(Layer):
@@ -61,10 +45,14 @@ class HealthMiddleware(Layer):
         live_path: the path of liveness; None for none.
         ready_path: the path of readiness; None for none.
         drain_seconds: how long to serve on after SIGTERM; 0 leaves signals alone.
-        checks: what readiness asks, all at once, a second each, remembered for a second.
+        checks: what readiness asks, all at once, remembered for a second.
+        check_timeout: seconds that each of them has, unless it says otherwise.
+        details: addresses and networks (CIDR) that are told what each check said, by the client's address as the Proxy
+            layer has it; all others are told whether this process is ready, and no more.
 
     Raises:
-        ConfigError: a path does not start with `/`, or both are the same.
+        ConfigError: a path does not start with `/`, or both are the same; a network is malformed; a check has no time,
+            or shares its name.
     """
 
     name = "health"
@@ -77,6 +65,8 @@ class HealthMiddleware(Layer):
         ready_path: str | None = "/health/ready",
         drain_seconds: float = 0,
         checks: Sequence[Check] = (),
+        check_timeout: float = CHECK_TIMEOUT,
+        details: str | Sequence[str] = LOCAL,
     ) -> None:
         super().__init__(app)
         named = (("live_path", live_path), ("ready_path", ready_path))
@@ -85,22 +75,26 @@ class HealthMiddleware(Layer):
         ]
         if live_path and live_path == ready_path:
             problems.append(Problem("ready_path", f"{ready_path!r} is the path of liveness, which would answer for it"))
+        try:
+            self._told = parse_networks(listed(details))
+        except ValueError as error:
+            problems.append(Problem("details", str(error)))
+        problems += _unusable(checks, check_timeout)
         if problems:
             raise ConfigError(problems)
+        self._endings = tuple(path for path in (live_path, ready_path) if path)
         self._live_path = live_path
         self._ready_path = ready_path
         self._drain_seconds = drain_seconds
-        self._checks = tuple(checks)
+        self._readiness = Readiness(checks, check_timeout)
         self._state = "serving"  # a server without lifespan never says when start-up is complete
-        self._results: tuple[float, dict[str, str], bool] | None = None
-        self._asking: asyncio.Task[tuple[dict[str, str], bool]] | None = None
         self._previous: Any = None
         self._timer: threading.Timer | None = None
 
     @property
     def checks(self) -> tuple[Check, ...]:
         """What readiness asks."""
-        return self._checks
+        return self._readiness.checks
 
     async def startup(self) -> None:
         """Be not ready until the app's start-up is complete, and take SIGTERM over if draining is asked for."""
@@ -115,8 +109,9 @@ class HealthMiddleware(Layer):
             self._state = "serving"
 
     async def shutdown(self) -> None:
-        """Give SIGTERM back."""
+        """Give SIGTERM back, and ask nothing more."""
         self._state = "draining"
+        self._readiness.stop()
         if self._timer is not None:
             self._timer.cancel()
         if self._previous is not None and signal.getsignal(signal.SIGTERM) == self._on_sigterm:
@@ -151,7 +146,7 @@ class HealthMiddleware(Layer):
     def decide(self, exchange: Exchange) -> Decision:
         """Answer a probe."""
         path = exchange.path
-        if not path.endswith((self._live_path or "\0", self._ready_path or "\0")) or exchange.kind != "http":
+        if not path.endswith(self._endings) or exchange.kind != "http":
             return None
         path = route_path(path, exchange.scope.get("root_path", ""))
         if exchange.method not in ("GET", "HEAD"):
@@ -161,30 +156,18 @@ class HealthMiddleware(Layer):
         if path == self._ready_path:
             if self._state != "serving":
                 return _answer(503, self._state, {})
-            return self._ready()
+            return self._ready(exchange)
         return None
 
-    async def _ready(self) -> Answer:
-        results, ready = await self._ask()
-        return _answer(200 if ready else 503, "ready" if ready else "not ready", results)
+    async def _ready(self, exchange: Exchange) -> Answer:
+        report = await self._readiness.ask()
+        state = "ready" if report.ready else "not ready"
+        return _answer(200 if report.ready else 503, state, report.results if self._may_know(exchange) else {})
 
-    async def _ask(self) -> tuple[dict[str, str], bool]:
-        """Ask the checks, or remember what they said; however many probes ask at once, each check is asked once."""
-        if self._results is not None and time.monotonic() < self._results[0]:
-            return self._results[1], self._results[2]
-        task = self._asking
-        if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
-            task = self._asking = asyncio.create_task(self._run_checks(), name="asgi-guard readiness")
-        return await asyncio.shield(task)
-
-    async def _run_checks(self) -> tuple[dict[str, str], bool]:
-        outcomes = await asyncio.gather(*(_run(check) for check in self._checks))
-        ready = all(fine or not check.required for check, fine in zip(self._checks, outcomes, strict=True))
-        results = {check.name: "ok" if fine else "failed" for check, fine in zip(self._checks, outcomes, strict=True)}
-        if self._results is not None and self._results[2] != ready:
-            logger.warning("readiness: %s: %s", "ready" if ready else "not ready", results)
-        self._results = (time.monotonic() + CACHE_SECONDS, results, ready)
-        return results, ready
+    def _may_know(self, exchange: Exchange) -> bool:
+        # A client in doubt has the address of a proxy, which may be among the allowed.
+        address = None if exchange.client is None or exchange.client_doubt else parse_address(exchange.client)
+        return address is not None and any(address in network for network in self._told)
 
     def mark(self, exchange: Exchange, head: Head) -> None:
         """Ask HTTP/1 clients to connect anew, elsewhere, while draining."""
@@ -204,14 +187,15 @@ def _signal_main_thread(number: int) -> None:
         signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
-async def _run(check: Check) -> bool:
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT):
-            await check.probe()
-    except Exception as error:  # noqa: BLE001 - whatever a check raises, it has failed
-        logger.debug("check %s failed: %s", check.name, type(error).__name__)
-        return False
-    return True
+def _unusable(checks: Sequence[Check], timeout: float) -> Iterator[Problem]:
+    if not timeout > 0:
+        yield Problem("check_timeout", f"{timeout} s are no time to answer in")
+    names = [check.name for check in checks]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield Problem("checks", f"two of them are called {name!r}")
+    for check in checks:
+        if check.timeout is not None and not check.timeout > 0:
+            yield Problem("checks", f"{check.name!r} has {check.timeout} s, which are no time to answer in")
 
 
 def _answer(status: int, state: str, checks: dict[str, str]) -> Answer:

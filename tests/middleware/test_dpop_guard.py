@@ -166,7 +166,7 @@ async def test_readiness_asks_the_store(issuer: LocalIssuer, mode: str, required
     section = AuthSettings(issuer=issuer.url, audience=(issuer.audience,), dpop=mode)  # type: ignore[arg-type]  # a choice
     away = Fickle(mood="away")
     guard = Guard(Echo(), GuardSettings(auth=section), store=away, http_client=issuer.client)
-    exchange = await get(guard, "/health/ready")
+    exchange = await get(guard, "/health/ready", client=("127.0.0.1", 1))
     assert exchange.status == (503 if required else 200)
     assert (b"store" in exchange.body) is bool(required)
 

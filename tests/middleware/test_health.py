@@ -8,17 +8,16 @@ import logging
 import os
 import signal
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asgi_guard import ConfigError, HealthMiddleware
-from asgi_guard.middleware import health
-from asgi_guard.middleware.health import Check
+from asgi_guard import Check, ConfigError, HealthMiddleware, ProxyMiddleware, readiness
 from tests.asgi import Echo, Exchange, call, get, http_scope, websocket_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from types import FrameType
 
 
@@ -117,14 +116,106 @@ async def test_ready_follows_the_start() -> None:
 )
 async def test_checks(checks: list[Check], status: int, body: dict[str, Any]) -> None:
     """A required check that fails makes a process not ready, another one is told, and no exception's text is."""
-    assert state(await get(HealthMiddleware(Echo(), checks=checks), "/health/ready")) == (status, body)
+    layer = HealthMiddleware(Echo(), checks=checks)
+    assert state(await get(layer, "/health/ready", client=("127.0.0.1", 1))) == (status, body)
 
 
-async def test_hanging_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A check that does not come back has failed after its time."""
-    monkeypatch.setattr(health, "CHECK_TIMEOUT", 0.01)
-    layer = HealthMiddleware(Echo(), checks=[Check("slow", asyncio.Event().wait)])
-    assert (await get(layer, "/health/ready")).status == 503
+async def hanging() -> None:
+    await asyncio.Event().wait()
+
+
+async def stubborn() -> None:
+    """A check that does not end when it is cancelled."""
+    while not stopping.is_set():
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.001 if stopping.is_set() else 60)
+
+
+stopping = threading.Event()
+
+
+@pytest.mark.parametrize("probe", [hanging, stubborn])
+@pytest.mark.parametrize("own", [True, False])
+async def test_hanging_check(probe: Callable[[], Awaitable[object]], own: bool) -> None:
+    """A check that does not come back has failed after its own time or that of all, whatever it does; others pass."""
+    stopping.clear()
+    slow = Check("slow", probe, timeout=0.01 if own else None)
+    layer = HealthMiddleware(Echo(), checks=[slow, Check("a", fine)], check_timeout=60 if own else 0.01)
+    exchange = await get(layer, "/health/ready", client=("127.0.0.1", 1))
+    assert state(exchange) == (503, {"status": "not ready", "checks": {"slow": "timed out", "a": "ok"}})
+    stopping.set()
+    await layer.shutdown()
+    await asyncio.sleep(0.01)
+
+
+async def test_what_hangs_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that hangs is not begun again while it does, and is once it has ended."""
+    monkeypatch.setattr(readiness, "CACHE_SECONDS", 0.0)
+    asked, go = 0, asyncio.Event()
+
+    async def probe() -> None:
+        nonlocal asked
+        asked += 1
+        while not go.is_set():
+            with suppress(asyncio.CancelledError):
+                await go.wait()
+
+    layer = HealthMiddleware(Echo(), checks=[Check("it", probe)], check_timeout=0.01)
+    for _ in range(3):
+        assert (await get(layer, "/health/ready")).status == 503
+    assert asked == 1
+    go.set()
+    await asyncio.sleep(0.01)
+    assert (await get(layer, "/health/ready")).status == 200
+    assert asked == 2
+
+
+@pytest.mark.parametrize(
+    ("client", "details", "told"),
+    [
+        ("127.0.0.1", None, True),
+        ("::1", None, True),
+        ("::ffff:127.0.0.1", None, True),
+        ("192.0.2.1", None, False),
+        ("192.0.2.1", "192.0.2.0/24", True),
+        ("127.0.0.1", "192.0.2.0/24", False),
+        ("127.0.0.1", "", False),
+        ("testclient", None, False),
+        (None, None, False),
+    ],
+)
+async def test_details(client: str | None, details: str | None, told: bool) -> None:
+    """Which check failed is told to the allowed addresses only; whether it is ready, to everyone."""
+    options: dict[str, Any] = {} if details is None else {"details": details}
+    layer = HealthMiddleware(Echo(), checks=[Check("db", failing)], **options)
+    exchange = await get(layer, "/health/ready", client=None if client is None else (client, 1))
+    told_of = {"checks": {"db": "failed"}} if told else {}
+    assert state(exchange) == (503, {"status": "not ready", **told_of})
+
+
+async def test_a_client_in_doubt_is_told_nothing() -> None:
+    """A request that a proxy handed on without saying for whom is not taken for one of the proxy's own."""
+    proxy = ProxyMiddleware(HealthMiddleware(Echo(), checks=[Check("db", failing)]), trusted="127.0.0.1")
+    headers = [(b"x-forwarded-for", b"nonsense")]
+    exchange = await get(proxy, "/health/ready", headers, client=("127.0.0.1", 1))
+    assert state(exchange) == (503, {"status": "not ready"})
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"details": "10.0.0.0/99"}, "details"),
+        ({"check_timeout": 0}, "check_timeout"),
+        ({"check_timeout": float("nan")}, "check_timeout"),
+        ({"checks": [Check("a", fine), Check("a", fine)]}, "checks"),
+        ({"checks": [Check("a", fine, timeout=0)]}, "checks"),
+    ],
+)
+def test_what_cannot_be(options: dict[str, Any], name: str) -> None:
+    """Networks that are none, checks without time and names that stand twice are refused, by name."""
+    with pytest.raises(ConfigError) as caught:
+        HealthMiddleware(Echo(), **options)
+    assert [problem.name for problem in caught.value.problems] == [name]
 
 
 async def test_checks_are_shared(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -144,7 +235,7 @@ async def test_checks_are_shared(monkeypatch: pytest.MonkeyPatch, caplog: pytest
     assert ({exchange.status for exchange in first}, asked) == ({200}, 1)
     broken = True
     assert ((await get(layer, "/health/ready")).status, asked) == (200, 1)
-    monkeypatch.setattr(health, "CACHE_SECONDS", 0.0)
+    monkeypatch.setattr(readiness, "CACHE_SECONDS", 0.0)
     layer = HealthMiddleware(Echo(), checks=[Check("it", probe)])
     broken = False
     await get(layer, "/health/ready")

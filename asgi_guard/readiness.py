@@ -1,0 +1,124 @@
+"""Readiness: what is asked, all at once, with a deadline each, and remembered for a moment."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+logger = logging.getLogger("asgi_guard")
+
+CACHE_SECONDS = 1.0
+CHECK_TIMEOUT = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Something that readiness asks.
+
+    Attributes:
+        name: what it is called in the answer.
+        probe: fails by raising.
+        required: whether its failure makes this process not ready, or is only told.
+        timeout: seconds after which it has failed; None for as long as all others have.
+    """
+
+    name: str
+    probe: Callable[[], Awaitable[object]]
+    required: bool = True
+    timeout: float | None = None
+
+
+Checks: TypeAlias = "Mapping[str, Callable[[], Awaitable[object]]] | Iterable[Check]"
+"""What an app asks: coroutine functions by name, or checks."""
+
+
+class Report(NamedTuple):
+    """What the checks said.
+
+    Attributes:
+        ready: whether every required one passed.
+        results: `ok`, `failed` or `timed out`, by the check's name.
+    """
+
+    ready: bool
+    results: dict[str, str]
+
+
+def checks_of(checks: Checks) -> list[Check]:
+    """What an app asks, as checks."""
+    return [Check(name, probe) for name, probe in checks.items()] if isinstance(checks, Mapping) else list(checks)
+
+
+class Readiness:
+    """Asks the checks, or remembers what they said; however many probes ask at once, each check is asked once.
+
+    A deadline holds whatever the check does: one that does not even end when it is cancelled has failed, and is not
+    asked again until it has ended, so that nothing piles up on what hangs.
+
+    Args:
+        checks: what is asked.
+        timeout: seconds that a check has, unless it says otherwise.
+    """
+
+    def __init__(self, checks: Iterable[Check], timeout: float = CHECK_TIMEOUT) -> None:
+        self.checks = tuple(checks)
+        self._timeout = timeout
+        self._last: Report | None = None
+        self._until = 0.0
+        self._asking: asyncio.Task[Report] | None = None
+        self._hanging: dict[str, asyncio.Task[object]] = {}
+
+    async def ask(self) -> Report:
+        """What the checks say, or said less than a second ago."""
+        if self._last is not None and time.monotonic() < self._until:
+            return self._last
+        task = self._asking
+        if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
+            task = self._asking = asyncio.create_task(self._ask_all(), name="asgi-guard readiness")
+        return await asyncio.shield(task)
+
+    def stop(self) -> None:
+        """Ask nothing more: the app's resources, which the checks use, are gone."""
+        for task in (*([self._asking] if self._asking is not None else []), *self._hanging.values()):
+            if not task.get_loop().is_closed():
+                task.cancel()
+
+    async def _ask_all(self) -> Report:
+        outcomes = await asyncio.gather(*map(self._ask, self.checks))
+        told = dict(zip((check.name for check in self.checks), outcomes, strict=True))
+        ready = all(told[check.name] is None for check in self.checks if check.required)
+        results = {name: "ok" if failure is None else failure.partition(":")[0] for name, failure in told.items()}
+        if ready != (self._last is None or self._last.ready):
+            failures = ", ".join(f"{name} {failure}" for name, failure in told.items() if failure is not None)
+            logger.warning("readiness: %s", "ready" if ready else f"not ready: {failures}")
+        self._last, self._until = Report(ready, results), time.monotonic() + CACHE_SECONDS
+        return self._last
+
+    async def _ask(self, check: Check) -> str | None:
+        """Why a check fails, as `failed: TYPE` or `timed out`; None if it passes."""
+        task = self._hanging.get(check.name)
+        if task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop():
+            return "timed out"
+        task = asyncio.ensure_future(_probed(check))
+        self._hanging[check.name] = task
+        try:
+            done, _ = await asyncio.wait((task,), timeout=self._timeout if check.timeout is None else check.timeout)
+        finally:
+            task.cancel()
+        if not done:
+            return "timed out"
+        del self._hanging[check.name]
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        # Its text may hold an address or a password, and is the app's to tell.
+        return None if error is None else f"failed: {type(error).__name__}"
+
+
+async def _probed(check: Check) -> object:
+    return await check.probe()
