@@ -21,7 +21,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
-from asgi_guard.asgi import ASGIApp, Head, Headers, Message, Receive, Scope, Send
+from asgi_guard.asgi import ASGIApp, Head, Message, Receive, Scope, Send
 from asgi_guard.errors import UnknownScopeError
 from asgi_guard.exchange import SCOPE_KEY, Exchange, current
 from asgi_guard.lifespan import Lifespan
@@ -175,24 +175,29 @@ class Response:
 
     async def answer(self, answer: Answer) -> None:
         """Send an answer of the guard's own."""
-        exchange = self._exchange
-        headers: Headers = list(answer.headers)
-        if answer.status not in (204, 304):
-            headers.append((b"content-length", b"%d" % len(answer.body)))
+        exchange, status, headers, body = self._exchange, answer.status, answer.headers, answer.body
+        start, end = "http.response.start", "http.response.body"
         if exchange.kind == "http":
-            prefix = "http"
             if self._is_unread():
                 await self._drain()
         elif "websocket.http.response" in (exchange.scope.get("extensions") or ()):
-            prefix = "websocket.http"
+            start, end = "websocket.http.response.start", "websocket.http.response.body"
         else:
             # Without that extension a handshake can only be refused bare; the server then answers 403.
-            code = 1013 if answer.status in (429, 503) else 1011 if answer.status >= 500 else 1008
+            code = 1013 if status in (429, 503) else 1011 if status >= 500 else 1008
             await self.send({"type": "websocket.close", "code": code, "reason": answer.reason or ""})
             return
-        body = b"" if exchange.method == "HEAD" else answer.body
-        await self.send({"type": f"{prefix}.response.start", "status": answer.status, "headers": headers})
-        await self.send({"type": f"{prefix}.response.body", "body": body})
+        if status not in (204, 304):
+            headers = (*headers, (b"content-length", b"%d" % len(body)))
+        if exchange.method == "HEAD":
+            body = b""
+        # As `send` does it, without asking what is sent.
+        message = self._marked({"type": start, "status": status, "headers": headers})
+        self.status, self.started = status, True
+        await self._send(message)
+        self.sent += len(body)
+        self.finished = True
+        await self._send({"type": end, "body": body})
 
     def _is_unread(self) -> bool:
         """Tell whether a body is on its way. Who asked whether to send it (`Expect: 100-continue`) has not begun."""
