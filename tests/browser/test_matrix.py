@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,8 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "unsafe_debug": True,
     },
 }
+READABLE = {"plain": 2, "some": 2 * 6, "credentials": 2 * 2 * 9, "anyone": 4 * 8, "debug": 2 * 4}
+"""In how many of its 80 cells a configuration lets the page read."""
 ORIGINS = (NAMED, BELOW, STRANGER, OPAQUE)
 ASKED: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ("GET", ()),
@@ -137,12 +140,15 @@ async def test_every_cell(sites: Sites, visits: Visits) -> None:
     """In each cell the browser does what `explain` says: asks first, sends, lets read, shows headers, or does not."""
     guards = {name: Guard(app, settings(sites, name)) for name in CONFIGURATIONS}
     apis = {name: sites.at(f"{name}.api.localhost", guard) for name, guard in guards.items()}
+    read: Counter[str] = Counter()
     for page in ORIGINS:
         origin, path = (sites.at(page).origin, "/") if page != OPAQUE else ("null", "/sandbox")
         visit = await visits.at(sites.at(page).origin + path)
         cells = [cell for cell in CELLS if cell.page == page]
         answers = await visit.fetch_all([cell.options(apis[cell.configuration].origin) for cell in cells])
+        read.update(cell.configuration for cell, answer in zip(cells, answers, strict=True) if "text" in answer)
         said = await asyncio.to_thread(verdicts, guards, cells, origin)
         pairs = zip(cells, said, answers, strict=True)
         found = [disagreement(*pair, apis[pair[0].configuration].asked(pair[0].path)) for pair in pairs]
         assert not any(found), "\n".join(str(each) for each in found if each)
+    assert read == READABLE
