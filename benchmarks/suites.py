@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from benchmarks import browser
 from benchmarks.auth import run as auth
+from benchmarks.figures import Suite
 from benchmarks.layers import run as layers
 from benchmarks.limits import run as limits
 from benchmarks.limits import suite as limits_suite
 from benchmarks.memory import run as memory
 from benchmarks.scale import run as scale
 from benchmarks.server import run as server
+from benchmarks.server import stack
 from benchmarks.server import tables as server_tables
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from benchmarks.figures import Suite
     from benchmarks.sheet import Sheet
 
 Pace: TypeAlias = Literal["brief", "quick", "full"]
@@ -92,6 +93,18 @@ def _memory(pace: Pace) -> memory.Budget:
     return memory.FULL if pace == "full" else memory.QUICK
 
 
+def _stack(pace: Pace) -> server.Budget:
+    return stack.FULL if pace == "full" else stack.QUICK
+
+
+def _measured_stack(pace: Pace, advance: Advance) -> Suite:
+    if pace == "brief":
+        return Suite(
+            "stack", [], skipped={"each layer inside a server": "it takes more than a minute; ask for `stack`"}
+        )
+    return stack.measure(_stack(pace), advance)
+
+
 KINDS = (
     Kind(
         "server",
@@ -106,6 +119,13 @@ KINDS = (
         lambda pace: _layers(pace).expected(),
         lambda pace, store, advance: layers.measure(_layers(pace), _named("layers", advance)),
         layers.sheets,
+    ),
+    Kind(
+        "stack",
+        "Measure what each layer costs inside a real server, around a raw app and FastAPI. On Linux only.",
+        lambda pace: 0.0 if pace == "brief" else stack.expected(_stack(pace)),
+        lambda pace, store, advance: _measured_stack(pace, advance),
+        stack.sheets,
     ),
     Kind(
         "auth",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
 from asgi_guard.testing import LocalIssuer
 from benchmarks import peers, subjects
-from benchmarks.server import load, process, run, tables
-from benchmarks.server.serve import Served, build
+from benchmarks.server import load, process, run, stack, tables
+from benchmarks.server.serve import HEADERS, Served, build
 from tests.asgi import call
 
 BRIEF = run.Budget(rounds=2, seconds=0.2, connections=2)
@@ -50,6 +51,38 @@ async def test_every_stack_serves_the_same_request_and_refuses_a_token_that_is_n
     assert (served.status, served.body) == (200, b'{"item":42,"page":2}')
     assert {"x-request-id", "access-control-allow-origin", "x-content-type-options"} <= set(served.headers)
     assert refused.status == 401
+
+
+async def test_the_headers_alone_are_as_many_and_as_long_as_the_guards() -> None:
+    """What is sent for nothing is what the guard sends, within a few bytes; and a server may have some layers only."""
+    with LocalIssuer().serve() as issuer:
+        served = Served("raw", "bare", None, issuer.url, issuer.audience, None)
+        apps = {name: build(replace(served, stack=name)) for name in ("bare", "headers", "guard")}
+        apps |= {f"{count} layers": build(replace(served, stack="layers", layers=count)) for count in (0, 3)}
+        scope = subjects.request(issuer.token())
+        lines = {name: (await call(app, dict(scope))).starts[0]["headers"] for name, app in apps.items()}
+    added = {name: len(lines[name]) - len(lines["bare"]) for name in lines}
+    assert added["headers"] == added["guard"] == len(HEADERS)
+    assert added["0 layers"] == 0
+    size = {name: sum(len(key) + len(value) + 4 for key, value in lines[name]) for name in lines}
+    assert abs(size["headers"] - size["guard"]) < 80
+    assert size["bare"] < size["3 layers"] < size["guard"]
+
+
+def test_layers_inside_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has what it adds, and the table what it adds to those before it."""
+    monkeypatch.setattr(run, "tool", lambda: "Python")
+    monkeypatch.setattr(stack, "names", lambda: ["none", "Health"])
+    monkeypatch.setattr(stack, "APPS", {"raw": "a raw ASGI app"})
+
+    suite = stack.measure(BRIEF, lambda name, seconds: None)
+
+    assert suite.names(1, "raw") == ["bare", stack.LINES, "none", "Health"]
+    (sheet,) = stack.sheets(suite)
+    none, health = (suite.find("raw", name, stack.ADDS) for name in ("none", "Health"))
+    assert none is not None
+    assert health is not None
+    assert [row[-1] for row in sheet.rows] == ["", "", f"{none.median:+.1f}", f"{health.median - none.median:+.1f}"]
 
 
 def test_a_server_that_does_not_answer_well_is_reported() -> None:

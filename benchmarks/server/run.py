@@ -87,6 +87,11 @@ QUICK = Budget(rounds=4, seconds=1.0)
 BRIEF = Budget(rounds=2, seconds=1.0, settings=1)
 
 
+def supported() -> bool:
+    """Whether this system tells the CPU time of other processes where we ask for it."""
+    return platform.system() == "Linux"
+
+
 def measure(
     store: str | None, budget: Budget, advance: Callable[[str, float], None], settings: Sequence[Setting] = SETTINGS
 ) -> Suite:
@@ -98,11 +103,11 @@ def measure(
         advance: is told what is measured, and the seconds that it took.
         settings: which settings.
     """
-    if platform.system() != "Linux":
+    if not supported():
         return Suite("server", [], skipped={"servers": "the CPU time of other processes is read on Linux only"})
     skipped = {NAMES[name]: reason for name in STACKS if (reason := peers.absence(name))}
     issuer = LocalIssuer()
-    with _pinned() as core, target(store) as redis, issuer.serve():
+    with pinned() as core, target(store) as redis, issuer.serve():
         token = issuer.token(lifetime=24 * 3600)
         asking = Asking(
             0, f"{subjects.PATH}?{subjects.QUERY}", subjects.headers(token), budget.connections, budget.seconds
@@ -112,7 +117,7 @@ def measure(
             url = redis.url if setting.redis else None
             stacks = [name for name in setting.stacks if peers.absence(name) is None]
             served = {name: Served(setting.app, name, url, issuer.url, issuer.audience, core) for name in stacks}
-            turns = _compare(served, token, asking, budget.rounds, partial(advance, f"server: {setting.name}"))
+            turns = compare(served, token, asking, budget.rounds, partial(advance, f"server: {setting.name}"))
             for name, taken in turns.items():
                 figures += _figures(setting, name, taken, turns[BARE])
         where = redis.describe()
@@ -128,7 +133,7 @@ def measure(
 
 
 @contextmanager
-def _pinned() -> Iterator[int | None]:
+def pinned() -> Iterator[int | None]:
     """Leave one core to the server, and take this process, with what it starts, to the others; None with one core."""
     if not hasattr(os, "sched_getaffinity") or len(cores := sorted(os.sched_getaffinity(0))) < 2:
         yield None
@@ -151,15 +156,26 @@ def _versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
+class Turn:
+    """One server in one round: microseconds of its CPU time a request, and the load."""
+
     cpu: float
     load: Load
 
 
-def _compare(
+def compare(
     served: dict[str, Served], token: str, asking: Asking, rounds: int, advance: Callable[[float], None]
-) -> dict[str, list[_Turn]]:
-    turns: dict[str, list[_Turn]] = {name: [] for name in served}
+) -> dict[str, list[Turn]]:
+    """Load servers that run at the same time, one after the other, round after round.
+
+    Args:
+        served: the servers, by name.
+        token: that they are asked with.
+        asking: what they are asked.
+        rounds: how many, after one that warms up.
+        advance: is told the seconds of each turn.
+    """
+    turns: dict[str, list[Turn]] = {name: [] for name in served}
     with ExitStack() as stack:
         running = [(name, *stack.enter_context(serving(each, token))) for name, each in served.items()]
         for number in range(rounds + 1):
@@ -172,17 +188,17 @@ def _compare(
     return turns
 
 
-def _turn(asking: Asking, port: int, pid: int) -> _Turn:
+def _turn(asking: Asking, port: int, pid: int) -> Turn:
     before = cpu_seconds(pid)
     loaded = run(replace(asking, port=port), tool())
     spent = cpu_seconds(pid) - before
     assert loaded.requests, "the load generator had no answer"
     assert not loaded.failed, f"{loaded.failed} of {loaded.requests} requests to port {port} failed"
-    return _Turn(spent / loaded.requests * 1e6, loaded)
+    return Turn(spent / loaded.requests * 1e6, loaded)
 
 
-def _figures(setting: Setting, name: str, turns: Sequence[_Turn], bare: Sequence[_Turn]) -> Iterator[Figure]:
-    def figure(what: str, unit: Unit, of: Callable[[_Turn], float], *, more: bool = False) -> Figure:
+def _figures(setting: Setting, name: str, turns: Sequence[Turn], bare: Sequence[Turn]) -> Iterator[Figure]:
+    def figure(what: str, unit: Unit, of: Callable[[Turn], float], *, more: bool = False) -> Figure:
         return Figure((setting.name, name, what), unit, Interval.of([of(turn) for turn in turns]), more=more)
 
     yield figure(CPU, "us", lambda turn: turn.cpu)

@@ -17,12 +17,18 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from asgi_guard import Guard
+from asgi_guard.layer import Chain
 from benchmarks import subjects
+from benchmarks.calls import Idle
 from benchmarks.peers import STACKS
 from benchmarks.peers import build as build_peer
 
 if TYPE_CHECKING:
-    from asgi_guard.asgi import ASGIApp
+    from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
+
+
+HEADERS = [(b"x-header-%02d" % number, b"a value as long as those of security are") for number in range(14)]
+"""As many as the guard adds, and as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +37,13 @@ class Served:
 
     Attributes:
         app: the app, by its name in `subjects.BARE`.
-        stack: what is around it: `bare`, `guard`, or one of `peers.STACKS`, which bring FastAPI's endpoint themselves.
+        stack: what is around it: `bare`, `guard`, the first few of its `layers`, what adds nothing but `headers`, or
+            one of `peers.STACKS`, which bring FastAPI's endpoint themselves.
         store: the URL of a Redis; None for memory.
         issuer: the URL of the tokens' issuer.
         audience: the tokens' audience.
         core: the only processor core to run on; None for any.
+        layers: how many of the guard's layers there are.
     """
 
     app: str
@@ -44,6 +52,7 @@ class Served:
     issuer: str
     audience: str
     core: int | None
+    layers: int = 0
 
     def to_json(self) -> str:
         """As the command line has it."""
@@ -58,9 +67,28 @@ def build(served: Served) -> ASGIApp:
     app = subjects.BARE[served.app]()
     if served.stack == "bare":
         return app
+    if served.stack == "headers":
+        return with_headers(app)
     store = served.store
     settings = subjects.settings(served.issuer, served.audience, store or "memory://", revocation=store is not None)
-    return Guard(app, settings)
+    guard = Guard(app, settings)
+    if served.stack == "layers":
+        return Chain(app, guard.layers[: served.layers] or [Idle(app)])
+    return guard
+
+
+def with_headers(app: ASGIApp) -> ASGIApp:
+    """The app, with as many headers as the guard adds, and as long ones."""
+
+    async def sending(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sends(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], *HEADERS]}
+            await send(message)
+
+        await app(scope, receive, sends)
+
+    return sending
 
 
 def main(served: Served, descriptor: int) -> None:

@@ -1,0 +1,97 @@
+"""What each layer of the stack costs inside a real server, where other code has had the processor's caches meanwhile.
+
+Around one app there are as many servers as the guard has layers: the first with one of them, the next with two, and so
+on. Beside them one whose app sends as many bytes of headers as the guard adds: what a server takes to send them nobody
+can spare.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from asgi_guard.testing import LocalIssuer
+from benchmarks import subjects
+from benchmarks.figures import Figure, Suite
+from benchmarks.interval import Interval
+from benchmarks.layers.around import BARE as ALONE
+from benchmarks.layers.around import growing
+from benchmarks.server.load import Asking, tool
+from benchmarks.server.run import Budget, compare, pinned, supported
+from benchmarks.server.serve import HEADERS, Served
+from benchmarks.server.tables import BARE, CPU
+from benchmarks.sheet import Sheet, plain, spread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ADDS = "adds"
+LINES = f"(nothing but {len(HEADERS)} headers)"
+APPS = {"raw": "a raw ASGI app", "fastapi": "FastAPI"}
+FULL = Budget(rounds=7, seconds=1.0)
+QUICK = Budget(rounds=2, seconds=1.0)
+
+
+def names() -> list[str]:
+    """The layers, in the order in which they are put around the app; none first."""
+    return [name for name in growing(subjects.raw, LocalIssuer(algorithm="ES256")) if name != ALONE]
+
+
+def expected(budget: Budget) -> float:
+    """About how many seconds it takes, starting included."""
+    return len(APPS) * (len(names()) + 2) * ((budget.rounds + 1) * budget.seconds + 1.5)
+
+
+def measure(budget: Budget, advance: Callable[[str, float], None]) -> Suite:
+    """Measure every layer around every app.
+
+    Args:
+        budget: how much.
+        advance: is told what is measured, and the seconds that it took.
+    """
+    if not supported():
+        return Suite("stack", [], skipped={"servers": "the CPU time of other processes is read on Linux only"})
+    issuer = LocalIssuer()
+    figures: list[Figure] = []
+    with pinned() as core, issuer.serve():
+        token = issuer.token(lifetime=24 * 3600)
+        path = f"{subjects.PATH}?{subjects.QUERY}"
+        asking = Asking(0, path, subjects.headers(token), budget.connections, budget.seconds)
+        for app in APPS:
+            make = partial(Served, app, store=None, issuer=issuer.url, audience=issuer.audience, core=core)
+            served = {BARE: make("bare"), LINES: make("headers")}
+            served |= {name: make("layers", layers=count) for count, name in enumerate(names())}
+            turns = compare(served, token, asking, budget.rounds, partial(advance, f"stack: {APPS[app]}"))
+            for name, taken in turns.items():
+                figures.append(Figure((app, name, CPU), "us", Interval.of([turn.cpu for turn in taken])))
+                added = [turn.cpu - base.cpu for turn, base in zip(taken, turns[BARE], strict=True)]
+                if name != BARE:
+                    figures.append(Figure((app, name, ADDS), "us", Interval.of(added)))
+    method = {
+        "load": f"{tool()}, {budget.connections} connections",
+        "cores": "nothing is pinned" if core is None else f"the server on core {core}, the load on the others",
+        "rounds": f"{budget.rounds} of {budget.seconds:g} s each, interleaved, after one that warms up",
+    }
+    return Suite("stack", figures, method)
+
+
+def sheets(suite: Suite) -> list[Sheet]:
+    """The tables: what the server takes with each layer more."""
+    return [_sheet(suite, app) for app in suite.names(0)]
+
+
+def _sheet(suite: Suite, app: str) -> Sheet:
+    rows, before = [], 0.0
+    for name in suite.names(1, app):
+        added = suite.find(app, name, ADDS)
+        row = [name, plain(suite.find(app, name, CPU)), plain(added), spread(added), ""]
+        if added is not None and name != LINES:
+            row[-1] = f"{added.median - before:+.1f}"
+            before = added.median
+        rows.append(row)
+    return Sheet(
+        f"Inside a server, around {APPS[app]}: with each layer more", ("up to this layer",),
+        ("CPU us", "adds us", "95 %", "by itself us"), rows,
+        "CPU time of the server's process for a request. 'By itself': what the layer adds to those before it. "
+        f"{LINES[1:-1].capitalize()}: an app that sends as many bytes as the guard adds, and does nothing for them.",
+    )  # fmt: skip
