@@ -62,10 +62,11 @@ def run(kinds: Sequence[Kind], pace: Pace, store: str | None = None, console: Co
         for kind in kinds:
             progress.update(task, description=kind.name)
             began = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {'in full' if pace == 'full' else pace}"
+            commit = code()
             suite = kind.measure(
                 pace, store, lambda name, passed: progress.update(task, description=name, advance=passed)
             )
-            suite.method["taken"] = f"{began}; the code is of {code()}"
+            suite.method["taken"] = f"{began}; the code is of {commit}"
             found.append(suite)
             yards += rounds.yards()
     return Results.of(found, yards, quick=pace != "full")

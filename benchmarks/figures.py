@@ -108,10 +108,10 @@ class Results:
         """The suite of this name, if it was measured."""
         return next((suite for suite in self.suites if suite.name == name), None)
 
-    def json(self) -> bytes:
-        """As JSON, for people to read too."""
+    def json(self, *, short: bool = False) -> bytes:
+        """As JSON, for people to read too unless it shall be short."""
         document = {"schema": SCHEMA, **asdict(self)}
-        return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE | (0 if short else orjson.OPT_INDENT_2))
 
 
 def merged(results: Sequence[Results]) -> Results:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from benchmarks.layers.around import GUARD as WHOLE
 from benchmarks.layers.run import ADDS, TITLES
 from benchmarks.server.tables import CPU, GUARD, NAMES, RATIO
-from benchmarks.sheet import Sheet, number
+from benchmarks.sheet import Sheet, asked, number
 from benchmarks.suites import KINDS
 
 if TYPE_CHECKING:
@@ -29,8 +30,13 @@ def write(results: Results, root: Path) -> Iterator[Path]:
         path.write_text(filled(path.read_text("utf-8"), results), "utf-8")
         yield path
     kept = root / KEPT
-    kept.write_bytes(results.json())
+    kept.write_bytes(replace(results, suites=[_short(suite) for suite in results.suites]).json(short=True))
     yield kept
+
+
+def _short(suite: Suite) -> Suite:
+    """The suite without what neither tables nor pictures need."""
+    return replace(suite, details=None) if suite.name == "limits" else suite
 
 
 def filled(page: str, results: Results) -> str:
@@ -46,6 +52,8 @@ def filled(page: str, results: Results) -> str:
 def _text(name: str, results: Results) -> str | None:
     if name == "machine":
         return _machine(results)
+    if name == "asked":
+        return _asked(results)
     if name == "summary":
         return _summary(results)
     suite = results.suite(name)
@@ -66,6 +74,15 @@ def _machine(results: Results) -> str:
         f"{machine.cpu}, {machine.cores} cores, {machine.system}, {machine.python}; {versions}. The yardstick, a fixed "
         f"piece of work, took {results.yardstick} µs.{pace}"
     )
+
+
+def _asked(results: Results) -> str | None:
+    figures = [replace(figure, of=(suite.name, *figure.of)) for suite in results.suites for figure in suite.figures]
+    sheet = asked(figures)
+    if sheet is None:
+        return None
+    missed = sum(figure.reached is False for figure in figures)
+    return f"{sheet.markdown()}\n\nOf {len(sheet.rows)} figures that are asked, {missed} are not reached."
 
 
 def _summary(results: Results) -> str | None:

@@ -90,7 +90,7 @@ def test_the_pages_have_a_place_for_every_suite() -> None:
     """The page of benchmarks has one region a suite, the README a summary, and every picture that is shown is drawn."""
     page, readme = ((ROOT / name).read_text("utf-8") for name in ("docs/benchmarks.md", "README.md"))
     regions = re.findall(r"<!-- figures: (\w+) -->", page)
-    assert sorted(regions) == sorted([*(kind.name for kind in suites.KINDS), "machine"])
+    assert sorted(regions) == sorted([*(kind.name for kind in suites.KINDS), "asked", "machine"])
     assert re.findall(r"<!-- figures: (\w+) -->", readme) == ["summary"]
     shown = {*re.findall(r"plots/(\w+)\.svg", page), *re.findall(r"plots/(\w+)\.svg", readme)}
     assert shown == set(PICTURES)
@@ -103,6 +103,17 @@ def test_the_summary() -> None:
     text = pages.filled("<!-- figures: summary -->\n<!-- end -->\n", results())
     assert "| FastAPI | 100 / 100 | 0.50 | 0.50 | 0.50 |" in text
     assert "4.50 to a raw ASGI app. Taken today." in text
+
+
+def test_what_is_not_reached_is_said() -> None:
+    """Whatever is asked of any suite stands in one table, and how much of it is not reached below."""
+    page = "<!-- figures: asked -->\n<!-- end -->\n"
+    found = results()
+    assert pages.filled(page, found) == page
+    found.suites[0].figures.append(figure("FastAPI", "guard", "more", unit="x", asked=0.9, more=True, value=0.5))
+    text = pages.filled(page, found)
+    assert "| server: FastAPI: guard: more | 0.50 (0.45 to 0.55) x | >= 0.90 | NOT reached |" in text
+    assert "Of 1 figures that are asked, 1 are not reached." in text
 
 
 def test_several_results_are_merged() -> None:

@@ -52,11 +52,12 @@ def throughput(suite: Suite) -> Any:
 def concurrency(suite: Suite) -> Any:
     """Checks a second against checks under way at once."""
     kinds = [kind for kind in (ONE, TWO) if suite.names(1, kind)]
-    figure, panels = canvas(5.6 * len(kinds), 4.4, len(kinds), squeeze=False, sharey=True)
+    figure, panels = canvas(4.9 * len(kinds) + 2.2, 4.4, len(kinds), squeeze=False, sharey=True)
     figure.suptitle("Checks a second in Redis, by how many are under way at once", x=0.01, ha="left", fontweight="bold")
     who = list(
         dict.fromkeys(name for kind in kinds for tasks in suite.names(1, kind) for name in suite.names(2, kind, tasks))
     )
+    most = 0.0
     for axes, kind in zip(panels[0], kinds, strict=True):
         levels = suite.names(1, kind)
         for number, name in enumerate(who):
@@ -68,6 +69,7 @@ def concurrency(suite: Suite) -> Any:
             color = LINES[number % len(LINES)]
             width = 2.6 if name == US else 1.4
             axes.plot(xs, ys, color=color, linewidth=width, marker="o", markersize=4.5, label=name)
+            most = max(most, *(value.high for _, value in points))
             axes.fill_between(
                 xs, [value.low for _, value in points], [value.high for _, value in points], color=color, alpha=0.12
             )
@@ -75,10 +77,10 @@ def concurrency(suite: Suite) -> Any:
         axes.set_xlabel("checks under way at once")
         axes.set_title(f"A check of {kind}", fontsize=11, fontweight="normal")
         axes.grid(axis="y", color=LIGHT, linewidth=0.6)
-        axes.set_ylim(bottom=0)
+    panels[0][0].set_ylim(0, most * 1.03)
     panels[0][0].yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     panels[0][0].set_ylabel("checks a second")
-    panels[0][-1].legend(frameon=False, fontsize=10, loc="upper left")
+    panels[0][-1].legend(frameon=False, fontsize=10, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     note(figure, f"One process, {suite.method['server']}. Shade: least to most of all rounds.")
     return figure
 
