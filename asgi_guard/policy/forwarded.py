@@ -16,31 +16,37 @@ MAX_ELEMENT = 1024
 """Characters of the longest element that is read; proxies write some 100."""
 MAX_COMMAS = 128
 """How many commas are looked at, those within quoted strings too."""
+MAX_TEXT = 2560
+"""Characters that are looked at in all, so that no client makes a request dear by what it sends ahead."""
+MAX_PAIRS = 12
+"""Pairs of an element: RFC 7239 has four, and lets proxies add some."""
 
 _PAIR = re.compile(
     r"[ \t]*(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+)="
-    r'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<token>[^\s,;"]+))[ \t]*(?P<separator>;|\Z)',
+    r'(?:"(?P<quoted>[^"\\]*(?:\\.[^"\\]*)*)"|(?P<token>[^\s,;"]+))[ \t]*(?P<separator>;|\Z)',
     re.DOTALL,
 )
-_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_BACKSLASH, _NO_BYTE = "\\\\", "\uffff"
+"""One that is escaped, and what stands for it in between: no header has it."""
 
 
 def elements(text: str) -> Iterator[dict[str, str] | None]:
     """The elements, last first: each the pairs of its names, in lower case, and values; None for a malformed one.
 
     They are split at the commas outside of quoted strings. Nothing is given beyond an element that cannot be told from
-    its neighbours: one longer than `MAX_ELEMENT`, or with a quote that has no other.
+    its neighbours: one longer than `MAX_ELEMENT`, one that begins before the last `MAX_TEXT` characters, or one with a
+    quote that has no other.
     """
     text = text.strip(" \t")
     end = at = len(text)
-    quotes = 0
+    quotes, first = 0, max(0, end - MAX_TEXT)
     for _ in range(MAX_COMMAS):
         comma = text.rfind(",", 0, at)
-        if end - comma > MAX_ELEMENT:
+        if end - comma > MAX_ELEMENT or comma + 1 < first:
             yield None
             return
         if text.find('"', comma + 1, at) >= 0:
-            quotes += _ESCAPED.sub("", text[comma + 1 : at]).count('"')
+            quotes += text[comma + 1 : at].replace(_BACKSLASH, "").replace('\\"', "").count('"')
         if quotes % 2 == 0:
             yield parse_element(text[comma + 1 : end])
             end, quotes = comma, 0
@@ -54,16 +60,24 @@ def elements(text: str) -> Iterator[dict[str, str] | None]:
 def parse_element(text: str) -> dict[str, str] | None:
     """Parse one element: `name=value` pairs, each name once, values tokens or quoted strings; None if it is none.
 
-    Addresses are taken unquoted as well, as some proxies write them.
+    One with more than `MAX_PAIRS` is none. Addresses are taken unquoted as well, as some proxies write them.
     """
     pairs: dict[str, str] = {}
     at = 0
-    while True:
+    for _ in range(MAX_PAIRS):
         match = _PAIR.match(text, at)
         if match is None or (name := match["name"].lower()) in pairs:
             return None
         quoted = match["quoted"]
-        pairs[name] = match["token"] if quoted is None else _ESCAPED.sub(r"\1", quoted)
+        pairs[name] = match["token"] if quoted is None else _unescaped(quoted)
         if not match["separator"]:
             return pairs
         at = match.end()
+    return None
+
+
+def _unescaped(text: str) -> str:
+    """What a quoted string stands for. Without a regular expression, which is slow where much is escaped."""
+    if "\\" not in text:
+        return text
+    return text.replace(_BACKSLASH, _NO_BYTE).replace("\\", "").replace(_NO_BYTE, "\\")

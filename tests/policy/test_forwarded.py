@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_guard.policy.forwarded import MAX_COMMAS, MAX_ELEMENT, elements, parse_element
+from asgi_guard.policy.forwarded import MAX_COMMAS, MAX_ELEMENT, MAX_PAIRS, MAX_TEXT, elements, parse_element
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,18 @@ def test_what_is_not_read() -> None:
     assert list(elements(beyond + '"' + "," * MAX_COMMAS + '"')) == [None]
     assert list(elements(beyond + '"' + "a" * MAX_ELEMENT + '",for=b'))[:2] == [{"for": "b"}, None]
     assert list(elements("," * 70_000)) == [None] * (MAX_COMMAS + 1)
+    long = f'for="{"a" * (MAX_ELEMENT - 100)}"'
+    assert list(elements(",".join([long] * 9))) == [{"for": "a" * (MAX_ELEMENT - 100)}] * (MAX_TEXT // len(long)) + [
+        None
+    ]
+    assert list(elements("for=x," + ",".join(["for=a"] * (MAX_TEXT // 6)) + "," * (MAX_TEXT % 6)))[-1] is None
+
+
+def test_an_element_has_a_bounded_number_of_pairs() -> None:
+    """What no proxy writes is not read to its end, however it is divided."""
+    pairs = [f"a{index}=b" for index in range(MAX_PAIRS + 1)]
+    assert len(parse_element(";".join(pairs[1:])) or ()) == MAX_PAIRS
+    assert parse_element(";".join(pairs)) is None
 
 
 names = st.text("abcxyz-", min_size=1, max_size=5)
