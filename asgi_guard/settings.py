@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ from asgi_guard.values import Routes
 from asgi_guard.variables import PREFIX, Variable, unknown_variables, variables_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
     from pydantic.fields import FieldInfo
 
@@ -51,15 +52,40 @@ def environment() -> dict[str, Any]:
     """What the variables say, as `{section: {field: value}}`.
 
     White space around a value is none of it: files that values are mounted from end in a newline. An empty value counts
-    as not set.
+    as not set, and so does a file that cannot be read: `_file_problems` tells of it.
     """
     values: dict[str, Any] = {}
     for variable in variables():
-        value = os.environ.get(variable.name, "").strip()
+        value = _said(variable.name)
+        if not value and (path := _said(variable.file)):
+            with suppress(OSError, UnicodeDecodeError):
+                value = Path(path).read_text("utf-8").strip()
         if value:
             target = values.setdefault(variable.section, {}) if variable.section else values
             target[variable.field] = value
     return values
+
+
+def _said(name: str | None) -> str:
+    return "" if name is None else os.environ.get(name, "").strip()
+
+
+def _file_problems(given: Container[str]) -> Iterator[Problem]:
+    """Tell of the files of secrets that cannot be used, but for the sections that are given in Python."""
+    for variable in variables():
+        path = _said(variable.file)
+        if variable.file is None or not path or variable.section in given:
+            continue
+        if _said(variable.name):
+            yield Problem(variable.file, f"{variable.name} is set too: keep the secret in one place")
+            continue
+        try:
+            if not Path(path).read_text("utf-8").strip():
+                yield Problem(variable.file, f"{path} is empty")
+        except OSError as error:
+            yield Problem(variable.file, f"{path} cannot be read: {error.strerror}")
+        except UnicodeDecodeError:
+            yield Problem(variable.file, f"{path} is not text")
 
 
 class _Environment(PydanticBaseSettingsSource):
@@ -118,8 +144,8 @@ class GuardSettings(BaseSettings):
     health: HealthSettings = HealthSettings()
 
     def __init__(self, **values: Any) -> None:
-        known = {variable.name for variable in variables()}
-        problems = list(unknown_variables(os.environ, known))
+        known = {name for variable in variables() for name in (variable.name, variable.file) if name}
+        problems = [*unknown_variables(os.environ, known), *_file_problems(values)]
         try:
             super().__init__(**values)
         except ValidationError as error:

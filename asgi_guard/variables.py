@@ -42,6 +42,7 @@ class Variable:
         choices: the values that may be written, or what sort of value it is.
         default: the default, as it would be written.
         meaning: one line.
+        file: the variable that names a file with the value instead, where it is a secret.
     """
 
     def __init__(self, section: str, field: str, info: FieldInfo) -> None:
@@ -51,6 +52,7 @@ class Variable:
         self.choices = _choices(info.annotation)
         self.default = written(info.default)
         self.meaning = info.description or ""
+        self.file = f"{self.name}_FILE" if _is_secret(info.annotation) else None
 
 
 def variables_of(settings: type[BaseModel]) -> list[Variable]:
@@ -76,10 +78,16 @@ def unknown_variables(names: Iterable[str], known: set[str]) -> Iterator[Problem
         yield Problem(name, f"there is no such variable{hint}")
 
 
+def _is_secret(annotation: Any) -> bool:
+    return "SecretStr" in str(annotation)
+
+
 def _choices(annotation: Any) -> list[str]:
     literals = _literals(annotation)
     if literals:
         return literals
+    if _is_secret(annotation):
+        return ["text, or _FILE"]
     text = str(annotation)
     for part, name in _SORTS.items():
         if part in text:
