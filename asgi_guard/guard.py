@@ -13,6 +13,7 @@ from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.jwks import default_client
 from asgi_guard.layer import Chain
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
+from asgi_guard.readiness import checks_of
 from asgi_guard.revocation import Revocations, lives_of
 from asgi_guard.settings import GuardSettings, SettingsError
 from asgi_guard.stack import stack
@@ -20,14 +21,14 @@ from asgi_guard.stores import Store
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import httpx
 
     from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
     from asgi_guard.layer import Layer
     from asgi_guard.policy.identity import User
-    from asgi_guard.readiness import Checks
+    from asgi_guard.readiness import Check, Checks
 
 logger = logging.getLogger("asgi_guard")
 
@@ -67,7 +68,7 @@ class Guard(Chain):
             raise ConfigError([Problem("app", "it is a Guard already: two would charge every limit twice; keep one")])
         if not callable(app):
             raise ConfigError([Problem("app", f"{type(app).__name__} is not an ASGI app: it cannot be called")])
-        self.settings, layers = configure(app, settings, store, checks, http_client, limit_functions)
+        self.settings, layers = configure(app, settings, store, checks_of(checks), http_client, limit_functions)
         super().__init__(app, layers)
         for warning in warnings(self.settings, tuple(limit_functions or ())):
             logger.warning("%s", warning)
@@ -146,7 +147,7 @@ def configure(
     app: ASGIApp = no_app,
     settings: GuardSettings | None = None,
     store: Store | None = None,
-    checks: Checks = (),
+    checks: Sequence[Check] = (),
     http_client: Callable[[], httpx.AsyncClient] = default_client,
     limit_functions: Mapping[str, Callable[[Scope], str | None]] | None = None,
 ) -> tuple[GuardSettings, list[Layer]]:

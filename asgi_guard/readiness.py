@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from asgi_guard.errors import ConfigError, Problem
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 logger = logging.getLogger("asgi_guard")
 
 CACHE_SECONDS = 1.0
 CHECK_TIMEOUT = 1.0
+OWN_CHECKS = frozenset({"store", "keys"})
+"""What readiness asks by itself; every other check is the app's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,10 @@ class Check:
         name: what it is called in the answer.
         probe: fails by raising.
         required: whether its failure makes this process not ready, or is only told.
-        timeout: seconds after which it has failed; None for as long as all others have.
+        timeout: seconds after which it has failed; None for what is said for all of them.
+
+    Raises:
+        ValueError: it has no time to answer in.
     """
 
     name: str
@@ -34,8 +42,12 @@ class Check:
     required: bool = True
     timeout: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not self.timeout > 0:
+            raise ValueError(f"the check {self.name!r} has {self.timeout} s, which is no time to answer in")
 
-Checks: TypeAlias = "Mapping[str, Callable[[], Awaitable[object]]] | Iterable[Check]"
+
+Checks: TypeAlias = "Mapping[str, Callable[[], Awaitable[object]]] | Sequence[Check]"
 """What an app asks: coroutine functions by name, or checks."""
 
 
@@ -51,9 +63,19 @@ class Report(NamedTuple):
     results: dict[str, str]
 
 
-def checks_of(checks: Checks) -> list[Check]:
-    """What an app asks, as checks."""
-    return [Check(name, probe) for name, probe in checks.items()] if isinstance(checks, Mapping) else list(checks)
+def checks_of(checks: Checks) -> tuple[Check, ...]:
+    """What an app asks, as checks.
+
+    Raises:
+        ConfigError: two are called the same, or one as the guard's own are.
+    """
+    made = tuple(Check(name, probe) for name, probe in checks.items()) if isinstance(checks, Mapping) else tuple(checks)
+    names = Counter([*OWN_CHECKS, *(check.name for check in made)])
+    taken = [name for name, number in names.items() if number > 1]
+    if taken:
+        own = ", ".join(sorted(OWN_CHECKS))
+        raise ConfigError([Problem("checks", f"{name!r} is taken: {own} are the guard's own") for name in taken])
+    return made
 
 
 class Readiness:

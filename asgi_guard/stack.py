@@ -30,20 +30,19 @@ from asgi_guard.middleware.possession import Possession
 from asgi_guard.middleware.rate_limit import KnownLimits
 from asgi_guard.policy.ratelimit_headers import HEADER_NAMES
 from asgi_guard.policy.routes import RouteTable
-from asgi_guard.readiness import Check, checks_of
+from asgi_guard.readiness import Check
 from asgi_guard.settings import GuardSettings
 from asgi_guard.stores import Store, open_store, own_clock
 from asgi_guard.variables import PREFIX
 from asgi_guard.watching import watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import httpx
 
     from asgi_guard.asgi import ASGIApp, Scope
     from asgi_guard.layer import Layer
-    from asgi_guard.readiness import Checks
     from asgi_guard.sections import AuthSettings
 
 T = TypeVar("T")
@@ -53,7 +52,7 @@ def stack(
     app: ASGIApp,
     settings: GuardSettings,
     store: Store | None = None,
-    checks: Checks = (),
+    checks: Sequence[Check] = (),
     http_client: Callable[[], httpx.AsyncClient] = default_client,
     limit_functions: Mapping[str, Callable[[Scope], str | None]] | None = None,
 ) -> list[Layer]:
@@ -144,10 +143,10 @@ def _health(
     store: Store | None,
     identity: IdentityMiddleware | None,
     rate_limit: RateLimitMiddleware | None,
-    checks: Checks,
+    checks: Sequence[Check],
 ) -> HealthMiddleware:
     """Readiness asks what requests need: a store without which they are served all the same is told, not required."""
-    section, asked = settings.health, checks_of(checks)
+    section, asked = settings.health, list(checks)
     auth, counts_proofs = settings.auth, identity is not None and identity.possession.dpop
     if (rate_limit is not None or counts_proofs) and store is not None and store.shared:
         denies_revoked = auth.revocation and auth.revocation_on_store_failure == "deny"

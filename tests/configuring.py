@@ -122,8 +122,8 @@ SAID: dict[str, tuple[str, Any]] = {
     "HEALTH_LIVE_PATH": ("/livez", "/livez"),
     "HEALTH_READY_PATH": ("/readyz", "/readyz"),
     "HEALTH_DRAIN_SECONDS": ("5", 5),
-    "HEALTH_CHECK_TIMEOUT": ("0.5", 0.5),
-    "HEALTH_DETAILS": ("10.0.0.0/8", ("10.0.0.0/8",)),
+    "HEALTH_CHECK_TIMEOUT": ("2.5", 2.5),
+    "HEALTH_DETAILS": ("10.0.0.0/8, ::1", ("10.0.0.0/8", "::1")),
 }
 
 

@@ -10,6 +10,7 @@ from asgi_guard.middleware import HealthMiddleware
 from asgi_guard.policy.checklist import Facts, Finding, Line, judge
 from asgi_guard.policy.plans import Rules, compile_table
 from asgi_guard.policy.security import SecurityHeaders, SecurityPolicy
+from asgi_guard.readiness import OWN_CHECKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from asgi_guard.guard import Guard
     from asgi_guard.layer import Layer
     from asgi_guard.settings import GuardSettings
-
-OWN_CHECKS = frozenset({"store", "keys"})
-"""What readiness asks by itself; every other check is the app's."""
 
 
 class Deployment(NamedTuple):

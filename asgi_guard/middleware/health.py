@@ -19,7 +19,7 @@ from asgi_guard.policy.routes import route_path
 from asgi_guard.readiness import CHECK_TIMEOUT, Check, Readiness
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from types import FrameType
 
     from asgi_guard.asgi import ASGIApp, Head
@@ -51,8 +51,8 @@ class HealthMiddleware(Layer):
             layer has it; all others are told whether this process is ready, and no more.
 
     Raises:
-        ConfigError: a path does not start with `/`, or both are the same; a network is malformed; a check has no time,
-            or shares its name.
+        ConfigError: a path does not start with `/`, or both are the same; a network is malformed; checks have no
+            time.
     """
 
     name = "health"
@@ -79,7 +79,8 @@ class HealthMiddleware(Layer):
             self._told = parse_networks(listed(details))
         except ValueError as error:
             problems.append(Problem("details", str(error)))
-        problems += _unusable(checks, check_timeout)
+        if not check_timeout > 0:
+            problems.append(Problem("check_timeout", f"{check_timeout} s are no time to answer in"))
         if problems:
             raise ConfigError(problems)
         self._endings = tuple(path for path in (live_path, ready_path) if path)
@@ -185,17 +186,6 @@ def _signal_main_thread(number: int) -> None:
         signal.raise_signal(number)
     else:
         signal.pthread_kill(threading.main_thread().ident or 0, number)
-
-
-def _unusable(checks: Sequence[Check], timeout: float) -> Iterator[Problem]:
-    if not timeout > 0:
-        yield Problem("check_timeout", f"{timeout} s are no time to answer in")
-    names = [check.name for check in checks]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        yield Problem("checks", f"two of them are called {name!r}")
-    for check in checks:
-        if check.timeout is not None and not check.timeout > 0:
-            yield Problem("checks", f"{check.name!r} has {check.timeout} s, which are no time to answer in")
 
 
 def _answer(status: int, state: str, checks: dict[str, str]) -> Answer:

@@ -8,17 +8,27 @@ import logging
 import os
 import signal
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asgi_guard import Check, ConfigError, HealthMiddleware, ProxyMiddleware, readiness
+from asgi_guard import (
+    Check,
+    ConfigError,
+    Guard,
+    GuardSettings,
+    HealthMiddleware,
+    HealthSettings,
+    ProxySettings,
+    readiness,
+)
 from tests.asgi import Echo, Exchange, call, get, http_scope, websocket_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Iterator
     from types import FrameType
+
+    from asgi_guard.asgi import ASGIApp
 
 
 async def fine() -> None:
@@ -31,6 +41,11 @@ async def failing() -> None:
 
 def state(exchange: Exchange) -> tuple[int, dict[str, Any]]:
     return exchange.status, json.loads(exchange.body)
+
+
+async def probed(layer: ASGIApp, address: str | None = "127.0.0.1", **members: Any) -> Exchange:
+    """Readiness, asked from this machine unless said."""
+    return await get(layer, "/health/ready", client=None if address is None else (address, 1), **members)
 
 
 async def test_live() -> None:
@@ -116,106 +131,119 @@ async def test_ready_follows_the_start() -> None:
 )
 async def test_checks(checks: list[Check], status: int, body: dict[str, Any]) -> None:
     """A required check that fails makes a process not ready, another one is told, and no exception's text is."""
-    layer = HealthMiddleware(Echo(), checks=checks)
-    assert state(await get(layer, "/health/ready", client=("127.0.0.1", 1))) == (status, body)
+    assert state(await probed(HealthMiddleware(Echo(), checks=checks))) == (status, body)
 
 
-async def hanging() -> None:
-    await asyncio.Event().wait()
+async def test_hanging_check() -> None:
+    """A check that does not come back has failed after its own time or that of all, and holds up no other."""
+    checks = [Check("a", asyncio.Event().wait, timeout=0.01), Check("b", asyncio.Event().wait), Check("c", fine)]
+    layer = HealthMiddleware(Echo(), checks=checks, check_timeout=0.02)
+    told = {"a": "timed out", "b": "timed out", "c": "ok"}
+    assert state(await probed(layer)) == (503, {"status": "not ready", "checks": told})
 
 
-async def stubborn() -> None:
-    """A check that does not end when it is cancelled."""
-    while not stopping.is_set():
-        with suppress(asyncio.CancelledError):
-            await asyncio.sleep(0.001 if stopping.is_set() else 60)
+async def test_checks_are_asked_at_once() -> None:
+    """No check waits for another to end: two that wait for each other both pass."""
+    barrier = asyncio.Barrier(2)
+    layer = HealthMiddleware(Echo(), checks=[Check("a", barrier.wait), Check("b", barrier.wait)], check_timeout=60)
+    assert (await probed(layer)).status == 200
 
 
-stopping = threading.Event()
-
-
-@pytest.mark.parametrize("probe", [hanging, stubborn])
-@pytest.mark.parametrize("own", [True, False])
-async def test_hanging_check(probe: Callable[[], Awaitable[object]], own: bool) -> None:
-    """A check that does not come back has failed after its own time or that of all, whatever it does; others pass."""
-    stopping.clear()
-    slow = Check("slow", probe, timeout=0.01 if own else None)
-    layer = HealthMiddleware(Echo(), checks=[slow, Check("a", fine)], check_timeout=60 if own else 0.01)
-    exchange = await get(layer, "/health/ready", client=("127.0.0.1", 1))
-    assert state(exchange) == (503, {"status": "not ready", "checks": {"slow": "timed out", "a": "ok"}})
-    stopping.set()
-    await layer.shutdown()
-    await asyncio.sleep(0.01)
-
-
-async def test_what_hangs_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A check that hangs is not begun again while it does, and is once it has ended."""
-    monkeypatch.setattr(readiness, "CACHE_SECONDS", 0.0)
+async def test_a_check_that_cannot_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deadline holds for a check that goes on when it is cancelled; it is not asked again until it has ended."""
     asked, go = 0, asyncio.Event()
 
-    async def probe() -> None:
+    async def stubborn() -> None:
         nonlocal asked
         asked += 1
         while not go.is_set():
-            with suppress(asyncio.CancelledError):
+            try:
                 await go.wait()
+            except asyncio.CancelledError:
+                continue
 
-    layer = HealthMiddleware(Echo(), checks=[Check("it", probe)], check_timeout=0.01)
-    for _ in range(3):
-        assert (await get(layer, "/health/ready")).status == 503
+    monkeypatch.setattr(readiness, "CACHE_SECONDS", 0.0)
+    layer = HealthMiddleware(Echo(), checks=[Check("stubborn", stubborn)], check_timeout=0.01)
+    assert [(await probed(layer)).status for _ in range(3)] == [503] * 3
     assert asked == 1
     go.set()
-    await asyncio.sleep(0.01)
-    assert (await get(layer, "/health/ready")).status == 200
-    assert asked == 2
+    while asked == 1:
+        assert (await probed(layer)).status in (503, 200)
+    assert state(await probed(layer))[1]["checks"] == {"stubborn": "ok"}
+
+
+async def test_a_check_that_is_cancelled_from_within() -> None:
+    """A check that ends in a cancellation of its own has failed, and the probe is answered."""
+
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    layer = HealthMiddleware(Echo(), checks=[Check("a", cancelled)])
+    assert state(await probed(layer)) == (503, {"status": "not ready", "checks": {"a": "failed"}})
+
+
+async def test_checks_end_with_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that is under way when the app has shut down is cancelled, and leaves no task behind."""
+    layer = HealthMiddleware(Echo(), checks=[Check("slow", asyncio.Event().wait)], check_timeout=3600)
+    asking = asyncio.create_task(probed(layer))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await layer.shutdown()
+    await asyncio.gather(asking, return_exceptions=True)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 @pytest.mark.parametrize(
-    ("client", "details", "told"),
+    ("address", "told"),
     [
-        ("127.0.0.1", None, True),
-        ("::1", None, True),
-        ("::ffff:127.0.0.1", None, True),
-        ("192.0.2.1", None, False),
-        ("192.0.2.1", "192.0.2.0/24", True),
-        ("127.0.0.1", "192.0.2.0/24", False),
-        ("127.0.0.1", "", False),
-        ("testclient", None, False),
-        (None, None, False),
+        ("10.1.2.3", True), ("10.1.2.3:99", True), ("::ffff:10.1.2.3", True), ("2001:db8::1", True),
+        ("127.0.0.1", False), ("203.0.113.9", False), ("", False), ("testclient", False), (None, False),
     ],
-)
-async def test_details(client: str | None, details: str | None, told: bool) -> None:
-    """Which check failed is told to the allowed addresses only; whether it is ready, to everyone."""
-    options: dict[str, Any] = {} if details is None else {"details": details}
-    layer = HealthMiddleware(Echo(), checks=[Check("db", failing)], **options)
-    exchange = await get(layer, "/health/ready", client=None if client is None else (client, 1))
-    told_of = {"checks": {"db": "failed"}} if told else {}
-    assert state(exchange) == (503, {"status": "not ready", **told_of})
-
-
-async def test_a_client_in_doubt_is_told_nothing() -> None:
-    """A request that a proxy handed on without saying for whom is not taken for one of the proxy's own."""
-    proxy = ProxyMiddleware(HealthMiddleware(Echo(), checks=[Check("db", failing)]), trusted="127.0.0.1")
-    headers = [(b"x-forwarded-for", b"nonsense")]
-    exchange = await get(proxy, "/health/ready", headers, client=("127.0.0.1", 1))
-    assert state(exchange) == (503, {"status": "not ready"})
+)  # fmt: skip
+async def test_details_are_for_the_allowed(address: str | None, told: bool) -> None:
+    """Which check failed is told to allowed addresses; all others get the bare status, with the same code."""
+    layer = HealthMiddleware(Echo(), checks=[Check("a", failing)], details="10.0.0.0/8, 2001:db8::1")
+    body = {"status": "not ready", **({"checks": {"a": "failed"}} if told else {})}
+    assert state(await probed(layer, address)) == (503, body)
 
 
 @pytest.mark.parametrize(
-    ("options", "name"),
+    ("proxies", "forwarded", "told"),
+    [(0, "10.0.0.1", True), (0, "203.0.113.9", False), (0, None, True), (1, "nonsense", False)],
+)
+async def test_details_behind_a_proxy(proxies: int, forwarded: str | None, told: bool) -> None:
+    """Behind a proxy it is the client's address that counts; one that is in doubt is not the proxy's."""
+    settings = GuardSettings(
+        proxy=ProxySettings(trusted=("10.0.0.0/8",), hops=proxies), health=HealthSettings(details=("10.0.0.0/8",))
+    )
+    guard = Guard(Echo(), settings, checks=[Check("db", failing, required=False)])
+    headers = [] if forwarded is None else [(b"x-forwarded-for", forwarded.encode())]
+    exchange = await get(guard, "/health/ready", headers, client=("10.9.9.9", 1))
+    assert state(exchange) == (200, {"status": "ready", **({"checks": {"db": "failed"}} if told else {})})
+
+
+@pytest.mark.parametrize(
+    ("checks", "message"),
     [
-        ({"details": "10.0.0.0/99"}, "details"),
-        ({"check_timeout": 0}, "check_timeout"),
-        ({"check_timeout": float("nan")}, "check_timeout"),
-        ({"checks": [Check("a", fine), Check("a", fine)]}, "checks"),
-        ({"checks": [Check("a", fine, timeout=0)]}, "checks"),
+        ({"store": fine}, "'store' is taken"),
+        ([Check("a", fine), Check("a", fine)], "'a' is taken"),
     ],
 )
-def test_what_cannot_be(options: dict[str, Any], name: str) -> None:
-    """Networks that are none, checks without time and names that stand twice are refused, by name."""
+def test_names_of_checks(checks: Any, message: str) -> None:
+    """A name that says nothing of what failed, since two have it, is refused."""
+    with pytest.raises(ConfigError, match=message):
+        Guard(Echo(), GuardSettings(), checks=checks)
+
+
+def test_no_time_for_a_check() -> None:
+    """A check that has no time is refused, by itself and for all."""
+    with pytest.raises(ValueError, match="'a' has 0 s"):
+        Check("a", fine, timeout=0)
     with pytest.raises(ConfigError) as caught:
-        HealthMiddleware(Echo(), **options)
-    assert [problem.name for problem in caught.value.problems] == [name]
+        HealthMiddleware(Echo(), check_timeout=0, details="10.0.0.0/8, here")
+    assert [problem.name for problem in caught.value.problems] == ["details", "check_timeout"]
 
 
 async def test_checks_are_shared(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -242,7 +270,7 @@ async def test_checks_are_shared(monkeypatch: pytest.MonkeyPatch, caplog: pytest
     broken = True
     with caplog.at_level(logging.WARNING, "asgi_guard"):
         assert (await get(layer, "/health/ready")).status == 503
-    assert "not ready" in caplog.text
+    assert "not ready: it failed: OSError" in caplog.text
     assert asked == 3
 
 
