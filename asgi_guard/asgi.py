@@ -29,11 +29,14 @@ class Head:
 
     __slots__ = ("lines", "names")
 
-    def __init__(self, lines: Iterable[Header]) -> None:
+    def __init__(self, lines: Iterable[Header], names: Iterable[bytes] | None = None) -> None:
         self.lines: Headers = list(lines)
-        self.names = names = set[bytes]()
+        if names is not None:
+            self.names = set(names)
+            return
+        self.names = found = set[bytes]()
         for name, _ in self.lines:
-            names.add(name.lower())
+            found.add(name.lower())
 
     def add(self, name: bytes, value: bytes) -> None:
         """Append a line. `name` is lower case, here and below."""

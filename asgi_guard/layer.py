@@ -121,8 +121,8 @@ class Response:
                 self.started, self.status = True, 403
         await self._send(message)
 
-    def _marked(self, message: Message) -> Message:
-        exchange, head = self._exchange, Head(message.get("headers") or ())
+    def _marked(self, message: Message, names: frozenset[bytes] | None = None) -> Message:
+        exchange, head = self._exchange, Head(message.get("headers") or (), names)
         if exchange.scope is not self._scope:
             # Another chain further in was handed another one: see the request as this one was.
             exchange.turn_to(self._scope)
@@ -176,9 +176,11 @@ class Response:
     async def answer(self, answer: Answer) -> None:
         """Send an answer of the guard's own."""
         exchange, status, headers, body = self._exchange, answer.status, answer.headers, answer.body
+        names = answer.names
         start, end = "http.response.start", "http.response.body"
         if exchange.kind == "http":
-            if self._is_unread():
+            asked = exchange.headers
+            if (b"content-length" in asked or b"transfer-encoding" in asked) and self._is_unread():
                 await self._drain()
         elif "websocket.http.response" in (exchange.scope.get("extensions") or ()):
             start, end = "websocket.http.response.start", "websocket.http.response.body"
@@ -188,11 +190,11 @@ class Response:
             await self.send({"type": "websocket.close", "code": code, "reason": answer.reason or ""})
             return
         if status not in (204, 304):
-            headers = (*headers, (b"content-length", b"%d" % len(body)))
+            headers, names = (*headers, (b"content-length", b"%d" % len(body))), None
         if exchange.method == "HEAD":
             body = b""
         # As `send` does it, without asking what is sent.
-        message = self._marked({"type": start, "status": status, "headers": headers})
+        message = self._marked({"type": start, "status": status, "headers": headers}, names)
         self.status, self.started = status, True
         await self._send(message)
         self.sent += len(body)

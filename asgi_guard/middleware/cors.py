@@ -110,7 +110,8 @@ class CORSMiddleware(Layer):
         asked, method = headers.get(_ASKED, b""), headers[b"access-control-request-method"]
         if exchange.repeated or len(asked) + len(method) > MAX_REMEMBERED_BYTES:
             return self._preflight(exchange)
-        key = (headers[b"origin"], method, asked, headers.get(_PRIVATE_NETWORK) == b"true")
+        private = self.policy.private_network and headers.get(_PRIVATE_NETWORK) == b"true"
+        key = (headers[b"origin"], method, asked, private)
         answer = self._answers.get(key)
         if answer is None:
             answer = self._preflight(exchange)
@@ -128,7 +129,7 @@ class CORSMiddleware(Layer):
         if answer is None:
             detail = "This cross-origin request is not allowed."
             return problem(403, Reason.PREFLIGHT_REFUSED, detail, request_id=exchange.request_id)
-        return Answer(policy.preflight_status, answer)
+        return Answer(policy.preflight_status, answer, names=frozenset(name for name, _ in answer))
 
     def _handshake(self, exchange: Exchange) -> Answer | None:
         """Browsers let any page open a WebSocket anywhere; only the server can refuse (RFC 6455 10.2)."""

@@ -50,12 +50,14 @@ class Answer:
         headers: its header lines, `content-length` excepted, which is added when it is sent.
         body: its bytes; not sent in answer to HEAD.
         reason: why this is a refusal; None where it is not one (a probe, a preflight, a redirect).
+        names: the names of the headers, where they are worth knowing beforehand, since the answer is given again.
     """
 
     status: int
     headers: tuple[Header, ...] = ()
     body: bytes = b""
     reason: Reason | None = None
+    names: frozenset[bytes] | None = None
 
 
 def problem(
