@@ -22,6 +22,9 @@ MAX_ADDRESS = 128
 _PORT = re.compile(r":(?:[0-9]{1,5}|_[0-9A-Za-z._-]+)")
 """A port behind an address: its number, or an obfuscated one (RFC 7239 section 6)."""
 
+_OCTETS = {str(octet): octet for octet in range(256)}
+"""Written as they have to be, without leading zeros: a look-up takes a third of what `ipaddress` takes to read four."""
+
 
 def parse_networks(values: Iterable[str]) -> tuple[Network, ...]:
     """Parse CIDRs and single addresses. Networks of IPv4 in IPv6 are IPv4, as the addresses are.
@@ -61,14 +64,16 @@ def _parse_address(text: str) -> Address | None:
         text, _, port = text.partition(":")
         if not _PORT.fullmatch(":" + port):
             return None
-    if ":" in text:
-        text = text.partition("%")[0]
+    address: Address
     try:
-        address = ip_address(text)
-    except ValueError:
+        if ":" in text:
+            address = IPv6Address(text.partition("%")[0])
+            address = address.ipv4_mapped or address
+        else:
+            one, two, three, four = text.split(".")
+            address = IPv4Address(_OCTETS[one] << 24 | _OCTETS[two] << 16 | _OCTETS[three] << 8 | _OCTETS[four])
+    except (ValueError, KeyError):
         return None
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
     return None if address.is_unspecified else address
 
 

@@ -22,10 +22,11 @@ MAX_PAIRS = 12
 """Pairs of an element: RFC 7239 has four, and lets proxies add some."""
 
 _PAIR = re.compile(
-    r"[ \t]*(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+)="
-    r'(?:"(?P<quoted>[^"\\]*(?:\\.[^"\\]*)*)"|(?P<token>[^\s,;"]+))[ \t]*(?P<separator>;|\Z)',
+    r"[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)="
+    r'(?:"([^"\\]*(?:\\.[^"\\]*)*)"|([^\s,;"]+))[ \t]*(;|\Z)',
     re.DOTALL,
 )
+"""Its groups: the name, the value if it is quoted, the value if it is a token, and what comes after it."""
 _BACKSLASH, _NO_BYTE = "\\\\", "\uffff"
 """One that is escaped, and what stands for it in between: no header has it."""
 
@@ -39,14 +40,16 @@ def elements(text: str) -> Iterator[dict[str, str] | None]:
     """
     text = text.strip(" \t")
     end = at = len(text)
-    quotes, first = 0, max(0, end - MAX_TEXT)
+    quotes, first, escapes = 0, max(0, end - MAX_TEXT), "\\" in text
     for _ in range(MAX_COMMAS):
         comma = text.rfind(",", 0, at)
         if end - comma > MAX_ELEMENT or comma + 1 < first:
             yield None
             return
-        if text.find('"', comma + 1, at) >= 0:
+        if escapes:
             quotes += text[comma + 1 : at].replace(_BACKSLASH, "").replace('\\"', "").count('"')
+        else:
+            quotes += text.count('"', comma + 1, at)
         if quotes % 2 == 0:
             yield parse_element(text[comma + 1 : end])
             end, quotes = comma, 0
@@ -66,11 +69,14 @@ def parse_element(text: str) -> dict[str, str] | None:
     at = 0
     for _ in range(MAX_PAIRS):
         match = _PAIR.match(text, at)
-        if match is None or (name := match["name"].lower()) in pairs:
+        if match is None:
             return None
-        quoted = match["quoted"]
-        pairs[name] = match["token"] if quoted is None else _unescaped(quoted)
-        if not match["separator"]:
+        name, quoted, token, separator = match.groups()
+        name = name.lower()
+        if name in pairs:
+            return None
+        pairs[name] = token if quoted is None else _unescaped(quoted)
+        if not separator:
             return pairs
         at = match.end()
     return None

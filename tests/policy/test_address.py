@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address, ip_address
+
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from asgi_guard.policy.address import MAX_ADDRESS, limit_key, parse_address, parse_networks
 
@@ -109,3 +113,23 @@ def test_networks() -> None:
     written = ["10.1.2.3/8", "192.0.2.1", "::1", "::ffff:10.0.0.0/104", "::ffff:192.0.2.1", "::/0"]
     read = ["10.0.0.0/8", "192.0.2.1/32", "::1/128", "10.0.0.0/8", "192.0.2.1/32", "::/0"]
     assert [str(network) for network in parse_networks(written)] == read
+
+
+octets = st.integers(0, 300).map(str) | st.text("0123456789 +-_xa\u0661", max_size=4)
+
+
+@given(text=st.lists(octets, min_size=3, max_size=5).map(".".join) | st.ip_addresses().map(str))
+@example(text="1.2.3.4")
+@example(text="255.255.255.255")
+@example(text="1.2.3.04")
+@example(text="1.2.3.\u0664")
+def test_addresses_are_those_of_the_library(text: str) -> None:
+    """What is read as an address, and as which, is what `ipaddress` says; the unspecified ones aside."""
+    stripped = text.strip(" ")
+    try:
+        wanted = ip_address(stripped)
+    except ValueError:
+        assert parse_address(text) is None
+        return
+    mapped = wanted if isinstance(wanted, IPv4Address) else wanted.ipv4_mapped or wanted
+    assert parse_address(text) == (None if mapped.is_unspecified else mapped)
