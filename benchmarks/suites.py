@@ -148,7 +148,7 @@ KINDS = (
     ),
     Kind(
         "browser",
-        "Measure CORS and security headers, beside Starlette's CORS.",
+        "Measure CORS, beside Starlette's, security headers, CSRF, and addresses behind a thousand proxies.",
         lambda pace: _BROWSER[pace],
         lambda pace, store, advance: browser.measure(_BROWSER[pace], 200, _named("browser", advance)),
         browser.sheets,
