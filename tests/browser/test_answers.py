@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asgi_guard import AuthSettings, CORSSettings, Guard, GuardSettings, LogSettings, Route, SecuritySettings
+from asgi_guard import (
+    AuthSettings,
+    CORSSettings,
+    Guard,
+    GuardSettings,
+    LogSettings,
+    Route,
+    SecurityHeaders,
+    SecuritySettings,
+)
 from asgi_guard.testing import LocalIssuer
 from tests.browser.serving import empty_page
 
@@ -23,9 +32,17 @@ ROUTES = (
     Route("/open", auth="none"),
     Route("/broken", auth="none"),
     Route("/picture", auth="none"),
+    Route("/shared/picture", auth="none", security=SecurityHeaders(resource_policy="cross-origin")),
     Route("/limited", auth="none", limits="1/hour by ip"),
     Route("/admin", scopes=("admin",)),
 )
+
+_SHOW = """url => new Promise(resolve => {
+    const picture = new Image();
+    picture.onload = () => resolve('shown');
+    picture.onerror = () => resolve('refused');
+    picture.src = url;
+})"""
 
 
 class BrokenError(Exception):
@@ -35,8 +52,9 @@ class BrokenError(Exception):
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["path"] == "/broken":
         raise BrokenError
-    kind = b"image/svg+xml" if scope["path"] == "/picture" else b"text/plain"
-    body = b'<svg xmlns="http://www.w3.org/2000/svg"/>' if scope["path"] == "/picture" else b"told"
+    picture = scope["path"].endswith("/picture")
+    kind = b"image/svg+xml" if picture else b"text/plain"
+    body = b'<svg xmlns="http://www.w3.org/2000/svg"/>' if picture else b"told"
     headers = [(b"content-type", kind), (b"x-total", b"7"), (b"x-hidden", b"1")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -127,18 +145,10 @@ async def test_nothing_is_read_where_no_origin_is_named(sites: Sites, visits: Vi
 
 
 async def test_another_page_embeds_nothing(sites: Sites, api: Site, visits: Visits) -> None:
-    """A page of another origin shows no picture and no frame of the app, and learns nothing by asking without CORS."""
+    """A page of another origin shows no picture but one that is shared, no frame, and learns nothing without CORS."""
     visit = await visits.at(sites.at("strangers.localhost").origin)
-    shown = await visit.page.evaluate(
-        """url => new Promise(resolve => {
-            const picture = new Image();
-            picture.onload = () => resolve('shown');
-            picture.onerror = () => resolve('refused');
-            picture.src = url;
-        })""",
-        api.origin + "/picture",
-    )
-    assert shown == "refused"
+    shown = [await visit.page.evaluate(_SHOW, api.origin + path) for path in ("/picture", "/shared/picture")]
+    assert shown == ["refused", "shown"]
     assert api.asked("/picture")[0].status == 200
     assert "error" in await visit.fetch(api.origin + "/open", mode="no-cors")
     async with visit.page.expect_event("framenavigated", lambda frame: frame.parent_frame is not None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from asgi_guard import CSRFSettings, Guard, GuardSettings, LogSettings, SecuritySettings, csrf
+from asgi_guard.cli.browsing import seen_by_browser
+from asgi_guard.policy.fetch import PageRequest
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
@@ -30,8 +33,8 @@ _SEND = """async token => {
 }"""
 
 
-def club() -> ASGIApp:
-    """An app that knows its members by the session of Starlette, in a cookie that goes along from anywhere."""
+def club(*, secure: bool) -> ASGIApp:
+    """An app that knows its members by the session of Starlette, in a cookie that goes along from as far as it can."""
 
     async def page(request: Request) -> Response:
         if request.url.path == "/login":
@@ -52,15 +55,17 @@ def club() -> ASGIApp:
         Route("/hooks/a", move, methods=post), WebSocketRoute("/talk", talk),
     ]  # fmt: skip
     # SameSite=None would be taken from secure sites only; a name of this machine under `localhost` counts as one.
-    session = Middleware(SessionMiddleware, secret_key="k" * 32, same_site="none", https_only=True)
+    same_site: Any = "none" if secure else "lax"
+    session = Middleware(SessionMiddleware, secret_key="k" * 32, same_site=same_site, https_only=secure)
     return Starlette(routes=routes, middleware=[session])
 
 
-def at(sites: Sites, name: str, *, old: bool = False, **section: Any) -> Site:
+def at(sites: Sites, name: str, *, old: bool = False, referrer: str | None = None, **section: Any) -> Site:
     """The app behind a guard; `old` takes away what browsers from before 2020 do not say."""
     said = CSRFSettings.model_validate({"mode": "enforce", "session_cookie": "session", "secret": "s" * 32, **section})
-    page = SecuritySettings(preset="page", csp="off")
-    guard = Guard(club(), GuardSettings(csrf=said, security=page, log=LogSettings(format="off")))
+    page = SecuritySettings(preset="page", csp="off", referrer_policy=referrer)
+    app = club(secure=name.endswith("localhost"))
+    guard = Guard(app, GuardSettings(csrf=said, security=page, log=LogSettings(format="off")))
 
     async def of_before(scope: Scope, receive: Receive, send: Send) -> None:
         silent = (b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest", b"sec-fetch-user")
@@ -139,3 +144,31 @@ async def test_tokens_of_old_browsers(sites: Sites, visits: Visits) -> None:
     status, text = await foreign.submit(site.origin + "/move")
     assert (status, json.loads(text)["reason"]) == (403, "csrf_token_missing")
     assert last(site, "/move").method == "POST"
+
+
+async def test_by_origin_alone(sites: Sites, visits: Visits) -> None:
+    """Over plain http, where browsers tell no site, own forms pass by their origin and others are refused."""
+    site = at(sites, "own.club.test")
+    own, foreign = await visits.at(site.origin + "/login"), await visits.at(sites.at("evil.club.test").origin)
+    assert await own.submit(site.origin + "/move") == (200, "moved for alice")
+    assert (await foreign.submit(site.origin + "/move"))[0] == 403
+    assert "sec-fetch-site" not in last(site, "/move").headers
+
+
+@pytest.mark.parametrize(("name", "status"), [("silent.club.localhost", 200), ("silent.club.test", 403)])
+async def test_pages_that_tell_nobody_whence_they_come(sites: Sites, visits: Visits, name: str, status: int) -> None:
+    """Under `no-referrer` the origin of a form is `null`: one of the app's own passes by its site, not over http."""
+    site = at(sites, name, referrer="no-referrer")
+    visit = await visits.at(site.origin + "/login")
+    assert (await visit.submit(site.origin + "/move"))[0] == status
+    assert last(site, "/move").headers["origin"] == "null"
+
+
+async def test_explain_says_so(sites: Sites) -> None:
+    """`asgi-guard explain` says whose WebSockets open, as the browser finds above."""
+    for name, opens in ((TRUSTED, True), (SIBLING, False), (FOREIGN, False)):
+        guard = at(sites, "explained.club.localhost", trusted_origins=sites.at(TRUSTED).origin).app
+        assert isinstance(guard, Guard)
+        page = PageRequest(sites.at(name).origin, credentials=True)
+        told = await asyncio.to_thread(seen_by_browser, guard.settings, guard.layers, page, "/talk", websocket=True)
+        assert told["readable"] is opens
