@@ -41,8 +41,10 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def browser(executable: str, certificate: Certificate) -> AsyncIterator[Browser]:
-    """One browser for all tests; each has contexts, and so cookies, of its own."""
+async def browser(
+    executable: str, certificate: Certificate, sites: Sites, secure_sites: Sites
+) -> AsyncIterator[Browser]:
+    """One browser for all tests, each with cookies of its own. It goes before the sites do, which end when it has."""
     from playwright.async_api import async_playwright
 
     arguments = [

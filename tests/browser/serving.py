@@ -125,9 +125,14 @@ def serving(certificate: Certificate | None = None) -> Iterator[Sites]:
     try:
         yield sites
     finally:
-        server.should_exit = server.force_exit = True
+        # The browser has gone: its connections end by themselves, and with them everything that waits for it.
+        deadline = time.monotonic() + PATIENCE
+        while server.server_state.connections and time.monotonic() < deadline:
+            time.sleep(0.01)
+        server.should_exit = True
         thread.join(PATIENCE)
         listening.close()
+        assert not thread.is_alive(), "the server did not end"
 
 
 @dataclass(frozen=True)
