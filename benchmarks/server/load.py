@@ -170,7 +170,7 @@ class Connection:
 
 
 def load(port: int, connections: int, seconds: float, request: bytes) -> Load:
-    """Send the request over and over, and measure."""
+    """Send the request over and over, until it was answered once at the least, and measure."""
     latencies: list[float] = []
     failed = 0
     with selectors.DefaultSelector() as selector:
@@ -178,7 +178,7 @@ def load(port: int, connections: int, seconds: float, request: bytes) -> Load:
         for _ in range(connections):
             opened = Connection(port, request)
             selector.register(opened.socket, selectors.EVENT_READ, opened)
-        while time.perf_counter() - started < seconds:
+        while (now := time.perf_counter() - started) < seconds or (not latencies and now < SLACK):
             for key, _ in selector.select(0.1):
                 answered = key.data.read()
                 if answered is not None:
