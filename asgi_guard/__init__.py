@@ -20,12 +20,14 @@ from asgi_guard.errors import (
 )
 from asgi_guard.exchange import request_id
 from asgi_guard.guard import Guard
+from asgi_guard.leaving import draining
 from asgi_guard.logs import RequestContextFilter, add_request_context
 from asgi_guard.middleware import (
     AccessLogMiddleware,
     AccessMiddleware,
     CORSMiddleware,
     CSRFMiddleware,
+    DrainMiddleware,
     HealthMiddleware,
     HostMiddleware,
     IdentityMiddleware,
@@ -74,6 +76,7 @@ __all__ = [
     "CSRFSettings",
     "Check",
     "ConfigError",
+    "DrainMiddleware",
     "Guard",
     "GuardSettings",
     "HealthMiddleware",
@@ -111,6 +114,7 @@ __all__ = [
     "add_request_context",
     "csp",
     "csrf",
+    "draining",
     "propagate",
     "propagation_headers",
     "request_id",

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from asgi_guard.issuer import DEFAULT_ALGORITHMS
+from asgi_guard.leaving import DrainSignal
 from asgi_guard.policy.certificate import CertificateSource
 from asgi_guard.policy.claims import SCOPE_CLAIMS, Profile
 from asgi_guard.policy.dpop import DPoPMode
@@ -359,8 +360,18 @@ class HealthSettings(Section):
     live_path: str = Field(default="/health/live", description="the path of liveness; empty for none")
     ready_path: str = Field(default="/health/ready", description="the path of readiness; empty for none")
     drain_seconds: float = Field(default=0, ge=0, le=3600, description="seconds to serve on after SIGTERM, not ready")
+    drain_signal: DrainSignal | None = Field(default=None, description="a signal that begins draining too")
+    drain_file: str = Field(default="", description="a file that begins draining, once it is there; empty for none")
+    drain_path: str = Field(
+        default="", description="where a POST of this machine's own begins draining; empty for none"
+    )
     check_timeout: float = Field(default=1, gt=0, le=60, description="seconds that each check of readiness has")
     details: Names = Field(
         default=("127.0.0.0/8", "::1/128"),
         description="addresses and networks (CIDR) that readiness tells which check failed",
     )
+
+    @property
+    def drains(self) -> bool:
+        """Whether anything begins draining."""
+        return bool(self.drain_seconds or self.drain_signal or self.drain_file or self.drain_path)

@@ -15,6 +15,7 @@ from asgi_guard.middleware import (
     AccessMiddleware,
     CORSMiddleware,
     CSRFMiddleware,
+    DrainMiddleware,
     HealthMiddleware,
     HostMiddleware,
     IdentityMiddleware,
@@ -78,6 +79,7 @@ def stack(
     identity = problems.collect("auth", lambda: _identity(app, settings, table, http_client, possession))
     rate_limit = problems.collect("rate", lambda: _rate_limit(app, settings, table, store, limit_functions))
     layers: list[Layer | None] = [
+        problems.collect("health", lambda: _drain(app, settings)),
         problems.collect("health", lambda: _health(app, settings, store, identity, rate_limit, checks)),
         problems.collect("metrics", lambda: _metrics(app, settings, table)),
         proxy,
@@ -137,6 +139,22 @@ def _store(settings: GuardSettings) -> Store:
         raise ConfigError([Problem("url", str(error))]) from None
 
 
+def _drain(app: ASGIApp, settings: GuardSettings) -> DrainMiddleware | None:
+    section = settings.health
+    if not section.drains:
+        return None
+    try:
+        return DrainMiddleware(
+            app,
+            seconds=section.drain_seconds,
+            on_signal=section.drain_signal,
+            file=section.drain_file or None,
+            path=section.drain_path or None,
+        )
+    except ConfigError as error:
+        raise ConfigError([Problem(f"drain_{each.name}", each.message) for each in error.problems]) from None
+
+
 def _health(
     app: ASGIApp,
     settings: GuardSettings,
@@ -158,7 +176,6 @@ def _health(
         app,
         live_path=section.live_path or None,
         ready_path=section.ready_path or None,
-        drain_seconds=section.drain_seconds,
         checks=asked,
         check_timeout=section.check_timeout,
         details=section.details,

@@ -122,6 +122,9 @@ SAID: dict[str, tuple[str, Any]] = {
     "HEALTH_LIVE_PATH": ("/livez", "/livez"),
     "HEALTH_READY_PATH": ("/readyz", "/readyz"),
     "HEALTH_DRAIN_SECONDS": ("5", 5),
+    "HEALTH_DRAIN_SIGNAL": ("SIGUSR1", "SIGUSR1"),
+    "HEALTH_DRAIN_FILE": ("/tmp/drain", "/tmp/drain"),  # noqa: S108 - nothing is written there
+    "HEALTH_DRAIN_PATH": ("/drain", "/drain"),
     "HEALTH_CHECK_TIMEOUT": ("2.5", 2.5),
     "HEALTH_DETAILS": ("10.0.0.0/8, ::1", ("10.0.0.0/8", "::1")),
 }

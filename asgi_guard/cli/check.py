@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from asgi_guard.policy.routes import Route
 
 SWITCHES = {
+    "drain": f"{PREFIX}HEALTH_DRAIN_SECONDS",
     "health": f"{PREFIX}HEALTH_LIVE_PATH",
     "proxy": f"{PREFIX}PROXY_TRUSTED",
     "request_id": f"{PREFIX}REQUEST_ID_HEADER",

@@ -7,6 +7,7 @@ from asgi_guard.middleware.access import AccessMiddleware
 from asgi_guard.middleware.access_log import AccessLogMiddleware
 from asgi_guard.middleware.cors import CORSMiddleware
 from asgi_guard.middleware.csrf import CSRFMiddleware
+from asgi_guard.middleware.drain import DrainMiddleware
 from asgi_guard.middleware.health import HealthMiddleware
 from asgi_guard.middleware.hosts import HostMiddleware
 from asgi_guard.middleware.identity import IdentityMiddleware
@@ -22,6 +23,7 @@ __all__ = [
     "AccessMiddleware",
     "CORSMiddleware",
     "CSRFMiddleware",
+    "DrainMiddleware",
     "HealthMiddleware",
     "HostMiddleware",
     "IdentityMiddleware",

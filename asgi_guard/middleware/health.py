@@ -1,17 +1,14 @@
-"""The Health layer: is this process alive, may it have requests, and how it leaves without losing one."""
+"""The Health layer: is this process alive, and may it have requests."""
 
 from __future__ import annotations
 
-import logging
-import signal
-import sys
-import threading
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.layer import Decision, Layer
+from asgi_guard.leaving import SCOPE_KEY as DRAINING_KEY
 from asgi_guard.policy.address import parse_address, parse_networks
 from asgi_guard.policy.answer import Answer, Reason
 from asgi_guard.policy.listing import listed
@@ -20,31 +17,23 @@ from asgi_guard.readiness import CHECK_TIMEOUT, Check, Readiness
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import FrameType
 
-    from asgi_guard.asgi import ASGIApp, Head
+    from asgi_guard.asgi import ASGIApp
     from asgi_guard.exchange import Exchange
-
-logger = logging.getLogger("asgi_guard")
 
 LOCAL = ("127.0.0.0/8", "::1/128")
 
 
 class HealthMiddleware(Layer):
-    """Answers liveness and readiness probes, and drains on SIGTERM.
+    """Answers liveness and readiness probes.
 
     Liveness is 200 as long as requests are answered at all. Readiness is 503 before the app's start-up is complete,
-    while a required check fails, and while draining.
-
-    Draining: with `drain_seconds`, SIGTERM first only turns readiness to 503 while requests are served on, with
-    `Connection: close` on HTTP/1; after that time the server's own handler is called. It works where a server sets its
-    handlers before lifespan start-up (uvicorn, alone and with `--workers`, and gunicorn's `uvicorn_worker`).
+    while a required check fails, and while draining, which `DrainMiddleware` around this layer does.
 
     Args:
         app: the app within.
         live_path: the path of liveness; None for none.
         ready_path: the path of readiness; None for none.
-        drain_seconds: how long to serve on after SIGTERM; 0 leaves signals alone.
         checks: what readiness asks, all at once, remembered for a second.
         check_timeout: seconds that each of them has, unless it says otherwise.
         details: addresses and networks (CIDR) that are told what each check said, by the client's address as the Proxy
@@ -63,7 +52,6 @@ class HealthMiddleware(Layer):
         *,
         live_path: str | None = "/health/live",
         ready_path: str | None = "/health/ready",
-        drain_seconds: float = 0,
         checks: Sequence[Check] = (),
         check_timeout: float = CHECK_TIMEOUT,
         details: str | Sequence[str] = LOCAL,
@@ -86,11 +74,8 @@ class HealthMiddleware(Layer):
         self._endings = tuple(path for path in (live_path, ready_path) if path)
         self._live_path = live_path
         self._ready_path = ready_path
-        self._drain_seconds = drain_seconds
         self._readiness = Readiness(checks, check_timeout)
         self._state = "serving"  # a server without lifespan never says when start-up is complete
-        self._previous: Any = None
-        self._timer: threading.Timer | None = None
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -98,51 +83,17 @@ class HealthMiddleware(Layer):
         return self._readiness.checks
 
     async def startup(self) -> None:
-        """Be not ready until the app's start-up is complete, and take SIGTERM over if draining is asked for."""
+        """Be not ready until the app's start-up is complete."""
         self._state = "starting"
-        if self._drain_seconds > 0 and threading.current_thread() is threading.main_thread():
-            self._previous = signal.getsignal(signal.SIGTERM)
-            signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def started(self) -> None:
-        """Be ready, as far as the checks are, unless SIGTERM came first."""
-        if self._state == "starting":
-            self._state = "serving"
+        """Be ready, as far as the checks are."""
+        self._state = "serving"
 
     async def shutdown(self) -> None:
-        """Give SIGTERM back, and ask nothing more."""
+        """Be not ready any more, and ask nothing."""
         self._state = "draining"
         self._readiness.stop()
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._previous is not None and signal.getsignal(signal.SIGTERM) == self._on_sigterm:
-            signal.signal(signal.SIGTERM, self._previous)
-
-    def drain(self) -> None:
-        """Turn readiness to 503 and close HTTP/1 connections as they answer; requests are served on."""
-        if self._state != "draining":
-            self._state = "draining"
-            logger.warning("draining: not ready for new requests")
-
-    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
-        if self._state == "draining":
-            self._hand_on(number, frame)  # a second signal: whoever sends it does not want to wait
-            return
-        self.drain()
-        # A thread of its own, for the event loop may be busy, and the signal has to come again whatever happens.
-        self._timer = threading.Timer(self._drain_seconds, _signal_main_thread, [number])
-        self._timer.daemon = True
-        self._timer.start()
-
-    def _hand_on(self, number: int, frame: FrameType | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        previous, self._previous = self._previous, None
-        signal.signal(signal.SIGTERM, previous if previous is not None else signal.SIG_DFL)
-        if callable(previous):
-            previous(number, frame)
-        else:
-            signal.raise_signal(number)
 
     def decide(self, exchange: Exchange) -> Decision:
         """Answer a probe."""
@@ -155,8 +106,10 @@ class HealthMiddleware(Layer):
         if path == self._live_path:
             return _answer(200, "live", {})
         if path == self._ready_path:
-            if self._state != "serving":
-                return _answer(503, self._state, {})
+            event = exchange.scope.get(DRAINING_KEY)
+            state = "draining" if event is not None and event.is_set() else self._state
+            if state != "serving":
+                return _answer(503, state, {})
             return self._ready(exchange)
         return None
 
@@ -169,23 +122,6 @@ class HealthMiddleware(Layer):
         # A client in doubt has the address of a proxy, which may be among the allowed.
         address = None if exchange.client is None or exchange.client_doubt else parse_address(exchange.client)
         return address is not None and any(address in network for network in self._told)
-
-    def mark(self, exchange: Exchange, head: Head) -> None:
-        """Ask HTTP/1 clients to connect anew, elsewhere, while draining."""
-        if (
-            self._state == "draining"
-            and exchange.kind == "http"
-            and exchange.scope.get("http_version", "").startswith("1")
-        ):
-            head.set(b"connection", b"close")
-
-
-def _signal_main_thread(number: int) -> None:
-    """Send this process a signal where its handlers run: in another thread, it would not wake a sleeping event loop."""
-    if sys.platform == "win32":
-        signal.raise_signal(number)
-    else:
-        signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 def _answer(status: int, state: str, checks: dict[str, str]) -> Answer:

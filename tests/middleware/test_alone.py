@@ -18,6 +18,7 @@ from asgi_guard.middleware import (
     AccessMiddleware,
     CORSMiddleware,
     CSRFMiddleware,
+    DrainMiddleware,
     HealthMiddleware,
     HostMiddleware,
     IdentityMiddleware,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 Make: TypeAlias = Callable[[], dict[str, Any]]
 
 LAYERS: list[tuple[type[Layer], Make]] = [
+    (DrainMiddleware, dict),
     (HealthMiddleware, dict),
     (ProxyMiddleware, lambda: {"trusted": "203.0.113.0/24"}),
     (RequestIDMiddleware, dict),

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
-import signal
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,9 +22,6 @@ from asgi_guard import (
 from tests.asgi import Echo, Exchange, call, get, http_scope, websocket_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
-
     from asgi_guard.asgi import ASGIApp
 
 
@@ -289,25 +283,6 @@ async def test_a_probe_that_leaves_does_not_cancel_the_checks() -> None:
     assert (await staying).status == 200
 
 
-@pytest.mark.parametrize(("version", "closes"), [("1.1", True), ("1.0", True), ("2", False), ("3", False)])
-async def test_draining_closes(version: str, closes: bool) -> None:
-    """While draining, requests are served on, and HTTP/1 clients are asked to connect elsewhere."""
-    app = Echo(headers=[(b"Connection", b"keep-alive")])
-    layer = HealthMiddleware(app)
-    layer.drain()
-    layer.drain()
-    exchange = await get(layer, http_version=version)
-    assert (exchange.status, exchange.body) == (200, b"ok")
-    assert exchange.headers["connection"] == ("close" if closes else "keep-alive")
-
-
-async def test_draining_websocket() -> None:
-    """An accepted WebSocket is not told to close its connection."""
-    layer = HealthMiddleware(Echo())
-    layer.drain()
-    assert (await call(layer, websocket_scope())).messages[0]["headers"] == []
-
-
 @pytest.mark.parametrize("options", [{"live_path": "live"}, {"ready_path": "ready"}])
 def test_bad_path(options: dict[str, str]) -> None:
     """A path that does not start with a slash is refused at construction, by name."""
@@ -320,97 +295,3 @@ def test_one_path_for_both() -> None:
     """One path for both probes is refused: it could only answer one of them."""
     with pytest.raises(ConfigError, match="ready_path"):
         HealthMiddleware(Echo(), live_path="/health", ready_path="/health")
-
-
-class Server:
-    """A server's SIGTERM handler."""
-
-    def __init__(self) -> None:
-        self.stopped = threading.Event()
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        self.stopped.set()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    before = signal.getsignal(signal.SIGTERM)
-    server = Server()
-    signal.signal(signal.SIGTERM, server.handle)
-    yield server
-    signal.signal(signal.SIGTERM, before)
-
-
-async def test_sigterm_drains_first(server: Server) -> None:
-    """SIGTERM first turns readiness to 503, and after the drain delay comes to the server's own handler."""
-    layer = HealthMiddleware(Echo(), drain_seconds=0.05)
-    await layer.startup()
-    layer.started()
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert not server.stopped.is_set()
-    assert (await get(layer, "/health/ready")).status == 503
-    assert await asyncio.to_thread(server.stopped.wait, 30)
-    await layer.shutdown()
-    assert signal.getsignal(signal.SIGTERM) == server.handle
-
-
-async def test_sigterm_while_starting(server: Server) -> None:
-    """SIGTERM that comes before the app's start-up is complete is not forgotten when it is."""
-    layer = HealthMiddleware(Echo(), drain_seconds=3600)
-    await layer.startup()
-    os.kill(os.getpid(), signal.SIGTERM)
-    layer.started()
-    assert (await get(layer, "/health/ready")).status == 503
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert server.stopped.is_set()
-    await layer.shutdown()
-
-
-async def test_second_sigterm(server: Server) -> None:
-    """A second SIGTERM does not wait for the delay."""
-    layer = HealthMiddleware(Echo(), drain_seconds=3600)
-    await layer.startup()
-    layer.started()
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert not server.stopped.is_set()
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert server.stopped.is_set()
-    await layer.shutdown()
-
-
-async def test_sigterm_while_draining_already(server: Server) -> None:
-    """SIGTERM to a process that drains by another trigger comes to the server's handler at once."""
-    layer = HealthMiddleware(Echo(), drain_seconds=3600)
-    await layer.startup()
-    layer.drain()
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert server.stopped.is_set()
-    assert signal.getsignal(signal.SIGTERM) == server.handle
-
-
-async def test_shutdown_gives_the_signal_back(server: Server) -> None:
-    """After a shut-down without SIGTERM, the server's handler is in its place again."""
-    layer = HealthMiddleware(Echo(), drain_seconds=3600)
-    await layer.startup()
-    assert signal.getsignal(signal.SIGTERM) != server.handle
-    await layer.shutdown()
-    assert signal.getsignal(signal.SIGTERM) == server.handle
-
-
-@pytest.mark.usefixtures("server")
-async def test_a_handler_that_is_no_function() -> None:
-    """Where SIGTERM was ignored, it is ignored again once the process has drained."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    layer = HealthMiddleware(Echo(), drain_seconds=3600)
-    await layer.startup()
-    layer.drain()
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
-
-
-async def test_no_draining_no_signal(server: Server) -> None:
-    """Without a delay, signals are left alone, and in another thread than the main one too."""
-    await HealthMiddleware(Echo()).startup()
-    layer = HealthMiddleware(Echo(), drain_seconds=1)
-    await asyncio.to_thread(lambda: asyncio.run(layer.startup()))
-    assert signal.getsignal(signal.SIGTERM) == server.handle

@@ -1,0 +1,158 @@
+"""Draining: what begins it, who is told, and how SIGTERM is kept from the server until it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from asgi_guard.exchange import current
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+logger = logging.getLogger("asgi_guard")
+
+SCOPE_KEY = "asgi_guard.draining"
+"""Where the app finds the event in its scope."""
+LOOK_SECONDS = 0.25
+"""How often it is looked whether the file is there."""
+
+DrainSignal: TypeAlias = Literal["SIGUSR1", "SIGUSR2"]
+
+
+def draining() -> asyncio.Event | None:
+    """The event that is set once this process drains, for the request in hand; None where draining is off.
+
+    What serves a stream or a WebSocket waits for it beside what it waits for anyhow, and then ends in good order.
+    """
+    exchange = current.get()
+    return None if exchange is None else exchange.scope.get(SCOPE_KEY)
+
+
+class Draining:
+    """One process that is to leave without losing a request.
+
+    Args:
+        seconds: how long SIGTERM is kept from the server; 0 leaves it alone.
+        on_signal: the name of a signal that begins draining, too.
+        file: a file that does, once it is there, or once it is touched if it was there before.
+    """
+
+    def __init__(self, seconds: float, on_signal: DrainSignal | None = None, file: str | None = None) -> None:
+        self._seconds = seconds
+        self._signal = None if on_signal is None else getattr(signal, on_signal)
+        self._file = None if file is None else Path(file)
+        self._left_over: int | None = None
+        self._looking: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._before: dict[int, Any] = {}
+        self._timer: threading.Timer | None = None
+        self.event = asyncio.Event()
+        self.begun = False
+
+    @property
+    def is_set_up(self) -> bool:
+        """Whether this process's triggers are in their places."""
+        return self._loop is not None
+
+    def set_up(self, *, late: bool = False) -> None:
+        """Take the signals over, and look for the file.
+
+        Args:
+            late: whether requests are served already, by a server without lifespan. SIGTERM is then taken over only
+                from a handler, for without one there is nobody to hand it on to.
+        """
+        self._loop = asyncio.get_running_loop()
+        self.event, self.begun = asyncio.Event(), False
+        if threading.current_thread() is threading.main_thread():
+            if self._seconds > 0 and (not late or callable(signal.getsignal(signal.SIGTERM))):
+                self._take(signal.SIGTERM, self._on_sigterm)
+            if self._signal is not None:
+                self._take(self._signal, self._on_signal)
+        elif self._signal is not None:
+            logger.warning("%s does not drain: this is not the main thread", signal.Signals(self._signal).name)
+        if self._file is not None:
+            self._left_over = self._touched()
+            if self._left_over is not None:
+                logger.warning("%s is left over: it drains once it is touched", self._file)
+            self._looking = self._loop.call_later(LOOK_SECONDS, self._look)
+
+    def take_down(self) -> None:
+        """Give everything back."""
+        self._loop = None
+        if self._looking is not None:
+            self._looking.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        for number, handler in ((signal.SIGTERM, self._on_sigterm), (self._signal, self._on_signal)):
+            if number in self._before and signal.getsignal(number) == handler:
+                signal.signal(number, self._before.pop(number))
+
+    def begin(self) -> None:
+        """Have it known: to readiness, to streams and sockets, and to HTTP/1 clients with their next answer."""
+        if self.begun:
+            return
+        self.begun = True
+        logger.warning("draining: not ready for new requests")
+        if self._loop is None:
+            self.event.set()
+        else:
+            with suppress(RuntimeError):  # the loop is closed, and nobody is left to be told
+                self._loop.call_soon_threadsafe(self.event.set)
+
+    def _take(self, number: int, handler: Any) -> None:
+        self._before[number] = signal.getsignal(number)
+        signal.signal(number, handler)
+
+    def _look(self) -> None:
+        if self._loop is None or self.begun:
+            return
+        if self._touched() not in (None, self._left_over):
+            self.begin()
+        else:
+            self._looking = self._loop.call_later(LOOK_SECONDS, self._look)
+
+    def _touched(self) -> int | None:
+        try:
+            return self._file.stat().st_mtime_ns if self._file is not None else None
+        except OSError:
+            return None
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.begin()
+        if callable(before := self._before.get(number)):
+            before(number, frame)
+
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        if self.begun:
+            self._hand_on(number, frame)  # a second signal: whoever sends it does not want to wait
+            return
+        self.begin()
+        # A thread of its own, for the event loop may be busy, and the signal has to come again whatever happens.
+        self._timer = threading.Timer(self._seconds, _signal_main_thread, [number])
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _hand_on(self, number: int, frame: FrameType | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        before = self._before.pop(number, None)
+        signal.signal(number, before if before is not None else signal.SIG_DFL)
+        if callable(before):
+            before(number, frame)
+        else:
+            signal.raise_signal(number)
+
+
+def _signal_main_thread(number: int) -> None:
+    """Send this process a signal where its handlers run: in another thread, it would not wake a sleeping event loop."""
+    if sys.platform == "win32":
+        signal.raise_signal(number)
+    else:
+        signal.pthread_kill(threading.main_thread().ident or 0, number)

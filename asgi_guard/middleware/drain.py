@@ -1,0 +1,109 @@
+"""The Drain layer: how a process leaves without losing a request."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import orjson
+
+from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.layer import Decision, Layer
+from asgi_guard.leaving import SCOPE_KEY, Draining, DrainSignal
+from asgi_guard.policy.answer import Answer
+from asgi_guard.policy.routes import route_path
+
+if TYPE_CHECKING:
+    from asgi_guard.asgi import ASGIApp, Head
+    from asgi_guard.exchange import Exchange
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
+LOOPBACK_HOSTS = (b"127.0.0.1", b"localhost", b"[::1]")
+FROM_ELSEWHERE = (
+    b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"origin",
+    b"sec-fetch-site",
+)  # fmt: skip
+"""What proxies and browsers add: a request with one of these does not come from the operator's own command."""
+
+
+class DrainMiddleware(Layer):
+    """Drains on SIGTERM, and on what else is named, for servers that take SIGTERM themselves.
+
+    While it drains, readiness is 503 (`HealthMiddleware`, within this layer), requests are served on, HTTP/1 clients
+    are asked to connect anew, and the event in `scope["asgi_guard.draining"]` is set, which `asgi_guard.draining()`
+    finds too. SIGTERM is handed on to the server after `seconds`; on any other trigger nothing ends by itself, and
+    SIGTERM then ends the process at once. Which server needs what is told in `asgi_guard.policy.servers`.
+
+    Args:
+        app: the app within.
+        seconds: how long to serve on after SIGTERM; 0 leaves that to the server.
+        on_signal: the name of a signal that begins draining: `SIGUSR1` or `SIGUSR2`.
+        file: a file that begins it, once it is there; every process that looks for it drains.
+        path: where a POST begins it, which is answered after `seconds`. Only this machine's own processes may ask:
+            the connection comes from 127.0.0.1 or ::1, the host asked for is that too, and no header is there that
+            a proxy or a browser adds. For everyone else the path is the app's. A proxy on this machine that adds no
+            header at all cannot be told from them.
+
+    Raises:
+        ConfigError: the path does not start with `/`.
+    """
+
+    name = "drain"
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        seconds: float = 0,
+        on_signal: DrainSignal | None = None,
+        file: str | None = None,
+        path: str | None = None,
+    ) -> None:
+        super().__init__(app)
+        if path is not None and path[:1] != "/":
+            raise ConfigError([Problem("path", f"{path!r} does not start with '/'")])
+        self._seconds = seconds
+        self._path = path
+        self.draining = Draining(seconds, on_signal, file)
+
+    async def startup(self) -> None:
+        """Take the signals over, and look for the file."""
+        self.draining.set_up()
+
+    async def shutdown(self) -> None:
+        """Give the signals back."""
+        self.draining.take_down()
+
+    def enter(self, exchange: Exchange) -> None:
+        """Put the event where the app finds it. A server without lifespan is met here for the first time."""
+        if not self.draining.is_set_up:
+            self.draining.set_up(late=True)
+        exchange.scope[SCOPE_KEY] = self.draining.event
+
+    def decide(self, exchange: Exchange) -> Decision:
+        """Begin, where this machine asks for it."""
+        if self._path is None or not exchange.path.endswith(self._path):
+            return None
+        if exchange.method != "POST" or exchange.kind != "http":
+            return None
+        if route_path(exchange.path, exchange.scope.get("root_path", "")) != self._path or not _is_own(exchange):
+            return None
+        self.draining.begin()
+        return self._drained()
+
+    async def _drained(self) -> Answer:
+        await asyncio.sleep(self._seconds)
+        headers = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
+        return Answer(200, headers, orjson.dumps({"status": "draining"}))
+
+    def mark(self, exchange: Exchange, head: Head) -> None:
+        """Ask HTTP/1 clients to connect anew, elsewhere, while draining."""
+        if self.draining.begun and exchange.kind == "http" and exchange.scope.get("http_version", "").startswith("1"):
+            head.set(b"connection", b"close")
+
+
+def _is_own(exchange: Exchange) -> bool:
+    if exchange.peer not in LOOPBACK or any(name in exchange.headers for name in FROM_ELSEWHERE):
+        return False
+    hosts = exchange.lines(b"host")
+    return len(hosts) == 1 and any(hosts[0] == host or hosts[0].startswith(host + b":") for host in LOOPBACK_HOSTS)

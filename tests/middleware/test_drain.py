@@ -1,0 +1,290 @@
+"""The Drain layer: what begins draining, who is told, and what comes of SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import asgi_guard
+from asgi_guard import ConfigError, DrainMiddleware, Guard, GuardSettings, HealthMiddleware, HealthSettings, leaving
+from tests.asgi import Echo, Exchange, call, get, http_scope, websocket_scope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import FrameType
+
+    from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
+
+
+def made(**options: Any) -> DrainMiddleware:
+    """The layer around the probes."""
+    return DrainMiddleware(HealthMiddleware(Echo()), **options)
+
+
+async def readiness(app: ASGIApp) -> int:
+    """The status of readiness, once what was begun is known."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return (await get(app, "/health/ready")).status
+
+
+@pytest.mark.parametrize(("version", "closes"), [("1.1", True), ("1.0", True), ("2", False), ("3", False)])
+async def test_draining_closes(version: str, closes: bool) -> None:
+    """While draining, requests are served on, and HTTP/1 clients are asked to connect elsewhere."""
+    app = Echo(headers=[(b"Connection", b"keep-alive")])
+    layer = DrainMiddleware(app)
+    await layer.startup()
+    layer.draining.begin()
+    layer.draining.begin()
+    exchange = await get(layer, http_version=version)
+    assert (exchange.status, exchange.body) == (200, b"ok")
+    assert exchange.headers["connection"] == ("close" if closes else "keep-alive")
+
+
+async def test_draining_websocket() -> None:
+    """An accepted WebSocket is not told to close its connection."""
+    layer = made()
+    layer.draining.begin()
+    assert (await call(layer, websocket_scope())).messages[0]["headers"] == []
+
+
+class Server:
+    """A server's SIGTERM handler."""
+
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        self.stopped.set()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    before = signal.getsignal(signal.SIGTERM)
+    server = Server()
+    signal.signal(signal.SIGTERM, server.handle)
+    yield server
+    signal.signal(signal.SIGTERM, before)
+
+
+async def test_sigterm_drains_first(server: Server) -> None:
+    """SIGTERM first turns readiness to 503, and after the drain delay comes to the server's own handler."""
+    layer = made(seconds=0.05)
+    await layer.startup()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert not server.stopped.is_set()
+    assert await readiness(layer) == 503
+    assert await asyncio.to_thread(server.stopped.wait, 30)
+    await layer.shutdown()
+    assert signal.getsignal(signal.SIGTERM) == server.handle
+
+
+async def test_sigterm_while_starting(server: Server) -> None:
+    """SIGTERM that comes before the app's start-up is complete is not forgotten when it is."""
+    layer = made(seconds=3600)
+    await layer.startup()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await readiness(layer) == 503
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert server.stopped.is_set()
+    await layer.shutdown()
+
+
+async def test_second_sigterm(server: Server) -> None:
+    """A second SIGTERM does not wait for the delay."""
+    layer = made(seconds=3600)
+    await layer.startup()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert not server.stopped.is_set()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert server.stopped.is_set()
+    await layer.shutdown()
+
+
+async def test_sigterm_while_draining_already(server: Server) -> None:
+    """SIGTERM to a process that drains by another trigger comes to the server's handler at once."""
+    layer = made(seconds=3600)
+    await layer.startup()
+    layer.draining.begin()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert server.stopped.is_set()
+    assert signal.getsignal(signal.SIGTERM) == server.handle
+
+
+async def test_shutdown_gives_the_signal_back(server: Server) -> None:
+    """After a shut-down without SIGTERM, the server's handler is in its place again."""
+    layer = made(seconds=3600)
+    await layer.startup()
+    assert signal.getsignal(signal.SIGTERM) != server.handle
+    await layer.shutdown()
+    assert signal.getsignal(signal.SIGTERM) == server.handle
+
+
+@pytest.mark.usefixtures("server")
+async def test_a_handler_that_is_no_function() -> None:
+    """Where SIGTERM was ignored, it is ignored again once the process has drained."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    layer = made(seconds=3600)
+    await layer.startup()
+    layer.draining.begin()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+
+
+async def test_no_draining_no_signal(server: Server) -> None:
+    """Without a delay, signals are left alone, and in another thread than the main one too."""
+    await made().startup()
+    layer = made(seconds=1)
+    await asyncio.to_thread(lambda: asyncio.run(layer.startup()))
+    assert signal.getsignal(signal.SIGTERM) == server.handle
+
+
+async def ask(
+    app: ASGIApp,
+    *headers: tuple[bytes, bytes],
+    peer: str | None = "127.0.0.1",
+    host: bytes = b"localhost:80",
+    method: str = "POST",
+) -> Exchange:
+    """Ask to drain, as this machine does unless said."""
+    members = {"client": None if peer is None else (peer, 1), "headers": [(b"host", host), *headers]}
+    return await call(app, http_scope(method, "/drain") | members)
+
+
+async def test_this_machine_may_ask() -> None:
+    """A POST of this machine's own begins draining, and is answered."""
+    for options in ({}, {"peer": "::1", "host": b"[::1]:80"}, {"host": b"127.0.0.1"}):
+        layer = made(path="/drain")
+        await layer.startup()
+        assert (await ask(layer, **options)).body == b'{"status":"draining"}'
+        assert await readiness(layer) == 503
+        await layer.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("headers", "options"),
+    [
+        ([], {"peer": "127.0.0.2"}),
+        ([], {"peer": "10.0.0.1"}),
+        ([], {"peer": None}),
+        ([], {"method": "GET"}),
+        ([], {"host": b"api.example.com"}),
+        ([], {"host": b"localhost.example.com"}),
+        ([(b"host", b"localhost")], {}),
+        ([(b"x-forwarded-for", b"127.0.0.1")], {}),
+        ([(b"forwarded", b"for=127.0.0.1")], {}),
+        ([(b"via", b"1.1 proxy")], {}),
+        ([(b"origin", b"https://evil.example")], {}),
+    ],
+)
+async def test_nobody_else_may_ask(headers: list[tuple[bytes, bytes]], options: dict[str, Any]) -> None:
+    """For everyone else, whatever proxy they come by, the path is the app's, and nothing is drained."""
+    app = Echo()
+    layer = DrainMiddleware(app, path="/drain")
+    assert (await ask(layer, *headers, **options)).body == b"ok"
+    assert not layer.draining.begun
+
+
+async def test_a_trusted_proxy_may_not_ask() -> None:
+    """A guard that believes the proxy on this machine does not drain for the clients behind it."""
+    guard = Guard(Echo(), GuardSettings(health=HealthSettings(drain_path="/drain"), proxy={"trusted": "127.0.0.1"}))
+    assert (await ask(guard, (b"x-forwarded-for", b"127.0.0.1"))).body == b"ok"
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2"])
+async def test_a_signal_begins(name: Any) -> None:
+    """Another signal begins draining, and whoever handled it before is called, and has it back afterwards."""
+    called = []
+    number = getattr(signal, name)
+    before = signal.signal(number, lambda *_: called.append(name))
+    try:
+        layer = made(on_signal=name)
+        await layer.startup()
+        os.kill(os.getpid(), number)
+        assert (await readiness(layer), called) == (503, [name])
+        await layer.shutdown()
+        os.kill(os.getpid(), number)
+        assert called == [name] * 2
+    finally:
+        signal.signal(number, before)
+
+
+async def test_a_file_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file begins draining when it comes, and one that is left over when it is touched."""
+    monkeypatch.setattr(leaving, "LOOK_SECONDS", 0.001)
+    file = tmp_path / "drain"
+    for time in (1, 2):
+        layer = made(file=str(file))
+        await layer.startup()
+        await asyncio.sleep(0.01)
+        assert await readiness(layer) == 200
+        file.touch()
+        os.utime(file, (time, time))
+        async with asyncio.timeout(30):
+            await layer.draining.event.wait()
+        assert await readiness(layer) == 503
+        await layer.shutdown()
+
+
+async def test_streams_are_told() -> None:
+    """What serves a stream or a WebSocket finds the event in its scope and by a function, and sees it set."""
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        event = asgi_guard.draining()
+        assert event is scope["asgi_guard.draining"]
+        waiting.set()
+        async with asyncio.timeout(30):
+            await event.wait()
+        seen.append(scope["type"])
+
+    layer = DrainMiddleware(app)
+    await layer.startup()
+    for scope in (http_scope(), websocket_scope()):
+        waiting = asyncio.Event()
+        served = asyncio.create_task(call(layer, scope))
+        await waiting.wait()
+        layer.draining.begin()
+        await served
+    assert seen == ["http", "websocket"]
+    assert asgi_guard.draining() is None
+    await layer.shutdown()
+
+
+async def test_off_costs_nothing() -> None:
+    """Where nothing begins draining there is no such layer, and no event."""
+    guard = Guard(Echo(), GuardSettings())
+    assert not any(isinstance(layer, DrainMiddleware) for layer in guard.layers)
+
+
+async def test_without_lifespan(server: Server) -> None:
+    """A server without lifespan has its SIGTERM taken over with the first request."""
+    layer = made(seconds=3600)
+    await get(layer, "/")
+    assert signal.getsignal(signal.SIGTERM) != server.handle
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert (await readiness(layer), server.stopped.is_set()) == (503, False)
+    await layer.shutdown()
+
+
+async def test_without_lifespan_and_handler() -> None:
+    """Where nobody handles SIGTERM, a late layer leaves it alone: there is nobody to hand it on to."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        await get(made(seconds=1), "/")
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_bad_path() -> None:
+    """A path that could never be asked for is refused, by the variable's name."""
+    with pytest.raises(ConfigError) as caught:
+        Guard(Echo(), GuardSettings(health=HealthSettings(drain_path="drain")))
+    assert [problem.name for problem in caught.value.problems] == ["ASGI_GUARD_HEALTH_DRAIN_PATH"]
