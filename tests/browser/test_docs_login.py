@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlencode
 
@@ -10,9 +12,10 @@ import pytest
 from fastapi import Depends, FastAPI, Request
 from fastapi.security import OAuth2AuthorizationCodeBearer
 
-from asgi_guard import AuthSettings, Guard, GuardSettings, LogSettings, Route, SecurityHeaders
+from asgi_guard import AuthSettings, Guard, GuardSettings, LogSettings, Route
 from asgi_guard.testing import LocalIssuer
 from tests.browser.documentation import with_assets
+from tests.end_to_end.serving import ROOT
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
@@ -55,22 +58,21 @@ def api(server: Site) -> FastAPI:
     return app
 
 
+def documented_rows(server: Site) -> tuple[Route, ...]:
+    """The rows of the route table that docs/browser.md tells, with this issuer."""
+    page = (ROOT / "docs" / "browser.md").read_text("utf-8")
+    (rows,) = re.findall(r"```toml\n(.*?/docs/oauth2-redirect.*?)```", page, re.DOTALL)
+    made = GuardSettings.model_validate(tomllib.loads(rows.replace("https://id.example.com", server.origin)))
+    return made.routes
+
+
 async def test_a_login_from_the_documentation(sites: Sites, visits: Visits, signing_key: SigningKey) -> None:
     """The popup comes back to the page that opened it, which fetches a token and calls the guarded API with it."""
     issuer = LocalIssuer(key=signing_key)
     server = sites.at("id.test", authorization_server(issuer))
-    policy = (
-        "default-src 'none'; base-uri 'none'; img-src 'self' data: https://fastapi.tiangolo.com; "
-        "script-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; "
-        f"style-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; connect-src 'self' {server.origin}"
-    )
     settings = GuardSettings(
         auth=AuthSettings(issuer=issuer.url, audience=(issuer.audience,)),
-        routes=(
-            Route("/docs", auth="none", security=SecurityHeaders("docs", csp=policy)),
-            Route("/docs/oauth2-redirect", auth="none", security=SecurityHeaders("docs", opener_policy="off")),
-            Route("/openapi.json", auth="none"),
-        ),
+        routes=(*documented_rows(server), Route("/openapi.json", auth="none")),
         log=LogSettings(format="off"),
     )
     site = sites.at("secured.localhost", Guard(api(server), settings, http_client=issuer.client))
