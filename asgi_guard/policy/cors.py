@@ -207,7 +207,7 @@ class CORSPolicy:
 
     def allows_method(self, method: bytes) -> bool:
         """Tell whether a method beyond the safelisted ones is allowed, as the browser writes it."""
-        return is_method(method) and (self.methods is None or method in self.methods)
+        return (self.methods is None or method in self.methods) and is_method(method)
 
     def allows_header(self, name: bytes) -> bool:
         """Tell whether a script may set this request header. `name` is lower case."""

@@ -28,6 +28,8 @@ _HOST = re.compile(
     rb"(?P<name>(?![^:]*\.\.)[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]{2,45}\])"
     rb"(?::(?P<port>[0-9]{1,5}))?"
 )
+MAX_HOST = 260
+"""Characters of the longest name and port; nothing longer is looked at."""
 _PATH_CHARACTERS = "/:@!$&'()*+,;=~-._"  # RFC 3986 3.3: what needs no encoding in a path
 _PATTERN = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\]")
 
@@ -99,7 +101,7 @@ class HostPolicy:
 
 
 def _match(host: bytes) -> re.Match[bytes] | None:
-    match = _HOST.fullmatch(host)
+    match = _HOST.fullmatch(host) if len(host) <= MAX_HOST else None
     return None if match is None or not 0 < int(match["port"] or 1) <= 65535 else match
 
 

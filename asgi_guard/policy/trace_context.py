@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MAX_MEMBERS = 32
 """The members of a `tracestate` (3.3.1.1)."""
+MAX_STATE = MAX_MEMBERS * 514
+"""Bytes of the longest `tracestate` that is looked at: its members at their longest, with the commas."""
 RANDOM = 0b10
 """The flag of a trace whose id is random in its last seven bytes (Trace Context level 2)."""
 
@@ -90,6 +92,8 @@ def parse_tracestate(lines: Sequence[bytes]) -> str:
 
     Several lines are one list, empty members are passed over, and a key may come twice: whose it is has to know.
     """
+    if sum(map(len, lines)) > MAX_STATE:
+        return ""
     members = [member for line in lines for each in line.split(b",") if (member := each.strip(b" \t"))]
     if len(members) > MAX_MEMBERS or not all(map(_MEMBER.fullmatch, members)):
         return ""

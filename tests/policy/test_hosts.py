@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_guard.policy.faults import FaultsError
-from asgi_guard.policy.hosts import HostPolicy, https_location
+from asgi_guard.policy.hosts import MAX_HOST, HostPolicy, https_location, is_host
 
 ANY = HostPolicy()
 SOME = HostPolicy.of(["api.example.com", "*.Example.ORG.", "[::1]", "localhost"])
@@ -187,6 +187,17 @@ def test_a_redirect_needs_hosts() -> None:
 def test_location(host: bytes, path: str, query: bytes, location: bytes) -> None:
     """A redirect keeps path and query, leaves the plain port out, and encodes whatever could mean something else."""
     assert https_location(host, path, query) == location
+
+
+def test_the_longest_host() -> None:
+    """A name of 254 characters, with its last dot, and any port make a host; one character more makes none."""
+    name = b"a" * 253 + b"."
+    assert is_host(name)
+    assert is_host(name + b":65535")
+    assert len(name + b":65535") == MAX_HOST
+    assert not is_host(b"a" + name)
+    assert not is_host(b"a" + name + b":65535")
+    assert not is_host(b"a." * 30_000)
 
 
 @given(st.binary(max_size=30), st.text(st.characters(), max_size=30), st.binary(max_size=30))

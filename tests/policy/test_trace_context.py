@@ -121,6 +121,13 @@ def test_what_is_no_tracestate(line: bytes) -> None:
     assert parse_trace([GOOD], [line]) == Trace(TRACE_ID, PARENT_ID, 1)
 
 
+def test_the_longest_state() -> None:
+    """As many members as there may be, each as long as it may be, are kept; a state that is longer still is dropped."""
+    member = b"k" * 256 + b"=" + b"v" * 256
+    assert parse_tracestate([b",".join([member] * 32)]) == b",".join([member] * 32).decode()
+    assert parse_tracestate([b"a=1" + b" " * 32 * 514]) == ""
+
+
 def test_state_without_parent() -> None:
     """Without a valid parent the state counts for nothing."""
     assert parse_trace([], [b"a=1"]) is None
