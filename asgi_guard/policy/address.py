@@ -19,7 +19,7 @@ UNKNOWN = "unknown"
 MAX_ADDRESS = 128
 """Characters of the longest text that is looked at as an address; it bounds what the caches below can hold."""
 
-_PORT = re.compile(r":(?:[0-9]{1,5}|_[0-9A-Za-z._-]+)")
+_PORT = re.compile(r"[0-9]{1,5}|_[0-9A-Za-z._-]+")
 """A port behind an address: its number, or an obfuscated one (RFC 7239 section 6)."""
 
 _OCTETS = {str(octet): octet for octet in range(256)}
@@ -58,23 +58,22 @@ def _parse_address(text: str) -> Address | None:
     text = text.strip(" \t")
     if text.startswith("["):
         text, bracket, port = text[1:].partition("]")
-        if not bracket or (port and not _PORT.fullmatch(port)):
+        if not bracket or (port and not (port[0] == ":" and _PORT.fullmatch(port, 1))):
             return None
     elif text.count(":") == 1:
         text, _, port = text.partition(":")
-        if not _PORT.fullmatch(":" + port):
+        if not _PORT.fullmatch(port):
             return None
-    address: Address
     try:
-        if ":" in text:
-            address = IPv6Address(text.partition("%")[0])
-            address = address.ipv4_mapped or address
-        else:
+        if ":" not in text:
             one, two, three, four = text.split(".")
-            address = IPv4Address(_OCTETS[one] << 24 | _OCTETS[two] << 16 | _OCTETS[three] << 8 | _OCTETS[four])
+            number = _OCTETS[one] << 24 | _OCTETS[two] << 16 | _OCTETS[three] << 8 | _OCTETS[four]
+            return IPv4Address(number) if number else None
+        address = IPv6Address(text.partition("%")[0])
     except (ValueError, KeyError):
         return None
-    return None if address.is_unspecified else address
+    found = address.ipv4_mapped or address
+    return None if found.is_unspecified else found
 
 
 def is_loopback(host: str) -> bool:

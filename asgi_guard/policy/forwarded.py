@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 MAX_ELEMENT = 1024
 """Characters of the longest element that is read; proxies write some 100."""
@@ -31,6 +31,11 @@ _BACKSLASH, _NO_BYTE = "\\\\", "\uffff"
 """One that is escaped, and what stands for it in between: no header has it."""
 
 
+def tail(lines: Sequence[bytes]) -> str:
+    """What `elements` looks at of a header's lines, and one character more, by which it sees that there is more."""
+    return b",".join(lines).rstrip(b" \t")[-1 - MAX_TEXT :].decode("latin-1")
+
+
 def elements(text: str) -> Iterator[dict[str, str] | None]:
     """The elements, last first: each the pairs of its names, in lower case, and values; None for a malformed one.
 
@@ -38,7 +43,7 @@ def elements(text: str) -> Iterator[dict[str, str] | None]:
     its neighbours: one longer than `MAX_ELEMENT`, one that begins before the last `MAX_TEXT` characters, or one with a
     quote that has no other.
     """
-    text = text.strip(" \t")
+    text = text.rstrip(" \t")
     end = at = len(text)
     quotes, first, escapes = 0, max(0, end - MAX_TEXT), "\\" in text
     for _ in range(MAX_COMMAS):
@@ -75,7 +80,7 @@ def parse_element(text: str) -> dict[str, str] | None:
         name = name.lower()
         if name in pairs:
             return None
-        pairs[name] = token if quoted is None else _unescaped(quoted)
+        pairs[name] = token if quoted is None else _unescaped(quoted) if "\\" in quoted else quoted
         if not separator:
             return pairs
         at = match.end()
@@ -84,6 +89,4 @@ def parse_element(text: str) -> dict[str, str] | None:
 
 def _unescaped(text: str) -> str:
     """What a quoted string stands for. Without a regular expression, which is slow where much is escaped."""
-    if "\\" not in text:
-        return text
     return text.replace(_BACKSLASH, _NO_BYTE).replace("\\", "").replace(_NO_BYTE, "\\")

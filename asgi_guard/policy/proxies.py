@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from asgi_guard.policy.address import Address, Network, parse_address
-from asgi_guard.policy.forwarded import elements
+from asgi_guard.policy.forwarded import elements, tail
 from asgi_guard.policy.hosts import is_host
 
 if TYPE_CHECKING:
@@ -97,9 +97,9 @@ class ProxyPolicy:
         """
         if not self.believes(peer):
             return Client(peer)
-        text = b",".join(forwarded).decode("latin-1")
         if self.header == "forwarded":
-            return self._from_forwarded(peer, text)
+            return self._from_forwarded(peer, tail(forwarded))
+        text = b",".join(forwarded).decode("latin-1")
         # From the right, and no more of it than can count.
         entries = reversed(text.rsplit(",", MAX_HOPS)) if forwarded else ()
         index, address, doubt = self._walk(entries)

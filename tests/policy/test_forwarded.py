@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard.policy.forwarded import MAX_COMMAS, MAX_ELEMENT, MAX_PAIRS, MAX_TEXT, elements, parse_element
+from asgi_guard.policy.forwarded import MAX_COMMAS, MAX_ELEMENT, MAX_PAIRS, MAX_TEXT, elements, parse_element, tail
 
 
 @pytest.mark.parametrize(
@@ -116,3 +116,24 @@ def test_round_trip(read: list[dict[str, str]]) -> None:
 def test_what_stands_ahead_changes_nothing(junk: str, read: list[dict[str, str]]) -> None:
     """Whatever a client sends, the elements that proxies append to it are read as they were written."""
     assert list(elements(f"{junk},{written(read)}"))[: len(read)] == read[::-1]
+
+
+ELEMENT = "for=10.0.0.1;by=" + "a" * 180
+WHOLE = ",".join([ELEMENT] * 13)
+parts = st.sampled_from(["for=10.0.0.1", ",", " ", "\t", '"', "\\", ";proto=https", "=", "x", ELEMENT])
+
+
+@given(front=st.lists(parts, max_size=6), back=st.lists(parts, max_size=12), cut=st.integers(0, 3))
+@example(front=["x"], back=[], cut=0)
+@example(front=["x"], back=[" "], cut=1)
+@example(front=[" "], back=[], cut=0)
+@example(front=[","], back=[], cut=0)
+@example(front=['"'], back=["\t"], cut=0)
+def test_the_tail_is_all_that_is_looked_at(front: list[str], back: list[str], cut: int) -> None:
+    """Of what stands before the tail nothing is looked at: the elements are those of the whole, read as if it were."""
+    assert len(WHOLE) == MAX_TEXT
+    for text in ("".join(front) + WHOLE[cut:] + "".join(back), "".join(back)):
+        lines = [text.encode()]
+        assert len(tail(lines)) <= MAX_TEXT + 1
+        assert list(elements(tail(lines))) == list(elements(text))
+    assert tail([b"a", b"b "]) == "a,b"
