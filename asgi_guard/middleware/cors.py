@@ -148,8 +148,11 @@ class CORSMiddleware(Layer):
             if exchange.answer is not None and exchange.answer.reason is Reason.PREFLIGHT_REFUSED:
                 head.vary(b"origin")
             return
-        names = head.names
-        lines = self._of_websockets if exchange.kind == "websocket" else self._of_origin(exchange)
+        names, lines = head.names, self._lines.get(exchange.headers.get(b"origin"))
+        if exchange.kind == "websocket":
+            lines = self._of_websockets
+        elif lines is None or exchange.repeated:
+            lines = self._of_origin(exchange)
         if b"access-control-allow-origin" in names:
             lines = self._of_websockets
         if b"vary" in names and lines and lines[0] is _VARY:
@@ -159,12 +162,13 @@ class CORSMiddleware(Layer):
 
     def _of_origin(self, exchange: Exchange) -> tuple[Header, ...]:
         """What stands on a response to this page, or to nobody's."""
-        origin = exchange.headers.get(b"origin")
-        found = self._lines.get(origin)
-        if exchange.repeated and len(exchange.lines(b"origin")) > 1:
+        origins = exchange.lines(b"origin")
+        if len(origins) != 1:
             return self._lines[None]
-        if found is not None or origin is None:
-            return found or ()
+        (origin,) = origins
+        found = self._lines.get(origin)
+        if found is not None:
+            return found
         # One that a pattern allows, or a stranger, or anyone where all may read.
         lines = None if self.policy.any_origin else self.policy.actual(origin)
         return self._lines[None] if lines is None else (_VARY, *lines)
