@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp
     from asgi_guard.exchange import Exchange
 
-MAX_REMEMBERED = 4096
+MAX_REMEMBERED = 16_384
 MAX_REMEMBERED_BYTES = 256
 """How many answers are remembered, and for headers of which size: clients choose what stands there."""
 

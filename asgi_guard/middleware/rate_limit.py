@@ -49,7 +49,7 @@ logger = logging.getLogger("asgi_guard")
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 MAX_ADDRESS = 64
 """Characters of the longest address there is, with its zone; whatever is longer is hashed."""
-MAX_REMEMBERED = 4096
+MAX_REMEMBERED = 16_384
 """Clients whose charges are remembered: names of buckets are the same with every request of a client."""
 
 
