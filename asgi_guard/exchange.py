@@ -87,6 +87,7 @@ class Exchange:
         entered: when it did, in nanoseconds.
         route: what the app's router left in its scope as `route`.
         nonce: that of inline scripts and styles, once the app has asked for it; empty once it is too late for that.
+        unready: whether this process wants no new requests, since it is about to leave.
         reported: whether the exception in flight has been logged: every layer around it sees it pass.
     """
 
@@ -126,6 +127,7 @@ class Exchange:
         "shadow",
         "started",
         "trace",
+        "unready",
         "user",
         "verdict",
     )
@@ -168,6 +170,7 @@ class Exchange:
         self.measured_by: object | None = None
         self.route: object = None
         self.reported = False
+        self.unready = False
         self.nonce: str | None = None
         self._table: RouteTable | None = None
         self._row = 0

@@ -42,6 +42,11 @@ class Draining:
         seconds: how long SIGTERM is kept from the server; 0 leaves it alone.
         on_signal: the name of a signal that begins draining, too.
         file: a file that does, once it is there, or once it is touched if it was there before.
+
+    Attributes:
+        event: is set once draining has begun, in the loop that serves.
+        begun: whether it has.
+        recycling: whether it has since this process has served its number of requests.
     """
 
     def __init__(self, seconds: float, on_signal: DrainSignal | None = None, file: str | None = None) -> None:
@@ -55,6 +60,13 @@ class Draining:
         self._timer: threading.Timer | None = None
         self.event = asyncio.Event()
         self.begun = False
+        self.recycling = False
+
+    @property
+    def should_exit(self) -> bool:
+        """Whether the server is about to stop, as it says itself: libraries that end streams ask SIGTERM's handler."""
+        server = getattr(self._before.get(signal.SIGTERM), "__self__", None)
+        return bool(getattr(server, "should_exit", False))
 
     @property
     def is_set_up(self) -> bool:
@@ -62,16 +74,17 @@ class Draining:
         return self._loop is not None
 
     def set_up(self, *, late: bool = False) -> None:
-        """Take the signals over, and look for the file.
+        """Take the signals over, and look for the file. SIGTERM is left to a server that has its event loop handle it.
 
         Args:
             late: whether requests are served already, by a server without lifespan. SIGTERM is then taken over only
                 from a handler, for without one there is nobody to hand it on to.
         """
         self._loop = asyncio.get_running_loop()
-        self.event, self.begun = asyncio.Event(), False
+        self.event, self.begun, self.recycling = asyncio.Event(), False, False
         if threading.current_thread() is threading.main_thread():
-            if self._seconds > 0 and (not late or callable(signal.getsignal(signal.SIGTERM))):
+            handler = signal.getsignal(signal.SIGTERM)
+            if self._seconds > 0 and not _is_of_a_loop(handler) and (callable(handler) or not late):
                 self._take(signal.SIGTERM, self._on_sigterm)
             if self._signal is not None:
                 self._take(self._signal, self._on_signal)
@@ -99,12 +112,20 @@ class Draining:
         if self.begun:
             return
         self.begun = True
-        logger.warning("draining: not ready for new requests")
+        why = "it has served its number of requests" if self.recycling else "not ready for new requests"
+        logger.warning("draining: %s", why)
         if self._loop is None:
             self.event.set()
         else:
             with suppress(RuntimeError):  # the loop is closed, and nobody is left to be told
                 self._loop.call_soon_threadsafe(self.event.set)
+
+    def recycle(self) -> None:
+        """Drain and end, as if SIGTERM had come: whoever supervises this process starts another one."""
+        if not self.begun:
+            self.recycling = True
+            self.begin()
+            self._end_later(signal.SIGTERM)
 
     def _take(self, number: int, handler: Any) -> None:
         self._before[number] = signal.getsignal(number)
@@ -134,6 +155,9 @@ class Draining:
             self._hand_on(number, frame)  # a second signal: whoever sends it does not want to wait
             return
         self.begin()
+        self._end_later(number)
+
+    def _end_later(self, number: int) -> None:
         # A thread of its own, for the event loop may be busy, and the signal has to come again whatever happens.
         self._timer = threading.Timer(self._seconds, _signal_main_thread, [number])
         self._timer.daemon = True
@@ -148,6 +172,11 @@ class Draining:
             before(number, frame)
         else:
             signal.raise_signal(number)
+
+
+def _is_of_a_loop(handler: Any) -> bool:
+    """Tell whether this only stands in for a callback of the event loop, which nobody but the loop could call."""
+    return getattr(handler, "__module__", "").partition(".")[0] in ("asyncio", "uvloop")
 
 
 def _signal_main_thread(number: int) -> None:

@@ -365,6 +365,7 @@ class HealthSettings(Section):
     drain_path: str = Field(
         default="", description="where a POST of this machine's own begins draining; empty for none"
     )
+    max_requests: int = Field(default=0, ge=0, description="requests after which a worker drains and ends; 0 for never")
     check_timeout: float = Field(default=1, gt=0, le=60, description="seconds that each check of readiness has")
     details: Names = Field(
         default=("127.0.0.0/8", "::1/128"),
@@ -374,4 +375,5 @@ class HealthSettings(Section):
     @property
     def drains(self) -> bool:
         """Whether anything begins draining."""
-        return bool(self.drain_seconds or self.drain_signal or self.drain_file or self.drain_path)
+        begun_by = (self.drain_seconds, self.drain_signal, self.drain_file, self.drain_path, self.max_requests)
+        return any(begun_by)

@@ -150,9 +150,12 @@ def _drain(app: ASGIApp, settings: GuardSettings) -> DrainMiddleware | None:
             on_signal=section.drain_signal,
             file=section.drain_file or None,
             path=section.drain_path or None,
+            max_requests=section.max_requests,
+            siblings=settings.rate.workers > 1,
         )
     except ConfigError as error:
-        raise ConfigError([Problem(f"drain_{each.name}", each.message) for each in error.problems]) from None
+        names = {"path": "drain_path"}
+        raise ConfigError([Problem(names.get(each.name, each.name), each.message) for each in error.problems]) from None
 
 
 def _health(

@@ -121,6 +121,7 @@ SAID: dict[str, tuple[str, Any]] = {
     "METRICS_OTEL": ("true", True),
     "HEALTH_LIVE_PATH": ("/livez", "/livez"),
     "HEALTH_READY_PATH": ("/readyz", "/readyz"),
+    "HEALTH_MAX_REQUESTS": ("10000", 10_000),
     "HEALTH_DRAIN_SECONDS": ("5", 5),
     "HEALTH_DRAIN_SIGNAL": ("SIGUSR1", "SIGUSR1"),
     "HEALTH_DRAIN_FILE": ("/tmp/drain", "/tmp/drain"),  # noqa: S108 - nothing is written there

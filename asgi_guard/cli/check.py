@@ -21,6 +21,7 @@ from asgi_guard.errors import AsgiGuardError
 from asgi_guard.guard import Guard, configure
 from asgi_guard.loading import load_app
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
+from asgi_guard.policy.servers import SERVERS, ServerName, drain_problem
 from asgi_guard.settings import GuardSettings, variables
 from asgi_guard.variables import PREFIX, written
 
@@ -53,6 +54,7 @@ SWITCHES = {
 @click.option("--app", "app", metavar="MODULE:ATTRIBUTE", help="Look at the Guard that this app has, if it is one.")
 @click.option("--production", is_flag=True, help="Judge the checklist of a service in production instead.")
 @click.option("--headers", is_flag=True, help="Grade the security headers, and say what each point costs.")
+@click.option("--server", type=click.Choice(list(SERVERS)), help="Say whether draining works under this server.")
 @click.option("--graceful", default=30.0, show_default=True, help="As `asgi-guard run` is told, for the checklist.")
 @click.option("--p99", type=float, help="Seconds that 99 of 100 requests take at most, for the checklist.")
 @click.option("--grace-period", type=float, help="Seconds from SIGTERM to SIGKILL, for the checklist.")
@@ -65,6 +67,7 @@ def check(
     app: str | None,
     production: bool,
     headers: bool,
+    server: ServerName | None,
     graceful: float,
     p99: float | None,
     grace_period: float | None,
@@ -78,6 +81,8 @@ def check(
     if headers:
         _grade(layers, json_wanted=json_wanted)
         return
+    if server is not None:
+        ctx.exit(0 if _drains(server, settings, json_wanted=json_wanted) else 1)
     probes = asyncio.run(_probe(layers)) if probe else []
     well = all(ok for _, ok, _ in probes)
     if production:
@@ -101,6 +106,20 @@ def _grade(layers: list[Layer], *, json_wanted: bool) -> None:
         dump({"headers": grades_as_json(layers)})
     else:
         show_grades(layers)
+
+
+def _drains(name: ServerName, settings: GuardSettings, *, json_wanted: bool) -> bool:
+    """Tell what a server needs for a drain, and whether it has it."""
+    section, server = settings.health, SERVERS[name]
+    triggers = {"on_signal": section.drain_signal, "file": section.drain_file, "path": section.drain_path}
+    found = drain_problem(name, section.drain_seconds, **{each: bool(value) for each, value in triggers.items()})
+    if json_wanted:
+        dump({"server": name, **server._asdict(), "problem": found})
+        return found is None
+    how = "SIGTERM drains" if server.sigterm else "SIGTERM does not drain"
+    say(f"{server.started}: {how}; {server.note}")
+    say("it drains as configured" if found is None else found, "green" if found is None else "yellow")
+    return found is None
 
 
 def _configured(app: str | None) -> tuple[GuardSettings, list[Layer], Guard | None]:
@@ -209,10 +228,8 @@ def notes(settings: GuardSettings) -> list[str]:
             "`asgi-guard run`, or with --no-proxy-headers --no-access-log"
         )
     if settings.health.drain_seconds:
-        found.append(
-            "draining on SIGTERM works under uvicorn and gunicorn's uvicorn_worker; hypercorn and granian take the "
-            "signal themselves"
-        )
+        others = ", ".join(server.started for server in SERVERS.values() if not server.sigterm)
+        found.append(f"SIGTERM does not drain under {others}: `asgi-guard check --server NAME` says what does")
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from random import randint
 from typing import TYPE_CHECKING
 
 import orjson
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Head
     from asgi_guard.exchange import Exchange
 
+SPREAD = 0.1
+"""By how much of their number of requests workers differ."""
 LOOPBACK = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
 LOOPBACK_HOSTS = (b"127.0.0.1", b"localhost", b"[::1]")
 FROM_ELSEWHERE = (
@@ -39,13 +42,17 @@ class DrainMiddleware(Layer):
         seconds: how long to serve on after SIGTERM; 0 leaves that to the server.
         on_signal: the name of a signal that begins draining: `SIGUSR1` or `SIGUSR2`.
         file: a file that begins it, once it is there; every process that looks for it drains.
+        max_requests: after about so many requests (up to a tenth more, so that workers do not leave at once) this
+            process drains and ends, to be started anew by whoever supervises it; 0 for never.
+        siblings: whether other workers meanwhile take the requests of one that has served its number, so that readiness
+            stays as it is.
         path: where a POST begins it, which is answered after `seconds`. Only this machine's own processes may ask:
             the connection comes from 127.0.0.1 or ::1, the host asked for is that too, and no header is there that
             a proxy or a browser adds. For everyone else the path is the app's. A proxy on this machine that adds no
             header at all cannot be told from them.
 
     Raises:
-        ConfigError: the path does not start with `/`.
+        ConfigError: the path does not start with `/`, or a process is to end without draining.
     """
 
     name = "drain"
@@ -58,10 +65,21 @@ class DrainMiddleware(Layer):
         on_signal: DrainSignal | None = None,
         file: str | None = None,
         path: str | None = None,
+        max_requests: int = 0,
+        siblings: bool = False,
     ) -> None:
         super().__init__(app)
+        problems = []
         if path is not None and path[:1] != "/":
-            raise ConfigError([Problem("path", f"{path!r} does not start with '/'")])
+            problems.append(Problem("path", f"{path!r} does not start with '/'"))
+        if max_requests < 0:
+            problems.append(Problem("max_requests", f"{max_requests} is no number of requests"))
+        if max_requests and not seconds:
+            problems.append(Problem("max_requests", "a process that ends by itself drains first: say how many seconds"))
+        if problems:
+            raise ConfigError(problems)
+        self._counts, self._siblings = max_requests > 0, siblings
+        self._left = max_requests + randint(0, int(max_requests * SPREAD))  # noqa: S311 - it only spreads
         self._seconds = seconds
         self._path = path
         self.draining = Draining(seconds, on_signal, file)
@@ -78,7 +96,12 @@ class DrainMiddleware(Layer):
         """Put the event where the app finds it. A server without lifespan is met here for the first time."""
         if not self.draining.is_set_up:
             self.draining.set_up(late=True)
+        if self._counts:
+            self._left -= 1
+            if self._left == 0:
+                self.draining.recycle()
         exchange.scope[SCOPE_KEY] = self.draining.event
+        exchange.unready = self.draining.begun and not (self.draining.recycling and self._siblings)
 
     def decide(self, exchange: Exchange) -> Decision:
         """Begin, where this machine asks for it."""

@@ -8,7 +8,6 @@ import orjson
 
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.layer import Decision, Layer
-from asgi_guard.leaving import SCOPE_KEY as DRAINING_KEY
 from asgi_guard.policy.address import parse_address, parse_networks
 from asgi_guard.policy.answer import Answer, Reason
 from asgi_guard.policy.listing import listed
@@ -106,8 +105,7 @@ class HealthMiddleware(Layer):
         if path == self._live_path:
             return _answer(200, "live", {})
         if path == self._ready_path:
-            event = exchange.scope.get(DRAINING_KEY)
-            state = "draining" if event is not None and event.is_set() else self._state
+            state = "draining" if exchange.unready else self._state
             if state != "serving":
                 return _answer(503, state, {})
             return self._ready(exchange)

@@ -51,7 +51,7 @@ def test_everything_configured(command: Command, monkeypatch: pytest.MonkeyPatch
     assert told["routes"] == ["any method /login"]
     assert told["probes"] == []
     assert "limits refuse nothing: ASGI_GUARD_RATE_SHADOW is on" in told["warnings"]
-    assert any("draining on SIGTERM" in note for note in told["notes"])
+    assert any("SIGTERM does not drain under" in note for note in told["notes"])
     shown = command("check", "--no-probe").out
     for secret in ("hunter2", DIGEST):
         assert secret not in ran.out + shown

@@ -12,6 +12,7 @@ import pytest
 
 import asgi_guard
 from asgi_guard import ConfigError, DrainMiddleware, Guard, GuardSettings, HealthMiddleware, HealthSettings, leaving
+from asgi_guard.middleware import drain
 from tests.asgi import Echo, Exchange, call, get, http_scope, websocket_scope
 
 if TYPE_CHECKING:
@@ -59,8 +60,10 @@ class Server:
 
     def __init__(self) -> None:
         self.stopped = threading.Event()
+        self.should_exit = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
+        self.should_exit = True
         self.stopped.set()
 
 
@@ -288,3 +291,51 @@ def test_a_bad_path() -> None:
     with pytest.raises(ConfigError) as caught:
         Guard(Echo(), GuardSettings(health=HealthSettings(drain_path="drain")))
     assert [problem.name for problem in caught.value.problems] == ["ASGI_GUARD_HEALTH_DRAIN_PATH"]
+
+
+@pytest.mark.parametrize("siblings", [False, True])
+async def test_after_a_number_of_requests(server: Server, siblings: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that has served its number drains and ends; it stays ready where others take its requests."""
+    monkeypatch.setattr(drain, "SPREAD", 0)
+    layer = made(seconds=0.05, max_requests=3, siblings=siblings)
+    await layer.startup()
+    served = [await get(layer, http_version="1.1") for _ in range(4)]
+    assert [exchange.headers.get("connection") for exchange in served] == [None, None, "close", "close"]
+    assert await readiness(layer) == (200 if siblings else 503)
+    assert layer.draining.event.is_set()
+    assert await asyncio.to_thread(server.stopped.wait, 30)
+    await layer.shutdown()
+
+
+def test_workers_do_not_leave_at_once() -> None:
+    """Workers that were told the same number serve up to a tenth more, each another part of it."""
+    numbers = {DrainMiddleware(Echo(), seconds=1, max_requests=1000)._left for _ in range(50)}
+    assert len(numbers) > 10
+    assert min(numbers) >= 1000
+    assert max(numbers) <= 1100
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({"max_requests": 5}, ["max_requests"]),
+        ({"max_requests": -1, "seconds": 1}, ["max_requests"]),
+        ({"max_requests": 5, "path": "drain"}, ["path", "max_requests"]),
+    ],
+)
+def test_an_end_without_draining(options: dict[str, Any], names: list[str]) -> None:
+    """A process that would end without draining is refused, by name, with all else that is wrong."""
+    with pytest.raises(ConfigError) as caught:
+        DrainMiddleware(Echo(), **options)
+    assert [problem.name for problem in caught.value.problems] == names
+
+
+async def test_libraries_find_the_server(server: Server) -> None:
+    """What asks SIGTERM's handler whether the server is about to stop is told what the server says."""
+    layer = made(seconds=3600)
+    await layer.startup()
+    taken: Any = signal.getsignal(signal.SIGTERM)
+    before = taken.__self__.should_exit
+    server.should_exit = True
+    assert (before, taken.__self__.should_exit) == (False, True)
+    await layer.shutdown()

@@ -1,0 +1,63 @@
+"""What each server needs for a drain: a table, each row of which is held to a run of that server."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ServerName: TypeAlias = Literal[
+    "uvicorn", "uvicorn-workers", "gunicorn-uvicorn", "gunicorn-asgi", "hypercorn", "granian", "daphne"
+]
+
+
+class Server(NamedTuple):
+    """How a server goes together with draining.
+
+    Attributes:
+        started: the command that starts it.
+        sigterm: whether SIGTERM drains; else the server takes it itself, and another trigger has to come before it.
+        several: whether several processes serve: a signal and a POST then reach one of them, a file all.
+        note: what else there is to know.
+    """
+
+    started: str
+    sigterm: bool
+    several: bool
+    note: str
+
+
+SERVERS: Mapping[ServerName, Server] = MappingProxyType(
+    {
+        "uvicorn": Server("uvicorn", True, False, "`asgi-guard run` is this"),
+        "uvicorn-workers": Server("uvicorn --workers N", True, True, "the parent hands SIGTERM on to its workers"),
+        "gunicorn-uvicorn": Server(
+            "gunicorn -k uvicorn_worker.UvicornWorker", True, True, "--graceful-timeout counts from SIGTERM on"
+        ),
+        "gunicorn-asgi": Server("gunicorn -k asgi", False, True, "SIGTERM is the event loop's, and stops it at once"),
+        "hypercorn": Server("hypercorn", False, True, "the parent takes SIGTERM and stops its workers at once"),
+        "granian": Server("granian --interface asgi", False, True, "the parent takes SIGTERM and stops its workers"),
+        "daphne": Server("daphne", True, False, "there is no lifespan: triggers work from the first request on"),
+    }
+)
+
+
+def drain_problem(name: ServerName, seconds: float, *, on_signal: bool, file: bool, path: bool) -> str | None:
+    """What keeps a server from draining as it is configured; None if nothing does.
+
+    Args:
+        name: the server.
+        seconds: how long to serve on after SIGTERM.
+        on_signal: whether a signal begins draining, and
+        file: whether a file does, and
+        path: whether a POST does.
+    """
+    server = SERVERS[name]
+    if server.sigterm:
+        return None if seconds > 0 else "nothing drains: set ASGI_GUARD_HEALTH_DRAIN_SECONDS"
+    if server.several and not file:
+        others = "a signal or a POST reaches one process of several" if on_signal or path else "it takes SIGTERM itself"
+        return f"{others}: set ASGI_GUARD_HEALTH_DRAIN_FILE, and make that file before SIGTERM comes"
+    return None

@@ -1,0 +1,162 @@
+"""Each row of the table of servers, held to a run of that server: what drains it, and that SIGTERM ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from asgi_guard.policy.servers import SERVERS, ServerName, drain_problem
+from tests.end_to_end.serving import ROOT, Served, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SOURCE = """
+import os
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"%d" % os.getpid()})
+"""
+PATIENCE = 30.0
+TARGET = "asgi_guard.wrapped:app"
+OPTIONS: dict[ServerName, str] = {
+    "uvicorn": "uvicorn --port {port}",
+    "uvicorn-workers": "uvicorn --workers 2 --port {port}",
+    "gunicorn-uvicorn": "gunicorn -k uvicorn_worker.UvicornWorker -w 2 -b 127.0.0.1:{port}",
+    "gunicorn-asgi": "gunicorn -k asgi --graceful-timeout 3 -w 2 -b 127.0.0.1:{port}",
+    "hypercorn": "hypercorn -b 127.0.0.1:{port}",
+    "granian": "granian --interface asgi --port {port}",
+    "daphne": "daphne -b 127.0.0.1 -p {port}",
+}
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="these servers, and these signals, are of POSIX")
+
+
+@pytest.fixture(params=OPTIONS)
+def name(request: pytest.FixtureRequest) -> ServerName:
+    found: ServerName = request.param
+    return found
+
+
+@contextmanager
+def running(name: ServerName, tmp_path: Path, **variables: str) -> Iterator[Served]:
+    """The server, as its users start it."""
+    (tmp_path / "plain_site.py").write_text(SOURCE)
+    port = free_port()
+    program, *arguments = OPTIONS[name].format(port=port).split()
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("ASGI_GUARD_")}
+    environment = {
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}",
+        "ASGI_GUARD_APP": "plain_site:app",
+        **variables,
+    }
+    out, err = tmp_path / "out", tmp_path / "err"
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        process = subprocess.Popen(
+            [Path(sys.executable).parent / program, *arguments, TARGET],
+            stdout=stdout, stderr=stderr, cwd=tmp_path, env=kept | environment,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            found = Served(f"http://127.0.0.1:{port}", process, out, err)
+            found.wait_until_ready()
+            yield found
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture
+def served(name: ServerName, tmp_path: Path) -> Iterator[Served]:
+    """The server, draining for two seconds."""
+    variables = {
+        "ASGI_GUARD_HEALTH_DRAIN_SECONDS": "2",
+        "ASGI_GUARD_HEALTH_DRAIN_FILE": str(tmp_path / "drain"),
+    }
+    with running(name, tmp_path, **variables) as found:
+        yield found
+
+
+def drains(served: Served) -> bool:
+    """Whether the server says that it drains, before it is gone."""
+    deadline = time.monotonic() + PATIENCE
+    while served.process.poll() is None and time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{served.url}/health/ready").status_code == 503:
+                return True
+        except httpx.TransportError:
+            pass
+        time.sleep(0.02)
+    return False
+
+
+def test_sigterm(name: ServerName, served: Served) -> None:
+    """SIGTERM drains where the table says so, and ends the server in any case."""
+    served.process.send_signal(signal.SIGTERM)
+    assert drains(served) is SERVERS[name].sigterm, served.errors()
+    served.process.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIONS if not SERVERS[name].sigterm])
+def test_the_file(served: Served, tmp_path: Path) -> None:
+    """The file drains under a server that takes SIGTERM itself, and SIGTERM then ends it."""
+    (tmp_path / "drain").touch()
+    assert drains(served), served.errors()
+    assert httpx.get(f"{served.url}/health/live").status_code == 200
+    served.process.send_signal(signal.SIGTERM)
+    served.process.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("name", ["uvicorn-workers", "gunicorn-uvicorn"])
+def test_workers_are_started_anew(name: ServerName, tmp_path: Path) -> None:
+    """A worker that has served its number drains, ends and is replaced, and no request fails meanwhile."""
+    variables = {
+        "ASGI_GUARD_HEALTH_DRAIN_SECONDS": "0.2",
+        "ASGI_GUARD_HEALTH_MAX_REQUESTS": "10",
+        "ASGI_GUARD_RATE_WORKERS": "2",
+    }
+    with running(name, tmp_path, **variables) as served:
+        workers: set[str] = set()
+        deadline = time.monotonic() + 2 * PATIENCE
+        while len(workers) < 3 and time.monotonic() < deadline:
+            workers.add(httpx.get(served.url).raise_for_status().text)
+        assert len(workers) >= 3
+        assert httpx.get(f"{served.url}/health/ready").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("server", "seconds", "triggers", "message"),
+    [
+        ("uvicorn", 1, "", None),
+        ("uvicorn", 0, "file", "nothing drains"),
+        ("hypercorn", 1, "", "takes SIGTERM itself"),
+        ("hypercorn", 1, "on_signal path", "reaches one process"),
+        ("hypercorn", 0, "file", None),
+    ],
+)
+def test_what_a_server_needs(server: ServerName, seconds: float, triggers: str, message: str | None) -> None:
+    """What keeps a server from draining is said, with what to set."""
+    named = {each: each in triggers for each in ("on_signal", "file", "path")}
+    found = drain_problem(server, seconds, **named)
+    assert (found is None) if message is None else (message in (found or ""))
+
+
+def test_every_server_is_run() -> None:
+    """No row of the table, in the code and in the page, is without its run."""
+    assert set(OPTIONS) == set(SERVERS)
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    for name, server in SERVERS.items():
+        (row,) = [line for line in page.splitlines() if line.endswith(f"| `{name}` |")]
+        assert server.started in row
+        assert ("| yes |" in row) is server.sigterm
