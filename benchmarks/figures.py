@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 """Of the JSON. It goes up when a figure changes its name or its meaning."""
-Unit: TypeAlias = Literal["us", "ms", "1/s", "x", "slope", "blocks", "bytes", "MiB", "calls"]
+Unit: TypeAlias = Literal["us", "ms", "1/s", "x", "slope", "blocks", "bytes", "MiB", "calls", "requests"]
 
 
 @dataclass(frozen=True, slots=True)

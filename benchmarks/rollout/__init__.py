@@ -1,0 +1,1 @@
+"""Rolling updates under steady load, counted: `python -m benchmarks rollout`."""
