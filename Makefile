@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check format bench bench-pages instructions fuzz test-image test-lowest clean
+.PHONY: help demo test check format bench bench-pages instructions rollout fuzz test-image test-lowest clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 22
@@ -43,6 +43,9 @@ instructions: $(READY) ## Whether a guarded request costs more instructions than
 
 fuzz: $(READY) ## A million made-up Authorization headers, none of which may be let in; some minutes
 	@$(BIN)/python -m tests.fuzz
+
+rollout: $(READY) ## Whether a request is lost while guarded processes are replaced; a minute or so
+	@$(BIN)/python -m benchmarks rollout --check
 
 test-image: $(READY) ## What the Dockerfile of examples/production says, done in a folder; half a minute
 	$(BIN)/python -m pytest -q -m image tests/production

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from asgi_guard.exchange import current
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 logger = logging.getLogger("asgi_guard")
@@ -22,6 +23,8 @@ SCOPE_KEY = "asgi_guard.draining"
 """Where the app finds the event in its scope."""
 LOOK_SECONDS = 0.25
 """How often it is looked whether the file is there."""
+LAST_SECONDS = 0.5
+"""From the last new connection to the server's own stop, for the requests that are on their way by then."""
 
 DrainSignal: TypeAlias = Literal["SIGUSR1", "SIGUSR2"]
 
@@ -159,9 +162,27 @@ class Draining:
 
     def _end_later(self, number: int) -> None:
         # A thread of its own, for the event loop may be busy, and the signal has to come again whatever happens.
-        self._timer = threading.Timer(self._seconds, _signal_main_thread, [number])
+        self._after(self._seconds, self._listen_no_more, number)
+
+    def _after(self, seconds: float, call: Callable[[int], None], number: int) -> None:
+        self._timer = threading.Timer(seconds, call, [number])
         self._timer.daemon = True
         self._timer.start()
+
+    def _listen_no_more(self, number: int) -> None:
+        """Have uvicorn take no more connections, and a moment later stop.
+
+        At its stop it closes those whose request has not arrived yet, unheard. New ones are for the other workers of
+        this socket, if there are any; of other servers nothing is known, and they stop at once.
+        """
+        listeners = getattr(getattr(self._before.get(number), "__self__", None), "servers", None)
+        if not isinstance(listeners, list) or self._loop is None:
+            _signal_main_thread(number)
+            return
+        for listener in listeners:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(listener.close)
+        self._after(LAST_SECONDS, _signal_main_thread, number)
 
     def _hand_on(self, number: int, frame: FrameType | None) -> None:
         if self._timer is not None:

@@ -22,7 +22,8 @@ from benchmarks.figures import Results
 from benchmarks.instructions import check as instructions
 from benchmarks.machine import code
 from benchmarks.plots.draw import UndrawableError, draw
-from benchmarks.suites import KINDS
+from benchmarks.rollout import run as rollout
+from benchmarks.suites import KINDS, ROLLOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,7 +76,7 @@ def run(kinds: Sequence[Kind], pace: Pace, store: str | None = None, console: Co
 def show(console: Console, results: Results) -> None:
     """Print everything that was measured just now."""
     show_machine(console, results.machine)
-    for kind in KINDS:
+    for kind in (*KINDS, ROLLOUT):
         suite = results.suite(kind.name)
         if suite is None:
             continue
@@ -115,11 +116,12 @@ def main(context: click.Context, *, quick: bool, path: Path | None, store: str |
         raise click.UsageError(f"options of {context.invoked_subcommand!r} stand after its name")
 
 
-def _measure(kinds: Sequence[Kind], pace: Pace, path: Path | None, store: str | None) -> None:
+def _measure(kinds: Sequence[Kind], pace: Pace, path: Path | None, store: str | None) -> Results:
     results = run(kinds, pace, store)
     show(printer(), results)
     if path is not None:
         path.write_bytes(results.json())
+    return results
 
 
 def _command(kind: Kind) -> click.Command:
@@ -137,6 +139,21 @@ def _command(kind: Kind) -> click.Command:
 
 for _kind in KINDS:
     main.add_command(_command(_kind))
+
+
+@main.command("rollout", help=ROLLOUT.help)
+@click.option("--quick", is_flag=True, help="One roll of each, in about two minutes.")
+@click.option("--check", is_flag=True, help="One roll of the guarded side, and fail where a request does.")
+@click.option("--json", "path", type=FILE, help="Write the figures here too.")
+def rollout_command(*, quick: bool, check: bool, path: Path | None) -> None:
+    """Count what fails while processes are replaced."""
+    try:
+        results = _measure([ROLLOUT], "brief" if check else "quick" if quick else "full", path, None)
+    except rollout.StuckError as error:
+        raise click.ClickException(str(error)) from error
+    suite = results.suites[0]
+    if check and (lost := rollout.lost(suite)):
+        raise click.ClickException(f"requests were lost, or none answered: {', '.join(lost)}")
 
 
 @main.command("instructions")

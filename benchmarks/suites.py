@@ -13,6 +13,7 @@ from benchmarks.layers import run as layers
 from benchmarks.limits import run as limits
 from benchmarks.limits import suite as limits_suite
 from benchmarks.memory import run as memory
+from benchmarks.rollout import run as rollout
 from benchmarks.scale import run as scale
 from benchmarks.server import run as server
 from benchmarks.server import stack
@@ -105,6 +106,10 @@ def _measured_stack(pace: Pace, advance: Advance) -> Suite:
     return stack.measure(_stack(pace), advance)
 
 
+def _rollout(pace: Pace) -> rollout.Budget:
+    return {"brief": rollout.CHECK, "quick": rollout.QUICK, "full": rollout.FULL}[pace]
+
+
 KINDS = (
     Kind(
         "server",
@@ -169,3 +174,11 @@ KINDS = (
     ),
 )
 """In the order in which they are measured and printed."""
+ROLLOUT = Kind(
+    "rollout",
+    "Replace processes under load, behind balancers and by reloads, and count the requests that fail.",
+    lambda pace: _rollout(pace).total(),
+    lambda pace, _, advance: rollout.measure(_rollout(pace), advance),
+    rollout.sheets,
+)
+"""By itself: it needs programs that are no Python packages, and what it counts is no cost."""

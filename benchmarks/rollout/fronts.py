@@ -142,7 +142,7 @@ def _haproxy(mode: str) -> Callable[[Processes, Side], AbstractContextManager[tu
         config.write_text(haproxy_config(mode, side, port, ports))
         running.start(["haproxy", "-f", str(config)])
 
-        def roll(_: Load) -> None:
+        def roll(_load: Load) -> None:
             for _ in range(REPLICAS):
                 new = spare.pop(0)
                 replicas.append((new, _server(running, side, new)))
@@ -173,7 +173,16 @@ def _uvicorn_workers(running: Processes, side: Side) -> Iterator[tuple[int, Roll
 def _gunicorn(running: Processes, side: Side) -> Iterator[tuple[int, Roll]]:
     (port,) = free_ports(1)
     app, environ = _wrapped(side)
-    options = ("-k", "uvicorn_worker.UvicornWorker", "-w", str(WORKERS), "-b", f"127.0.0.1:{port}", "--keep-alive", "75")
+    options = (
+        "-k",
+        "uvicorn_worker.UvicornWorker",
+        "-w",
+        str(WORKERS),
+        "-b",
+        f"127.0.0.1:{port}",
+        "--keep-alive",
+        "75",
+    )
     graceful = () if side == "alone" else ("--graceful-timeout", GRACEFUL_SECONDS)
     yield port, _hangup(port, running.python("gunicorn", *options, *graceful, app, environ=environ))
 
@@ -231,7 +240,12 @@ FRONTS = (
     Front("haproxy, http", ("haproxy",), "apt-get install haproxy", _haproxy("http")),
     Front("haproxy, tcp", ("haproxy",), "apt-get install haproxy", _haproxy("tcp")),
     Front("uvicorn --workers, HUP", ("uvicorn",), "pip install 'asgi-guard[server]'", _uvicorn_workers),
-    Front("gunicorn + uvicorn_worker, HUP", ("gunicorn", "uvicorn_worker"), "pip install gunicorn uvicorn-worker", _gunicorn),
+    Front(
+        "gunicorn + uvicorn_worker, HUP",
+        ("gunicorn", "uvicorn_worker"),
+        "pip install gunicorn uvicorn-worker",
+        _gunicorn,
+    ),
     Front("nginx, inherited socket", ("nginx",), "apt-get install nginx-light", _nginx),
 )
 """In the order in which they are measured."""

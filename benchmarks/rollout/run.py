@@ -13,7 +13,7 @@ from benchmarks.figures import Figure, Suite
 from benchmarks.interval import Interval
 from benchmarks.rollout.fronts import DRAIN_SECONDS, FRONTS
 from benchmarks.rollout.load import Load
-from benchmarks.rollout.processes import answers, processes, wait_for
+from benchmarks.rollout.processes import StuckError, answers, processes, wait_for
 from benchmarks.sheet import Sheet
 
 if TYPE_CHECKING:
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
     from benchmarks.rollout.fronts import Front, Side
 
+__all__ = ["CHECK", "FULL", "QUICK", "Budget", "Outcome", "StuckError", "lost", "measure", "outcome", "sheets"]
 NAMES: dict[Side, str] = {"alone": "the app alone", "article": "the article's way", "guarded": "asgi-guard"}
 FAILED, ANSWERED = "failed", "answered"
+KINDS = ("refused", "reset", "truncated", "status", "timeout")
+MEANING = "refused: no connection; reset: closed before an answer; truncated: closed within it; status: not 200."
 CLAIM = "deployment errors from 5-10 timeouts to zero; no measurement shown"
 """What the article says of its rolling updates."""
 
@@ -49,7 +52,9 @@ class Budget:
 
     def total(self, fronts: int = len(FRONTS)) -> float:
         """About how many seconds it takes."""
-        return fronts * sum(self.rolls * 8 + 4 + (self.requests / 1500 if side == "guarded" else 0) for side in self.sides)
+        return fronts * sum(
+            self.rolls * 8 + 4 + (self.requests / 1500 if side == "guarded" else 0) for side in self.sides
+        )
 
 
 FULL = Budget()
@@ -76,16 +81,19 @@ class Outcome:
 def outcome(front: Front, side: Side, budget: Budget) -> Outcome:
     """Roll one side behind one front."""
     least = budget.requests if side == "guarded" else 0
-    with tempfile.TemporaryDirectory() as folder, processes(Path(folder)) as running:
-        with front.open(running, side) as (port, roll):
-            wait_for(f"answers by {front.name}", lambda: answers(port, "/quick"))
-            with Load(port, budget.clients) as load:
-                time.sleep(budget.warm)
-                until, rolls = time.monotonic() + budget.seconds, 0
-                while rolls < budget.rolls or (load.counts.answered < least and time.monotonic() < until):
-                    roll(load)
-                    rolls += 1
-                time.sleep(budget.warm)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        processes(Path(folder)) as running,
+        front.open(running, side) as (port, roll),
+    ):
+        wait_for(f"answers by {front.name}", lambda: answers(port, "/quick"))
+        with Load(port, budget.clients) as load:
+            time.sleep(budget.warm)
+            until, rolls = time.monotonic() + budget.seconds, 0
+            while rolls < budget.rolls or (load.counts.answered < least and time.monotonic() < until):
+                roll(load)
+                rolls += 1
+            time.sleep(budget.warm)
     return Outcome(load.counts.answered, dict(load.counts.failed), rolls)
 
 
@@ -110,8 +118,8 @@ def measure(budget: Budget, advance: Callable[[str, float], None], fronts: Seque
             kinds[f"{front.name}: {NAMES[side]}"] = {"rolls": found.rolls, **found.failed}
             advance(f"{front.name}: {NAMES[side]}", time.monotonic() - began)
     method = {
-        "load": f"{budget.clients} clients that keep their connections, POST, 1 in 8 takes 0.3 s, 1 in 16 after a pause",
-        "asgi-guard": f"ASGI_GUARD_HEALTH_DRAIN_SECONDS={DRAIN_SECONDS}; haproxy asks every 0.5 s, two failures are one too many",
+        "load": f"{budget.clients} clients that keep connections; 1 POST in 8 takes 0.3 s, 1 in 16 comes after a pause",
+        "asgi-guard": f"ASGI_GUARD_HEALTH_DRAIN_SECONDS={DRAIN_SECONDS}; haproxy asks every 0.5 s, twice",
         "the article": CLAIM,
     }
     return Suite("rollout", figures, method, skipped, kinds)
@@ -136,11 +144,9 @@ def sheets(suite: Suite) -> list[Sheet]:
         )
     ]  # fmt: skip
     failures = [
-        [name, *(str(kinds.get(kind, "")) for kind in ("rolls", "refused", "reset", "truncated", "status", "timeout"))]
-        for name, kinds in suite.details.items()
+        [name, *(str(kinds.get(kind, "")) for kind in ("rolls", *KINDS))] for name, kinds in suite.details.items()
     ]
-    made.append(Sheet("How they failed", ("",), ("rolls", "refused", "reset", "truncated", "status", "timeout"), failures,
-                      "refused: no connection; reset: closed before an answer; truncated: closed within it; status: not 200."))  # fmt: skip
+    made.append(Sheet("How they failed", ("",), ("rolls", *KINDS), failures, MEANING))
     return made
 
 

@@ -58,6 +58,8 @@ async def test_draining_websocket() -> None:
 class Server:
     """A server's SIGTERM handler."""
 
+    servers: list[Any] | None = None
+
     def __init__(self) -> None:
         self.stopped = threading.Event()
         self.should_exit = False
@@ -86,6 +88,24 @@ async def test_sigterm_drains_first(server: Server) -> None:
     assert await asyncio.to_thread(server.stopped.wait, 30)
     await layer.shutdown()
     assert signal.getsignal(signal.SIGTERM) == server.handle
+
+
+async def test_the_listeners_go_first(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uvicorn takes no more connections before it stops: requests that are on their way by then are still heard."""
+    monkeypatch.setattr(leaving, "LAST_SECONDS", 0.2)
+    stopped_at_close: list[bool] = []
+
+    class Listener:
+        def close(self) -> None:
+            stopped_at_close.append(server.stopped.is_set())
+
+    server.servers = [Listener(), Listener()]
+    layer = made(seconds=0.05)
+    await layer.startup()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.to_thread(server.stopped.wait, 30)
+    assert stopped_at_close == [False, False]
+    await layer.shutdown()
 
 
 async def test_sigterm_while_starting(server: Server) -> None:
