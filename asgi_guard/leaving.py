@@ -64,6 +64,7 @@ class Draining:
         self.event = asyncio.Event()
         self.begun = False
         self.recycling = False
+        self._down = False
 
     @property
     def should_exit(self) -> bool:
@@ -73,8 +74,8 @@ class Draining:
 
     @property
     def is_set_up(self) -> bool:
-        """Whether this process's triggers are in their places."""
-        return self._loop is not None
+        """Whether this process's triggers are in their places, or are not to be any more."""
+        return self._loop is not None or self._down
 
     def set_up(self, *, late: bool = False) -> None:
         """Take the signals over, and look for the file. SIGTERM is left to a server that has its event loop handle it.
@@ -83,7 +84,7 @@ class Draining:
             late: whether requests are served already, by a server without lifespan. SIGTERM is then taken over only
                 from a handler, for without one there is nobody to hand it on to.
         """
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._down = asyncio.get_running_loop(), False
         self.event, self.begun, self.recycling = asyncio.Event(), False, False
         if threading.current_thread() is threading.main_thread():
             handler = signal.getsignal(signal.SIGTERM)
@@ -100,8 +101,8 @@ class Draining:
             self._looking = self._loop.call_later(LOOK_SECONDS, self._look)
 
     def take_down(self) -> None:
-        """Give everything back."""
-        self._loop = None
+        """Give everything back. A request that still comes finds the process as it is, draining or not."""
+        self._loop, self._down = None, True
         if self._looking is not None:
             self._looking.cancel()
         if self._timer is not None:

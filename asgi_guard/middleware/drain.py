@@ -79,23 +79,28 @@ class DrainMiddleware(Layer):
         if problems:
             raise ConfigError(problems)
         self._counts, self._siblings = max_requests > 0, siblings
-        self._left = max_requests + randint(0, int(max_requests * SPREAD))  # noqa: S311 - it only spreads
+        self._max_requests = self._left = max_requests
         self._seconds = seconds
         self._path = path
         self.draining = Draining(seconds, on_signal, file)
 
     async def startup(self) -> None:
         """Take the signals over, and look for the file."""
-        self.draining.set_up()
+        self._set_up()
 
     async def shutdown(self) -> None:
         """Give the signals back."""
         self.draining.take_down()
 
+    def _set_up(self, *, late: bool = False) -> None:
+        self.draining.set_up(late=late)
+        # Not before: workers that are forked off a loaded app would all have the same number.
+        self._left = self._max_requests + randint(0, int(self._max_requests * SPREAD))  # noqa: S311 - it only spreads
+
     def enter(self, exchange: Exchange) -> None:
         """Put the event where the app finds it. A server without lifespan is met here for the first time."""
         if not self.draining.is_set_up:
-            self.draining.set_up(late=True)
+            self._set_up(late=True)
         if self._counts:
             self._left -= 1
             if self._left == 0:

@@ -327,12 +327,26 @@ async def test_after_a_number_of_requests(server: Server, siblings: bool, monkey
     await layer.shutdown()
 
 
-def test_workers_do_not_leave_at_once() -> None:
-    """Workers that were told the same number serve up to a tenth more, each another part of it."""
-    numbers = {DrainMiddleware(Echo(), seconds=1, max_requests=1000)._left for _ in range(50)}
+async def test_workers_do_not_leave_at_once() -> None:
+    """Workers of one app that was loaded before they were forked serve up to a tenth more, each another part of it."""
+    layer, numbers = DrainMiddleware(Echo(), seconds=1, max_requests=1000), set()
+    for _ in range(50):
+        await layer.startup()
+        numbers.add(layer._left)
+        await layer.shutdown()
     assert len(numbers) > 10
     assert min(numbers) >= 1000
     assert max(numbers) <= 1100
+
+
+async def test_a_request_after_the_end(server: Server) -> None:
+    """A request that comes after the shut-down takes no signal over again, and is served while draining still."""
+    layer = made(seconds=3600)
+    await layer.startup()
+    layer.draining.begin()
+    await layer.shutdown()
+    assert (await get(layer, http_version="1.1")).headers["connection"] == "close"
+    assert signal.getsignal(signal.SIGTERM) == server.handle
 
 
 @pytest.mark.parametrize(
