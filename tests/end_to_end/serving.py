@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,12 +85,13 @@ def serve(tmp_path: Path, *arguments: str, port: int, **environment: str) -> Ite
             stderr=stderr,
             cwd=ROOT,
             env={**kept, "HOME": str(tmp_path), **environment},
+            start_new_session=True,
         )
         served = Served(f"http://127.0.0.1:{port}", process, out, err)
         try:
             served.wait_until_ready()
             yield served
         finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+            with suppress(ProcessLookupError):  # workers know nothing of a parent that is killed: all go at once
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
