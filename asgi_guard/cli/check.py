@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 SWITCHES = {
     "drain": f"{PREFIX}HEALTH_DRAIN_SECONDS",
     "health": f"{PREFIX}HEALTH_LIVE_PATH",
+    "metrics": f"{PREFIX}METRICS_PATH",
     "proxy": f"{PREFIX}PROXY_TRUSTED",
     "request_id": f"{PREFIX}REQUEST_ID_HEADER",
     "access_log": f"{PREFIX}LOG_FORMAT",

@@ -112,6 +112,7 @@ def deployment(postgres: Postgres, valkey: Server, folder: Path) -> Iterator[Dep
             "ASGI_GUARD_STORE_TIMEOUT": "5",
             "ASGI_GUARD_AUTH_ISSUER": issuer.url,
             "ASGI_GUARD_PROXY_TRUSTED": "127.0.0.1",
+            "ASGI_GUARD_METRICS_ALLOW": "127.0.0.1",
             "ASGI_GUARD_HEALTH_DRAIN_SECONDS": "1",
         }
         yield Deployment(database, environment, issuer, folder, stack)

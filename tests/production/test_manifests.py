@@ -154,6 +154,16 @@ def test_probes_and_ports_are_those_of_the_service() -> None:
     assert settings.health.drain_seconds > noticed
 
 
+def test_what_prometheus_is_told() -> None:
+    """The pods' annotations name the path that the guard answers and the port that the server listens on."""
+    annotations = manifest("Deployment", "payments")["spec"]["template"]["metadata"]["annotations"]
+    assert annotations == {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": cmd()[cmd().index("--port") + 1],
+        "prometheus.io/path": config()["ASGI_GUARD_METRICS_PATH"],
+    }
+
+
 def test_a_stop_has_the_time_that_it_takes() -> None:
     """Nothing is killed that is still about to end: preStop, drain, graceful and the lifespan's end fit."""
     drain = float(config()["ASGI_GUARD_HEALTH_DRAIN_SECONDS"])

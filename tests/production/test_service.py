@@ -134,6 +134,16 @@ def test_every_line_says_how_long_which_route_and_what_came(
     assert line["user.id"] == "ann"
 
 
+def test_metrics_are_for_the_cluster(deployed: tuple[Deployment, Served, Served]) -> None:
+    """Prometheus scrapes a replica itself; who comes through the ingress needs a token there as anywhere."""
+    found, replica, _ = deployed
+    assert httpx.get(f"{replica.url}/payments", headers=found.headers("ann")).status_code == 200
+    scraped = httpx.get(f"{replica.url}/metrics", headers={"host": "10.1.2.3:8000"})
+    assert scraped.status_code == 200
+    assert 'route="/payments"' in scraped.text
+    assert httpx.get(f"{replica.url}/metrics", headers=VIA_INGRESS).status_code == 401
+
+
 def test_readiness_asks_postgres_and_redis(
     deployed: tuple[Deployment, Served, Served], postgres: Postgres, valkey: Server
 ) -> None:
