@@ -68,6 +68,7 @@ http {{
     upstream replicas {{
         server 127.0.0.1:{upstream} max_fails=0;
         keepalive 16;
+        keepalive_time 2s;
         keepalive_timeout 1s;
         keepalive_requests 1000000;
     }}
@@ -207,7 +208,11 @@ def _seen(port: int, pids: set[int]) -> set[int]:
 
 @contextmanager
 def _nginx(running: Processes, side: Side) -> Iterator[tuple[int, Roll]]:
-    """A supervisor keeps the listening socket and hands it down, so that whoever connects is always heard."""
+    """A supervisor keeps the listening socket and hands it down, so that whoever connects is always heard.
+
+    nginx renews its connections (`keepalive_time`): else it may keep those to the other processes for ever, and a new
+    one is never asked.
+    """
     (port,) = free_ports(1)
     config = running.folder / "nginx.conf"
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:

@@ -113,7 +113,10 @@ def measure(budget: Budget, advance: Callable[[str, float], None], fronts: Seque
         for side in budget.sides:
             began = time.monotonic()
             advance(f"{front.name}: {NAMES[side]}", 0)
-            found = outcome(front, side, budget)
+            try:
+                found = outcome(front, side, budget)
+            except StuckError as error:
+                raise StuckError(f"{front.name}, {NAMES[side]}: {error}") from error
             figures += _figures(front.name, side, found)
             kinds[f"{front.name}: {NAMES[side]}"] = {"rolls": found.rolls, **found.failed}
             advance(f"{front.name}: {NAMES[side]}", time.monotonic() - began)
