@@ -15,7 +15,7 @@
 --                         room   microseconds (burst * interval); of a set, how many there may be
 --                         binding  1, or 0 for a limit in shadow
 --
--- Answers   "now admitted revoked state state ... admitted revoked state ...", each request in its turn; a settled one
+-- Answers   "now,admitted,revoked,state,state,...,admitted,revoked,state,...", each request in its turn; a settled one
 --           has no words. `revoked` is 1 if the token or its session is named, else the instant up to which its
 --           subject's tokens are revoked, else 0. The states are those before the decision.
 --
@@ -36,7 +36,7 @@ local states, texts, changed, sets = {}, {}, {}, {}
 -- charge writes over it.
 local function read(key)
   local text = values[key] or '0'
-  if #text > 16 or not find(text, '^%d+$') then text = '0' end
+  if #text > 16 or not find(text, '^[1-9]%d*$') then text = '0' end
   states[key], texts[key] = tonumber(text), text
   return states[key]
 end
@@ -80,7 +80,7 @@ local function revoked(names)
   end
   local instant = values[names[1]]
   if not instant then return '0' end
-  return #instant <= 16 and find(instant, '^%d+$') and instant or '1'
+  return #instant <= 16 and find(instant, '^[1-9]%d*$') and instant or '1'
 end
 
 local answer, words = { format('%.0f', now) }, 1
@@ -131,4 +131,4 @@ for key in pairs(changed) do
   local left = ceil((states[key] - now) / 1000)
   redis.call('PSETEX', KEYS[key], left < 1 and 1 or left, texts[key])
 end
-return table.concat(answer, ' ')
+return table.concat(answer, ',')

@@ -52,8 +52,12 @@ MAX_WAITING = 4096
 class Link(Protocol):
     """A way to one server."""
 
-    async def open(self, *, idle: bool) -> None:
-        """See to it that there is a connection; one that was idle may have been closed by the server."""
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection."""
+
+    async def open(self) -> None:
+        """See to it that there is a connection."""
 
     async def ask(self, questions: Sequence[Question]) -> Sequence[Verdict | Exception | None]:
         """Ask all of these, in order; what it cannot answer it raises, or gives for the questions that it concerns.
@@ -146,7 +150,8 @@ class Line:
         concerned: _Batch | deque[_Waiter] = self._waiting  # by a failure: all, until there is a connection
         epoch = self._epoch
         try:
-            await self._link.open(idle=len(self._calls) == 1)
+            if not self._link.is_open:
+                await self._link.open()
             self._starting = False
             while concerned := self._next_batch():
                 epoch = self._epoch

@@ -64,11 +64,11 @@ class MemoryStore:
         if not charges:
             return Verdict(True, (), revoked)
         full_at = self._full_at
-        readings = allowed(charges, full_at, now)
+        readings = allowed(charges, [full_at.get(charge[1], 0) for charge in charges], now)
         if readings is None:
             return Verdict(*self._decide(charges, lease, now), revoked)
-        for charge, reading in zip(charges, readings, strict=True):
-            key, reset = charge[1], reading[2]
+        for index, charge in enumerate(charges):
+            key, reset = charge[1], readings[index][2]
             if key in full_at:
                 full_at[key] = now + reset
             elif reset > 0:

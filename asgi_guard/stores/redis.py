@@ -19,6 +19,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.revocation import EVER
 from asgi_guard.stores.batching import CONNECT_TIMEOUT, Line
+from asgi_guard.stores.replies import Replies
 from asgi_guard.stores.wire import decode, encode, pack, question, revocation_key
 
 if TYPE_CHECKING:
@@ -176,25 +177,23 @@ class ServerLink:
         self._pool: Any = client.connection_pool  # whose methods are not typed in every version
         self._clock = clock
         self._connection: Any = None
-        self._last: asyncio.Future[None] | None = None
+        self._replies: Replies | None = None
         self._releasing: set[asyncio.Task[None]] = set()
 
-    async def open(self, *, idle: bool) -> None:
-        """Take a connection from the pool, unless there is one that the server has not closed meanwhile."""
-        if self._connection is not None and idle and await self._is_stale():
-            self.close()
-        if self._connection is None:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                self._connection = await self._pool.get_connection()
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection that has not ended."""
+        return self._replies is not None and not self._replies.ended
 
-    async def _is_stale(self) -> bool:
-        try:
-            # Nothing was asked: what can be read is the end of the connection, or nothing that we can use. The method
-            # has had its plain name since version 8 of the client.
-            can_read = getattr(self._connection, "can_read", None) or self._connection.can_read_destructive
-            return bool(await can_read())
-        except (RedisError, OSError):
-            return True
+    async def open(self) -> None:
+        """Take a connection from the pool, unless there is one that works."""
+        if self.is_open:
+            return
+        self.close()
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            self._connection = connection = await self._pool.get_connection()
+        # The client has no public name for it.
+        self._replies = Replies(connection._writer.transport)
 
     async def ask(self, questions: Sequence[Question]) -> Sequence[Verdict | Exception | None]:
         """Ask by one call of the script."""
@@ -207,24 +206,18 @@ class ServerLink:
             raise answer
         return decode(answer, questions)
 
-    async def call(self, commands: Sequence[bytes]) -> list[Any]:
-        """Send commands in one write, and read their replies behind those of what was sent before."""
-        connection, before = self._connection, self._last
-        if connection is None:
+    def call(self, commands: Sequence[bytes]) -> asyncio.Future[list[Any]]:
+        """Send commands in one write, and get their replies."""
+        if self._replies is None:
             raise RedisConnectionError("the connection was dropped")
-        self._last = done = asyncio.get_running_loop().create_future()
-        try:
-            await connection.send_packed_command(b"".join(commands))
-            if before is not None and not before.done():
-                await before
-            return [await _reply(connection) for _ in commands]
-        finally:
-            if not done.done():
-                done.set_result(None)
+        return self._replies.ask(commands)
 
     def close(self) -> None:
-        """Drop the connection. Whoever still reads from it is told that it has ended."""
-        connection, self._connection, self._last = self._connection, None, None
+        """Drop the connection. Whoever still waits for an answer on it is told that it has ended."""
+        connection, self._connection = self._connection, None
+        replies, self._replies = self._replies, None
+        if replies is not None:
+            replies.end(RedisConnectionError("the connection was dropped"))
         if connection is not None:
             task = asyncio.get_running_loop().create_task(self._release(connection))
             self._releasing.add(task)
@@ -233,13 +226,6 @@ class ServerLink:
     async def _release(self, connection: Any) -> None:
         await connection.disconnect(nowait=True)
         await self._pool.release(connection)
-
-
-async def _reply(connection: Any) -> Any:
-    try:
-        return await connection.read_response()
-    except ResponseError as error:
-        return error
 
 
 def check_url(url: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from asgi_guard.policy.bucket import Admission, Verdict, decide
+from asgi_guard.policy.bucket import Admission, Verdict, allowed, decide, judged
 from asgi_guard.policy.revocation import is_revoked
 
 if TYPE_CHECKING:
@@ -114,15 +114,17 @@ def encode(questions: Sequence[Question], now: int = 0) -> list[bytes]:
 
 def decode(answer: bytes, questions: Sequence[Question]) -> list[Verdict | None]:
     """The verdicts that the script's answer holds; None for accounts, which nobody waits for."""
-    words = [int(word) for word in answer.split()]
+    words: list[int] = orjson.loads(b"[%b]" % answer)  # numbers and commas, so several times as fast as `int` of each
     now, at = words[0], 1
     verdicts: list[Verdict | None] = []
-    for request, *_ in questions:
+    for request, _, _, _, _ in questions:
         if request.settles:
             verdicts.append(None)
             continue
-        end = at + 2 + len(request.charges)
-        _, _, readings = decide(request.charges, words[at + 2 : end], now)
-        verdicts.append(Verdict(words[at] == 1, readings, is_revoked(words[at + 1], request.marks)))
-        at = end
+        charges, head, at = request.charges, at, at + 2 + len(request.charges)
+        states = words[head + 2 : at]
+        readings = allowed(charges, states, now)
+        if readings is None:
+            readings = decide(charges, states, now)[2]
+        verdicts.append(judged((words[head] == 1, readings, is_revoked(words[head + 1], request.marks))))
     return verdicts

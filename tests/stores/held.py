@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Admission, Charge, Verdict
@@ -36,7 +36,9 @@ class Held:
     dropped: int = 0
     turns: deque[asyncio.Future[None]] = field(default_factory=deque)
 
-    async def open(self, *, idle: bool) -> None:
+    is_open: ClassVar[bool] = True
+
+    async def open(self) -> None:
         """It is always there."""
 
     async def ask(self, questions: Sequence[Question]) -> list[Verdict | Exception | None]:
