@@ -148,15 +148,15 @@ def test_what_holds_of_every_decision(rows: list[tuple[tuple[Limit, int], int, b
 def test_the_short_way_decides_the_same(rows: list[tuple[tuple[Limit, int], int, bool]]) -> None:
     """What all of a request's rates allow is decided as the long way does; anything else is left to it."""
     charges = [Charge(limit, f"k{index}", cost, binding) for index, ((limit, _), cost, binding) in enumerate(rows)]
-    states = {charge.key: state for charge, ((_, state), _, _) in zip(charges, rows, strict=True)}
+    states = [state for (_, state), _, _ in rows]
 
     readings = allowed(charges, states, NOW)
 
-    _, after, expected = decide(charges, list(states.values()), NOW)
+    _, after, expected = decide(charges, states, NOW)
     ordinary = all(
         not charge.limit.at_once and reading.wait == 0 for charge, reading in zip(charges, expected, strict=True)
     )
-    too_far = any(states[charge.key] > NOW + charge.limit.capacity for charge in charges)
+    too_far = any(state > NOW + charge.limit.capacity for charge, state in zip(charges, states, strict=True))
     assert readings == (expected if ordinary and not too_far else None)
     if readings is not None:
         assert [NOW + reading.reset for reading in readings] == after
