@@ -57,7 +57,7 @@ class Link(Protocol):
         """Whether there is a connection."""
 
     async def open(self) -> None:
-        """See to it that there is a connection."""
+        """Connect, where there is no connection."""
 
     async def ask(self, questions: Sequence[Question]) -> Sequence[Verdict | Exception | None]:
         """Ask all of these, in order; what it cannot answer it raises, or gives for the questions that it concerns.

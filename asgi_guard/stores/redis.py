@@ -186,9 +186,7 @@ class ServerLink:
         return self._replies is not None and not self._replies.ended
 
     async def open(self) -> None:
-        """Take a connection from the pool, unless there is one that works."""
-        if self.is_open:
-            return
+        """Take a connection from the pool, in the place of one that has ended."""
         self.close()
         async with asyncio.timeout(CONNECT_TIMEOUT):
             self._connection = connection = await self._pool.get_connection()
