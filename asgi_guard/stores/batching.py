@@ -1,6 +1,7 @@
 """One call for all who wait: sent when the line is idle, else with those that gather behind the calls in flight.
 
-No timer holds a request back: alone, it is sent at once. Under load, batches become as large as the moment asks.
+No timer holds a request back: alone, it is sent at once. Under load, batches become as large as the moment asks, and
+the calls under way are alike in size, so that neither the server nor this process waits for the other.
 
 The order of decisions for a request:
 
@@ -43,6 +44,8 @@ CONNECT_TIMEOUT = 1.0
 MAX_CALLS = 2
 """Calls under way at once, one behind the other on the same connection: while the server decides one, the next is made
 ready, and the answers of the last are read."""
+MIN_BATCH = 4
+"""Requests that are not sent apart for the sake of equal calls: a call costs the server as much as about so many."""
 MAX_KEYS = 96
 """Keys of one batch, so that a script holds the server for less than a millisecond."""
 MAX_WAITING = 4096
@@ -98,6 +101,7 @@ class Line:
         self._deadlines: deque[tuple[float, asyncio.Future[Verdict]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._calls: set[asyncio.Task[None]] = set()
+        self._asked = 0  # how many requests the calls under way ask
         self._starting = False  # whether one of them has not sent anything yet
         self._epoch = 0  # how many connections have failed
         self._probing = False  # whether one asks while the breaker is open
@@ -157,12 +161,7 @@ class Line:
                 epoch = self._epoch
                 if self._waiting and not self._starting and len(self._calls) < MAX_CALLS:
                     self._start()
-                began = self._loop.time()
-                async with asyncio.timeout(self._timeout):
-                    verdicts = await self._link.ask([question for question, _, _ in concerned])
-                if self._watch is not None:
-                    self._watch(self._loop.time() - began, len(concerned))
-                self._answer(concerned, verdicts)
+                self._answer(concerned, await self._call(concerned))
         except (RedisError, OSError, TimeoutError) as error:
             self._failed(concerned, error, first=self._drop(epoch))
         except asyncio.CancelledError:
@@ -183,6 +182,19 @@ class Line:
             if self._waiting and not self._starting:
                 self._start()
 
+    async def _call(self, batch: _Batch) -> Sequence[Verdict | Exception | None]:
+        """Ask all of a batch."""
+        began = self._loop.time()
+        self._asked += len(batch)
+        try:
+            async with asyncio.timeout(self._timeout):
+                verdicts = await self._link.ask([question for question, _, _ in batch])
+        finally:
+            self._asked -= len(batch)
+        if self._watch is not None:
+            self._watch(self._loop.time() - began, len(batch))
+        return verdicts
+
     def _drop(self, epoch: int) -> bool:
         """Drop the connection, unless the other call that it failed has done so, and there may be a new one."""
         if epoch != self._epoch:
@@ -195,10 +207,13 @@ class Line:
         return True
 
     def _next_batch(self) -> _Batch:
-        """The first that still wait, as many as fit."""
+        """The first that still wait: a fair share of all that wait or are asked, as far as it fits."""
         batch: _Batch = []
         keys, now = 0, time.monotonic()
-        while self._waiting and keys < MAX_KEYS:
+        # Whoever is answered together asks again together. So without this a large and a small call would take turns
+        # for good, and this process would wait for the large one with nothing to do.
+        share = max(MIN_BATCH, -(-(len(self._waiting) + self._asked) // MAX_CALLS))
+        while self._waiting and keys < MAX_KEYS and len(batch) < share:
             waiter = question, future, deadline = self._waiting.popleft()
             if future is not None and future.done():
                 continue

@@ -14,7 +14,7 @@ from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Admission, Charge, Verdict
 from asgi_guard.policy.rates import LEASE, Limit
 from asgi_guard.stores import RedisStore
-from asgi_guard.stores.batching import MAX_KEYS, MAX_WAITING
+from asgi_guard.stores.batching import MAX_CALLS, MAX_KEYS, MAX_WAITING, MIN_BATCH
 from asgi_guard.stores.wire import question
 from tests.stores.held import Held, line, ready, turns
 from tests.stores.server import SLOW, VAST, Server, ask
@@ -37,9 +37,9 @@ async def store(server: Server) -> AsyncIterator[RedisStore]:
     await made.aclose()
 
 
-@pytest.mark.parametrize(("callers", "limits"), [(1, 1), (40, 1), (200, 1), (60, 3), (100, 5)])
+@pytest.mark.parametrize(("callers", "limits"), [(1, 1), (4, 1), (40, 1), (200, 1), (60, 3), (100, 5)])
 async def test_all_who_wait_go_in_few_calls(server: Server, store: RedisStore, callers: int, limits: int) -> None:
-    """Requests of one moment cost one call for as many as fit, whatever their number."""
+    """Requests of one moment cost one call for as many as fit, and two at the least, where so few are not one alone."""
     requests = [
         Admission(tuple(Charge(VAST, f"k{index}-{which}") for which in range(limits))) for index in range(callers)
     ]
@@ -48,7 +48,31 @@ async def test_all_who_wait_go_in_few_calls(server: Server, store: RedisStore, c
 
     assert all(verdict.admitted for verdict in verdicts)
     fit = -(-MAX_KEYS // (limits + 1))
-    assert server.calls("evalsha") == -(-callers // fit)
+    assert server.calls("evalsha") == max(-(-callers // fit), 1 if callers <= MIN_BATCH else MAX_CALLS)
+
+
+@pytest.mark.parametrize("first", [4, 10, 17, 30, 50])
+async def test_calls_under_way_are_alike(first: int) -> None:
+    """Of callers who ask again when they are answered, no call takes many while the other takes few, for good."""
+    link = Held(free=False)
+    served = line(link)
+
+    async def ask_again_and_again() -> None:
+        for _ in range(30):
+            await served.ask(ready("a", 0))
+
+    callers = [asyncio.create_task(ask_again_and_again()) for _ in range(first)]
+    await turns()
+    callers += [asyncio.create_task(ask_again_and_again()) for _ in range(64 - first)]
+    for _ in range(40):
+        await turns()
+        link.go_on()
+    sizes = [len(call) for call in link.asked[20:]]
+    assert min(sizes) * 2 >= max(sizes), sizes
+
+    link.let_all_go_on()
+    await asyncio.gather(*callers)
+    assert sum(len(call) for call in link.asked) == 64 * 30
 
 
 async def test_one_key_is_decided_in_order_of_arrival(store: RedisStore) -> None:
