@@ -1,7 +1,7 @@
 """One call for all who wait: sent when the line is idle, else with those that gather behind the calls in flight.
 
-No timer holds a request back: alone, it is sent at once. Under load, batches become as large as the moment asks, and
-the calls under way are alike in size, so that neither the server nor this process waits for the other.
+No timer holds a request back: alone, it is sent at once. Under load, batches become as large as the moment asks, but
+none takes more than half of the requests there are, so that neither the server nor this process waits for the other.
 
 The order of decisions for a request:
 
@@ -41,11 +41,11 @@ logger = logging.getLogger("asgi_guard")
 
 CONNECT_TIMEOUT = 1.0
 """Seconds that opening a connection may take. Requests do not wait for it longer than for anything else."""
-MAX_CALLS = 2
+MAX_CALLS = 4
 """Calls under way at once, one behind the other on the same connection: while the server decides one, the next is made
-ready, and the answers of the last are read."""
+ready, and the answers of the last are read. More than two are of use where the network takes longer than the server."""
 MIN_BATCH = 4
-"""Requests that are not sent apart for the sake of equal calls: a call costs the server as much as about so many."""
+"""Requests that always go together: a call costs the server as much as about so many."""
 MAX_KEYS = 96
 """Keys of one batch, so that a script holds the server for less than a millisecond."""
 MAX_WAITING = 4096
@@ -207,13 +207,13 @@ class Line:
         return True
 
     def _next_batch(self) -> _Batch:
-        """The first that still wait: a fair share of all that wait or are asked, as far as it fits."""
+        """The first that still wait, up to half of all that wait or are asked, as far as they fit."""
         batch: _Batch = []
         keys, now = 0, time.monotonic()
-        # Whoever is answered together asks again together. So without this a large and a small call would take turns
+        # Who is answered together often asks again together. So without this a large and a small call would take turns
         # for good, and this process would wait for the large one with nothing to do.
-        share = max(MIN_BATCH, -(-(len(self._waiting) + self._asked) // MAX_CALLS))
-        while self._waiting and keys < MAX_KEYS and len(batch) < share:
+        half = max(MIN_BATCH, (len(self._waiting) + self._asked + 1) // 2)
+        while self._waiting and keys < MAX_KEYS and len(batch) < half:
             waiter = question, future, deadline = self._waiting.popleft()
             if future is not None and future.done():
                 continue
