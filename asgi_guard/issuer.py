@@ -14,7 +14,7 @@ from asgi_guard.policy.identity import User, revocation_key
 from asgi_guard.policy.keyring import KeyTimes
 from asgi_guard.policy.keys import ALGORITHMS, VerificationKey
 from asgi_guard.policy.listing import listed
-from asgi_guard.policy.revocation import marks_of
+from asgi_guard.policy.revocation import marks_of, subject_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -136,7 +136,7 @@ class Verifier:
             MappingProxyType(claims),
             issuer,
             expires=expires,
-            key=marks.subject,
+            key=subject_key(issuer, subject),
             token_id=None if token_id is None else revocation_key(issuer, token_id),
             marks=marks,
         )

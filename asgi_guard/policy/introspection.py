@@ -18,7 +18,7 @@ from typing import Any
 from asgi_guard.errors import TokenError
 from asgi_guard.policy.claims import SCOPE_CLAIMS, ClaimsPolicy, scopes_of
 from asgi_guard.policy.identity import User, revocation_key
-from asgi_guard.policy.revocation import marks_of
+from asgi_guard.policy.revocation import marks_of, subject_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class IntrospectionPolicy:
             MappingProxyType(answer),
             self.issuer,
             expires=ends if "exp" in answer else float("inf"),
-            key=marks.subject,
+            key=subject_key(self.issuer, claims["sub"]),
             token_id=None if token_id is None else revocation_key(self.issuer, token_id),
             marks=marks,
         )

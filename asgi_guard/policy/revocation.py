@@ -30,12 +30,12 @@ class Marks(NamedTuple):
 
     Attributes:
         session: the store's name for its session; None if it has no `sid`.
-        subject: the store's name for its subject.
+        subject: the store's name for its subject; None asks nothing.
         issued: its `iat` in microseconds since the Unix epoch; 0 if it does not say.
     """
 
     session: str | None
-    subject: str
+    subject: str | None
     issued: int = 0
 
 

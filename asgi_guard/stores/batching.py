@@ -222,7 +222,7 @@ class Line:
                 future.set_exception(self.unavailable(TimeoutError()))
                 continue
             batch.append(waiter)
-            keys += len(question.charges) + (1 if question.subject is None else 3)
+            keys += len(question.keys) + len(question.sets) or 1
         return batch
 
     def _answer(self, batch: Iterable[_Waiter], verdicts: Sequence[Verdict | Exception | None]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from asgi_guard.errors import StoreUnavailableError
@@ -14,9 +15,9 @@ from asgi_guard.policy.bucket import Admission, Verdict
 from asgi_guard.policy.revocation import EVER
 from asgi_guard.stores.hosts import read_hosts
 from asgi_guard.stores.nodes import Nodes, Plan
-from asgi_guard.stores.parts import merge, slot_of, split, taken
+from asgi_guard.stores.parts import merge, split, taken
 from asgi_guard.stores.topology import ATTEMPT
-from asgi_guard.stores.wire import Question, question, revocation_key
+from asgi_guard.stores.wire import revocation_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -104,7 +105,7 @@ class ClusterStore:
 
     async def admit(self, request: Admission) -> Verdict:
         """Decide all that a request asks: one call a slot that its keys are in, with those that wait beside it."""
-        parts = split(question(request, self._prefix))
+        parts = split(request, self._prefix)
         if not parts:
             return Verdict(admitted=True)
         nodes = self._connected()
@@ -135,14 +136,14 @@ class ClusterStore:
 
     def tell(self, request: Admission) -> None:
         """Have a request decided or settled without waiting for it, each slot's part by itself."""
-        self._connected().tell(split(question(request, self._prefix)))
+        self._connected().tell(split(request, self._prefix))
 
     async def revoke(self, name: str, ttl: float, instant: int = EVER) -> None:
         """Put a token, a session or a subject among the revoked, for `ttl` seconds."""
         nodes = await self._found()
         milliseconds = max(1, int(ttl * 1000))
         key = revocation_key(name, self._prefix)
-        await nodes.command(slot_of(Question(Admission(()), key, ())), "PSETEX", key, milliseconds, instant)
+        await nodes.command(key_slot(key), "PSETEX", key, milliseconds, instant)
 
     async def ping(self) -> float:
         """Ask every node for a sign of life, breakers or not; seconds until all had answered or failed.

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from redis.crc import key_slot
 
 from asgi_guard.policy.bucket import Charge, Reading, Verdict
-from asgi_guard.stores.wire import Question
+from asgi_guard.policy.revocation import Marks
+from asgi_guard.stores.wire import Question, question, revocation_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from asgi_guard.policy.bucket import Admission
 
 
 class Part(NamedTuple):
@@ -29,35 +32,38 @@ class Part(NamedTuple):
 
 def slot_of(question: Question) -> int:
     """The slot of a question whose keys are all in one."""
-    key = question.charges[0][0] if question.charges else question.token or question.session or question.subject or b""
-    return key_slot(key)
+    return key_slot((question.keys or question.sets or [b""])[0])
 
 
-def split(whole: Question) -> list[Part]:
-    """Take a question apart: one part a slot, in the order in which the slots occur. No key makes no part."""
-    request, token, charges, session, subject = whole
-    slots = [key_slot(charge[0]) for charge in charges]
-    looked_up = [None if key is None else key_slot(key) for key in (token, session, subject)]
-    different = dict.fromkeys([*slots, *(slot for slot in looked_up if slot is not None)])
-    if len(different) == 1:
-        return [Part(next(iter(different)), whole, tuple(range(len(charges))))]
+def split(request: Admission, prefix: str) -> list[Part]:
+    """Take a request apart: one part a slot, in the order in which the slots occur. No key makes no part.
+
+    Raises:
+        ValueError: as `question` does.
+    """
+    whole = question(request, prefix)
+    slots = dict.fromkeys(map(key_slot, (*whole.keys, *whole.sets)))
+    if len(slots) == 1:
+        return [Part(next(iter(slots)), whole, tuple(range(len(request.charges))))]
+
+    def slot(name: str | None) -> int | None:
+        return None if name is None else key_slot(revocation_key(name, prefix))
+
+    token, marks = slot(request.token_id), request.marks or Marks(None, None)
+    session, subject = slot(marks.session), slot(marks.subject)
+    charged = [key_slot((prefix + charge.key).encode("utf-8", "surrogatepass")) for charge in request.charges]
     parts = []
-    for slot in different:
-        places = tuple(place for place, other in enumerate(slots) if other == slot)
-        has_token, has_session, has_subject = (slot == other for other in looked_up)
+    for here in slots:
+        places = tuple(place for place, other in enumerate(charged) if other == here)
+        part = Marks(
+            marks.session if session == here else None, marks.subject if subject == here else None, marks.issued
+        )
         asked = request._replace(
             charges=tuple(request.charges[place] for place in places),
-            token_id=request.token_id if has_token else None,
-            marks=request.marks if has_session or has_subject else None,
+            token_id=request.token_id if token == here else None,
+            marks=None if part.session is None and part.subject is None else part,
         )
-        question = Question(
-            asked,
-            token if has_token else None,
-            tuple(charges[place] for place in places),
-            session if has_session else None,
-            subject if has_subject else None,
-        )
-        parts.append(Part(slot, question, places))
+        parts.append(Part(here, question(asked, prefix), places))
     return parts
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
@@ -10,7 +11,7 @@ from asgi_guard.policy.bucket import Admission, Verdict, allowed, decide, judged
 from asgi_guard.policy.revocation import is_revoked
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 class Question(NamedTuple):
@@ -18,55 +19,57 @@ class Question(NamedTuple):
 
     Attributes:
         request: what it was made of.
-        token: the key of its token among the revoked.
-        charges: of each, its key, its cost, its room, whether it is binding (1 or 0), and whether the key is a set of
-            requests under way.
-        session: the key of its token's session among the revoked.
-        subject: the key of its token's subject there, which holds an instant.
+        shape: all that the script is told of it beside its keys; many requests have the same.
+        keys: of its token's subject, its token and its session among the revoked, as far as they are asked, then of
+            its buckets.
+        sets: the keys of those of its limits that count requests under way.
     """
 
     request: Admission
-    token: bytes | None
-    charges: tuple[tuple[bytes, int, int, int, bool], ...]
-    session: bytes | None = None
-    subject: bytes | None = None
+    shape: tuple[int, ...]
+    keys: list[bytes]
+    sets: list[bytes]
+
+
+_made: Callable[[tuple[Admission, tuple[int, ...], list[bytes], list[bytes]]], Question]
+_made = partial(tuple.__new__, Question)
+"""Makes a question of all its parts, as `asked` makes an admission."""
 
 
 def question(request: Admission, prefix: str) -> Question:
     """Make a request ready. Whatever is wrong with it is its own error, not that of those asked beside it.
 
     Raises:
-        ValueError: a cost is negative, a request that is counted among those under way has no name, or its name is not
-            ASCII.
+        ValueError: a cost is negative, or a request that is counted among those under way has no name.
     """
-    if not request.lease.isascii():
-        raise ValueError("the name of a request under way is ASCII")  # JSON holds no lone surrogates
-    charges = []
-    for limit, key, cost, binding in request.charges:
+    charges, token_id, lease, settles, marks = request
+    keys, sets, shape = [], [], [1 if settles else 0, 0, 0]
+    if marks is not None and marks.subject is not None:
+        shape[1] = 1
+        keys.append(revocation_key(marks.subject, prefix))
+    if token_id is not None:
+        shape[2] = 1
+        keys.append(revocation_key(token_id, prefix))
+    if marks is not None and marks.session is not None:
+        shape[2] += 1
+        keys.append(revocation_key(marks.session, prefix))
+    for limit, key, cost, binding in charges:
         name = (prefix + key).encode("utf-8", "surrogatepass")
         if limit.at_once:
-            if not request.lease:
+            if not lease:
                 raise ValueError("a request that is counted among those under way needs a name")
-            charges.append((name, limit.interval, limit.burst, 1 if binding else 0, True))
+            sets.append(name)
+            shape += (limit.interval, limit.burst, 1 if binding else 0, 1)
         else:
-            if cost < 0 and not request.settles:
+            if cost < 0 and not settles:
                 raise ValueError("a cost is negative: units are given back only when an account is settled")
             units, capacity = cost * limit.interval, limit.capacity
             if not -capacity <= units <= capacity:
                 # More than all of it is too much, however much more; so no number leaves the range of exact ones.
                 units = capacity + 1 if units > 0 else -capacity
-            charges.append((name, units, capacity, 1 if binding else 0, False))
-    token = None if request.token_id is None else revocation_key(request.token_id, prefix)
-    if request.marks is None:
-        return Question(request, token, tuple(charges))
-    session, subject, _ = request.marks
-    return Question(
-        request,
-        token,
-        tuple(charges),
-        None if session is None else revocation_key(session, prefix),
-        revocation_key(subject, prefix),
-    )
+            keys.append(name)
+            shape += (units, capacity, 1 if binding else 0, 0)
+    return _made((request, tuple(shape), keys, sets))
 
 
 def revocation_key(name: str, prefix: str) -> bytes:
@@ -86,30 +89,20 @@ def encode(questions: Sequence[Question], now: int = 0) -> list[bytes]:
         questions: what is asked, in order.
         now: microseconds since the Unix epoch by our own clock; 0 leaves it to the server's.
     """
-    strings: dict[bytes, int] = {}
-    sets: dict[bytes, int] = {}
-    batch: list[Any] = [now, 0, 1]
-    for request, token, charges, session, subject in questions:
-        row: list[Any] = [0, 0, request.lease]
-        if request.settles:
-            row[0], batch[2] = 1, 0
-        if token is not None or session is not None or subject is not None:
-            looked_up = [0 if subject is None else strings.setdefault(subject, len(strings) + 1)]
-            looked_up += (strings.setdefault(key, len(strings) + 1) for key in (token, session) if key is not None)
-            row[1] = looked_up
-        for key, cost, room, binding, at_once in charges:
-            # Sets come after all strings, whose number is not known yet.
-            place = -sets.setdefault(key, len(sets) + 1) if at_once else strings.setdefault(key, len(strings) + 1)
-            row += (place, cost, room, binding)
-        batch.append(row)
-    batch[1] = count = len(strings)
-    if sets:
-        batch[2] = 0
-        for row in batch[3:]:
-            for at in range(3, len(row), 4):
-                if row[at] < 0:
-                    row[at] = count - row[at]
-    return [b"%d" % (count + len(sets)), *strings, *sets, orjson.dumps(batch)]
+    keys: list[bytes] = []
+    sets: list[bytes] = []
+    leases: list[bytes] = []
+    shapes: dict[tuple[int, ...], int] = {}
+    asked: list[int] = []
+    for request, shape, own, under_way in questions:
+        asked.append(shapes.setdefault(shape, len(shapes) + 1))
+        keys += own
+        if under_way:
+            sets += under_way
+            leases.append(request.lease.encode("utf-8", "surrogatepass"))
+    usual = not sets and not any(shape[0] for shape in shapes)
+    told = orjson.dumps((now, len(keys), 1 if usual else 0, (*shapes,), asked))
+    return [b"%d" % (len(keys) + len(sets)), *keys, *sets, told, *leases]
 
 
 def decode(answer: bytes, questions: Sequence[Question]) -> list[Verdict | None]:
@@ -117,7 +110,7 @@ def decode(answer: bytes, questions: Sequence[Question]) -> list[Verdict | None]
     words: list[int] = orjson.loads(b"[%b]" % answer)  # numbers and commas, so several times as fast as `int` of each
     now, at = words[0], 1
     verdicts: list[Verdict | None] = []
-    for request, _, _, _, _ in questions:
+    for request, _, _, _ in questions:
         if request.settles:
             verdicts.append(None)
             continue

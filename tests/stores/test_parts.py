@@ -35,23 +35,23 @@ def admission(charges: Charges, lease: str, token_id: str | None = None) -> Admi
 
 def test_what_is_in_one_slot_stays_together() -> None:
     """A question whose keys are all in one slot is one part, and asked as it is."""
-    whole = question(admission([("{a}:x", RULES[0], 1, True), ("{a}:y", RULES[1], 1, True)], ""), "p:")
+    request = admission([("{a}:x", RULES[0], 1, True), ("{a}:y", RULES[1], 1, True)], "")
 
-    (part,) = split(whole)
+    (part,) = split(request, "p:")
 
-    assert part.question is whole
+    assert part.question == question(request, "p:")
     assert (part.slot, part.places) == (key_slot(b"a"), (0, 1))
 
 
 def test_each_name_that_is_looked_up_goes_to_its_own_slot() -> None:
     """Token, session and subject are looked up where they are, and the parts come to one answer."""
-    whole = question(Admission((), "t", marks=Marks("s", "u", 5)), "p:")
+    parts = split(Admission((), "t", marks=Marks("s", "u", 5)), "p:")
 
-    parts = split(whole)
-
-    names = [(part.question.token, part.question.session, part.question.subject) for part in parts]
-    assert names == [(b"p:revoked:t", None, None), (None, b"p:revoked:s", None), (None, None, b"p:revoked:u")]
-    assert [part.question.request.marks is None for part in parts] == [True, False, False]
+    requests = [part.question.request for part in parts]
+    assert [part.question.keys for part in parts] == [[b"p:revoked:u"], [b"p:revoked:t"], [b"p:revoked:s"]]
+    assert [(request.token_id, request.marks) for request in requests] == [
+        (None, Marks(None, "u", 5)), ("t", None), (None, Marks("s", None, 5)),
+    ]  # fmt: skip
     for part in parts:
         assert slot_of(part.question) == part.slot
     verdicts = [(part, Verdict(True, (), revoked)) for part, revoked in zip(parts, (False, False, True), strict=True)]
@@ -62,30 +62,31 @@ def test_each_name_that_is_looked_up_goes_to_its_own_slot() -> None:
 def test_what_is_in_several_slots_is_taken_apart_in_order() -> None:
     """Each slot's part has its own charges, in their order, and one of them has the token."""
     keys = ("{a}:x", "{b}:x", "{a}:y", "{c}:x", "{b}:y")
-    whole = question(admission([(key, RULES[0], 1, True) for key in keys], "", "t"), "p:")
+    request = admission([(key, RULES[0], 1, True) for key in keys], "", "t")
 
-    parts = split(whole)
+    parts = split(request, "p:")
 
-    assert [part.places for part in parts] == [(0, 2), (1, 4), (3,), ()]
-    assert [part.slot for part in parts] == [*map(key_slot, (b"a", b"b", b"c", b"p:revoked:t"))]
-    assert [part.question.request.token_id for part in parts] == [None, None, None, "t"]
-    assert [part.question.token for part in parts] == [None, None, None, b"p:revoked:t"]
+    assert [part.places for part in parts] == [(), (0, 2), (1, 4), (3,)]
+    assert [part.slot for part in parts] == [*map(key_slot, (b"p:revoked:t", b"a", b"b", b"c"))]
+    assert [part.question.request.token_id for part in parts] == ["t", None, None, None]
     for part in parts:
         assert slot_of(part.question) == part.slot
-        assert part.question.charges == tuple(whole.charges[place] for place in part.places)
-        assert part.question.request.charges == tuple(whole.request.charges[place] for place in part.places)
+        assert part.question == question(part.question.request, "p:")
+        assert part.question.request.charges == tuple(request.charges[place] for place in part.places)
 
 
 def test_a_token_may_share_a_slot_with_charges() -> None:
     """A prefix with a hash tag puts all keys, the token's too, into one part."""
-    whole = question(admission([("a", RULES[0], 1, True), ("b", RULES[0], 1, True)], "", "t"), "{p}")
+    request = admission([("a", RULES[0], 1, True), ("b", RULES[0], 1, True)], "", "t")
 
-    assert [(part.question, part.places) for part in split(whole)] == [(whole, (0, 1))]
+    (part,) = split(request, "{p}")
+
+    assert (part.question, part.places) == (question(request, "{p}"), (0, 1))
 
 
 def test_nothing_asked_is_no_part() -> None:
     """A question without keys has no parts, and merged they admit."""
-    assert split(question(Admission(()), "p:")) == []
+    assert split(Admission(()), "p:") == []
     assert merge([]) == MemoryStore().decide(Admission(()))
 
 
@@ -100,7 +101,7 @@ def test_the_parts_come_to_what_the_whole_comes_to(steps: list[Charges]) -> None
 
     for number, step in enumerate(steps):
         request = admission(step, f"lease-{number}")
-        parts = split(question(request, ""))
+        parts = split(request, "")
         stores = [slots.setdefault(part.slot, MemoryStore(clock=lambda: SECOND)) for part in parts]
         answered = [(part, store.decide(part.question.request)) for part, store in zip(parts, stores, strict=True)]
         verdict = merge(answered)
@@ -119,7 +120,7 @@ def test_only_what_was_taken_is_given_back(admitted: bool) -> None:
         ("{a}:4", RULES[2], 0, True), ("{a}:5", RULES[0], 1 if admitted else 6, True),
     ]  # fmt: skip
     request = admission(charges, "lease")
-    (part,) = split(question(request, ""))
+    (part,) = split(request, "")
 
     back = taken(part, MemoryStore().decide(request))
 
