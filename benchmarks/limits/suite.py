@@ -104,6 +104,6 @@ def show(console: Console, suite: Suite) -> None:
     """Print every table of a run that was made just now."""
     found = suite.details
     if isinstance(found, Brief):
-        tables.show_throughput(console, found.checks, found.server)
+        tables.show_throughput(console, found.checks, found.server, tables.ASKED)
     else:
         tables.show(console, found)
