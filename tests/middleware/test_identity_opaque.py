@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asgi_guard import Guard, IdentityMiddleware
+from asgi_guard import AccessMiddleware, Guard, IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.errors import ConfigError
 from asgi_guard.introspection import Introspection
+from asgi_guard.revocation import Revocations, lives_of
 from asgi_guard.testing import LocalIssuer
 from tests.asgi import Echo, get
 from tests.configuring import problems
 from tests.introspecting import CLIENT, OpaqueIssuer
+from tests.middleware.limiting import Fickle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,6 +95,23 @@ async def test_through_the_guard(opaque: OpaqueIssuer, monkeypatch: pytest.Monke
     assert (await get(guard, "/", [bearer(token)])).status == 200
     for layer in guard.layers:
         await layer.shutdown()
+
+
+@pytest.mark.parametrize("limit", ["", "100/second by user"])
+async def test_one_without_an_id_is_looked_up_by_its_subject(opaque: OpaqueIssuer, limit: str) -> None:
+    """An opaque token that names no id is looked up all the same: 401 once its subject's are revoked, else 503."""
+    store = Fickle()
+    limited = RateLimitMiddleware(AccessMiddleware(Echo()), limit=limit, store=store, revocation=True)
+    layer = IdentityMiddleware(limited, introspection=Introspection(opaque.url, *CLIENT, audience="api"))
+    alice, bob = bearer(opaque.token("of-alice")), bearer(opaque.token("of-bob", sub="bob"))
+    assert (await get(layer, headers=[alice])).status == 200
+    store.mood = "away"
+    refused = await get(layer, headers=[alice])
+    assert (refused.status, refused.headers["retry-after"]) == (503, "3")
+    store.mood = "well"
+    await Revocations(store, lives_of(layer)).subject("alice", None, None)
+    assert [(await get(layer, headers=[each])).status for each in (alice, bob)] == [401, 200]
+    await layer.shutdown()
 
 
 @pytest.mark.parametrize(
