@@ -207,12 +207,10 @@ class Exchange:
     def row(self, table: RouteTable) -> int:
         """The route table's row for this request; looked up once, however many layers ask."""
         if table is not self._table:
-            if not table.routes:
-                self._row, self.disputed, self._table = NO_ROW, False, table
-                return NO_ROW
-            scope = self.scope
-            asked = (route_path(self.path, scope.get("root_path", "")), self.method, scope.get("raw_path"))
-            self._row = table.match(*asked)
-            self.disputed = table.disputed(*asked)
+            if table.routes:
+                path = route_path(self.path, self.scope.get("root_path", ""))
+                self._row, self.disputed = table.find(path, self.method, self.scope.get("raw_path"))
+            else:
+                self._row, self.disputed = NO_ROW, False
             self._table = table
         return self._row

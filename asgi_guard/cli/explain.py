@@ -34,7 +34,7 @@ def explanation(settings: GuardSettings, method: str, path: str) -> dict[str, An
         rule = "the guard answers this itself, with what the resource says of itself (RFC 9728)"
         return {"request": f"{method} {path}", "rule": rule, "auth": "none"}
     table = RouteTable(settings.routes)
-    row = table.match(path, method, raw_path)
+    row, disputed = table.find(path, method, raw_path)
     route = None if row == NO_ROW else settings.routes[row]
     rate = settings.rate
     plans = compile_table(rate.limit, settings.routes, Rules(rate.on_store_failure, rate.shadow), rate.plans)[row]
@@ -54,7 +54,7 @@ def explanation(settings: GuardSettings, method: str, path: str) -> dict[str, An
         "csrf": _csrf(settings, ForgeryExemptions(table, settings.csrf.exempt).cover(path, method, raw_path), method),
     }
     answer.update(_about_limits(settings, auth, plans))
-    if table.disputed(path, method, raw_path) and (settings.auth.on or settings.limited or rate.messages):
+    if disputed and (settings.auth.on or settings.limited or rate.messages):
         answer["note"] = "routers may disagree about this path, and take it for another row's: it is refused with 400"
     elif doubtful(path, raw_path):
         answer["note"] = "routers may disagree about this path, so no row that opens anything matches it"

@@ -8,7 +8,7 @@ frameworks do.
 A row that *opens* something (`auth` is `none` or `optional`) is held to more: it never matches a path with an empty,
 `.` or `..` segment, a backslash, a NUL, or an encoded slash, since another router may read such a path differently. And
 where the readings of such a path lead to different rows, or to one that opens something, the request is refused: see
-`RouteTable.disputed`.
+`RouteTable.find`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HIDDEN = re.compile(rb"%(?:2f|5c)", re.IGNORECASE)
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
 NO_ROW = -1
-"""What `RouteTable.match` answers where no row matches."""
+"""What `RouteTable.find` answers where no row matches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,29 +163,34 @@ class RouteTable:
         """The table of these rows; a table is taken as it is, so that layers which share one look a request up once."""
         return routes if isinstance(routes, RouteTable) else cls(routes)
 
-    def match(self, path: str, method: str, raw_path: bytes | None = None) -> int:
-        """Find the first row that this request matches: its index, or `NO_ROW`.
+    def find(self, path: str, method: str, raw_path: bytes | None = None) -> tuple[int, bool]:
+        """The first row that this request matches, and whether that is disputed.
+
+        It is where routers could take the path for that of different rows, or of one that is passed over. Such a
+        request is to be refused: whichever row were chosen, an app that reads the path differently would serve it by
+        the rule of another.
 
         Args:
             path: the decoded path, without the root path.
             method: the request's method, in any case, since not every server upper-cases it and some frameworks do;
                 `GET` for a WebSocket.
             raw_path: the path as sent, if the server gives it.
+
+        Returns:
+            the row's index, or `NO_ROW`; and whether it is disputed.
         """
         if not self.routes:
-            return NO_ROW
-        return self._first(path, method.upper(), closed=doubtful(path, raw_path))
+            return NO_ROW, False
+        method = method.upper()
+        if not doubtful(path, raw_path):
+            return self._first(path, method, closed=False), False
+        rows = {self._first(reading, method, closed=False) for reading in readings(path, raw_path)}
+        disputed = len(rows) > 1 or any(row != NO_ROW and self.routes[row].opens for row in rows)
+        return self._first(path, method, closed=True), disputed
 
-    def disputed(self, path: str, method: str, raw_path: bytes | None = None) -> bool:
-        """Tell whether routers could take this path for that of different rows, or of one that is passed over.
-
-        Such a request is to be refused: whichever row were chosen, an app that reads the path differently would serve
-        it by the rule of another. The arguments are those of `match`.
-        """
-        if not self.routes or not doubtful(path, raw_path):
-            return False
-        rows = {self._first(reading, method.upper(), closed=False) for reading in readings(path, raw_path)}
-        return len(rows) > 1 or any(row != NO_ROW and self.routes[row].opens for row in rows)
+    def match(self, path: str, method: str, raw_path: bytes | None = None) -> int:
+        """The first row that this request matches: its index, or `NO_ROW`. The arguments are those of `find`."""
+        return self.find(path, method, raw_path)[0]
 
     def _first(self, path: str, method: str, *, closed: bool) -> int:
         best = NO_ROW
