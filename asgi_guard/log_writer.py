@@ -53,7 +53,7 @@ class LineWriter:
         self._send: Callable[[bytes], int] | None = None  # writes what there is room for; None for files
         self._wait: Callable[[], object] = int
         self._at_once = False
-        self._buffer: BinaryIO
+        self._put: Callable[[bytes], object] = bytes
         self._start_anew()
         _writers.add(self)
 
@@ -65,7 +65,7 @@ class LineWriter:
         self._untold = 0
         self._draining = False
 
-    def __call__(self, line: bytes) -> None:
+    def write(self, line: bytes) -> None:
         """Write a line, or queue it.
 
         Raises:
@@ -75,8 +75,8 @@ class LineWriter:
         if stream is not self._stream:
             self._open(stream)
         if self._send is None:
-            self._buffer.write(line)
-            self._buffer.flush()
+            stream.flush()  # what the app has printed comes first
+            self._put(line)
             return
         with self._changed:
             if not self._draining:
@@ -105,13 +105,16 @@ class LineWriter:
 
     def _open(self, stream: TextIO) -> None:
         """Find out what standard output is, and how to write to it without waiting."""
-        self._stream, self._send, self._buffer = stream, None, stream.buffer
+        self._stream, self._send, self._put = stream, None, partial(_put_through, stream.buffer)
+        if sys.platform == "win32":
+            return  # whose consoles take bytes from Python's own stream only
         try:
             descriptor = stream.fileno()
             mode = os.fstat(descriptor).st_mode
         except (AttributeError, OSError, ValueError):
             return  # something in Python, such as a test's capture
-        if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)) or sys.platform == "win32":
+        if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+            self._put = partial(_put_whole, descriptor)  # half as dear as by the stream's buffer
             return
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT)
@@ -175,6 +178,16 @@ class LineWriter:
         self._draining = False
         atexit.unregister(self.flush)
         self._changed.notify_all()
+
+
+def _put_through(buffer: BinaryIO, line: bytes) -> None:
+    buffer.write(line)
+    buffer.flush()
+
+
+def _put_whole(descriptor: int, line: bytes) -> None:
+    while line:
+        line = line[os.write(descriptor, line) :]
 
 
 def _send_to(connection: socket.socket, line: bytes) -> int:

@@ -72,7 +72,7 @@ def test_at_once(kind: str) -> None:
     with read_through(kind) as reading_end:
         writer = LineWriter(tell)
         sys.stdout.write("printed\n")
-        writer(b"one\n")
+        writer.write(b"one\n")
         assert os.read(reading_end, 100) == b"printed\none\n"
         assert writer.flush(0)
 
@@ -83,11 +83,11 @@ def test_a_slow_reader(kind: str) -> None:
     with read_through(kind) as reading_end:
         writer, lines = LineWriter(tell), numbered(MANY)
         for line in lines:
-            writer(line)
+            writer.write(line)
         assert read_until(reading_end, lambda found: len(found) >= sum(map(len, lines))) == lines
         assert writer.flush(DEADLINE)
         assert writer.dropped == 0
-        writer(b"later\n")
+        writer.write(b"later\n")
         assert os.read(reading_end, 100) == b"later\n"
 
 
@@ -97,7 +97,7 @@ def test_what_is_dropped_is_told(kind: str) -> None:
     with read_through(kind) as reading_end:
         writer, lines = LineWriter(tell, limit=20_000), numbered(MANY)
         for line in lines:
-            writer(line)
+            writer.write(line)
         assert 0 < writer.dropped < MANY
         found = read_until(reading_end, lambda found: b"dropped" in found and found.endswith(b"\n"))
         kept = found[:-1]
@@ -113,7 +113,7 @@ def test_a_reader_that_never_reads(kind: str, caplog: pytest.LogCaptureFixture) 
     with read_through(kind) as reading_end:
         writer, lines = LineWriter(tell), numbered(MANY)
         for line in lines:
-            writer(line)
+            writer.write(line)
         assert writer.flush(0.01) is False
         assert "nobody reads them" in caplog.text
         read_until(reading_end, lambda found: len(found) >= sum(map(len, lines)))
@@ -126,13 +126,13 @@ def test_a_reader_that_leaves(caplog: pytest.LogCaptureFixture) -> None:
     with standard_output(writing):
         writer = LineWriter(tell)
         for line in numbered(MANY):
-            writer(line)
+            writer.write(line)
         os.close(reading)
         assert writer.flush(DEADLINE)
         assert 0 < writer.dropped < MANY
         assert f"{writer.dropped} lines of the access log are lost" in caplog.text
         with pytest.raises(BrokenPipeError):
-            writer(b"x\n")
+            writer.write(b"x\n")
 
 
 def test_without_an_opening_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +146,7 @@ def test_without_an_opening_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "open", refuse)
         writer, lines = LineWriter(tell), numbered(MANY)
         for line in lines:
-            writer(line)
+            writer.write(line)
         assert read_until(reading, lambda found: len(found) >= sum(map(len, lines))) == lines
         assert writer.flush(DEADLINE)
     os.close(reading)
@@ -158,7 +158,7 @@ def test_a_file(tmp_path: Path) -> None:
     with standard_output(os.open(path, os.O_WRONLY | os.O_CREAT)):
         writer = LineWriter(tell)
         for line in (b"one\n", b"two\n"):
-            writer(line)
+            writer.write(line)
             assert path.read_bytes().endswith(line)
 
 

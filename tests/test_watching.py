@@ -91,7 +91,7 @@ async def test_dropped_lines(issuer: LocalIssuer) -> None:
     (log,) = [layer for layer in guard.layers if isinstance(layer, AccessLogMiddleware)]
     reading, writing = os.pipe()
     with standard_output(writing):
-        log.write = lambda _: log._writer(b"x" * 3_000_000)
+        log.write = lambda _: log._writer.write(b"x" * 3_000_000)
         for _ in range(4):
             await get(guard)
         await scraped(guard)

@@ -68,7 +68,7 @@ class AccessLogMiddleware(Layer):
         self._quiet = tuple(quiet)
         self._project = gcp_project
         self._writer = LineWriter(self._dropped)
-        self.write: Callable[[bytes], object] = write or self._writer
+        self.write: Callable[[bytes], object] = write or self._writer.write
 
     def enter(self, exchange: Exchange) -> None:
         """Start the clock. If an outer layer logs this exchange, this one stays silent."""
@@ -107,7 +107,7 @@ class AccessLogMiddleware(Layer):
         await asyncio.to_thread(self._writer.flush)
 
     def _dropped(self, count: int) -> bytes:
-        return orjson.dumps(dropped(count, time.time(), self._format), option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(dropped(count, time.time_ns(), self._format), option=orjson.OPT_APPEND_NEWLINE)
 
     def _is_logged(self, entry: Entry) -> bool:
         remarks = entry.remarks
@@ -120,7 +120,7 @@ class AccessLogMiddleware(Layer):
         headers, user, trace, scope = exchange.headers, exchange.user, exchange.trace, exchange.scope
         now, agent = time.perf_counter_ns(), headers.get(b"user-agent")
         entry = Entry(
-            time.time(),
+            time.time_ns(),
             exchange.method,
             exchange.path,
             scope.get("query_string") or b"",

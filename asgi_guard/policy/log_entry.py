@@ -51,10 +51,10 @@ class Remarks:
 
 @dataclass(slots=True)
 class Entry:
-    """The facts of one exchange, free of any schema. Durations are in nanoseconds, sizes in bytes of body.
+    """The facts of one exchange, free of any schema. Times are in nanoseconds, sizes in bytes of body.
 
     Attributes:
-        time: when it ended, seconds since the Unix epoch.
+        time: when it ended, since the Unix epoch.
         method: as sent.
         path: decoded.
         status: as sent; 499 where the client left first, None where nothing was sent.
@@ -62,7 +62,7 @@ class Entry:
         project: Google Cloud's, in whose traces this one is.
     """
 
-    time: float
+    time: int
     method: str
     path: str
     query: bytes

@@ -24,11 +24,17 @@ LogFormat: TypeAlias = Literal["json", "otel", "ecs", "gcp", "datadog", "off"]
 KNOWN_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
 
 
-def dropped(count: int, seconds: float, schema: LogFormat) -> dict[str, Any]:
-    """Make the record that tells of lines that were dropped, since whoever reads them is too slow."""
+def dropped(count: int, nanoseconds: int, schema: LogFormat) -> dict[str, Any]:
+    """Make the record that tells of lines that were dropped, since whoever reads them is too slow.
+
+    Args:
+        count: how many.
+        nanoseconds: when, since the Unix epoch.
+        schema: for whom.
+    """
     time, level, warning = _HEADS[schema]
     message = f"{count} lines of the access log were dropped: they are read too slowly"
-    return {time: _timestamp(seconds), level: warning, "message": message, "asgi_guard.dropped": count}
+    return {time: _timestamp(nanoseconds), level: warning, "message": message, "asgi_guard.dropped": count}
 
 
 _HEADS = {
@@ -41,10 +47,9 @@ _HEADS = {
 _MILLISECONDS = tuple(f".{count:03d}Z" for count in range(1000))
 
 
-def _timestamp(seconds: float) -> str:
-    milliseconds = int(seconds * 1000)
-    second = milliseconds // 1000
-    return _second(second) + _MILLISECONDS[milliseconds - second * 1000]
+def _timestamp(nanoseconds: int) -> str:
+    second, rest = divmod(nanoseconds, 1_000_000_000)
+    return _second(second) + _MILLISECONDS[rest // 1_000_000]
 
 
 @lru_cache(maxsize=2)
@@ -102,7 +107,7 @@ def _otel(entry: Entry) -> dict[str, Any]:
         "timestamp": _timestamp(entry.time),
         "severity": severity(entry),
         "message": f"{method[:16]} {path} {'-' if status is None else status}",
-        "http.request.method": method if method in KNOWN_METHODS else "_OTHER",
+        "http.request.method": method,
         "url.scheme": entry.scheme,
         "url.path": path,
         "http.response.body.size": entry.sent,
@@ -115,7 +120,7 @@ def _otel(entry: Entry) -> dict[str, Any]:
         members["trace_id"] = entry.trace_id
         members["span_id"] = entry.parent_id
     if method not in KNOWN_METHODS:
-        members["http.request.method_original"] = method[:32]
+        members["http.request.method"], members["http.request.method_original"] = "_OTHER", method[:32]
     if entry.query:
         members["url.query"] = redact_query(entry.query)
     if entry.route is not None:

@@ -16,7 +16,7 @@ from asgi_guard.policy.log_record import RECORDS, LogFormat, dropped
 SCHEMAS: list[LogFormat] = [schema for schema in get_args(LogFormat) if schema != "off"]
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 FULL = Entry(
-    time=1_795_000_000.0125,
+    time=1_795_000_000_012_500_000,
     method="POST",
     path="/payments/7",
     query=b"token=s3cr3t&page=2",
@@ -36,7 +36,7 @@ FULL = Entry(
     parent_id="00f067aa0ba902b7",
 )
 BARE = Entry(
-    time=0.0,
+    time=0,
     method="GET",
     path="/",
     query=b"",
