@@ -22,7 +22,8 @@ def test_the_public_names_exist() -> None:
 
 def test_the_lowest_versions_are_those_of_the_project() -> None:
     """The constraints of the run against the lowest versions are the lower bounds of what users install."""
-    required = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["server"]]
+    extras = PROJECT["optional-dependencies"]
+    required = [*PROJECT["dependencies"], *extras["server"], *extras["prometheus"], *extras["otel"]]
     bounds = dict(re.findall(r"^([a-z-]+)(?:\[\w+\])?>=([\d.]+)", "\n".join(required), re.MULTILINE))
     assert len(bounds) == len(required)
     lowest = (ROOT / "tests" / "lowest.txt").read_text("utf-8")
