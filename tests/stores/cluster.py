@@ -82,11 +82,21 @@ class Cluster:
     def moving(self, slot: int, source: int, target: int) -> Iterator[None]:
         """While inside, a slot is on its way from one master to another; it stays with the one that has it."""
         giving, taking = self.nodes[source].client, self.nodes[target].client
+        wait_for(lambda: self._owns(source, slot))
         taking.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", identity(source))
         giving.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", identity(target))
         yield
         for client in (giving, taking):
             client.execute_command("CLUSTER", "SETSLOT", slot, "STABLE")
+
+    def _owns(self, number: int, slot: int) -> bool:
+        """Whether a master has a slot. What another said before it gave the slot back may have arrived since."""
+        client = self.nodes[number].client
+        for first, last, owner, *_ in client.execute_command("CLUSTER", "SLOTS"):
+            if first <= slot <= last and owner[2].decode() == identity(number):
+                return True
+        self.assign(slot, number)
+        return False
 
     def hand_over(self, source: int, target: int, *keys: str) -> None:
         """Move keys of a slot that is on its way."""
