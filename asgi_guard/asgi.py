@@ -29,12 +29,14 @@ class Head:
 
     __slots__ = ("lines", "names")
 
+    names: set[bytes]
+
     def __init__(self, lines: Iterable[Header], names: Iterable[bytes] | None = None) -> None:
         self.lines: Headers = list(lines)
         if names is not None:
             self.names = set(names)
             return
-        self.names = found = set[bytes]()
+        self.names = found = set()  # `set[bytes]()` would make a new type each time, which takes ten times as long
         for name, _ in self.lines:
             found.add(name.lower())
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from asgi_guard.policy.access import NOT_REVOKED
 from asgi_guard.policy.routes import NO_ROW, route_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from asgi_guard.asgi import Header, Scope
     from asgi_guard.policy.access import Failure
     from asgi_guard.policy.answer import Answer, Reason
-    from asgi_guard.policy.bucket import Charge, Verdict
+    from asgi_guard.policy.bucket import Admission, Verdict
     from asgi_guard.policy.identity import User
     from asgi_guard.policy.meter import Meter
     from asgi_guard.policy.routes import RouteTable
@@ -33,20 +31,8 @@ def request_id() -> str | None:
     return None if exchange is None else exchange.request_id
 
 
-class Account(NamedTuple):
-    """What one layer of limits charged a request.
-
-    Attributes:
-        layer: the layer.
-        store: where it was charged.
-        charges: what.
-        lease: the request's name among those under way; empty where none are counted.
-    """
-
-    layer: object
-    store: Store
-    charges: tuple[Charge, ...]
-    lease: str
+Account: TypeAlias = "tuple[object, Store, Admission]"
+"""What one layer of limits asked of a store for a request: the layer, the store, and what was asked and so charged."""
 
 
 class Exchange:
@@ -159,7 +145,7 @@ class Exchange:
         self.retry_after = 1.0
         self.verdict: Verdict | None = None
         self.policy: Header | None = None
-        self.accounts: Sequence[Account] = ()
+        self.accounts: list[Account] = []
         self.extra_cost = 0
         self.meter: Meter | None = None
         self.revocation = NOT_REVOKED

@@ -158,7 +158,7 @@ class Response:
         exceeded, verdict = meter.exceeded, self._exchange.verdict or Verdict(True)
         if exceeded not in verdict.readings:
             readings = (*verdict.readings, exceeded)
-            self._exchange.verdict = verdict._replace(admitted=not exceeded.binding, readings=readings)
+            self._exchange.verdict = Verdict(not exceeded.binding, readings, verdict.revoked)
         return exceeded.binding
 
     async def _cut_off(self) -> Message:

@@ -153,10 +153,9 @@ class AccessLogMiddleware(Layer):
             return False
         if exchange.shadow is not None:
             return False
-        if exchange.verdict is not None:
-            for reading in exchange.verdict.readings:
-                if reading.wait != 0:
-                    return False
+        verdict = exchange.verdict
+        if verdict is not None and not verdict.resets and any(reading.wait != 0 for reading in verdict.readings):
+            return False
         return self._slow is None or duration < self._slow
 
     def _remark(self, entry: Entry, exchange: Exchange, response: Response, error: BaseException | None) -> None:

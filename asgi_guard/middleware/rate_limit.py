@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 from asgi_guard.asgi import Head, Header
 from asgi_guard.errors import ConfigError, StoreUnavailableError, require_choice
-from asgi_guard.exchange import Account
 from asgi_guard.layer import Decision, Layer, Response
 from asgi_guard.middleware.leases import Leases
 from asgi_guard.middleware.rate_options import exempt_from, messages_of, out_of_range, unusable
@@ -209,7 +208,7 @@ class RateLimitMiddleware(Layer):
             exchange.revocation = Revocation.REVOKED
         if not verdict.admitted and request.charges:
             # Nothing was charged, so there is nothing to settle.
-            exchange.accounts = exchange.accounts[:-1]
+            exchange.accounts.pop()
             self._leases.let_go(request.lease)
         return self._concluded(exchange, plan, verdict)
 
@@ -221,9 +220,8 @@ class RateLimitMiddleware(Layer):
             exchange.revocation, exchange.retry_after = Revocation.UNKNOWN, error.retry_after
         if request.charges:
             # Whether it charged the request nobody knows: what the app charges or gives back is none of its buckets'.
-            *before, account = exchange.accounts
             under_way = tuple(charge for charge in request.charges if charge.limit.at_once)
-            exchange.accounts = (*before, account._replace(charges=under_way))
+            exchange.accounts[-1] = (self, self.store, request._replace(charges=under_way))
         binding = [charge for charge in request.charges if charge.binding]
         if any(charge.limit.on_failure == "deny" for charge in binding):
             return unavailable(Reason.STORE_UNAVAILABLE, error.retry_after, exchange.request_id)
@@ -239,22 +237,19 @@ class RateLimitMiddleware(Layer):
     def _charged(self, exchange: Exchange, store: Store, request: Admission) -> None:
         """Open an account before the store is asked: whatever becomes of the request, it will be settled."""
         if request.charges:
-            exchange.accounts = (*exchange.accounts, Account(self, store, request.charges, request.lease))
+            exchange.accounts.append((self, store, request))
             if request.lease:
                 self._leases.hold(request.lease, store, request.charges)
 
     def leave(self, exchange: Exchange, response: Response, error: BaseException | None) -> None:
         """Settle the accounts: the request is under way no more, and what the app charged afterwards is taken."""
-        others: tuple[Account, ...] = ()
-        for account in exchange.accounts:
-            if account.layer is not self:
-                others = (*others, account)
-            elif account.lease or exchange.extra_cost:
-                self._settle(account, exchange.extra_cost)
-        exchange.accounts = others
+        cost, accounts = exchange.extra_cost, exchange.accounts
+        for layer, store, request in accounts:
+            if layer is self and (cost or request.lease):
+                self._settle(store, request.charges, request.lease, cost)
+        exchange.accounts = [account for account in accounts if account[0] is not self]
 
-    def _settle(self, account: Account, cost: int) -> None:
-        _, store, charges, lease = account
+    def _settle(self, store: Store, charges: tuple[Charge, ...], lease: str, cost: int) -> None:
         if lease:
             self._leases.let_go(lease)
         settled = tuple(charge._replace(cost=cost) for charge in charges if cost or (lease and charge.limit.at_once))
@@ -293,8 +288,8 @@ class RateLimitMiddleware(Layer):
     def _taken(self, exchange: Exchange) -> set[tuple[str, int, int]]:
         """The limits under which a guard further out has charged the request already: it is charged once."""
         same_as = getattr(self.store, "same_as", lambda other: other is self.store)
-        accounts = [account for account in exchange.accounts if same_as(account.store)]
-        return {(each.key, each.limit.interval, each.limit.burst) for account in accounts for each in account.charges}
+        charges = (charge for _, store, request in exchange.accounts if same_as(store) for charge in request.charges)
+        return {(charge.key, charge.limit.interval, charge.limit.burst) for charge in charges}
 
     def _client(self, exchange: Exchange, limit: Limit, plan: Plan) -> str | None:
         """What a limit counts, as a name of bounded length; None where the limit does not apply."""
@@ -340,7 +335,7 @@ class RateLimitMiddleware(Layer):
     def mark(self, exchange: Exchange, head: Head) -> None:
         """Tell the client where it stands."""
         verdict = exchange.verdict
-        if verdict is None or self._style == "off" or not verdict.readings:
+        if verdict is None or self._style == "off":
             return
         lines = state_headers(verdict, self._style)
         if not lines or lines[0][0] in head.names:

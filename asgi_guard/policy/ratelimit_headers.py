@@ -46,16 +46,10 @@ def state_headers(verdict: Verdict, style: Style) -> tuple[Header, ...]:
 
     Limits in shadow are nobody's business.
     """
-    told = verdict.readings if verdict.admitted else verdict.refusing
     if style == "draft":
-        states = []
-        for limit, remaining, reset, wait, binding in told:
-            if not binding:
-                continue
-            state = f'"{limit.name}";r={remaining}'
-            # When a request that is under way will end is not known.
-            states.append(state if limit.at_once else f"{state};t={-(-(wait or reset) // SECOND)}")
-        return ((b"ratelimit", ", ".join(states).encode()),) if states else ()
+        states = ", ".join(_allowing(verdict) if verdict.resets else _states(verdict))
+        return ((b"ratelimit", states.encode()),) if states else ()
+    told = verdict.readings if verdict.admitted else verdict.refusing
     readings = [reading for reading in told if reading.binding]
     if not readings or style == "off":
         return ()
@@ -66,3 +60,23 @@ def state_headers(verdict: Verdict, style: Style) -> tuple[Header, ...]:
         (b"x-ratelimit-remaining", b"%d" % tightest.remaining),
         (b"x-ratelimit-reset", b"%d" % -(-(tightest.wait or tightest.reset) // SECOND)),
     )
+
+
+def _allowing(verdict: Verdict) -> list[str]:
+    """What `_states` says of rates that all allowed the request, without a reading for each."""
+    states, charges = [], verdict.charges
+    for index, reset in enumerate(verdict.resets):
+        limit, _, _, binding = charges[index]
+        if binding:
+            states.append(f'"{limit.name}";r={(limit.capacity - reset) // limit.interval};t={-(-reset // SECOND)}')
+    return states
+
+
+def _states(verdict: Verdict) -> list[str]:
+    states = []
+    for limit, remaining, reset, wait, binding in verdict.readings if verdict.admitted else verdict.refusing:
+        if binding:
+            state = f'"{limit.name}";r={remaining}'
+            # When a request that is under way will end is not known.
+            states.append(state if limit.at_once else f"{state};t={-(-(wait or reset) // SECOND)}")
+    return states

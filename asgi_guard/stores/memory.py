@@ -6,7 +6,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from asgi_guard.policy.bucket import Admission, Verdict, allowed, decide, judged, settle
+from asgi_guard.policy.bucket import Admission, Verdict, allowed, decide, settle
 from asgi_guard.policy.revocation import EVER, is_revoked
 
 if TYPE_CHECKING:
@@ -64,17 +64,20 @@ class MemoryStore:
         if not charges:
             return Verdict(True, (), revoked)
         full_at = self._full_at
-        readings = allowed(charges, [full_at.get(charge[1], 0) for charge in charges], now)
-        if readings is None:
+        states = []
+        for charge in charges:  # a comprehension would be a call of its own
+            states.append(full_at.get(charge[1], 0))  # noqa: PERF401
+        resets = allowed(charges, states, now)
+        if resets is None:
             return Verdict(*self._decide(charges, lease, now), revoked)
-        for index, charge in enumerate(charges):
-            key, reset = charge[1], readings[index][2]
+        for index, reset in enumerate(resets):
+            key = charges[index][1]
             if key in full_at:
                 full_at[key] = now + reset
             elif reset > 0:
                 self._sweep(now)
                 self._put(key, now + reset, now)
-        return judged((True, readings, revoked))
+        return Verdict(True, (), revoked, charges, resets)
 
     def _decide(self, charges: tuple[Charge, ...], lease: str, now: int) -> tuple[bool, tuple[Reading, ...]]:
         """Decide whatever may be refused, or counts what is under way."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
-from asgi_guard.policy.bucket import Admission, Verdict, allowed, decide, judged
+from asgi_guard.policy.bucket import Admission, Verdict, allowed, decide
 from asgi_guard.policy.revocation import is_revoked
 
 if TYPE_CHECKING:
@@ -116,8 +116,10 @@ def decode(answer: bytes, questions: Sequence[Question]) -> list[Verdict | None]
             continue
         charges, head, at = request.charges, at, at + 2 + len(request.charges)
         states = words[head + 2 : at]
-        readings = allowed(charges, states, now)
-        if readings is None:
-            readings = decide(charges, states, now)[2]
-        verdicts.append(judged((words[head] == 1, readings, is_revoked(words[head + 1], request.marks))))
+        admitted, revoked = words[head] == 1, is_revoked(words[head + 1], request.marks)
+        resets = allowed(charges, states, now) if admitted else None
+        if resets is None:
+            verdicts.append(Verdict(admitted, decide(charges, states, now)[2], revoked))
+        else:
+            verdicts.append(Verdict(True, (), revoked, charges, resets))
     return verdicts

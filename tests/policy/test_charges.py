@@ -7,6 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_guard.policy.bucket import Charge, Reading, Verdict, allowed, decide, effective, retry_after, settle, take
+from asgi_guard.policy.ratelimit_headers import HEADER_NAMES, state_headers
 from asgi_guard.policy.rates import LEASE, SECOND, Limit
 
 NOW = 1_795_000_000 * SECOND
@@ -150,16 +151,20 @@ def test_the_short_way_decides_the_same(rows: list[tuple[tuple[Limit, int], int,
     charges = [Charge(limit, f"k{index}", cost, binding) for index, ((limit, _), cost, binding) in enumerate(rows)]
     states = [state for (_, state), _, _ in rows]
 
-    readings = allowed(charges, states, NOW)
+    resets = allowed(charges, states, NOW)
 
     _, after, expected = decide(charges, states, NOW)
     ordinary = all(
         not charge.limit.at_once and reading.wait == 0 for charge, reading in zip(charges, expected, strict=True)
     )
     too_far = any(state > NOW + charge.limit.capacity for charge, state in zip(charges, states, strict=True))
-    assert readings == (expected if ordinary and not too_far else None)
-    if readings is not None:
-        assert [NOW + reading.reset for reading in readings] == after
+    assert (resets is not None) == (ordinary and not too_far)
+    if resets is not None:
+        assert [NOW + reset for reset in resets] == after
+        short, long = Verdict(True, (), False, charges, resets), Verdict(True, expected)
+        for style in HEADER_NAMES:
+            assert state_headers(short, style) == state_headers(long, style)
+        assert (short, short.readings) == (long, expected)
 
 
 @pytest.mark.parametrize(
