@@ -243,11 +243,14 @@ class RateLimitMiddleware(Layer):
 
     def leave(self, exchange: Exchange, response: Response, error: BaseException | None) -> None:
         """Settle the accounts: the request is under way no more, and what the app charged afterwards is taken."""
-        cost, accounts = exchange.extra_cost, exchange.accounts
-        for layer, store, request in accounts:
-            if layer is self and (cost or request.lease):
+        cost, others = exchange.extra_cost, []
+        for account in exchange.accounts:
+            layer, store, request = account
+            if layer is not self:
+                others.append(account)
+            elif cost or request.lease:
                 self._settle(store, request.charges, request.lease, cost)
-        exchange.accounts = [account for account in accounts if account[0] is not self]
+        exchange.accounts = others
 
     def _settle(self, store: Store, charges: tuple[Charge, ...], lease: str, cost: int) -> None:
         if lease:
