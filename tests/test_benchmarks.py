@@ -32,7 +32,7 @@ def quick() -> Iterator[None]:
     """Suites take no time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(suites, "_BRIEF_LIMITS", 0.1)
-        patch.setattr(run, "QUICK", run.Budget(0.0, 3, ("raw", "fastapi")))
+        patch.setattr(run, "BRIEF", run.Budget(0.0, 3, ("raw", "fastapi")))
         patch.setattr(allocations, "REPEATS", 20)
         yield
 

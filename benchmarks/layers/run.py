@@ -53,7 +53,7 @@ class Budget:
         return self.seconds + len(self.apps)
 
 
-FULL, QUICK = Budget(60.0), Budget(5.0)
+FULL, QUICK, BRIEF = Budget(60.0), Budget(5.0), Budget(3.0)
 Turn = tuple[str, str]
 
 

@@ -62,7 +62,7 @@ class Budget:
 
 
 FULL = Budget(quick=False, seconds=60, workers=(1, 2, 4), rounds=5, each=2.0)
-QUICK = Budget(quick=True, seconds=3, workers=(1, 2), rounds=1, each=0.5)
+QUICK = Budget(quick=True, seconds=2, workers=(1, 2), rounds=1, each=0.5)
 
 
 def slope(sizes: Sequence[float], costs: Sequence[float]) -> float:
