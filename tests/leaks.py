@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from asgi_guard import layer
 from asgi_guard.errors import TokenError
 from asgi_guard.policy.log_record import RECORDS
+from asgi_guard.response import Response
 from asgi_guard.testing import LocalIssuer, ProofKey
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ WATCH = Watch()
 def install() -> None:
     """Watch from now on."""
     logging.getLogger("asgi_guard").addHandler(WATCH)
-    token, proof, answer = LocalIssuer.token, ProofKey.proof, layer.Response.answer
+    token, proof, answer = LocalIssuer.token, ProofKey.proof, Response.answer
     error = TokenError.__init__
 
     def issue(self: LocalIssuer, *args: Any, **options: Any) -> str:
@@ -71,7 +71,7 @@ def install() -> None:
         WATCH.issued.add(proven)
         return proven
 
-    async def send(self: layer.Response, answered: Answer) -> None:
+    async def send(self: Response, answered: Answer) -> None:
         headers: tuple[Header, ...] = answered.headers
         WATCH.note(answered.body.decode("utf-8", "replace"), headers)
         await answer(self, answered)
@@ -92,7 +92,7 @@ def install() -> None:
     for owner, name, instead in (
         (LocalIssuer, "token", issue),
         (ProofKey, "proof", prove),
-        (layer.Response, "answer", send),
+        (Response, "answer", send),
         (TokenError, "__init__", refuse),
     ):
         setattr(owner, name, instead)

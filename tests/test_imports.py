@@ -20,8 +20,8 @@ IMPURE = {
     "asyncio", "httpx", "redis", "logging", "time", "os", "socket", "threading", "random", "secrets", "subprocess",
     "sys", "pathlib", "io", "tempfile", "shutil", "urllib.request", "http.client", "multiprocessing", "concurrent",
     "contextvars", "signal", "select", "ssl",
-    "asgi_guard.middleware", "asgi_guard.stores", "asgi_guard.layer", "asgi_guard.exchange", "asgi_guard.settings",
-    "asgi_guard.jwks", "asgi_guard.cli", "asgi_guard.guard",
+    "asgi_guard.middleware", "asgi_guard.stores", "asgi_guard.layer", "asgi_guard.response", "asgi_guard.exchange",
+    "asgi_guard.settings", "asgi_guard.jwks", "asgi_guard.cli", "asgi_guard.guard",
 }  # fmt: skip
 IMPURE_CALLS = {
     "open", "print", "input", "exec", "eval", "__import__",

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asgi_guard import UnknownScopeError
-from asgi_guard.layer import Chain, Layer, Response
+from asgi_guard.layer import Chain, Layer
 from asgi_guard.policy.answer import Answer, Reason, problem
+from asgi_guard.response import Response
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asgi_guard import APIKey, AuthSettings, Guard, GuardSettings, layer
+from asgi_guard import APIKey, AuthSettings, Guard, GuardSettings, response
 from tests.asgi import Echo, http_scope
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ async def test_an_endless_body_is_read_up_to_a_bound() -> None:
     """Reading stops when the bound is reached, and the refusal is sent."""
     piece = b"x" * 1024 * 1024
     events = await upload(Upload([piece] * 50), LONG)
-    assert events == ["receive"] * (layer.MAX_DRAINED_BYTES // len(piece)) + ANSWER
+    assert events == ["receive"] * (response.MAX_DRAINED_BYTES // len(piece)) + ANSWER
 
 
 async def test_a_client_that_leaves_ends_the_reading() -> None:
@@ -83,5 +83,5 @@ async def test_a_slow_body_is_waited_for_up_to_a_bound(monkeypatch: pytest.Monke
             await asyncio.Event().wait()
             raise AssertionError
 
-    monkeypatch.setattr(layer, "MAX_DRAINING_SECONDS", 0.01)
+    monkeypatch.setattr(response, "MAX_DRAINING_SECONDS", 0.01)
     assert await upload(Silent([]), LONG) == ANSWER

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from asgi_guard.asgi import ASGIApp
     from asgi_guard.exchange import Exchange
-    from asgi_guard.layer import Response
     from asgi_guard.policy.bucket import Reading
+    from asgi_guard.response import Response
 
 
 class AccessLogMiddleware(Layer):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp
     from asgi_guard.exchange import Exchange
     from asgi_guard.instruments import Instruments, Measure
-    from asgi_guard.layer import Response
+    from asgi_guard.response import Response
 
 UNMATCHED = "_unmatched"
 """The route of a request that no row of the route table and no router of the app has one for."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from asgi_guard.asgi import Head, Header
 from asgi_guard.errors import ConfigError, StoreUnavailableError, require_choice
-from asgi_guard.layer import Decision, Layer, Response
+from asgi_guard.layer import Decision, Layer
 from asgi_guard.middleware.leases import Leases
 from asgi_guard.middleware.rate_options import exempt_from, messages_of, out_of_range, unusable
 from asgi_guard.policy.access import Revocation, unavailable
@@ -34,6 +34,7 @@ from asgi_guard.policy.plans import Plan, Rules, binds, compile_table
 from asgi_guard.policy.ratelimit_headers import Style, policy_header, state_headers
 from asgi_guard.policy.rates import SECOND, Limit, OnStoreFailure
 from asgi_guard.policy.routes import Route, RouteTable
+from asgi_guard.response import Response
 from asgi_guard.stores import MemoryStore
 
 if TYPE_CHECKING:

@@ -48,8 +48,8 @@ _MILLISECONDS = tuple(f".{count:03d}Z" for count in range(1000))
 
 
 def _timestamp(nanoseconds: int) -> str:
-    second, rest = divmod(nanoseconds, 1_000_000_000)
-    return _second(second) + _MILLISECONDS[rest // 1_000_000]
+    second, millisecond = divmod(nanoseconds // 1_000_000, 1000)
+    return _second(second) + _MILLISECONDS[millisecond]
 
 
 @lru_cache(maxsize=2)
