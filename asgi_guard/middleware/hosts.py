@@ -52,14 +52,14 @@ class HostMiddleware(Layer):
             self.policy = HostPolicy.of(**lists, https_redirect=https_redirect)
         except FaultsError as error:
             raise ConfigError.of(error) from None
-        self._passed: set[tuple[bytes, str]] = set()
+        self._passed: set[tuple[bytes | None, str]] = set()
 
     def decide(self, exchange: Exchange) -> Decision:
         """Refuse or redirect."""
-        hosts = exchange.lines(b"host")
         scheme = exchange.scheme
-        if len(hosts) == 1 and (hosts[0], scheme) in self._passed:
+        if not exchange.repeated and (exchange.headers.get(b"host"), scheme) in self._passed:
             return None
+        hosts = exchange.lines(b"host")
         path = route_path(exchange.path, exchange.scope.get("root_path", ""))
         verdict = self.policy.decide(hosts, scheme, path)
         if verdict == "pass":
