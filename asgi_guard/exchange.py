@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SCOPE_KEY = "asgi_guard"
 """Where the exchange stands in the scope, so that layers find it whatever stands between them."""
+CHAIN_KEY = "asgi_guard.chain"
+"""Where a chain that is not the outermost leaves a mark of its own in the scope that it hands inward."""
 
 current: ContextVar[Exchange | None] = ContextVar("asgi_guard_exchange", default=None)
 
@@ -36,7 +38,7 @@ Account: TypeAlias = "tuple[object, Store, Admission]"
 
 
 class Exchange:
-    """One HTTP exchange or WebSocket session, made by the outermost guard layer and shared by all of them.
+    """One HTTP exchange or WebSocket session, made by the outermost guard layer and shared by those within.
 
     Attributes:
         scope: the copy of the scope that is handed inward; layers write what the app shall see here.
@@ -64,6 +66,7 @@ class Exchange:
         accounts: what limits were charged, and what is under way, to be settled when all is over.
         extra_cost: what the app charged beyond that.
         meter: counts the messages of a WebSocket.
+        innermost: the mark of the chain furthest in that is under way; None for the outermost.
         revocation: what is known of the token's revocation.
         answer: the guard's own answer, where the app was not asked, and
         answered_by: the layer that gave it.
@@ -93,6 +96,7 @@ class Exchange:
         "failure",
         "headers",
         "id_header",
+        "innermost",
         "kind",
         "logged_by",
         "measured_by",
@@ -158,11 +162,19 @@ class Exchange:
         self.reported = False
         self.unready = False
         self.nonce: str | None = None
+        self.innermost: object = None
         self._table: RouteTable | None = None
         self._row = 0
 
-    def hand_on(self, scope: Scope) -> None:
-        """Go on with a scope from further in. What stands between the layers may have changed the request."""
+    def hand_on(self, scope: Scope) -> Exchange:
+        """Go on with a scope from further in. What stands between the layers may have changed the request.
+
+        An app may call several guarded apps at once within one request. Each of them then judges for itself: what one
+        has found out must not let anyone in at the other, so only the first shares this exchange.
+        """
+        if scope.get(CHAIN_KEY) is not self.innermost:
+            return self._apart(scope)
+        scope[CHAIN_KEY] = self.innermost = object()
         before = self.scope
         if scope.get("client") != before.get("client"):
             client = scope.get("client")
@@ -170,6 +182,15 @@ class Exchange:
         if scope.get("scheme") != before.get("scheme"):
             self.scheme = scope.get("scheme") or ("http" if self.kind == "http" else "ws")
         self.turn_to(scope)
+        return self
+
+    def _apart(self, scope: Scope) -> Exchange:
+        """An exchange of its own for the same request: who sent it and its name, but nothing that was found out."""
+        other = scope[SCOPE_KEY] = Exchange(scope)
+        scope[CHAIN_KEY] = other.innermost = object()
+        other.peer, other.client_doubt, other.unready = self.peer, self.client_doubt, self.unready
+        other.request_id, other.id_header, other.trace = self.request_id, self.id_header, self.trace
+        return other
 
     def turn_to(self, scope: Scope) -> None:
         """See the request as this scope has it: each chain of layers judges what it was handed itself."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from asgi_guard.asgi import ASGIApp, Head, Receive, Scope, Send
 from asgi_guard.errors import UnknownScopeError
-from asgi_guard.exchange import SCOPE_KEY, Exchange, current
+from asgi_guard.exchange import CHAIN_KEY, SCOPE_KEY, Exchange, current
 from asgi_guard.lifespan import Lifespan
 from asgi_guard.policy.answer import Answer, Reason, problem
 from asgi_guard.response import Response
@@ -97,7 +97,7 @@ class Chain:
             current.reset(token)
             # The inner scope holds the exchange, and the exception's traceback this frame; letting go of both here
             # leaves no cycle for the garbage collector.
-            exchange.scope, error = scope, None
+            exchange.scope, exchange.innermost, error = scope, scope.get(CHAIN_KEY), None
 
     def _open(self, scope: Scope, receive: Receive, send: Send) -> tuple[Exchange, Response]:
         """Find the exchange that an outer layer made, or make it; a copy of the scope is handed inward."""
@@ -108,7 +108,7 @@ class Chain:
         if exchange is None:
             inner[SCOPE_KEY] = exchange = Exchange(inner)
         else:
-            exchange.hand_on(inner)
+            exchange = exchange.hand_on(inner)
         return exchange, Response(exchange, receive, send, self._marks)
 
     async def _failed(self, exchange: Exchange, response: Response, error: Exception, *, in_app: bool) -> None:

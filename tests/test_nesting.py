@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,13 @@ from asgi_guard import (
     AccessLogMiddleware,
     AccessMiddleware,
     APIKey,
+    AuthSettings,
     Guard,
     GuardSettings,
     HostMiddleware,
     IdentityMiddleware,
     LogSettings,
+    MemoryStore,
     RateLimitMiddleware,
     RateSettings,
     RequestIDMiddleware,
@@ -26,9 +29,11 @@ from asgi_guard import (
 )
 from asgi_guard.policy.identity import api_key_digest
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
+from tests.middleware.limiting import Fickle, counted
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
+    from asgi_guard.policy.bucket import Admission, Verdict
     from tests.stores.server import Server
 
 KEY = APIKey("robot", api_key_digest(b"k"))
@@ -124,7 +129,82 @@ async def test_a_stricter_limit_within_holds(valkey: Server) -> None:
     )
     statuses = [(await get(outer, "/sub/a")).status for _ in range(3)]
     assert statuses[-1] == 429
-    for guard in (inner, outer):
+    await shut(inner, outer)
+
+
+class Fan:
+    """An app that calls others within one request, all at once, and answers when they are done."""
+
+    def __init__(self, *apps: ASGIApp) -> None:
+        self.apps = apps
+        self.statuses: list[int] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def ask(app: ASGIApp) -> int:
+            return (await call(app, dict(scope))).status
+
+        self.statuses = list(await asyncio.gather(*map(ask, self.apps)))
+        await Echo()(scope, receive, send)
+
+
+def keyed(app: ASGIApp, header: str, key: APIKey, server: Server, limit: str) -> Guard:
+    """A guard with a key of its own, which waits for a store."""
+    auth = AuthSettings(api_keys=(key,), api_key_header=header)
+    settings = GuardSettings(auth=auth, rate=RateSettings(limit=limit), log=LogSettings(format="off"))
+    return Guard(app, settings, store=server.store(prefix=f"{header}:"))
+
+
+async def test_guards_that_are_called_at_once(server: Server) -> None:
+    """Guarded apps that an app calls at once judge each for itself: what one accepts lets nobody in at the other."""
+    names, echoes = ("x-one", "x-two"), (Echo(), Echo())
+    keys = [APIKey(name, api_key_digest(name.encode())) for name in names]
+    limit = "9/hour by ip; 1 at once by ip"
+    one, two = (
+        keyed(RequestIDMiddleware(echo), name, key, server, limit)
+        for echo, name, key in zip(echoes, names, keys, strict=True)
+    )
+    fan = Fan(one, two)
+    outer = RequestIDMiddleware(fan)
+    sent = [(name.encode(), name.encode()) for name in names]
+
+    for headers, statuses in ((sent[:1], [200, 401]), (sent[1:], [401, 200]), (sent, [200, 200]), ((), [401, 401])):
+        assert (await get(outer, "/", headers)).status == 200
+        assert fan.statuses == statuses
+
+    assert [[scope["user"].subject for scope in echo.scopes] for echo in echoes] == [["x-one"] * 2, ["x-two"] * 2]
+    ids = [[scope["state"]["request_id"] for scope in echo.scopes] for echo in echoes]
+    assert ids[0][1] == ids[1][1]
+    await shut(one, two)
+
+
+class Late(Fickle):
+    """A store that answers after so many turns of the event loop."""
+
+    turns = 0
+
+    async def admit(self, request: Admission) -> Verdict:
+        for _ in range(self.turns):
+            await asyncio.sleep(0)
+        return await super().admit(request)
+
+
+async def test_a_refusal_beside_another_guard() -> None:
+    """Of guarded apps that are called at once, one that refuses takes nothing back that another was charged."""
+    counting = MemoryStore()
+    stores = Late(), Late(counting)
+    stores[0].turns, stores[1].turns = 3, 9
+    one = RateLimitMiddleware(Echo(), limit="1/hour by ip", store=stores[0], deny_cache=0)
+    two = RateLimitMiddleware(Echo(), limit="1 at once by ip", store=stores[1])
+    fan = Fan(one, two)
+    for statuses in ([200, 200], [429, 200], [429, 200]):
+        assert (await get(RequestIDMiddleware(fan))).status == 200
+        assert fan.statuses == statuses
+        assert counted(counting) == 0
+
+
+async def shut(*guards: Guard) -> None:
+    """Let go of what guards hold."""
+    for guard in guards:
         for layer in guard.layers:
             await layer.shutdown()
 
