@@ -104,15 +104,14 @@ class Cluster:
         self.nodes[source].client.execute_command(*words, *(PREFIX + key for key in keys))
 
     def assign(self, slot: int, owner: int) -> None:
-        """Say whose a slot is, to all masters, the owner first.
+        """Say whose a slot is, to all masters, the owner first, whose epoch is then the newest.
 
         What who had it before says of it may still be on its way, and would count for more than what an owner with an
         older epoch says: the slot would be nobody's, for good.
         """
+        self.nodes[owner].client.execute_command("CLUSTER", "BUMPEPOCH")
         for number in (owner, *(number for number in range(len(RANGES)) if number != owner)):
             self.nodes[number].client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", identity(owner))
-            if number == owner:
-                self.nodes[number].client.execute_command("CLUSTER", "BUMPEPOCH")
 
     def __enter__(self) -> Self:
         return self
