@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check format bench bench-pages instructions rollout fuzz test-image test-lowest clean
+.PHONY: help demo test check format bench bench-pages instructions rollout fuzz test-long test-lowest clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 22
@@ -47,8 +47,8 @@ fuzz: $(READY) ## A million made-up Authorization headers, none of which may be 
 rollout: $(READY) ## Whether a request is lost while guarded processes are replaced; a minute or so
 	@$(BIN)/python -m benchmarks rollout --check
 
-test-image: $(READY) ## What the Dockerfile of examples/production says, done in a folder; half a minute
-	$(BIN)/python -m pytest -q -m image tests/production
+test-long: $(READY) ## Tests that `make test` leaves out: the wheel, the production example, whole suites; two minutes
+	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
 
 test-lowest: ## The tests, against the lowest versions that pyproject.toml allows
 	@test -n "$(PYTHON)" || { echo "asgi-guard needs Python 3.11 or newer: say make PYTHON=/path/to/python3"; exit 2; }

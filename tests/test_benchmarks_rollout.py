@@ -138,6 +138,7 @@ def test_processes_are_gone(tmp_path: Path) -> None:
     assert started[0].returncode is not None
 
 
+@pytest.mark.long
 def test_workers_are_replaced_without_a_failure() -> None:
     """A real SIGHUP to real workers, under load: all are new, and every request was answered."""
     (front,) = [each for each in fronts.FRONTS if each.name.startswith("uvicorn")]

@@ -69,6 +69,7 @@ async def test_the_headers_alone_are_as_many_and_as_long_as_the_guards() -> None
     assert size["bare"] < size["3 layers"] < size["guard"]
 
 
+@pytest.mark.long
 def test_layers_inside_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has what it adds, and the table what it adds to those before it."""
     monkeypatch.setattr(run, "tool", lambda: "Python")

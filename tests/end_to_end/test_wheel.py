@@ -49,6 +49,7 @@ def run(*command: str | Path, **options: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_wheel_works_by_itself(tmp_path: Path) -> None:
     """The wheel holds what the package needs, installs alone, imports, explains itself, and guards a request."""

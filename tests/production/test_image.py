@@ -105,7 +105,7 @@ class Image:
                 shutil.copy(source, into)
 
 
-@pytest.mark.image
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_image_serves(deployment: Deployment, tmp_path: Path) -> None:
     """Built and started by the Dockerfile's own words, it migrates, is healthy, serves, and ends well on SIGTERM."""

@@ -41,6 +41,7 @@ def pays(replica: Served, deployment: Deployment, cents: int) -> None:
     assert listed["cents"] == cents
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_the_schema_changes_under_load(deployment: Deployment) -> None:
     """Three releases and four schemas follow each other, with load throughout: 0 failed, and no cent is lost."""
