@@ -14,7 +14,7 @@ help: ## Say what there is
 demo: $(READY) ## A guarded FastAPI app on 127.0.0.1:8000, with a local issuer and calls to try
 	@$(BIN)/asgi-guard demo examples.fastapi_app:app
 
-test: $(READY) ## Lint, types, and every test with its coverage gate
+test: $(READY) ## Lint, types, and the tests with their coverage gate; up to ten minutes
 	@$(MAKE) --no-print-directory check
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
