@@ -95,9 +95,10 @@ class Chain:
                 exchange.turn_to(inner)
             self._leave(exchange, response, error)
             current.reset(token)
-            # The inner scope holds the exchange, and the exception's traceback this frame; letting go of both here
-            # leaves no cycle for the garbage collector.
-            exchange.scope, exchange.innermost, error = scope, scope.get(CHAIN_KEY), None
+            # The inner scope holds the exchange, and an exception's traceback this frame or one that holds it; letting
+            # go of them here leaves no cycle for the garbage collector.
+            exchange.scope, exchange.innermost = scope, scope.get(CHAIN_KEY)
+            error = response.lost = None
 
     def _open(self, scope: Scope, receive: Receive, send: Send) -> tuple[Exchange, Response]:
         """Find the exchange that an outer layer made, or make it; a copy of the scope is handed inward."""
@@ -112,8 +113,8 @@ class Chain:
         return exchange, Response(exchange, receive, send, self._marks)
 
     async def _failed(self, exchange: Exchange, response: Response, error: Exception, *, in_app: bool) -> None:
-        """Log the exception, once, and answer 500 if nothing was sent yet."""
-        if not exchange.reported:
+        """Log the exception, once, and answer 500 if nothing was sent yet. That the client left is nobody's error."""
+        if not exchange.reported and error is not response.lost:
             exchange.reported = True
             where = "the app" if in_app else "the guard"
             what = (where, exchange.method, exchange.path[:256])

@@ -48,6 +48,7 @@ class Response:
         status: the head's status; 101 for an accepted WebSocket, 403 for one closed before that.
         sent: bytes of body, or of WebSocket messages; what the server reads from a file by itself is not known here.
         disconnected: whether the app was told that the client left.
+        lost: how it was told, where it was sending: the server's error (ASGI 2.4); None where it was not.
         streamed: when the first part of a body in several was sent, in nanoseconds; None for any other.
         close_code: what a WebSocket was closed with, by whoever did it first; None if it was not.
         messages_received: messages of a WebSocket that the app was given, and
@@ -57,7 +58,7 @@ class Response:
 
     __slots__ = (
         "_cut", "_exchange", "_marks", "_read", "_receive", "_scope", "_send", "close_code", "disconnected", "finished",
-        "messages_received", "messages_sent", "meter", "sent", "started", "status", "streamed",
+        "lost", "messages_received", "messages_sent", "meter", "sent", "started", "status", "streamed",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, receive: Receive, send: Send, marks: Sequence[_Mark]) -> None:
@@ -70,6 +71,7 @@ class Response:
         self.started = False
         self.finished = False
         self.disconnected = False
+        self.lost: OSError | None = None
         self.streamed: int | None = None
         self.close_code: int | None = None
         self.messages_received = self.messages_sent = 0
@@ -101,7 +103,16 @@ class Response:
             self._note_close(message)
             if not self.started:
                 self.started, self.status = True, 403
-        await self._send(message)
+        try:
+            await self._send(message)
+        except OSError as error:
+            self._note_loss(error, of_head=kind in _RESPONSE_STARTS)
+            raise
+
+    def _note_loss(self, error: OSError, *, of_head: bool) -> None:
+        self.disconnected, self.finished, self.lost = True, False, error
+        if of_head:
+            self.status = None
 
     def _marked(self, message: Message, names: frozenset[bytes] | None = None) -> Message:
         exchange, head = self._exchange, Head(message.get("headers") or (), names)
@@ -178,10 +189,14 @@ class Response:
         # As `send` does it, without asking what is sent.
         message = self._marked({"type": start, "status": status, "headers": headers}, names)
         self.status, self.started = status, True
-        await self._send(message)
-        self.sent += len(body)
-        self.finished = True
-        await self._send({"type": end, "body": body})
+        try:
+            await self._send(message)
+            self.sent += len(body)
+            self.finished = True
+            await self._send({"type": end, "body": body})
+        except OSError as error:
+            self._note_loss(error, of_head=not self.finished)
+            raise
 
     def _is_unread(self) -> bool:
         """Tell whether a body is on its way. Who asked whether to send it (`Expect: 100-continue`) has not begun."""

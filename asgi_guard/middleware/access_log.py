@@ -180,7 +180,7 @@ class AccessLogMiddleware(Layer):
         if response.disconnected and not response.finished:
             entry.status = CLIENT_GONE if entry.status is None else entry.status
             remarks.error = "client_disconnected" if exchange.kind == "http" else None
-        if error is not None and remarks.error is None:
+        if error is not None and error is not response.lost and remarks.error is None:
             remarks.error = type(error).__name__
 
     def _is_probe(self, exchange: Exchange) -> bool:

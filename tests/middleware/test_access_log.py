@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import sys
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -206,6 +207,85 @@ async def test_client_gone(starts: bool, status: int, lines: Lines) -> None:
     record = lines.record
     assert (record["http.response.status_code"], record["http.response.body.size"]) == (status, 3 if starts else 0)
     assert record["error.type"] == "client_disconnected"
+
+
+class LostError(OSError):
+    """What a server raises for what is sent to a client that has left (ASGI 2.4)."""
+
+
+async def until_lost(app: ASGIApp, scope: dict[str, Any], sends: int) -> None:
+    """Run the app with a client that leaves after so many messages; the app is told by nothing but that error."""
+    sent = 0
+
+    async def send(message: Message) -> None:
+        nonlocal sent
+        sent += 1
+        if sent > sends:
+            raise LostError
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    with pytest.raises(LostError):
+        await app(scope, receive, send)
+
+
+@pytest.mark.parametrize(("sends", "status"), [(0, 499), (1, 101), (3, 101)])
+async def test_lost_websocket(sends: int, status: int, lines: Lines, caplog: pytest.LogCaptureFixture) -> None:
+    """That a client has left, as the server tells the sending app, is no error of the app's, and passes on to it."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while True:
+            await send({"type": "websocket.send", "text": "tick"})
+
+    await until_lost(lines.layer(RequestIDMiddleware(app)), websocket_scope(), sends)
+    record = lines.record
+    assert (record["http.response.status_code"], record["severity"]) == (status, "INFO")
+    assert "error.type" not in record
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(("sends", "status"), [(0, 499), (1, 200), (2, 200)])
+async def test_lost_client(sends: int, status: int, lines: Lines, caplog: pytest.LogCaptureFixture) -> None:
+    """The same over HTTP, where what was not sent to its end was broken off; of the head that failed, no status."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await send({"type": "http.response.body", "body": b"b"})
+
+    await until_lost(lines.layer(RequestIDMiddleware(app)), http_scope(), sends)
+    record = lines.record
+    assert (record["http.response.status_code"], record["error.type"]) == (status, "client_disconnected")
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(("sends", "status"), [(0, 499), (1, 400)])
+@pytest.mark.parametrize("scope", [http_scope(), websocket_scope(extensions={"websocket.http.response": {}})])
+async def test_lost_refusal(
+    sends: int, status: int, scope: dict[str, Any], lines: Lines, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same of a client that leaves before it has the guard's own answer."""
+    await until_lost(lines.layer(HostMiddleware(Echo(), allowed="other.example")), scope, sends)
+    record = lines.record
+    assert (record["http.response.status_code"], record["asgi_guard.reason"]) == (status, "host_not_allowed")
+    assert record["severity"] in ("INFO", "WARN")
+    assert caplog.records == []
+
+
+async def test_another_error_after_the_client_was_lost(lines: Lines, caplog: pytest.LogCaptureFixture) -> None:
+    """What fails besides is the app's error still, be it of the same sort."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(OSError):
+            await send({"type": "websocket.accept"})
+        raise LostError("a file is not there")
+
+    await until_lost(lines.layer(app), websocket_scope(), 0)
+    assert (lines.record["error.type"], lines.record["severity"]) == ("LostError", "ERROR")
+    assert "unhandled exception in the app" in caplog.text
 
 
 @pytest.mark.parametrize(
