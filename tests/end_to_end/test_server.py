@@ -30,6 +30,9 @@ async def app(scope, receive, send):
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.accept"})
+        while scope["path"] == "/ticks":
+            await send({"type": "websocket.send", "text": "tick"})
+            await asyncio.sleep(0.01)
         await send({"type": "websocket.send", "text": scope["user"].display_name})
         message = await receive()
         await send({"type": "websocket.send", "text": message["text"].upper()})
@@ -124,6 +127,17 @@ def test_a_client_that_leaves_early(site: Served) -> None:
     assert line["error.type"] == "client_disconnected"
     assert line["http.response.status_code"] == 200
     assert httpx.get(site.url).status_code == 200
+
+
+def test_a_websocket_that_leaves_while_it_is_sent_to(site: Served) -> None:
+    """That the client left, as the server's error tells the app, is logged as an ordinary end, without a traceback."""
+    url = f"{site.url}/ticks".replace("http", "ws", 1)
+    with connect(url, additional_headers={"x-request-id": "ticks"}) as session:
+        assert session.recv(PATIENCE) == "tick"
+    line = logged(site, "ticks")
+    assert (line["http.response.status_code"], line["severity"]) == (101, "INFO")
+    assert "error.type" not in line
+    assert "Traceback" not in site.errors()
 
 
 def test_a_request_that_is_no_http(site: Served) -> None:
