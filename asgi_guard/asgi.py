@@ -5,6 +5,7 @@ The types are those of the ASGI specification 3.0 in the loose form that Starlet
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
 
@@ -65,3 +66,33 @@ class Head:
                     if field.lower() in named or b"*" in named:
                         return
         self.add(b"vary", field)
+
+
+def misfit(app: object) -> str | None:
+    """Why something is no ASGI app, as far as that can be told without calling it; None if it may be one.
+
+    A server would start with it all the same, and every request would meet an error.
+    """
+    if not callable(app):
+        return f"a {type(app).__name__} is not an ASGI app: it cannot be called"
+    if isinstance(app, type) and not hasattr(app, "__await__"):
+        return f"{app.__name__} is a class: an ASGI app is an instance of it, as in {app.__name__}()"
+    try:
+        signature = inspect.signature(app)
+    except (ValueError, TypeError):  # what is compiled need not tell
+        return None
+    if _takes(signature, 3):
+        return None
+    if _takes(signature, 0):
+        return "it takes no arguments: if it makes the app, call it, as in create_app()"
+    if _takes(signature, 2):
+        return "it takes two arguments, as WSGI apps do: wrap it, as in a2wsgi.WSGIMiddleware(app)"
+    return "it does not take scope, receive and send, so it is not an ASGI app"
+
+
+def _takes(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return False
+    return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from asgi_guard.asgi import misfit
 from asgi_guard.cautions import warnings
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.jwks import default_client
@@ -51,7 +52,7 @@ class Guard(Chain):
             text, or to None where the limit does not apply.
 
     Raises:
-        ConfigError: with everything that is wrong, by variable name.
+        ConfigError: with everything that is wrong, by variable name; or that `app` is no ASGI app.
     """
 
     def __init__(
@@ -66,8 +67,12 @@ class Guard(Chain):
     ) -> None:
         if isinstance(app, Guard):
             raise ConfigError([Problem("app", "it is a Guard already: two would charge every limit twice; keep one")])
-        if not callable(app):
-            raise ConfigError([Problem("app", f"{type(app).__name__} is not an ASGI app: it cannot be called")])
+        if fault := misfit(app):
+            raise ConfigError([Problem("app", fault)])
+        given: object = settings
+        if not isinstance(given, GuardSettings | None):
+            said = f"a {type(given).__name__} is none: write GuardSettings(...), with sections such as auth="
+            raise ConfigError([Problem("settings", said)])
         self.settings, layers = configure(app, settings, store, checks_of(checks), http_client, limit_functions)
         super().__init__(app, layers)
         for warning in warnings(self.settings, tuple(limit_functions or ())):

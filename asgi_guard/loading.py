@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
+from asgi_guard.asgi import misfit
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.variables import PREFIX
 
@@ -25,8 +26,12 @@ def load_app(name: str | None, variable: str = f"{PREFIX}APP") -> ASGIApp:
     Raises:
         ConfigError: there is no such app. An error in the module itself is raised as it is.
     """
-    found = find_app(name, variable)
-    return cast("ASGIApp", found() if (name or "").endswith("()") else found)
+    found: object = find_app(name, variable)
+    if (name or "").endswith("()"):
+        found = cast("Callable[[], object]", found)()
+        if fault := misfit(found):
+            raise ConfigError([Problem(variable, f"what {name} gives: {fault}")])
+    return cast("ASGIApp", found)
 
 
 def find_app(name: str | None, variable: str = f"{PREFIX}APP") -> Callable[..., object]:
@@ -47,8 +52,8 @@ def find_app(name: str | None, variable: str = f"{PREFIX}APP") -> Callable[..., 
         if not hasattr(found, attribute):
             raise ConfigError([Problem(variable, f"the module {module_name!r} has no attribute {path!r}")])
         found = getattr(found, attribute)
-    if not callable(found):
-        raise ConfigError(
-            [Problem(variable, f"{name} is a {type(found).__name__}, not an ASGI app: it cannot be called")]
-        )
-    return found
+    called = (name or "").endswith("()")
+    fault = misfit(found) if not called or not callable(found) else None
+    if fault is not None:
+        raise ConfigError([Problem(variable, f"{name}: {fault}")])
+    return cast("Callable[..., object]", found)

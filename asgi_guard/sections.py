@@ -19,7 +19,7 @@ from asgi_guard.policy.rates import OnStoreFailure
 from asgi_guard.policy.resource_metadata import audiences_of
 from asgi_guard.policy.routes import Route
 from asgi_guard.policy.security import Preset
-from asgi_guard.values import APIKeys, Names, Plans, issuers
+from asgi_guard.values import APIKeys, Names, Plans, ProbePath, issuers
 
 
 class Section(BaseModel):
@@ -357,8 +357,8 @@ class MetricsSettings(Section):
 class HealthSettings(Section):
     """Probes and draining. On."""
 
-    live_path: str = Field(default="/health/live", description="the path of liveness; empty for none")
-    ready_path: str = Field(default="/health/ready", description="the path of readiness; empty for none")
+    live_path: ProbePath = Field(default="/health/live", description="the path of liveness; `off` for none")
+    ready_path: ProbePath = Field(default="/health/ready", description="the path of readiness; `off` for none")
     drain_seconds: float = Field(default=0, ge=0, le=3600, description="seconds to serve on after SIGTERM, not ready")
     drain_signal: DrainSignal | None = Field(default=None, description="a signal that begins draining too")
     drain_file: str = Field(default="", description="a file that begins draining, once it is there; empty for none")

@@ -6,11 +6,14 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from asgi_guard.policy.identity import APIKey
 from asgi_guard.policy.listing import listed
 from asgi_guard.policy.routes import Route
+
+_ROUTES = """write a list of rows, as in [{"path": "/login", "auth": "none"}]"""
+_ISSUERS = """write a list, as in [{"issuer": "https://id.example.com", "audience": "api"}]"""
 
 
 def _json(text: str, expected: str) -> Any:
@@ -20,10 +23,17 @@ def _json(text: str, expected: str) -> Any:
         raise ValueError(f"this is not JSON: {expected}") from None
 
 
+def _json_list(text: str, expected: str) -> list[Any]:
+    value = _json(text, expected)
+    if not isinstance(value, list):
+        raise ValueError(f"this is no list: {expected}")  # noqa: TRY004 - pydantic reports no other error
+    return value
+
+
 def _routes(value: object) -> object:
     """Read the table, and let a row say `"methods": "GET, POST"` where it means a list."""
     if isinstance(value, str):
-        value = _json(value, """write a list of rows, as in [{"path": "/login", "auth": "none"}]""")
+        value = _json_list(value, _ROUTES)
     if not isinstance(value, list):
         return value
     return [_row(row) if isinstance(row, dict) else row for row in value]
@@ -52,7 +62,7 @@ def _api_keys(value: object) -> object:
 def issuers(value: object) -> object:
     """Read `[{"issuer": "https://id.example.com", "audience": "api"}, ...]`."""
     if isinstance(value, str):
-        value = _json(value, """write a list, as in [{"issuer": "https://id.example.com", "audience": "api"}]""")
+        value = _json_list(value, _ISSUERS)
     return value
 
 
@@ -67,7 +77,13 @@ def _list(value: object) -> object:
     return listed(value) if isinstance(value, str) else value
 
 
+def _probe_path(path: str) -> str:
+    """Read `off`, which a variable has to say: an empty one counts as not set, and the default would hold."""
+    return "" if path == "off" else path
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
 Plans = Annotated[Mapping[str, str], BeforeValidator(_plans)]
 Routes = Annotated[tuple[Route, ...], BeforeValidator(_routes)]
 APIKeys = Annotated[tuple[APIKey, ...], BeforeValidator(_api_keys)]
+ProbePath = Annotated[str, AfterValidator(_probe_path)]

@@ -310,3 +310,26 @@ async def test_lifespan(issuer: LocalIssuer) -> None:
     await Recorded(app, issuer).guard({"type": "lifespan"}, receive, send)
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     assert issuer.fetches["/jwks.json"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ((lambda: Echo(),), "app"),
+        ((Echo,), "app"),
+        ((lambda environ, start_response: [],), "app"),
+        ((Echo(), AuthSettings()), "settings"),
+        ((Echo(), {"auth": {}}), "settings"),
+    ],
+)
+def test_what_is_no_app_or_no_settings(arguments: tuple[Any, ...], name: str) -> None:
+    """What could serve no request, and what settings are not, is refused before the server starts."""
+    with pytest.raises(ConfigError) as caught:
+        Guard(*arguments)
+    assert [problem.name for problem in caught.value.problems] == [name]
+
+
+def test_an_app_that_does_not_tell_its_arguments() -> None:
+    """An app that is compiled, and tells nothing of its arguments, is taken as it is."""
+    app: Any = min
+    assert Guard(app).app is app

@@ -28,6 +28,22 @@ def create():
 class Site:
     main = staticmethod(app)
 
+def wsgi(environ, start_response):
+    return []
+
+def of_scope(scope):
+    return app
+
+def create_number():
+    return 3
+
+class Served:
+    def __init__(self, scope, receive, send):
+        self._serving = app(scope, receive, send)
+
+    def __await__(self):
+        return self._serving.__await__()
+
 number = 3
 """
 
@@ -44,7 +60,9 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("name", ["guarded_site:app", "guarded_site:create()", "guarded_site:Site.main"])
+@pytest.mark.parametrize(
+    "name", ["guarded_site:app", "guarded_site:create()", "guarded_site:Site.main", "guarded_site:Served"]
+)
 async def test_an_app_is_found(module: str, name: str) -> None:
     """An app is an attribute, one with dots, or what a function gives that is to be called."""
     assert (await get(load_app(name))).status == 204
@@ -72,7 +90,13 @@ def test_a_factory_is_only_found(module: str) -> None:
         ("guarded_site:other", "the module 'guarded_site' has no attribute 'other'"),
         ("guarded_site:Site.other", "the module 'guarded_site' has no attribute 'Site.other'"),
         ("guarded_site:app..x", "the module 'guarded_site' has no attribute 'app..x'"),
-        ("guarded_site:number", "guarded_site:number is a int, not an ASGI app: it cannot be called"),
+        ("guarded_site:number", "guarded_site:number: a int is not an ASGI app: it cannot be called"),
+        ("guarded_site:number()", "guarded_site:number(): a int is not an ASGI app: it cannot be called"),
+        ("guarded_site:create", "guarded_site:create: it takes no arguments: if it makes the app, call it"),
+        ("guarded_site:create_number()", "what guarded_site:create_number() gives: a int is not an ASGI app"),
+        ("guarded_site:Site", "guarded_site:Site: Site is a class: an ASGI app is an instance of it, as in Site()"),
+        ("guarded_site:wsgi", "guarded_site:wsgi: it takes two arguments, as WSGI apps do"),
+        ("guarded_site:of_scope", "guarded_site:of_scope: it does not take scope, receive and send"),
     ],
 )
 def test_an_app_that_is_not_there(module: str, name: str | None, message: str) -> None:

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard import AuthSettings, ConfigError, GuardSettings, RateSettings, SecurityHeaders
+from asgi_guard import AuthSettings, ConfigError, Guard, GuardSettings, RateSettings, SecurityHeaders
 from asgi_guard.guard import configure
 from asgi_guard.policy.identity import APIKey
 from asgi_guard.policy.routes import Route
 from asgi_guard.settings import environment, variables
+from tests.asgi import Echo, get
 from tests.configuring import DIGEST, OTHER_DIGEST, SAID, problems, setting
 
 
@@ -56,6 +57,18 @@ def test_an_empty_value_is_none(monkeypatch: pytest.MonkeyPatch, text: str) -> N
     assert settings.rate.workers == 1
 
 
+async def test_no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable can say that there is no probe, whose path is the app's then, and an empty one leaves the default."""
+    monkeypatch.setenv("ASGI_GUARD_HEALTH_LIVE_PATH", "off")
+    monkeypatch.setenv("ASGI_GUARD_HEALTH_READY_PATH", "")
+    app = Echo()
+    guard = Guard(app)
+    assert (guard.settings.health.live_path, guard.settings.health.ready_path) == ("", "/health/ready")
+    for path in ("/health/live", "/off", "/health/ready"):
+        await get(guard, path)
+    assert [scope["path"] for scope in app.scopes] == ["/health/live", "/off"]
+
+
 @pytest.mark.parametrize("name", sorted(set(SAID) - {"ROUTES_FILE"}))
 def test_white_space_around_a_value_is_none_of_it(name: str) -> None:
     """The newline at the end of a mounted file changes no value: an issuer with it would fit no token."""
@@ -88,7 +101,7 @@ def test_routes_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("[{]", "this is not JSON"),
         ("[" * 100_000, "this is not JSON"),
-        ('{"path": "/"}', "valid tuple"),
+        ('{"path": "/"}', "this is no list: write a list of rows"),
         ("[1]", "number 1"),
         ('[{"path": "/"}, {"path": "x"}]', "number 2: path 'x' does not start with '/'"),
         ('[{"pth": "/"}]', "number 1, pth: there is no such column; a row has path, methods, auth"),

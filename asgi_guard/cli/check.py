@@ -47,6 +47,7 @@ SWITCHES = {
     "access": f"{PREFIX}AUTH_ISSUER",
 }
 """Each layer, outermost first, with the variable that turns it on."""
+_UNSAID = click.core.ParameterSource.DEFAULT
 
 
 @click.command()
@@ -78,6 +79,11 @@ def check(
     Exit code 0: all is well; 1: the store or the issuer does not answer, or a line of the checklist fails; 2: the
     configuration cannot be used.
     """
+    if sum((production, headers, server is not None)) > 1:
+        raise click.UsageError("--production, --headers and --server are asked one at a time")
+    said = [name for name in ("graceful", "p99", "grace_period") if ctx.get_parameter_source(name) is not _UNSAID]
+    if said and not production:
+        raise click.UsageError(f"--{said[0].replace('_', '-')} is for the checklist: say --production too")
     settings, layers, guard = _configured(app)
     if headers:
         _grade(layers, json_wanted=json_wanted)

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from asgi_guard.cli.output import say
-from asgi_guard.cli.token import identity_of, token_given
+from asgi_guard.cli.token import identity_of, revoking, token_given
 from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, StoreUnavailableError, TokenError
 from asgi_guard.guard import configure
-from asgi_guard.middleware import RateLimitMiddleware
 from asgi_guard.revocation import Revocations, lives_of
 from asgi_guard.variables import PREFIX
 
@@ -52,7 +51,7 @@ def revoke(
     if not settings.auth.revocation:
         raise ConfigError([Problem(f"{PREFIX}AUTH_REVOCATION", "it is not true, so nobody would look the token up")])
     identity = identity_of(layers)
-    store = next(layer.store for layer in layers if isinstance(layer, RateLimitMiddleware))
+    store = revoking(layers)
     if not store.shared:
         message = "this process's memory ends with this command: name a Redis that the workers share"
         raise ConfigError([Problem(f"{PREFIX}STORE_URL", message)])

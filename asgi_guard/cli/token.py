@@ -13,9 +13,10 @@ import click
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from asgi_guard.cli.output import dump, say
-from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, TokenError
+from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, StoreUnavailableError, TokenError
 from asgi_guard.guard import configure
-from asgi_guard.middleware import IdentityMiddleware
+from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
+from asgi_guard.policy.bucket import Admission
 from asgi_guard.policy.identity import User
 from asgi_guard.testing import LocalIssuer
 from asgi_guard.variables import PREFIX
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asgi_guard.layer import Layer
+    from asgi_guard.stores import Store
 
 KEY_FILE = Path("~/.local/state/asgi-guard/local-issuer.pem")
 LOCAL_ISSUER = "http://127.0.0.1:8001"
@@ -44,6 +46,7 @@ HINTS = {
     "inactive": "the issuer does not know it, or has taken it back: get a new one",
     "unknown_key": "the issuer does not publish the key that signed it: it may be another issuer's, or rotated out",
     "ambiguous_key": "the issuer publishes several keys under this kid, or the token names none",
+    "token_revoked": "get a new one, by logging in again: a revocation ends with the token's life",
     "signature": "it was changed, or signed by someone else",
     "claim": "the token is not an access token as this guard needs it",
 }
@@ -77,12 +80,13 @@ def token(
     """Sign a token with the local issuer's key, for development; or explain a token.
 
     The key is that of `asgi-guard demo`; it is made when it is first needed. No other issuer's tokens can be made here.
-    With --explain, the token is judged as the guard of this environment would judge it, and every reason is told; exit
-    code 1 if it is not accepted.
+    With --explain, the token is judged as the guard of this environment would judge it, and every reason is told; with
+    revocation on, the store is asked too. Exit code 1 if it is not accepted.
     """
     settings, layers = configure()
     if explain is not None:
-        ctx.exit(_explain(identity_of(layers), token_given(explain), as_json=as_json))
+        revoked = revoking(layers) if settings.auth.revocation else None
+        ctx.exit(_explain(identity_of(layers), revoked, token_given(explain), as_json=as_json))
     local = local_issuer(
         key_file,
         url=issuer or next((each.issuer for each in settings.auth.trusted), LOCAL_ISSUER),
@@ -131,9 +135,14 @@ def identity_of(layers: Sequence[Layer]) -> IdentityMiddleware:
     raise ConfigError([Problem(f"{PREFIX}AUTH_ISSUER", "it is not set, so there is no issuer to ask")])
 
 
-def _explain(identity: IdentityMiddleware, value: bytes, *, as_json: bool) -> int:
+def revoking(layers: Sequence[Layer]) -> Store:
+    """The store in which these layers look tokens up among the revoked."""
+    return next(layer.store for layer in layers if isinstance(layer, RateLimitMiddleware))
+
+
+def _explain(identity: IdentityMiddleware, store: Store | None, value: bytes, *, as_json: bool) -> int:
     try:
-        user = asyncio.run(_verify(identity, value))
+        user = asyncio.run(_verify(identity, store, value))
     except TokenError as error:
         if as_json:
             dump({"accepted": False, "reason": error.reason, "detail": error.detail})
@@ -141,9 +150,10 @@ def _explain(identity: IdentityMiddleware, value: bytes, *, as_json: bool) -> in
             say(f"not accepted ({error.reason}): {error.detail}", "bold red")
             say(f"what to do: {HINTS[error.reason]}")
         return 1
-    except KeysUnavailableError as error:
+    except (KeysUnavailableError, StoreUnavailableError) as error:
+        reason = "keys_unavailable" if isinstance(error, KeysUnavailableError) else "store_unavailable"
         if as_json:
-            dump({"accepted": None, "reason": "keys_unavailable", "detail": str(error)})
+            dump({"accepted": None, "reason": reason, "detail": str(error)})
         else:
             say(f"it cannot be judged: {error}", "bold red")
         return 1
@@ -153,11 +163,20 @@ def _explain(identity: IdentityMiddleware, value: bytes, *, as_json: bool) -> in
     else:
         say(f"accepted: {user.subject!r} of {user.issuer}, for {left:.0f} s more", "green")
         say(f"scopes: {' '.join(user.scopes) or 'none'}")
+        if store is not None and not store.shared:
+            say("what was revoked stands in the memory of each worker, which is not seen from here", "yellow")
     return 0
 
 
-async def _verify(identity: IdentityMiddleware, value: bytes) -> User:
+async def _verify(identity: IdentityMiddleware, store: Store | None, value: bytes) -> User:
     try:
-        return await identity.verify(value)
+        user = await identity.verify(value)
+        if store is not None:
+            verdict = await store.admit(Admission((), user.token_id, marks=user.marks))
+            if verdict.revoked:
+                raise TokenError("token_revoked", "the store has it, its session or its subject among the revoked")
+        return user
     finally:
         await identity.shutdown()
+        if store is not None:
+            await store.aclose()

@@ -174,3 +174,21 @@ def test_a_file_of_routes(command: Command, monkeypatch: pytest.MonkeyPatch, tmp
 def test_a_url_is_shown_without_secrets(url: str, shown: str) -> None:
     """Of a store's URL, only what is no secret is shown."""
     assert public_url(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--production", "--headers"), "asked one at a time"),
+        (("--production", "--server", "uvicorn"), "asked one at a time"),
+        (("--headers", "--server", "uvicorn"), "asked one at a time"),
+        (("--p99", "3"), "--p99 is for the checklist"),
+        (("--graceful", "30"), "--graceful is for the checklist"),
+        (("--headers", "--grace-period", "9"), "--grace-period is for the checklist"),
+    ],
+)
+def test_options_that_would_not_be_heard(command: Command, arguments: tuple[str, ...], message: str) -> None:
+    """An option that another one would silence is an error: a pipeline would go on with half of its answer."""
+    ran = command("check", *arguments)
+    assert ran.code == 2
+    assert message in ran.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -57,6 +58,31 @@ def test_a_revoked_token_is_refused_everywhere(issuer: LocalIssuer) -> None:
     assert result.exit_code == 0
     assert "revoked, for the" in result.output
     assert statuses(token, other) == [401, 200]
+
+
+@pytest.mark.parametrize("by", ["token", "subject"])
+def test_a_revoked_token_is_explained(issuer: LocalIssuer, by: str) -> None:
+    """Explaining a token asks the store as the guard does, and so tells of one that is accepted no more."""
+    token = issuer.token(f"carol-{by}")
+    assert invoke("token", "--explain", token).exit_code == 0
+    assert invoke("revoke", *((token,) if by == "token" else ("--subject", f"carol-{by}"))).exit_code == 0
+    result = invoke("token", "--explain", token)
+    assert result.exit_code == 1
+    assert "not accepted (token_revoked): the store has it" in result.output
+    assert json.loads(invoke("token", "--json", "--explain", token).output)["reason"] == "token_revoked"
+
+
+def test_no_store_to_explain_by(issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an answer of the store nobody can say whether a token is accepted; a worker's memory is not seen."""
+    monkeypatch.setenv("ASGI_GUARD_STORE_URL", "redis://127.0.0.1:1")
+    result = invoke("token", "--json", "--explain", issuer.token("dora"))
+    assert result.exit_code == 1
+    assert json.loads(result.output)["accepted"] is None
+    assert json.loads(result.output)["reason"] == "store_unavailable"
+    monkeypatch.setenv("ASGI_GUARD_STORE_URL", "memory://")
+    result = invoke("token", "--explain", issuer.token("dora"))
+    assert result.exit_code == 0
+    assert "in the memory of each worker" in result.output
 
 
 def test_a_subject_and_a_session_are_revoked_everywhere(issuer: LocalIssuer) -> None:

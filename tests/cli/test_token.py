@@ -86,7 +86,7 @@ def bad_tokens(issuer: LocalIssuer) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("reason", sorted(set(HINTS) - {"ambiguous_key", "type", "inactive"}))
+@pytest.mark.parametrize("reason", sorted(set(HINTS) - {"ambiguous_key", "type", "inactive", "token_revoked"}))
 def test_a_bad_token_is_explained(guarded: LocalIssuer, reason: str) -> None:
     """Every reason is told with what to do about it, and exit code 1."""
     token = bad_tokens(guarded)[reason]
