@@ -82,6 +82,8 @@ class Chain:
             response.meter, exchange.meter = exchange.meter, None
             in_app = True
             await self.app(inner, response.receive, response.send)
+            if not response.started:
+                await self._unanswered(exchange, response)
         except Exception as caught:
             error = caught
             await self._failed(exchange, response, caught, in_app=in_app)
@@ -116,14 +118,24 @@ class Chain:
         """Log the exception, once, and answer 500 if nothing was sent yet. That the client left is nobody's error."""
         if not exchange.reported and error is not response.lost:
             exchange.reported = True
-            where = "the app" if in_app else "the guard"
-            what = (where, exchange.method, exchange.path[:256])
-            logger.error(
-                "unhandled exception in %s: %a %a", *what, exc_info=error, extra={"request_id": exchange.request_id}
-            )
+            where = "unhandled exception in the app" if in_app else "unhandled exception in the guard"
+            if response.unheard:
+                _report(exchange, "the app raised after its client had left", error, logging.INFO)
+            else:
+                _report(exchange, where, error)
         if response.started or response.disconnected:
             return
-        reason = Reason.APP_ERROR if in_app else Reason.GUARD_ERROR
+        await self._refuse(exchange, response, Reason.APP_ERROR if in_app else Reason.GUARD_ERROR)
+
+    async def _unanswered(self, exchange: Exchange, response: Response) -> None:
+        """Answer 500 in the place of an app that returned without a word, unless its client has left."""
+        if response.disconnected:
+            return
+        exchange.reported = True
+        _report(exchange, "the app returned without a response")
+        await self._refuse(exchange, response, Reason.APP_ERROR)
+
+    async def _refuse(self, exchange: Exchange, response: Response, reason: Reason) -> None:
         answer = problem(500, reason, "The request could not be served.", request_id=exchange.request_id)
         exchange.answer, exchange.answered_by = answer, None
         await response.fail(answer)
@@ -135,6 +147,12 @@ class Chain:
             except Exception:
                 # The response is on its way; an error here must not take it back.
                 logger.exception("a layer failed on leaving: %r", leave)
+
+
+def _report(exchange: Exchange, what: str, error: Exception | None = None, level: int = logging.ERROR) -> None:
+    request = (exchange.method, exchange.path[:256], exchange.request_id)
+    extra = {"request_id": exchange.request_id}
+    logger.log(level, "%s: %a %a, request id %s", what, *request, exc_info=error, extra=extra)
 
 
 class Layer(Chain):

@@ -48,6 +48,7 @@ class Response:
         status: the head's status; 101 for an accepted WebSocket, 403 for one closed before that.
         sent: bytes of body, or of WebSocket messages; what the server reads from a file by itself is not known here.
         disconnected: whether the app was told that the client left.
+        unheard: whether it was told so before the head, so that nobody has the response, and
         lost: how it was told, where it was sending: the server's error (ASGI 2.4); None where it was not.
         streamed: when the first part of a body in several was sent, in nanoseconds; None for any other.
         close_code: what a WebSocket was closed with, by whoever did it first; None if it was not.
@@ -59,6 +60,7 @@ class Response:
     __slots__ = (
         "_cut", "_exchange", "_marks", "_read", "_receive", "_scope", "_send", "close_code", "disconnected", "finished",
         "lost", "messages_received", "messages_sent", "meter", "sent", "started", "status", "streamed",
+        "unheard",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, receive: Receive, send: Send, marks: Sequence[_Mark]) -> None:
@@ -70,7 +72,7 @@ class Response:
         self._marks = marks
         self.started = False
         self.finished = False
-        self.disconnected = False
+        self.disconnected = self.unheard = False
         self.lost: OSError | None = None
         self.streamed: int | None = None
         self.close_code: int | None = None
@@ -131,6 +133,7 @@ class Response:
             self._read = not message.get("more_body", False)
         elif kind in ("http.disconnect", "websocket.disconnect"):
             self.disconnected = True
+            self.unheard = self.unheard or not self.started
             if kind == "websocket.disconnect":
                 self._note_close(message)
         elif kind == "websocket.receive":

@@ -186,6 +186,49 @@ async def test_an_exception_once_the_client_is_gone() -> None:
     assert isinstance(exchange.error, LookupError)
 
 
+async def test_an_exception_of_an_app_that_was_told(caplog: pytest.LogCaptureFixture) -> None:
+    """That an app gives up by an exception once its client has left is told, and is no error."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        raise LookupError
+
+    with caplog.at_level(logging.INFO):
+        await call(Noting(app), http_scope(), {"type": "http.disconnect"})
+    (record,) = caplog.records
+    assert (record.levelno, record.exc_info is not None) == (logging.INFO, True)
+    assert "after its client had left: 'GET' '/', request id id-1" in record.getMessage()
+
+
+async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app that returns without a word."""
+
+
+async def test_an_app_that_does_not_answer(caplog: pytest.LogCaptureFixture) -> None:
+    """In the place of an app that returned without a word, a marked 500 is sent, and one line names the request."""
+    exchange = await get(Noting(Noting(silent)), "/a")
+    assert (exchange.error, exchange.status, exchange.headers["x-mark"]) == (None, 500, "a, a")
+    assert b'"reason":"app_error"' in exchange.body
+    (record,) = caplog.records
+    assert (record.levelno, record.__dict__["request_id"]) == (logging.ERROR, "id-1")
+    assert record.getMessage() == "the app returned without a response: 'GET' '/a', request id id-1"
+
+
+async def test_an_app_that_does_not_answer_a_handshake() -> None:
+    """A WebSocket that an app leaves without a word is denied too."""
+    assert (await call(Noting(silent), websocket_scope())).status == 500
+
+
+async def test_an_app_that_leaves_with_its_client(caplog: pytest.LogCaptureFixture) -> None:
+    """An app that returns because its client has left owes nobody an answer."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+
+    exchange = await call(Noting(app), http_scope(), {"type": "http.disconnect"})
+    assert (exchange.error, exchange.messages, caplog.records) == (None, [], [])
+
+
 async def test_an_exception_once_the_body_was_read() -> None:
     """The 500 to a request whose body the app has read does not wait for more of it."""
 

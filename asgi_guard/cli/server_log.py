@@ -2,6 +2,9 @@
 
 uvicorn writes the address of each WebSocket handshake, with its query, even with its access log off; at the level
 `debug`, its WebSocket library writes every header line and frame. The guard's access log tells of handshakes, redacted.
+
+Nor is said again what the guard has said: an exception of the app's, which it logs with the request's id and hands on,
+and that a handshake was refused, which uvicorn takes for an app's fault.
 """
 
 from __future__ import annotations
@@ -12,14 +15,16 @@ from typing import Any
 
 _OF_CLIENTS = ('%s - "WebSocket %s"', "< ", "> ")
 """How the formats of such records begin."""
+_SAID = ("Exception in ASGI application", "ASGI callable returned without completing handshake")
+"""How those begin that repeat what the guard has logged."""
 
 
 class WithoutRequests(logging.Filter):
-    """Passes records that tell of the server, and none that repeats a request."""
+    """Passes records that tell of the server, and none that repeats a request, or what the guard has logged of one."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether the record is written."""
-        return not str(record.msg).startswith(_OF_CLIENTS)
+        return not str(record.msg).startswith((*_OF_CLIENTS, *_SAID))
 
 
 def log_config() -> dict[str, Any]:

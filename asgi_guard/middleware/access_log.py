@@ -147,7 +147,7 @@ class AccessLogMiddleware(Layer):
 
     def _is_ordinary(self, exchange: Exchange, response: Response, duration: int) -> bool:
         """Whether nothing is to be said beyond what every exchange has."""
-        if not response.finished or response.streamed is not None or exchange.kind != "http":
+        if not response.finished or response.streamed is not None or response.unheard or exchange.kind != "http":
             return False
         if exchange.answer is not None or exchange.detail is not None or exchange.client_doubt is not None:
             return False
@@ -177,9 +177,11 @@ class AccessLogMiddleware(Layer):
             if response.status == 101:
                 remarks.messages_received, remarks.messages_sent = response.messages_received, response.messages_sent
         remarks.slow = self._slow is not None and entry.duration >= self._slow
-        if response.disconnected and not response.finished:
-            entry.status = CLIENT_GONE if entry.status is None else entry.status
+        if response.disconnected and (response.unheard or not response.finished):
+            entry.status = CLIENT_GONE if entry.status is None or response.unheard else entry.status
             remarks.error = "client_disconnected" if exchange.kind == "http" else None
+        elif not response.finished and exchange.kind == "http" and error is None:
+            remarks.error = "response_unfinished"
         if error is not None and error is not response.lost and remarks.error is None:
             remarks.error = type(error).__name__
 

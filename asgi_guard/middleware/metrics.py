@@ -160,7 +160,7 @@ class MetricsMiddleware(Layer):
             place: object = None if row == NO_ROW else row
         else:
             place = getattr(route, "path", None)
-        key = (exchange.method, place, response.status)
+        key = (exchange.method, place, CLIENT_GONE if response.unheard else response.status)
         measures = self._durations.get(key) or self._measures(key, exchange, response)
         seconds = (now - exchange.entered) / 1e9
         for measure in measures:

@@ -19,7 +19,7 @@ from random import random
 from typing import TYPE_CHECKING
 
 from asgi_guard.asgi import Head, Header
-from asgi_guard.errors import ConfigError, StoreUnavailableError, require_choice
+from asgi_guard.errors import ConfigError, Problem, StoreUnavailableError, require_choice
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.middleware.leases import Leases
 from asgi_guard.middleware.rate_options import exempt_from, messages_of, out_of_range, unusable
@@ -28,9 +28,9 @@ from asgi_guard.policy.address import UNKNOWN, limit_key
 from asgi_guard.policy.answer import Answer, Reason, ambiguous_path, problem
 from asgi_guard.policy.bucket import Admission, Charge, Verdict, asked, retry_after
 from asgi_guard.policy.deny_cache import DenyCache
-from asgi_guard.policy.identity import store_key
+from asgi_guard.policy.identity import Anonymous, User, store_key
 from asgi_guard.policy.meter import Meter
-from asgi_guard.policy.plans import Plan, Rules, binds, compile_table
+from asgi_guard.policy.plans import OF_IDENTITIES, Plan, Rules, binds, compile_table
 from asgi_guard.policy.ratelimit_headers import Style, policy_header, state_headers
 from asgi_guard.policy.rates import SECOND, Limit, OnStoreFailure
 from asgi_guard.policy.routes import Route, RouteTable
@@ -136,6 +136,8 @@ class RateLimitMiddleware(Layer):
         self._leases = Leases()
         self._clock = clock
         self._warned = False
+        every = (plan for routes in self._plans for plan in routes.all())
+        self._unsure = any(limit.key in OF_IDENTITIES for plan in every for limit in plan.limits)
         self._recent: dict[tuple[int, str | None, str | None], tuple[Charge, ...]] = {}
 
     async def startup(self) -> None:
@@ -166,6 +168,8 @@ class RateLimitMiddleware(Layer):
 
     def decide(self, exchange: Exchange) -> Decision:
         """Ask the store, if there is anything to ask."""
+        if self._unsure:
+            self._look_for_identity(exchange)
         user = exchange.user
         plan = self._plans[exchange.row(self._table)].of(user, self._plan_claim)
         if exchange.disputed:
@@ -193,6 +197,20 @@ class RateLimitMiddleware(Layer):
             exchange.verdict, exchange.policy = verdict, plan.policy
             return None
         return self._answered(exchange, plan, request, verdict)
+
+    def _look_for_identity(self, exchange: Exchange) -> None:
+        """See to it that limits of identities can hold; the first request that shows it settles it.
+
+        Raises:
+            ConfigError: no Identity layer stands outside this one, so such limits would silently hold for nobody.
+        """
+        if not isinstance(exchange.scope.get("user"), User | Anonymous):
+            message = (
+                "it limits identities, and no IdentityMiddleware stands around this layer to find them out; by "
+                "add_middleware, which puts the last outermost, add that one after it"
+            )
+            raise ConfigError([Problem("limit", message)])
+        self._unsure = False
 
     async def _ask(self, exchange: Exchange, plan: Plan, request: Admission) -> Answer | None:
         since = self._clock()
@@ -304,7 +322,9 @@ class RateLimitMiddleware(Layer):
             return f"route:{plan.place}"
         function = self._functions.get(key)
         if function is not None:
-            value = function(exchange.scope)
+            value: object = function(exchange.scope)
+            if not isinstance(value, str | None):
+                raise TypeError(f"the limit function {key!r} gave a {type(value).__name__}: give a text, or None")
             return None if value is None else f"{key}:{store_key(key, value)}"
         if key.startswith("header:"):
             lines = exchange.lines(key[7:].encode())

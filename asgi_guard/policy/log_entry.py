@@ -13,7 +13,7 @@ from zlib import crc32
 
 MAX_TEXT = 2048
 CLIENT_GONE = 499
-"""The status of an exchange whose client left before anything was sent. It stands in the log only."""
+"""The status of an exchange whose client left before it had an answer. It stands in logs and metrics only."""
 
 
 @dataclass(slots=True)
@@ -21,7 +21,7 @@ class Remarks:
     """What few exchanges have: one in a thousand is refused, slow or broken off, and the others pay nothing for it.
 
     Attributes:
-        error: the exception's type, or `client_disconnected`.
+        error: the exception's type; `client_disconnected`, or `response_unfinished` where it is the app that broke off.
         refused_by: the layer that refused, with `reason` and a word more in `detail`.
         limit: the limits that refused.
         shadow: the limits that would have, were they not in shadow.

@@ -37,6 +37,9 @@ async def app(scope, receive, send):
 def create():
     return app
 
+async def broken(scope, receive, send):
+    raise LookupError("no such row")
+
 async def failing(scope, receive, send):
     await receive()
     await send({"type": "lifespan.startup.failed", "message": "no disk"})
@@ -101,6 +104,21 @@ def test_run_serves_until_a_signal(command: Command, site: Path, name: str, numb
     assert ran.code == 0
     (line,) = ran.out.splitlines()
     assert orjson.loads(line)["request_id"] == visitor.answer.headers["x-request-id"]
+
+
+def test_an_exception_is_told_once(command: Command, site: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An exception of the app's is told by the guard, with the request's id, and not by the server once more."""
+    port = free_port()
+    visitor = Visitor(f"http://127.0.0.1:{port}/", signal.SIGTERM)
+    visitor.start()
+    ran = command("run", "run_site:broken", "--app-dir", str(site), "--port", str(port))
+    visitor.join()
+    assert visitor.answer is not None
+    assert visitor.answer.status_code == 500
+    (record,) = [each for each in caplog.records if each.exc_info]
+    assert record.name == "asgi_guard"
+    assert visitor.answer.headers["x-request-id"] in record.getMessage()
+    assert "Exception in ASGI application" not in ran.err
 
 
 def test_run_on_a_unix_socket(command: Command, site: Path) -> None:

@@ -209,6 +209,35 @@ async def test_client_gone(starts: bool, status: int, lines: Lines) -> None:
     assert record["error.type"] == "client_disconnected"
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_an_answer_that_nobody_waits_for(fails: bool, lines: Lines) -> None:
+    """What an app answers, or raises, once it knows that the client has left is neither a success nor an error."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        if fails:
+            raise LookupError
+        await Echo()(scope, receive, send)
+
+    await call(lines.layer(app, sample=0), http_scope(), {"type": "http.disconnect"})
+    record = lines.record
+    assert (record["http.response.status_code"], record["error.type"]) == (499, "client_disconnected")
+    assert record["severity"] == "INFO"
+
+
+async def test_a_response_that_was_not_finished(lines: Lines) -> None:
+    """A response whose end its app never sent is told as an error, for its client saw it break off."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"abc", "more_body": True})
+
+    await get(lines.layer(app, sample=0))
+    record = lines.record
+    assert (record["http.response.status_code"], record["error.type"]) == (200, "response_unfinished")
+    assert record["severity"] == "ERROR"
+
+
 class LostError(OSError):
     """What a server raises for what is sent to a client that has left (ASGI 2.4)."""
 

@@ -72,6 +72,20 @@ async def test_durations(registry: CollectorRegistry) -> None:
     }
 
 
+async def test_an_answer_that_nobody_waits_for(registry: CollectorRegistry) -> None:
+    """A request whose client leaves before the answer is counted as 499, whatever its app then answers."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        if scope["path"] == "/answered":
+            await Echo()(scope, receive, send)
+
+    layer = MetricsMiddleware(app, registry=registry)
+    for path in ("/answered", "/left"):
+        await call(layer, http_scope(path=path), {"type": "http.disconnect"})
+    assert (await scrape(layer))[DURATIONS] == {("GET", "_unmatched", "499"): 2}
+
+
 async def test_series_are_bounded(registry: CollectorRegistry) -> None:
     """Twenty thousand paths, and as many methods, make no series, and an app of many routes makes no endless ones."""
     dice = random.Random(1)  # noqa: S311 - nothing here is secret

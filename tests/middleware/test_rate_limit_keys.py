@@ -62,6 +62,20 @@ async def test_a_stranger_and_an_identity(issuer: LocalIssuer, key: str, status:
     assert (await get(layer, headers=[bearer(issuer.token())])).status == status
 
 
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("key", ["user", "api-key"])
+async def test_identities_that_nobody_finds_out(
+    issuer: LocalIssuer, key: str, inside: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A limit by identity with no Identity layer around it lets nobody through, and says what is wrong."""
+    within = IdentityMiddleware(Echo(), issuers=[issuer.accepted()]) if inside else Echo()
+    layer = RateLimitMiddleware(within, limit=f"{HOUR} {key}")
+    for _ in range(2):
+        exchange = await get(layer)
+        assert (exchange.status, type(exchange.error)) == (500, ConfigError)
+    assert "no IdentityMiddleware stands around this layer" in caplog.text
+
+
 async def test_credentials_that_are_not_valid(issuer: LocalIssuer) -> None:
     """Who shows a token that is not valid is a stranger, however many such tokens there are."""
     layer = IdentityMiddleware(RateLimitMiddleware(Echo(), limit="2/hour by anonymous"), issuers=[issuer.accepted()])
@@ -174,6 +188,8 @@ async def test_a_function_that_fails(function: Callable[[Scope], Any], caplog: p
     assert not app.scopes
     assert len(layer.store) == 0  # type: ignore[arg-type]  # it is this process's memory
     assert "unhandled exception in the guard" in caplog.text
+    if isinstance(exchange.error, TypeError):
+        assert "the limit function 'it' gave a" in str(exchange.error)
 
 
 @pytest.mark.parametrize(
