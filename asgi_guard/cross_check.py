@@ -60,6 +60,26 @@ def cross_check(settings: GuardSettings) -> Iterator[Problem]:
     yield from _plans_missing(settings)
     yield from _exempt_missing(settings)
     yield from _dead_rows(settings.routes)
+    yield from _costs_missing(settings)
+    yield from _paths_taken(settings)
+
+
+def _costs_missing(settings: GuardSettings) -> Iterator[Problem]:
+    """Costs that are taken from no limit."""
+    if settings.limited:
+        return
+    for route in settings.routes:
+        if route.cost != 1:
+            message = f"the row {route} costs {route.cost}, and no limit counts it: set {PREFIX}RATE_LIMIT"
+            yield Problem(f"{PREFIX}ROUTES", message)
+
+
+def _paths_taken(settings: GuardSettings) -> Iterator[Problem]:
+    """Metrics at the path of a probe, which is answered first."""
+    health, path = settings.health, settings.metrics.path
+    for name in ("live_path", "ready_path"):
+        if path and path == getattr(health, name):
+            yield Problem(f"{PREFIX}METRICS_PATH", f"{path} is {PREFIX}HEALTH_{name.upper()}, which answers there")
 
 
 def _said(section: Section) -> tuple[str, ...]:

@@ -73,6 +73,10 @@ class Guard(Chain):
         if not isinstance(given, GuardSettings | None):
             said = f"a {type(given).__name__} is none: write GuardSettings(...), with sections such as auth="
             raise ConfigError([Problem("settings", said)])
+        offered: object = store
+        if offered is not None and not isinstance(offered, Store):
+            said = f"a {type(offered).__name__} is none: give RedisStore(url), or the address as {PREFIX}STORE_URL"
+            raise ConfigError([Problem("store", said)])
         self.settings, layers = configure(app, settings, store, checks_of(checks), http_client, limit_functions)
         super().__init__(app, layers)
         for warning in warnings(self.settings, tuple(limit_functions or ())):

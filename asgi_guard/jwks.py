@@ -276,8 +276,11 @@ class KeyEngine:
 
     async def _discover(self, client: httpx.AsyncClient) -> str:
         document, _ = await self._get(client, self.issuer.rstrip("/") + "/.well-known/openid-configuration")
-        if not isinstance(document, dict) or document.get("issuer") != self.issuer:
-            raise ValueError("the discovery document names another issuer")
+        if not isinstance(document, dict):
+            raise ValueError("the discovery document is no object")  # noqa: TRY004 - bad data, not a bad argument
+        named = document.get("issuer")
+        if named != self.issuer:
+            raise ValueError(f"the discovery document names another issuer, {str(named)[:256]!a}")
         url = document.get("jwks_uri")
         if not isinstance(url, str):
             raise ValueError("the discovery document names no jwks_uri")  # noqa: TRY004 - bad data, not a bad argument

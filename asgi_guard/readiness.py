@@ -67,15 +67,24 @@ def checks_of(checks: Checks) -> tuple[Check, ...]:
     """What an app asks, as checks.
 
     Raises:
-        ConfigError: two are called the same, or one as the guard's own are.
+        ConfigError: two are called the same, or one as the guard's own are; or one is no check.
     """
     made = tuple(Check(name, probe) for name, probe in checks.items()) if isinstance(checks, Mapping) else tuple(checks)
+    if faults := [fault for each in made if (fault := _misfit(each))]:
+        raise ConfigError([Problem("checks", fault) for fault in faults])
     names = Counter([*OWN_CHECKS, *(check.name for check in made)])
     taken = [name for name, number in names.items() if number > 1]
     if taken:
         own = ", ".join(sorted(OWN_CHECKS))
         raise ConfigError([Problem("checks", f"{name!r} is taken: {own} are the guard's own") for name in taken])
     return made
+
+
+def _misfit(check: object) -> str | None:
+    if not isinstance(check, Check):
+        return f"{check!r} is no Check: write Check(name, function), or a dict of functions by their names"
+    probe: object = check.probe
+    return None if callable(probe) else f"{check.name!r} asks a {type(probe).__name__}: name a coroutine function"
 
 
 class Readiness:

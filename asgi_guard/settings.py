@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tomllib
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,16 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from asgi_guard.cross_check import CROSS_CHECKED, cross_check
 from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.policy.identity import APIKey
 from asgi_guard.policy.routes import Route
+from asgi_guard.policy.security import SecurityHeaders
 from asgi_guard.sections import (
     AuthSettings,
     CORSSettings,
     CSRFSettings,
     HealthSettings,
     HostsSettings,
+    IssuerSettings,
     LogSettings,
     MetricsSettings,
     ProxySettings,
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
 
     from pydantic.fields import FieldInfo
+    from pydantic_core import ErrorDetails
 
 
 def variables() -> list[Variable]:
@@ -207,7 +212,7 @@ class _RouteFile(Section):
 
 def problems_of(error: ValidationError) -> Iterator[Problem]:
     """Put pydantic's findings by the variable's name, without the values, which may be secret."""
-    for each in error.errors(include_url=False, include_context=False, include_input=False):
+    for each in _told(error):
         location = each["loc"]
         section = GuardSettings.model_fields.get(str(location[0])) if location else None
         is_section = (
@@ -215,16 +220,44 @@ def problems_of(error: ValidationError) -> Iterator[Problem]:
         )
         depth = 2 if is_section else 1
         name = PREFIX + "_".join(str(part) for part in location[:depth]).upper()
-        where = ", ".join(f"number {part + 1}" if isinstance(part, int) else part for part in location[depth:])
+        inner = (part for part in location[depth:] if part != "SecurityHeaders")
+        where = ", ".join(f"number {part + 1}" if isinstance(part, int) else part for part in inner)
         message = each["msg"].removeprefix("Value error, ")
         if each["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            columns = ", ".join(Route.__dataclass_fields__)
-            message = (
-                f"there is no such column; a row has {columns}"
-                if name == f"{PREFIX}ROUTES"
-                else "there is no such field"
-            )
+            message = _no_such(location)
         yield Problem(name, f"{where}: {message}" if where else message)
+
+
+def _told(error: ValidationError) -> Iterator[ErrorDetails]:
+    """What pydantic found, but for what a row's `security` is not: no preset where it is headers, and vice versa."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    headers = {each["loc"][:3] for each in found if "SecurityHeaders" in each["loc"][:-1]}
+    for each in found:
+        location = each["loc"]
+        is_preset = str(location[-1]).startswith("literal[")
+        if location[-1] != "SecurityHeaders" and not (is_preset and location[:3] in headers):
+            yield each if not is_preset else {**each, "loc": location[:-1]}
+
+
+def _no_such(location: tuple[int | str, ...]) -> str:
+    """What to write instead of a name that there is not."""
+    fields = list(_fields_beside(location))
+    if location[0] == "routes":
+        return f"there is no such column; {'it' if 'security' in location else 'a row'} has {', '.join(fields)}"
+    close = get_close_matches(str(location[-1]), fields, n=1)
+    return "there is no such field; " + (f"did you mean {close[0]}?" if close else f"there are {', '.join(fields)}")
+
+
+def _fields_beside(location: tuple[int | str, ...]) -> Iterable[str]:
+    if len(location) == 1:
+        return GuardSettings.model_fields
+    name = str(location[0])
+    if name == "routes":
+        return (SecurityHeaders if "security" in location else Route).__dataclass_fields__
+    if len(location) == 2:
+        section: type[Section] = type(GuardSettings.model_fields[name].default)
+        return section.model_fields
+    return IssuerSettings.model_fields if location[1] == "issuers" else APIKey.__dataclass_fields__
 
 
 def _rest(values: dict[str, Any], error: ValidationError) -> GuardSettings:

@@ -105,6 +105,10 @@ def stack(
     return made
 
 
+_ARGUMENTS = {"functions": "limit_functions"}
+"""What is no setting, but an argument of `Guard`: the layer's name for it, and that of the argument."""
+
+
 class _Problems:
     """Collects what is wrong with each section, so that all of it can be reported together."""
 
@@ -119,7 +123,8 @@ class _Problems:
             fields = type(GuardSettings.model_fields[section].default).model_fields
             for problem in error.problems:
                 option, _, where = problem.name.partition(": ")
-                variable = PREFIX + (f"{section}_{option}" if option in fields else option).upper()
+                named = PREFIX + (f"{section}_{option}" if option in fields else option).upper()
+                variable = _ARGUMENTS.get(option, named)
                 message = f"{where}: {problem.message}" if where else problem.message
                 self.found.append(Problem(variable, message, problem.kind))
             return None

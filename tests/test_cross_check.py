@@ -97,6 +97,13 @@ ISSUER = {"AUTH_ISSUER": "https://id.example.com", "AUTH_AUDIENCE": "shop"}
             "RATE_EXEMPT",
             "'user:alice' could be anyone's of several issuers: write user:ISSUER#SUBJECT",
         ),
+        (
+            {"ROUTES": '[{"path": "/export", "cost": 5}]'},
+            "ROUTES",
+            "the row any method /export costs 5, and no limit counts it: set ASGI_GUARD_RATE_LIMIT",
+        ),
+        ({"METRICS_PATH": "/health/live"}, "METRICS_PATH", "is ASGI_GUARD_HEALTH_LIVE_PATH, which answers there"),
+        ({"METRICS_PATH": "/r", "HEALTH_READY_PATH": "/r"}, "METRICS_PATH", "is ASGI_GUARD_HEALTH_READY_PATH"),
         ({"RATE_EXEMPT": "10.0.0.0/8"}, "RATE_EXEMPT", "no effect without ASGI_GUARD_RATE_LIMIT"),
         ({"STORE_URL": "memory://", "SECURITY_HSTS": "max-age=1; preload"}, "SECURITY_HSTS", "'preload' needs"),
         ({"CORS_ALLOW_ORIGINS": "*", "CORS_ALLOW_CREDENTIALS": "1"}, "CORS_ALLOW_ORIGINS", "name the origins"),

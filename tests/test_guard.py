@@ -17,6 +17,7 @@ from asgi_guard import (
     GuardSettings,
     HealthSettings,
     HostsSettings,
+    IdentityMiddleware,
     LogSettings,
     MemoryStore,
     ProxySettings,
@@ -258,6 +259,30 @@ async def test_own_checks(issuer: LocalIssuer) -> None:
     guard = Guard(Echo(), chosen, checks={"database": database}, http_client=issuer.client)
     checks = json.loads((await get(guard, "/health/ready", client=("127.0.0.1", 1))).body)["checks"]
     assert checks == {"database": "failed", "store": "failed", "keys": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "message"),
+    [
+        ({"store": "redis://127.0.0.1"}, "store", "a str is none: give RedisStore(url), or the address as"),
+        ({"checks": [asyncio.sleep]}, "checks", "is no Check: write Check(name, function)"),
+        ({"checks": {"database": 3}}, "checks", "'database' asks a int: name a coroutine function"),
+        ({"limit_functions": {"ip": len}}, "limit_functions", "'ip' is one of the grammar's own words"),
+    ],
+)
+def test_arguments_that_cannot_be(given: dict[str, Any], name: str, message: str) -> None:
+    """What could never be asked is refused at construction, by the argument's name, and with what to give."""
+    with pytest.raises(ConfigError) as caught:
+        Guard(Echo(), GuardSettings(rate=RateSettings(limit="1/second by ip")), **given)
+    (problem,) = caught.value.problems
+    assert problem.name == name
+    assert message in problem.message
+
+
+def test_an_issuer_that_is_none() -> None:
+    """An issuer's address alone is no issuer."""
+    with pytest.raises(ConfigError, match="issuers: a str is none: write Issuer"):
+        IdentityMiddleware(Echo(), issuers=["https://id.example.com"])  # type: ignore[list-item]  # as a user may
 
 
 async def test_paths_can_be_turned_off() -> None:

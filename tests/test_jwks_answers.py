@@ -47,10 +47,11 @@ async def unavailable(engine: KeyEngine) -> None:
 @pytest.mark.parametrize(
     ("document", "told"),
     [
-        ({"issuer": "https://evil.example", "jwks_uri": "KEYS"}, "another issuer"),
-        ({"issuer": "ISSUER/", "jwks_uri": "KEYS"}, "another issuer"),
-        ({"jwks_uri": "KEYS"}, "another issuer"),
-        ([], "another issuer"),
+        ({"issuer": "https://evil.example", "jwks_uri": "KEYS"}, "another issuer, 'https://evil.example'"),
+        ({"issuer": "ISSUER/", "jwks_uri": "KEYS"}, "/'"),
+        ({"issuer": "x\r\n" * 999, "jwks_uri": "KEYS"}, "another issuer, 'x"),
+        ({"jwks_uri": "KEYS"}, "another issuer, 'None'"),
+        ([], "is no object"),
         ({"issuer": "ISSUER"}, "no jwks_uri"),
         ({"issuer": "ISSUER", "jwks_uri": 5}, "no jwks_uri"),
         ({"issuer": "ISSUER", "jwks_uri": "http://keys.example/jwks"}, "use https"),
@@ -66,6 +67,7 @@ async def test_bad_discovery(site: Site, document: Any, told: str, caplog: pytes
     assert site.asked == [DISCOVERY]
     assert told in caplog.text
     assert "secret" not in caplog.text
+    assert "\r" not in caplog.text
 
 
 def big(jwk: dict[str, Any]) -> bytes:

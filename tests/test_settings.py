@@ -90,6 +90,7 @@ def test_routes_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
             {"path": "/payments/*", "scopes": ["payments:write"], "cost": 5, "security": "docs"}
         ]""",
     )
+    monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "60/minute by ip")
     assert GuardSettings().routes == (
         Route("/login", methods=("POST", "PUT"), auth="none", limits="5/minute by ip"),
         Route("/payments/*", scopes=("payments:write",), cost=5, security="docs"),
@@ -299,10 +300,13 @@ def test_a_section_given_in_python_is_taken_whole(monkeypatch: pytest.MonkeyPatc
 def test_a_wrong_field_in_python_is_named() -> None:
     """A misspelt field or section is an error in Python too."""
     with pytest.raises(ConfigError) as caught:
-        GuardSettings(auth={"isuer": "x"}, corse={})
+        GuardSettings(auth={"isuer": "x", "issuers": [{"audiance": "a"}]}, corse={}, hosts={"zzz": 1})
     assert {str(problem) for problem in caught.value.problems} == {
-        "ASGI_GUARD_AUTH_ISUER: there is no such field",
-        "ASGI_GUARD_CORSE: there is no such field",
+        "ASGI_GUARD_AUTH_ISUER: there is no such field; did you mean issuer?",
+        "ASGI_GUARD_AUTH_ISSUERS: number 1, issuer: Field required",
+        "ASGI_GUARD_AUTH_ISSUERS: number 1, audiance: there is no such field; did you mean audience?",
+        "ASGI_GUARD_CORSE: there is no such field; did you mean cors?",
+        "ASGI_GUARD_HOSTS_ZZZ: there is no such field; there are allowed, https_redirect, exempt",
     }
 
 
@@ -325,7 +329,19 @@ def test_a_row_with_security_headers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASGI_GUARD_ROUTES", f'[{{"path": "/a", "security": {said}}}]')
     (route,) = GuardSettings().routes
     assert route.security == SecurityHeaders("page", frame_options="SAMEORIGIN")
-    for said in ('{"frame_option": "DENY"}', '{"frame_options": "X"}', '"pages"'):
-        monkeypatch.setenv("ASGI_GUARD_ROUTES", f'[{{"path": "/a", "security": {said}}}]')
-        with pytest.raises(ConfigError, match="ASGI_GUARD_ROUTES"):
-            GuardSettings()
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ('{"frame_option": "DENY"}', "number 1, security, frame_option: there is no such column; it has preset, csp"),
+        ('{"frame_options": "X"}', "number 1: "),
+        ('{"preset": "pages"}', "number 1, security, preset: Input should be 'api', 'page', 'docs' or 'off'"),
+        ('"pages"', "number 1, security: Input should be 'api', 'page', 'docs' or 'off'"),
+        ("3", "number 1, security: Input should be 'api', 'page', 'docs' or 'off'"),
+    ],
+)
+def test_security_headers_of_a_row_that_cannot_be(said: str, message: str) -> None:
+    """What is wrong with a row's security headers is told once, by its place."""
+    (found,) = problems(ROUTES=f'[{{"path": "/a", "security": {said}}}]')["ROUTES"]
+    assert found.startswith(message)

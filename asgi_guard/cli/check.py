@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from asgi_guard.cautions import warnings
 from asgi_guard.cli.headers import grades_as_json, show_grades
-from asgi_guard.cli.output import dump, say, table
+from asgi_guard.cli.output import dump, say, table, with_cause
 from asgi_guard.cli.production import Deployment, as_json, facts_of, report, show
 from asgi_guard.errors import AsgiGuardError
 from asgi_guard.guard import Guard, configure
@@ -253,7 +253,7 @@ async def _probe(layers: list[Layer]) -> list[tuple[str, bool, str]]:
         try:
             await ask()
         except AsgiGuardError as error:
-            results.append((name, False, str(error)))
+            results.append((name, False, with_cause(error)))
         else:
             took = f"{(time.perf_counter() - started) * 1000:.1f} ms"
             results.append((name, True, "; ".join(filter(None, (tell(), took)))))

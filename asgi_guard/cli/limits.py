@@ -140,8 +140,8 @@ def _ask(ctx: click.Context, ask: Callable[[Any, str], Awaitable[Any]]) -> Any:
     try:
         return asyncio.run(run())
     except (RedisError, OSError, TimeoutError) as error:
-        # Without the error's own text, which may hold anything.
-        say(f"the store does not answer ({type(error).__name__})", "bold red", error=True)
+        said = f": {str(error)[:256]!a}" if str(error) else ""
+        say(f"the store does not answer ({type(error).__name__}){said}", "bold red", error=True)
         ctx.exit(1)
 
 

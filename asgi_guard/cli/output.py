@@ -47,6 +47,12 @@ def say(text: str, style: str = "", *, error: bool = False) -> None:
     console.print(Text(text, style))
 
 
+def with_cause(error: Exception) -> str:
+    """An error with what the server itself said of it, which may be anything, and so is escaped and cut."""
+    cause = error.__cause__
+    return f"{error}: {str(cause)[:256]!a}" if cause is not None and str(cause) else str(error)
+
+
 def dump(value: Any) -> None:
     """Print JSON for a script."""
     sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode())

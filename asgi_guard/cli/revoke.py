@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asgi_guard.cli.output import say
+from asgi_guard.cli.output import say, with_cause
 from asgi_guard.cli.token import identity_of, revoking, token_given
 from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, StoreUnavailableError, TokenError
 from asgi_guard.guard import configure
@@ -69,7 +69,7 @@ def revoke(
     try:
         said = asyncio.run(_closing(what, identity.shutdown, store.aclose))
     except (TokenError, KeysUnavailableError, StoreUnavailableError) as error:
-        say(f"not revoked: {error}", "bold red", error=True)
+        say(f"not revoked: {with_cause(error)}", "bold red", error=True)
         ctx.exit(1)
     except ValueError as error:
         raise click.UsageError(str(error)) from None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from asgi_guard.cli.output import dump, say
+from asgi_guard.cli.output import dump, say, with_cause
 from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, StoreUnavailableError, TokenError
 from asgi_guard.guard import configure
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
@@ -153,9 +153,9 @@ def _explain(identity: IdentityMiddleware, store: Store | None, value: bytes, *,
     except (KeysUnavailableError, StoreUnavailableError) as error:
         reason = "keys_unavailable" if isinstance(error, KeysUnavailableError) else "store_unavailable"
         if as_json:
-            dump({"accepted": None, "reason": reason, "detail": str(error)})
+            dump({"accepted": None, "reason": reason, "detail": with_cause(error)})
         else:
-            say(f"it cannot be judged: {error}", "bold red")
+            say(f"it cannot be judged: {with_cause(error)}", "bold red")
         return 1
     left = user.expires - time.time()
     if as_json:

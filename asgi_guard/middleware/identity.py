@@ -81,6 +81,10 @@ class IdentityMiddleware(Layer):
     ) -> None:
         super().__init__(app)
         require_choice("default", default, AuthMode)
+        given: Sequence[object] = issuers
+        if strangers := [each for each in given if not isinstance(each, Issuer)]:
+            message = f"a {type(strangers[0]).__name__} is none: write Issuer(issuer, audience)"
+            raise ConfigError([Problem("issuers", message)])
         self.possession = possession if possession is not None else Possession()
         self.verifiers = {issuer.issuer: Verifier.of(issuer, self.possession.bindings) for issuer in issuers}
         if len(self.verifiers) != len(issuers):

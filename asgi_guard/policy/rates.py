@@ -2,8 +2,9 @@
 
     10/second burst 20 by anonymous; 60/second burst 120 by user; 5/15m by ip; 20 at once by user
 
-PERIOD is `second`, `minute`, `hour`, `day`, or a number with `s`, `m`, `h` or `d`. `burst` is how many units may be
-taken at once, COUNT unless said. KEY is what is counted:
+PERIOD is `second`, `minute`, `hour` or `day`, or `s`, `m`, `h` or `d` for short, with a number before it if there are
+several, as in `15m` or `15 minutes`. `burst` is how many units may be taken at once, COUNT unless said. KEY is what is
+counted:
 
 - `ip`: the address of any client;
 - `anonymous`: the address of a client without a verified identity;
@@ -43,9 +44,9 @@ LEASE = 60 * SECOND
 MAX_SPAN = 366 * 86400 * SECOND
 """The longest time a bucket may take to fill: beyond it, integers of microseconds would not stay exact in Lua."""
 
-_UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _RATE = (
-    r"(?P<count>\d{1,9})\s*/\s*(?:(?P<word>second|minute|hour|day)|(?P<many>\d{1,6})(?P<unit>[smhd]))"
+    r"(?P<count>\d{1,9})\s*/\s*(?P<many>\d{1,6})?\s*(?P<unit>seconds?|minutes?|hours?|days?|[smhd])"
     r"(?:\s+burst\s+(?P<burst>\d{1,9}))?"
 )
 _LIMIT = re.compile(
@@ -55,7 +56,10 @@ _BARE_RATE = re.compile(_RATE, re.ASCII)
 _HEADER = re.compile(r"header:[a-z0-9!#$&'*+.^_`|~-]{1,64}")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 _PERCENT = re.compile(r"(\d{1,3})%", re.ASCII)
-_EXPECTED = "expected COUNT/PERIOD [burst N] by KEY, as in '60/second burst 120 by user', or 'N at once by KEY'"
+_EXPECTED = (
+    "expected COUNT/PERIOD [burst N] by KEY, as in '60/second burst 120 by user' or, in s, m, h and d, '5/15m by ip'; "
+    "or 'N at once by KEY'"
+)
 _OPTIONS = "after the key may stand 'as NAME', 'shadow', 'enforce N%' and 'on-failure allow|deny|local'"
 
 
@@ -139,7 +143,7 @@ def _rate(match: re.Match[str]) -> tuple[int, int]:
     """The interval of one unit, and the burst."""
     count = int(match["count"])
     burst = int(match["burst"] or count)
-    seconds = _UNITS[match["word"]] if match["word"] else int(match["many"]) * _UNITS[match["unit"]]
+    seconds = int(match["many"] or 1) * _UNITS[match["unit"][0]]
     if not count or not burst or not seconds:
         raise ValueError("the count, the period and the burst are at least 1")
     if count > seconds * 100_000:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from asgi_guard.policy.revocation import EVER
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from asgi_guard.policy.bucket import Admission, Verdict
 
 
+@runtime_checkable
 class Store(Protocol):
     """Where buckets, revocations and requests under way are kept.
 

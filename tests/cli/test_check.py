@@ -66,6 +66,7 @@ def test_rows_of_the_route_table(command: Command, monkeypatch: pytest.MonkeyPat
         '{"path": "/hooks/*", "csrf": false}]',
     )
     monkeypatch.setenv("ASGI_GUARD_CSRF_MODE", "enforce")
+    monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "9/second by ip")
     lines = [" ".join(line.split()) for line in command("check").out.splitlines()]
     assert "1 any method /a/k:k:/[b] auth=none" in lines
     assert "2 GET /b scopes=x y, cost=3" in lines
@@ -103,7 +104,8 @@ def test_the_store_does_not_answer(command: Command, monkeypatch: pytest.MonkeyP
     assert ran.code == 1
     (probe,) = orjson.loads(ran.out)["probes"]
     assert (probe["name"], probe["ok"]) == ("store", False)
-    assert probe["detail"]
+    assert "the store does not answer (ConnectionError): " in probe["detail"]
+    assert "Error 111 connecting to 127.0.0.1:1" in probe["detail"]
     assert command("check", "--no-probe").code == 0
 
 
