@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from asgi_guard.errors import ConfigError, Problem, require_choice
@@ -9,6 +10,7 @@ from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy import csrf
 from asgi_guard.policy.access import NOT_REVOKED, AccessPolicy, AccessRule, Failure
 from asgi_guard.policy.answer import ambiguous_path
+from asgi_guard.policy.identity import Anonymous, User
 from asgi_guard.policy.resource_metadata import is_url
 from asgi_guard.policy.routes import AuthMode, Route, RouteTable
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from asgi_guard.middleware.possession import Possession
 
 
+logger = logging.getLogger("asgi_guard")
+
+
 def _trusts_nobody(origin: bytes) -> bool:
     return False
 
@@ -28,7 +33,7 @@ class AccessMiddleware(Layer):
     """Refuses those who may not: 401, 403, and 503 where it cannot be decided.
 
     It judges the identity that `IdentityMiddleware`, further out, found. Without that layer everyone is a stranger, and
-    where an identity is required, everyone is refused.
+    where an identity is required, everyone is refused; the first time, that is told.
 
     Args:
         app: the app within.
@@ -73,6 +78,7 @@ class AccessMiddleware(Layer):
             AccessRule(default),
         )
         self._trusts_origin = trusts_origin
+        self._told = False
 
     def decide(self, exchange: Exchange) -> Decision:
         """Refuse, or let through."""
@@ -81,7 +87,7 @@ class AccessMiddleware(Layer):
             return ambiguous_path(exchange.request_id)
         if exchange.user is not None and rule.unscoped and self._is_plain(exchange):
             return None
-        return self.policy.decide(
+        answer = self.policy.decide(
             rule,
             exchange.user,
             exchange.failure,
@@ -91,6 +97,18 @@ class AccessMiddleware(Layer):
             request_id=exchange.request_id,
             nonce=self._nonce(exchange),
         )
+        if answer is not None and not self._told:
+            self._tell_of_strangers(exchange)
+        return answer
+
+    def _tell_of_strangers(self, exchange: Exchange) -> None:
+        """Warn, once, that nobody can be known, where no Identity layer is around this one."""
+        self._told = True
+        if not isinstance(exchange.scope.get("user"), User | Anonymous):
+            logger.warning(
+                "everyone is refused: no IdentityMiddleware stands around AccessMiddleware to find out who it is; by "
+                "add_middleware, which puts the last outermost, add that one after it"
+            )
 
     @staticmethod
     def _is_plain(exchange: Exchange) -> bool:

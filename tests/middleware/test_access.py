@@ -83,6 +83,18 @@ async def test_without_identity() -> None:
     assert len(app.scopes) == 2
 
 
+async def test_an_order_that_refuses_everyone_is_told(issuer: LocalIssuer, caplog: pytest.LogCaptureFixture) -> None:
+    """That the Identity layer stands inside, where it is of no use, is told with the first refusal, and once."""
+    misplaced = AccessMiddleware(IdentityMiddleware(Echo(), issuers=[issuer.accepted()]))
+    for _ in range(2):
+        assert (await get(misplaced, headers=[bearer(issuer.token())])).status == 401
+    (record,) = caplog.records
+    assert "no IdentityMiddleware stands around AccessMiddleware" in record.getMessage()
+    caplog.clear()
+    assert (await get(stack(issuer, Echo()))).status == 401
+    assert caplog.records == []
+
+
 async def test_a_user_in_the_scope_is_not_believed() -> None:
     """An identity that something else put into the scope opens nothing."""
     key = APIKey("robot", "a" * 64)
