@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING
 from asgi_guard.asgi import Head, Header
 from asgi_guard.errors import ConfigError, Problem, StoreUnavailableError, require_choice
 from asgi_guard.layer import Decision, Layer
+from asgi_guard.middleware.charging import Charging
 from asgi_guard.middleware.leases import Leases
 from asgi_guard.middleware.rate_options import exempt_from, messages_of, out_of_range, unusable
 from asgi_guard.policy.access import Revocation, unavailable
-from asgi_guard.policy.address import UNKNOWN, limit_key
 from asgi_guard.policy.answer import Answer, Reason, ambiguous_path, problem
 from asgi_guard.policy.bucket import Admission, Charge, Verdict, asked, retry_after
 from asgi_guard.policy.deny_cache import DenyCache
-from asgi_guard.policy.identity import Anonymous, User, store_key
+from asgi_guard.policy.identity import Anonymous, User
 from asgi_guard.policy.meter import Meter
-from asgi_guard.policy.plans import OF_IDENTITIES, Plan, Rules, binds, compile_table
+from asgi_guard.policy.plans import OF_IDENTITIES, Plan, Rules, compile_table
 from asgi_guard.policy.ratelimit_headers import Style, policy_header, state_headers
-from asgi_guard.policy.rates import SECOND, Limit, OnStoreFailure
+from asgi_guard.policy.rates import SECOND, OnStoreFailure
 from asgi_guard.policy.routes import Route, RouteTable
 from asgi_guard.response import Response
 from asgi_guard.stores import MemoryStore
@@ -47,10 +47,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asgi_guard")
 
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
-MAX_ADDRESS = 64
-"""Characters of the longest address there is, with its zone; whatever is longer is hashed."""
-MAX_REMEMBERED = 16_384
-"""Clients whose charges are remembered: names of buckets are the same with every request of a client."""
 
 
 class RateLimitMiddleware(Layer):
@@ -113,11 +109,11 @@ class RateLimitMiddleware(Layer):
         require_choice("headers", headers, Style)
         self.store: Store = store if store is not None else MemoryStore()
         self._table = RouteTable.of(routes)
-        self._functions = dict(functions or {})
-        problems = [*out_of_range(workers, ipv6_prefix, deny_cache), *unusable(self._functions)]
+        functions = dict(functions or {})
+        problems = [*out_of_range(workers, ipv6_prefix, deny_cache), *unusable(functions)]
         self._exempt, self._messages = exempt_from(exempt, problems), messages_of(messages, problems)
         self._exempts = bool(self._exempt)
-        rules = Rules(on_store_failure, shadow, max(1, workers), tuple(self._functions))
+        rules = Rules(on_store_failure, shadow, max(1, workers), tuple(functions))
         try:
             self._plans = compile_table(limit, self._table.routes, rules, plans)
         except ConfigError as error:
@@ -130,15 +126,13 @@ class RateLimitMiddleware(Layer):
         self._memory = self.store if isinstance(self.store, MemoryStore) else None
         self._local = MemoryStore()
         self._style = headers
-        self._ipv6_prefix = ipv6_prefix
+        self._charging = Charging(self.store, functions, ipv6_prefix)
         self._revocation = revocation
         self._denied = DenyCache(int(deny_cache * SECOND) if self.store.shared else 0)
         self._leases = Leases()
         self._clock = clock
-        self._warned = False
         every = (plan for routes in self._plans for plan in routes.all())
         self._unsure = any(limit.key in OF_IDENTITIES for plan in every for limit in plan.limits)
-        self._recent: dict[tuple[int, str | None, str | None], tuple[Charge, ...]] = {}
 
     async def startup(self) -> None:
         """Connect to the store before the first request does. A failure is logged, and the operator's choice holds."""
@@ -163,7 +157,7 @@ class RateLimitMiddleware(Layer):
         plan = self._plans[exchange.row(self._table)].known
         if not plan.limits or exchange.disputed or self._exempt.cover(exchange.client, None):
             return None
-        verdict = self._denied.refuse(self._charges(exchange, plan), self._clock())
+        verdict = self._denied.refuse(self._charging.of(exchange, plan), self._clock())
         return None if verdict is None else self._concluded(exchange, plan, verdict)
 
     def decide(self, exchange: Exchange) -> Decision:
@@ -180,7 +174,7 @@ class RateLimitMiddleware(Layer):
         exempt = self._exempts and self._exempt.cover(exchange.client, user)
         if self._messages is not None and exchange.kind == "websocket" and not exempt:
             exchange.meter = Meter(self._messages, binding=not self._shadow)
-        charges = () if exempt or not plan.limits else self._charges(exchange, plan)
+        charges = () if exempt or not plan.limits else self._charging.of(exchange, plan)
         if not charges and token_id is None and marks is None:
             return None
         if self._memory is None and self._denied:
@@ -279,68 +273,6 @@ class RateLimitMiddleware(Layer):
             if cost < 0:
                 self._denied.forget((charge.key for charge in settled), self._clock())
             store.tell(Admission(settled, lease=lease, settles=True))
-
-    def _charges(self, exchange: Exchange, plan: Plan) -> tuple[Charge, ...]:
-        """What this request is charged, remembered where it is the same for every request of its client."""
-        if not plan.by_client or exchange.accounts:
-            return self._new_charges(exchange, plan)
-        user = exchange.user
-        who = (id(plan), exchange.client, None if user is None else user.key)
-        charges = self._recent.get(who)
-        if charges is None:
-            charges = self._new_charges(exchange, plan)
-            if len(self._recent) >= MAX_REMEMBERED:
-                self._recent.clear()
-            if len(exchange.client or "") <= MAX_ADDRESS:
-                self._recent[who] = charges
-        return charges
-
-    def _new_charges(self, exchange: Exchange, plan: Plan) -> tuple[Charge, ...]:
-        charges = []
-        taken = self._taken(exchange) if exchange.accounts else ()
-        for limit in plan.limits:
-            client = self._client(exchange, limit, plan)
-            if client is not None:
-                # What stands in braces is what Redis Cluster chooses the node by: all limits of a client are on one.
-                key = f"{{{client}}}:{limit.name}"
-                if (key, limit.interval, limit.burst) not in taken:
-                    charges.append(Charge(limit, key, plan.cost, binds(limit, client)))
-        return tuple(charges)
-
-    def _taken(self, exchange: Exchange) -> set[tuple[str, int, int]]:
-        """The limits under which a guard further out has charged the request already: it is charged once."""
-        same_as = getattr(self.store, "same_as", lambda other: other is self.store)
-        charges = (charge for _, store, request in exchange.accounts if same_as(store) for charge in request.charges)
-        return {(charge.key, charge.limit.interval, charge.limit.burst) for charge in charges}
-
-    def _client(self, exchange: Exchange, limit: Limit, plan: Plan) -> str | None:
-        """What a limit counts, as a name of bounded length; None where the limit does not apply."""
-        key, user = limit.key, exchange.user
-        if key in ("user", "api-key") and user is not None:
-            return f"{user.kind}:{user.key}"
-        if key == "route":
-            return f"route:{plan.place}"
-        function = self._functions.get(key)
-        if function is not None:
-            value: object = function(exchange.scope)
-            if not isinstance(value, str | None):
-                raise TypeError(f"the limit function {key!r} gave a {type(value).__name__}: give a text, or None")
-            return None if value is None else f"{key}:{store_key(key, value)}"
-        if key.startswith("header:"):
-            lines = exchange.lines(key[7:].encode())
-            if lines:
-                return f"header:{store_key(key, *(line.decode('latin-1') for line in lines))}"
-        return f"ip:{self._address(exchange)}"
-
-    def _address(self, exchange: Exchange) -> str:
-        address = exchange.client
-        if address is None:
-            if not self._warned:
-                self._warned = True
-                logger.warning("the server names no client address: all clients share one bucket a limit")
-            return UNKNOWN
-        # Foreign middleware may have put anything there, of any length.
-        return limit_key(address, self._ipv6_prefix) if len(address) <= MAX_ADDRESS else store_key("ip", address)
 
     def _concluded(self, exchange: Exchange, plan: Plan, verdict: Verdict) -> Answer | None:
         exchange.verdict, exchange.policy = verdict, plan.policy

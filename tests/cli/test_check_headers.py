@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def test_every_set_is_graded(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """The default's headers are graded, and those of each row that says others."""
     monkeypatch.setenv("ASGI_GUARD_ROUTES", '[{"path": "/docs", "security": "docs"}, {"path": "/x", "cost": 2}]')
+    monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "9/second by ip")
     found = orjson.loads(command("check", "--headers", "--json").out)["headers"]
     assert set(found) == {"every path", "any method /docs"}
     assert (found["every path"]["score"], found["every path"]["letter"], found["every path"]["best"]) == (
