@@ -1,14 +1,16 @@
 """Measure what the guard costs on this machine, beside nothing, beside others and beside itself.
 
-Without the name of a suite all of them are measured: about twenty minutes, or with --quick less than one. Nothing but
-this machine is asked. Peers that are not installed are left out, by name: pip install 'asgi-guard[bench]'.
+Without the name of a suite all of them are measured: about twenty-five minutes, or with --quick less than one. Nothing
+but this machine is asked. Peers that are not installed are left out, by name: pip install 'asgi-guard[bench]'.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,15 +20,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmarks import compare, figures, pages, rounds
-from benchmarks.figures import Results
+from benchmarks.figures import Results, Suite, Yardstick
 from benchmarks.instructions import check as instructions
+from benchmarks.interval import Interval
+from benchmarks.limits.servers import NoServerError, target
 from benchmarks.machine import code
 from benchmarks.plots.draw import UndrawableError, draw
 from benchmarks.rollout import run as rollout
 from benchmarks.suites import KINDS, ROLLOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from benchmarks.machine import Machine
     from benchmarks.suites import Kind, Pace
@@ -47,7 +51,13 @@ def bar(console: Console | None = None) -> Iterator[Progress]:
         yield progress
 
 
-def run(kinds: Sequence[Kind], pace: Pace, store: str | None = None, console: Console | None = None) -> Results:
+def run(
+    kinds: Sequence[Kind],
+    pace: Pace,
+    store: str | None = None,
+    console: Console | None = None,
+    keep: Callable[[Results], object] = lambda _: None,
+) -> Results:
     """Measure suites, one after the other, with a progress bar.
 
     Args:
@@ -55,22 +65,43 @@ def run(kinds: Sequence[Kind], pace: Pace, store: str | None = None, console: Co
         pace: how much time is taken.
         store: the URL of a Redis or Valkey to measure against; None starts one.
         console: where the progress bar goes; standard error unless given.
+        keep: is given what there is after each suite, so that nothing is lost with a later one.
     """
-    yards = rounds.yards()
-    found = []
+    found: list[Suite] = []
     with bar(console) as progress:
         task = progress.add_task("", total=sum(kind.seconds(pace) for kind in kinds))
+
+        def told(name: str, passed: float) -> None:
+            progress.update(task, description=name, advance=passed)
+
         for kind in kinds:
-            progress.update(task, description=kind.name)
-            began = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {'in full' if pace == 'full' else pace}"
-            commit = code()
-            suite = kind.measure(
-                pace, store, lambda name, passed: progress.update(task, description=name, advance=passed)
-            )
-            suite.method["taken"] = f"{began}; the code is of {commit}"
-            found.append(suite)
-            yards += rounds.yards()
-    return Results.of(found, yards, quick=pace != "full")
+            told(kind.name, 0)
+            found.append(_suite(kind, pace, store, told))
+            keep(Results.of(found, quick=pace != "full"))
+    return Results.of(found, quick=pace != "full")
+
+
+def _suite(kind: Kind, pace: Pace, store: str | None, advance: Callable[[str, float], object]) -> Suite:
+    """Measure a suite, and the yardstick between its rounds; one that needs what is not here is left out, by name."""
+    began, commit = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {'in full' if pace == 'full' else pace}", code()
+    yards = rounds.Yards()
+    yards.take()
+
+    def told(name: str, passed: float) -> None:
+        advance(name, passed)
+        yards.take()
+
+    try:
+        suite = kind.measure(pace, store, told)
+    except NoServerError as error:
+        return Suite(kind.name, [], skipped={kind.name: str(error)})
+    yardstick = Yardstick(Interval.of(yards.cpu), Interval.of(yards.wall))
+    method = {
+        **suite.method,
+        "yardstick": f"{yardstick.cpu} us of CPU time, {yardstick.wall} us by the clock on the wall",
+        "taken": f"{began}; the code is of {commit}",
+    }
+    return replace(suite, method=method, yardstick=yardstick)
 
 
 def show(console: Console, results: Results) -> None:
@@ -81,11 +112,11 @@ def show(console: Console, results: Results) -> None:
         if suite is None:
             continue
         console.rule(suite.name, align="left")
-        if kind.show is None:
+        if suite.figures and kind.show is not None:
+            kind.show(console, suite)
+        elif suite.figures:
             for sheet in kind.sheets(suite):
                 console.print(sheet.rich())
-        else:
-            kind.show(console, suite)
         for name, reason in suite.skipped.items():
             console.print(f"not measured: {name}: {reason}", highlight=False)
         for name, text in suite.method.items():
@@ -117,10 +148,21 @@ def main(context: click.Context, *, quick: bool, path: Path | None, store: str |
 
 
 def _measure(kinds: Sequence[Kind], pace: Pace, path: Path | None, store: str | None) -> Results:
-    results = run(kinds, pace, store)
+    if path is not None and not path.parent.is_dir():
+        raise click.UsageError(f"--json: there is no folder {path.parent}")
+    if store is not None:
+        try:
+            with target(store):
+                pass
+        except (NoServerError, ValueError) as error:
+            raise click.UsageError(f"--store: {error}") from error
+    try:
+        results = run(kinds, pace, store, keep=lambda found: None if path is None else path.write_bytes(found.json()))
+    except KeyboardInterrupt:
+        if path is not None and path.exists():
+            click.echo(f"{path} has the suites that were measured until then", err=True)
+        raise
     show(printer(), results)
-    if path is not None:
-        path.write_bytes(results.json())
     return results
 
 
@@ -172,11 +214,20 @@ def instructions_command(*, record: bool) -> None:
 @main.command("compare")
 @click.argument("before", type=FILE)
 @click.argument("after", type=FILE)
-@click.option("--noise", default=compare.NOISE, show_default=True, help="The share of a figure that is no difference.")
+@click.option(
+    "--noise",
+    type=click.FloatRange(0, 1),
+    default=compare.NOISE,
+    show_default=True,
+    help="The share of a figure that is no difference.",
+)
 @click.option("--all", "everything", is_flag=True, help="Show every figure, not only those that differ.")
 def compare_command(*, before: Path, after: Path, noise: float, everything: bool) -> None:
     """Say which figures of two JSON files differ by more than noise."""
-    printer().print(compare.sheet(_read(before), _read(after), noise, everything=everything).rich())
+    first, second = _read(before), _read(after)
+    if not any(compare.differences(first, second)):
+        raise click.ClickException(f"{before} and {after} have no figure in common")
+    printer().print(compare.sheet(first, second, noise, everything=everything).rich())
 
 
 @main.command("plot")
@@ -184,7 +235,7 @@ def compare_command(*, before: Path, after: Path, noise: float, everything: bool
 @click.option("--to", "folder", type=FOLDER, default="plots", show_default=True, help="Where the pictures go.")
 def plot_command(*, results: tuple[Path, ...], folder: Path) -> None:
     """Draw the figures of JSON files, as PNG and SVG: of a suite that is in several, the last. It needs matplotlib."""
-    _draw(figures.merged([_read(path) for path in results]), folder)
+    _draw(_merged(results), folder)
 
 
 def _draw(results: Results, folder: Path) -> None:
@@ -203,7 +254,7 @@ def pages_command(*, results: tuple[Path, ...], root: Path) -> None:
 
     The figures themselves are kept in docs/benchmarks.json.
     """
-    found = figures.merged([_read(path) for path in results])
+    found = _merged(results)
     for path in pages.write(found, root):
         click.echo(path)
     _draw(found, root / "docs" / "plots")
@@ -216,10 +267,18 @@ def _read(path: Path) -> Results:
         raise click.ClickException(str(error)) from error
 
 
+def _merged(paths: Sequence[Path]) -> Results:
+    try:
+        return figures.merged([_read(path) for path in paths])
+    except figures.UnreadableError as error:
+        raise click.ClickException(str(error)) from error
+
+
 def printer() -> Console:
     """Standard output, wide enough for the tables where it is a file or a pipe."""
     return Console(width=None if sys.stdout.isatty() else WIDTH)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are ended, and folders taken away
     main()

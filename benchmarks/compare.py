@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from benchmarks.interval import Interval
 from benchmarks.sheet import Sheet, number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from benchmarks.figures import Figure, Results
+    from benchmarks.figures import Figure, Results, Suite
 
 NOISE = 0.1
 """What a figure may differ by from run to run though nothing was changed: the interval of a run's own rounds knows
@@ -19,7 +21,8 @@ FEW = 6
 """Rounds below which an interval is but the least and the greatest figure: three times the noise counts as none."""
 LEAST = {"us": 0.5, "ms": 0.5, "slope": 0.02, "MiB": 2.0, "bytes": 16.0, "blocks": 1.0, "calls": 0.5}
 """Differences below these are none, however large they are as shares."""
-TIMES = ("us", "ms")
+COUNTED = ("blocks", "calls")
+"""What is the same each time, so that once is enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Difference:
         after: in the second, a time as the first machine would have taken it.
         beyond: whether it is more than noise.
         better: whether the second is better; None where it is the same, or where nobody can say.
+        seen: the least share by which the second would have to be more, to be beyond; None where none would do.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Difference:
     after: float
     beyond: bool
     better: bool | None
+    seen: float | None
 
     @property
     def change(self) -> float:
@@ -48,45 +53,69 @@ class Difference:
         return self.after / self.before - 1 if self.before else 0.0
 
 
-def speed(before: Results, after: Results) -> float:
-    """How many times as long the same piece of work took in the second results."""
-    return after.yardstick.median / before.yardstick.median
+def speed(before: Suite, after: Suite, unit: str = "us") -> Interval:
+    """How many times as long the same piece of work took in the second results, as figures of this unit are taken."""
+    first, second = before.yardstick, after.yardstick
+    if first is None or second is None or unit not in ("us", "ms", "1/s"):
+        return Interval(1.0, 1.0, 1.0, 1)
+    one, two = (first.cpu, second.cpu) if unit == "us" else (first.wall, second.wall)
+    return Interval(two.median / one.median, two.low / one.high, two.high / one.low, min(one.rounds, two.rounds))
 
 
 def differences(before: Results, after: Results, noise: float = NOISE) -> Iterator[Difference]:
     """Every figure that both have.
 
-    Times are divided by how much slower the second machine was. A difference is beyond noise if the intervals of both
-    medians, each made wider by half of the noise, have nothing in common; with few rounds, by three times that.
+    What is timed is divided by how much slower the second machine was while the same suite was measured: CPU time by
+    CPU time, and what the clock on the wall tells by that. A difference is beyond noise if the intervals of both
+    medians, each made wider by half of the noise, have nothing in common; with few rounds, by three times that. Of a
+    figure that was timed once nothing is said.
 
     Args:
         before: the first results.
         after: the second.
         noise: the share that counts as none.
     """
-    slower = speed(before, after)
-    for suite in before.suites:
-        other = after.suite(suite.name)
-        found = {} if other is None else {figure.of: figure for figure in other.figures}
+    for suite, other in _shared(before, after):
+        found = {figure.of: figure for figure in other.figures}
         for figure in suite.figures:
             beside = found.get(figure.of)
             if beside is not None and beside.unit == figure.unit:
-                yield _difference(suite.name, figure, beside, _scale(figure.unit, slower), noise)
+                yield _difference(suite.name, figure, beside, speed(suite, other, figure.unit), noise)
 
 
-def _scale(unit: str, slower: float) -> float:
-    return 1 / slower if unit in TIMES else slower if unit == "1/s" else 1.0
+def _shared(before: Results, after: Results) -> Iterator[tuple[Suite, Suite]]:
+    for suite in before.suites:
+        other = after.suite(suite.name)
+        if other is not None:
+            yield suite, other
 
 
-def _difference(suite: str, first: Figure, second: Figure, scale: float, noise: float) -> Difference:
+def _wide(value: Interval, noise: float, few: bool) -> tuple[float, float]:
+    half = noise / 2 * (3 if few else 1)
+    return value.low - abs(value.low) * half, value.high + abs(value.high) * half
+
+
+def _difference(suite: str, first: Figure, second: Figure, slower: Interval, noise: float) -> Difference:
     one, two = first.value, second.value
-    half = noise / 2 * (3 if min(one.rounds, two.rounds) < FEW else 1)
-    wide = [(value.low - abs(value.low) * half, value.high + abs(value.high) * half) for value in (one, two)]
-    (low, high), (other_low, other_high) = wide[0], (wide[1][0] * scale, wide[1][1] * scale)
-    after = two.median * scale
-    apart = (other_low > high or other_high < low) and abs(after - one.median) >= LEAST.get(first.unit, 0.0)
-    better = None if not apart else (after > one.median) == first.more
-    return Difference(": ".join((suite, *first.of)), first.unit, one.median, after, apart, better)
+    least = min(one.rounds, two.rounds)
+    low, high = _wide(one, noise, least < FEW)
+    scaled = _scaled(two, slower, first.unit)
+    other_low, other_high = _wide(scaled, noise, least < FEW)
+    apart = (other_low > high or other_high < low) and abs(scaled.median - one.median) >= LEAST.get(first.unit, 0.0)
+    apart = apart and (least > 1 or first.unit in COUNTED)
+    better = None if not apart else (scaled.median > one.median) == first.more
+    seen = (high / one.median) * (scaled.median / other_low) - 1 if one.median > 0 and other_low > 0 else None
+    if least == 1 and first.unit not in COUNTED:
+        seen = None
+    return Difference(": ".join((suite, *first.of)), first.unit, one.median, scaled.median, apart, better, seen)
+
+
+def _scaled(value: Interval, slower: Interval, unit: str) -> Interval:
+    """As the first machine would have found it; what is not known of the machines makes it less sure."""
+    ends = [1 / slower.low, 1 / slower.high] if unit != "1/s" else [slower.low, slower.high]
+    middle = 1 / slower.median if unit != "1/s" else slower.median
+    corners = [end * edge for end in ends for edge in (value.low, value.high)]
+    return Interval(value.median * middle, min(corners), max(corners), value.rounds)
 
 
 def sheet(before: Results, after: Results, noise: float = NOISE, *, everything: bool = False) -> Sheet:
@@ -100,10 +129,24 @@ def sheet(before: Results, after: Results, noise: float = NOISE, *, everything: 
         ]
         for each in (found if everything else sorted(beyond, key=lambda each: -abs(each.change)))
     ]  # fmt: skip
-    caption = (
-        f"{len(beyond)} of {len(found)} figures differ by more than noise ({noise:.0%} beside their intervals, "
-        f"{3 * noise:.0%} with fewer than {FEW} rounds). The "
-        f"second machine took {speed(before, after):.2f} times as long for the same piece of work, which times are "
-        "corrected for."
-    )
-    return Sheet("Differences", ("figure", "in"), ("before", "after", "by", ""), rows, caption)
+    total = sum(len(suite.figures) for suite in before.suites) + sum(len(suite.figures) for suite in after.suites)
+    lines = [
+        f"{len(beyond)} of {len(found)} figures differ by more than noise: {noise:.0%} beside their intervals,",
+        f"{3 * noise:.0%} with fewer than {FEW} rounds.",
+        *(_seen(suite, other, found) for suite, other in _shared(before, after)),
+    ]
+    if alone := total - 2 * len(found):
+        lines.append(f"{alone} figures are in one of the files only.")
+    if before.quick != after.quick:
+        lines.append("One of the runs was a quick one, whose figures are less steady, and are of fewer rounds.")
+    if before.machine.kind != after.machine.kind:
+        lines.append("They are of different machines: that one piece of work is slower does not say that all are.")
+    return Sheet("Differences", ("figure", "in"), ("before", "after", "by", ""), rows, "\n".join(lines))
+
+
+def _seen(suite: Suite, other: Suite, found: Sequence[Difference]) -> str:
+    """How much slower the machine was in a suite, and what could be seen in it."""
+    seen = [each.seen for each in found if each.name.startswith(f"{suite.name}: ") and each.seen is not None]
+    what = f"half of its figures show no change below {statistics.median(seen):.0%}" if seen else "it was measured once"
+    slower = f"the same piece of work took {speed(suite, other).median:.2f} times as long, which is taken out"
+    return f"{suite.name}: {slower}; {what}."

@@ -16,7 +16,7 @@ from benchmarks.machine import Machine
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-SCHEMA = 2
+SCHEMA = 3
 """Of the JSON. It goes up when a figure changes its name or its meaning."""
 Unit: TypeAlias = Literal["us", "ms", "1/s", "x", "slope", "blocks", "bytes", "MiB", "calls", "requests"]
 
@@ -53,6 +53,24 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class Yardstick:
+    """Microseconds of a fixed piece of work, taken all through a suite: how fast the machine was meanwhile.
+
+    Attributes:
+        cpu: of CPU time, and
+        wall: by the clock on the wall.
+    """
+
+    cpu: Interval
+    wall: Interval
+
+    @classmethod
+    def read(cls, found: dict[str, Any]) -> Yardstick:
+        """That of a JSON document."""
+        return cls(Interval(**found["cpu"]), Interval(**found["wall"]))
+
+
+@dataclass(frozen=True, slots=True)
 class Suite:
     """All that one suite found.
 
@@ -62,6 +80,7 @@ class Suite:
         method: what a reader has to know of how they were taken.
         skipped: what was not measured, with the reason.
         details: what else there is, for its tables and plots.
+        yardstick: how fast the machine was meanwhile; None where nobody looked.
     """
 
     name: str
@@ -69,6 +88,7 @@ class Suite:
     method: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     details: Any = None
+    yardstick: Yardstick | None = None
 
     def find(self, *of: str) -> Interval | None:
         """The value of the figure of this name, if it is there."""
@@ -79,6 +99,12 @@ class Suite:
         begun = (figure.of for figure in self.figures if figure.of[: len(of)] == of and len(figure.of) > place)
         return list(dict.fromkeys(name[place] for name in begun))
 
+    @classmethod
+    def read(cls, found: dict[str, Any]) -> Suite:
+        """That of a JSON document."""
+        yardstick = None if found["yardstick"] is None else Yardstick.read(found["yardstick"])
+        return cls(**{**found, "figures": [*map(Figure.read, found["figures"])], "yardstick": yardstick})
+
 
 @dataclass(frozen=True, slots=True)
 class Results:
@@ -88,21 +114,19 @@ class Results:
         taken: when, in UTC.
         quick: whether it was a quick one, whose figures are less steady.
         machine: of which the figures are.
-        yardstick: microseconds of a fixed piece of work, taken between the suites: how fast the machine was meanwhile.
         suites: what was measured.
     """
 
     taken: str
     quick: bool
     machine: Machine
-    yardstick: Interval
     suites: list[Suite]
 
     @classmethod
-    def of(cls, suites: Iterable[Suite], yardstick: Sequence[float], *, quick: bool) -> Results:
+    def of(cls, suites: Iterable[Suite], *, quick: bool) -> Results:
         """What these suites found just now, here."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(now, quick, Machine.here(), Interval.of(yardstick), list(suites))
+        return cls(now, quick, Machine.here(), list(suites))
 
     def suite(self, name: str) -> Suite | None:
         """The suite of this name, if it was measured."""
@@ -115,7 +139,13 @@ class Results:
 
 
 def merged(results: Sequence[Results]) -> Results:
-    """Several results of one machine as one: of a suite that is in several, the last."""
+    """Several results of one machine as one: of a suite that is in several, the last.
+
+    Raises:
+        UnreadableError: they are of different machines.
+    """
+    if len({one.machine.kind for one in results}) > 1:
+        raise UnreadableError("these are of different machines, or different Pythons: measure all on one")
     suites = {suite.name: suite for one in results for suite in one.suites}
     return replace(results[-1], suites=list(suites.values()), quick=any(one.quick for one in results))
 
@@ -137,7 +167,8 @@ def read(path: Path) -> Results:
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
         raise UnreadableError(f"{path} has schema {schema}; this reads {SCHEMA}: measure it again")
-    suites = [Suite(**{**suite, "figures": [*map(Figure.read, suite["figures"])]}) for suite in document["suites"]]
-    return Results(
-        document["taken"], document["quick"], Machine(**document["machine"]), Interval(**document["yardstick"]), suites
-    )
+    try:
+        suites = [*map(Suite.read, document["suites"])]
+        return Results(document["taken"], document["quick"], Machine(**document["machine"]), suites)
+    except (KeyError, TypeError) as error:
+        raise UnreadableError(f"{path} lacks what results have, or has more: {error}") from error

@@ -24,6 +24,11 @@ class Machine:
     python: str
     versions: dict[str, str]
 
+    @property
+    def kind(self) -> tuple[str, int, str]:
+        """What has to be the same where figures are to be of one machine."""
+        return self.cpu, self.cores, self.python
+
     @classmethod
     def here(cls) -> Machine:
         """This one."""
@@ -38,14 +43,16 @@ class Machine:
 
 
 def code() -> str:
-    """When the code that is measured was committed, where git knows."""
+    """Which commit the code that is measured is of, and whether it was changed since, where git knows."""
     git = shutil.which("git")
     if git is None:
         return "unknown"
-    asked = [git, "log", "-1", "--format=%cd", "--date=format-local:%Y-%m-%d %H:%M UTC"]
-    environ = {**os.environ, "TZ": "UTC"}
-    said = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=Path(__file__).parent, env=environ)
-    return said.stdout.strip() or "unknown"
+    folder = Path(__file__).parents[1]
+    commit, changed = (
+        subprocess.run([git, *asked], capture_output=True, text=True, check=False, cwd=folder).stdout.strip()
+        for asked in (("rev-parse", "--short=10", "HEAD"), ("status", "--porcelain", "asgi_guard", "benchmarks"))
+    )
+    return f"{commit or 'unknown'}{', and changes since' if changed else ''}"
 
 
 def _cpu(path: Path = Path("/proc/cpuinfo")) -> str:

@@ -57,7 +57,7 @@ def _text(name: str, results: Results) -> str | None:
     if name == "summary":
         return _summary(results)
     suite = results.suite(name)
-    if suite is None:
+    if suite is None or not suite.figures:
         return None
     (kind,) = (kind for kind in KINDS if kind.name == name)
     parts = [sheet.markdown() for sheet in kind.sheets(suite)]
@@ -72,8 +72,13 @@ def _machine(results: Results) -> str:
     pace = " These are of a quick run." if results.quick else ""
     return (
         f"{machine.cpu}, {machine.cores} cores, {machine.system}, {machine.python}; {versions}. The yardstick, a fixed "
-        f"piece of work, took {results.yardstick} µs.{pace}"
+        f"piece of work, took {_yards(results)} µs.{pace}"
     )
+
+
+def _yards(results: Results) -> str:
+    found = [suite.yardstick.cpu.median for suite in results.suites if suite.yardstick is not None]
+    return f"from {min(found):.1f} to {max(found):.1f}, suite by suite," if found else "an unknown number of"
 
 
 def _asked(results: Results) -> str | None:
@@ -95,8 +100,8 @@ def _summary(results: Results) -> str | None:
         if (value := layers.find(app, WHOLE, ADDS)) is not None
     ]
     return (
-        f"{_ratios(server).markdown()}\n\nIn process, without a server, the whole Guard adds, in microseconds: "
-        f"{', '.join(added)}. Taken {server.method['taken']}."
+        f"{_ratios(server).markdown()}\n\nTaken {server.method['taken']}.\n\nIn process, without a server, the whole "
+        f"Guard adds, in microseconds: {', '.join(added)}. Taken {layers.method['taken']}."
     )
 
 

@@ -7,6 +7,7 @@ import gc
 import os
 import time
 from contextlib import contextmanager
+from random import Random
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ K = TypeVar("K")
 LEAST = 3
 """Rounds, however short the time."""
 YARDS = 50
+"""Times that the yardstick is laid on at once: about a millisecond."""
+APART = 0.1
+"""Seconds from one time to the next, at the least."""
 CLOCK = "CPU time of the process, which tells nothing of what else the machine does"
 COLLECTOR = "off while it is timed, run between rounds"
 
@@ -25,8 +29,8 @@ async def interleave(
 ) -> dict[K, list[float]]:
     """Give everyone a turn, round after round, and keep what each turn gave: one figure a round.
 
-    The garbage collector is off meanwhile and runs between rounds, so that nobody pays for another's garbage. Who
-    begins a round comes last in the next, so that nobody always finds the caches that the same one left.
+    The garbage collector is off meanwhile and runs between rounds, so that nobody pays for another's garbage. Each
+    round has an order of its own, so that nobody always finds the caches that the same one left.
 
     Args:
         turns: what is measured.
@@ -35,6 +39,7 @@ async def interleave(
     """
     found: dict[K, list[float]] = {name: [] for name in turns}
     order = list(turns.items())
+    dice = shuffler()
     rounds = 0
     gc.collect()
     gc.freeze()  # what is there already is not looked through again after each round
@@ -42,9 +47,9 @@ async def interleave(
     try:
         started = told = time.perf_counter()
         while told - started < seconds or rounds < LEAST:
+            dice.shuffle(order)
             for name, turn in order:
                 found[name].append(await turn())
-            order.append(order.pop(0))
             rounds += 1
             gc.collect()
             await asyncio.sleep(0)
@@ -55,6 +60,11 @@ async def interleave(
         gc.enable()
         gc.unfreeze()
     return found
+
+
+def shuffler() -> Random:
+    """What the order of each round is drawn by: the same orders in every run."""
+    return Random(1)  # noqa: S311 - nothing is kept secret by it
 
 
 @contextmanager
@@ -78,12 +88,26 @@ def yardstick() -> int:
     return sum(names[f"name-{number}".encode().lower()] for number in range(50))
 
 
-def yards(samples: int = 30) -> list[float]:
-    """Microseconds of CPU time of the yardstick, so many times."""
-    found = []
-    for _ in range(samples):
-        started = time.process_time_ns()
+class Yards:
+    """Takes the yardstick now and then while a suite is measured, where it is measured: how fast the machine was then.
+
+    Attributes:
+        cpu: microseconds of CPU time that it took, and
+        wall: by the clock on the wall, which tells what else the machine did.
+    """
+
+    def __init__(self) -> None:
+        self.cpu: list[float] = []
+        self.wall: list[float] = []
+        self._next = 0.0
+
+    def take(self) -> None:
+        """Take it once, unless it was taken a moment ago."""
+        if time.perf_counter() < self._next:
+            return
+        cpu, wall = time.process_time_ns(), time.perf_counter_ns()
         for _ in range(YARDS):
             yardstick()
-        found.append((time.process_time_ns() - started) / YARDS / 1000)
-    return found
+        self.wall.append((time.perf_counter_ns() - wall) / YARDS / 1000)
+        self.cpu.append((time.process_time_ns() - cpu) / YARDS / 1000)
+        self._next = time.perf_counter() + APART

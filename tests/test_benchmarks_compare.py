@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,7 @@ from click.testing import CliRunner
 
 from benchmarks import compare
 from benchmarks.__main__ import main
-from benchmarks.figures import Figure, Results, Suite
+from benchmarks.figures import Figure, Results, Suite, Yardstick
 from benchmarks.interval import Interval
 
 if TYPE_CHECKING:
@@ -18,10 +19,21 @@ if TYPE_CHECKING:
     from benchmarks.figures import Unit
 
 
-def results(median: float, yard: float = 10.0, unit: Unit = "us", *, more: bool = False, wide: float = 0.02) -> Results:
-    value = Interval(median, median * (1 - wide), median * (1 + wide), 9)
-    suite = Suite("layers", [Figure(("raw", "Guard"), unit, value, more=more)])
-    return Results.of([suite], [yard] * 9, quick=True)
+def results(
+    median: float,
+    yard: float = 10.0,
+    unit: Unit = "us",
+    *,
+    more: bool = False,
+    wide: float = 0.02,
+    rounds: int = 9,
+    loose: float = 0.0,
+) -> Results:
+    """One figure, with an interval so wide; the yardstick is the same by both clocks, and by that of the wall loose."""
+    value = Interval(median, median * (1 - wide), median * (1 + wide), rounds)
+    yardstick = Yardstick(Interval(yard, yard, yard, 9), Interval(yard, yard * (1 - loose), yard * (1 + loose), 9))
+    suite = Suite("layers", [Figure(("raw", "Guard"), unit, value, more=more)], yardstick=yardstick)
+    return Results.of([suite], quick=True)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +51,12 @@ def results(median: float, yard: float = 10.0, unit: Unit = "us", *, more: bool 
         (results(0.8, unit="x", more=True), results(0.8, yard=20, unit="x", more=True), False, None),
         (results(0.8, unit="x", more=True), results(0.6, unit="x", more=True), True, False),
         (results(-0.01, unit="slope"), results(0.2, unit="slope"), True, False),
+        (results(20, rounds=5), results(25), False, None),
+        (results(20, rounds=5), results(30), True, False),
+        (results(20, rounds=1), results(90), False, None),
+        (results(20, rounds=1, unit="blocks"), results(90, rounds=1, unit="blocks"), True, False),
+        (results(20, unit="ms", loose=0.2), results(25, unit="ms", loose=0.2), False, None),
+        (results(20, loose=0.2), results(25, loose=0.2), True, False),
     ],
 )
 def test_differences(before: Results, after: Results, beyond: bool, better: bool | None) -> None:
@@ -49,10 +67,34 @@ def test_differences(before: Results, after: Results, beyond: bool, better: bool
 
 def test_what_one_alone_has_is_passed_over() -> None:
     """Figures are compared by their names and units."""
-    other = Results.of([Suite("layers", [Figure(("raw", "Host"), "us", Interval.of([1.0]))])], [1.0], quick=True)
+    other = Results.of([Suite("layers", [Figure(("raw", "Host"), "us", Interval.of([1.0]))])], quick=True)
     assert list(compare.differences(results(1), other)) == []
-    assert list(compare.differences(results(1), Results.of([], [1.0], quick=True))) == []
+    assert list(compare.differences(results(1), Results.of([], quick=True))) == []
     assert list(compare.differences(results(1), results(1, unit="ms"))) == []
+
+
+def test_what_may_mislead_is_said() -> None:
+    """Beside the differences stand what is in one of the files only, and that pace and machine are not the same."""
+    before, after = results(20), results(20)
+    alone = Figure(("raw", "Host"), "us", Interval.of([1.0]))
+    suites = [replace(after.suites[0], figures=[*after.suites[0].figures, alone])]
+    after = replace(after, quick=False, machine=replace(after.machine, cpu="another"), suites=suites)
+    said = compare.sheet(before, after).caption
+    assert "1 figures are in one of the files only." in said
+    assert "One of the runs was a quick one" in said
+    assert "They are of different machines" in said
+    said = compare.sheet(before, before).caption
+    assert "One of the runs" not in said
+    assert said.endswith("took 1.00 times as long, which is taken out; half of its figures show no change below 15%.")
+
+
+def test_a_change_that_is_seen_is_told_from_how_large_it_would_be() -> None:
+    """What a figure has to change by to be seen is what it is: a little less is not seen, and a little more is."""
+    (least,) = [each.seen for each in compare.differences(results(20), results(20))]
+    assert least is not None
+    for factor, beyond in ((1 + least * 0.98, False), (1 + least * 1.02, True)):
+        (found,) = compare.differences(results(20), results(20 * factor))
+        assert found.beyond == beyond
 
 
 def test_command(tmp_path: Path) -> None:
@@ -72,6 +114,12 @@ def test_command(tmp_path: Path) -> None:
     assert "0 of 1 figures differ" in ran.output
     ran = CliRunner().invoke(main, ["compare", str(before), str(after), "--noise", "1", "--all"])
     assert "layers: raw: Guard" in ran.output
+    ran = CliRunner().invoke(main, ["compare", str(before), str(after), "--noise", "-1"])
+    assert ran.exit_code == 2
+    after.write_bytes(Results.of([Suite("auth", [])], quick=True).json())
+    ran = CliRunner().invoke(main, ["compare", str(before), str(after)])
+    assert ran.exit_code == 1
+    assert "no figure in common" in ran.output
     ran = CliRunner().invoke(main, ["compare", str(before), str(other)])
     assert ran.exit_code == 1
     assert "schema 1" in ran.output

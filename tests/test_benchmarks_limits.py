@@ -221,7 +221,15 @@ def test_the_suite_holds_the_same_figures(figures: Figures) -> None:
     assert [(figure.of[1], figure.asked) for figure in suite.figures if figure.asked] == [("1", 0.95), ("1", 0.95)]
     assert suite.find(limits_suite.REFUSED, OURS) is not None
     titles = [sheet.title for sheet in limits_suite.sheets(suite)]
-    assert titles == [f"A check of {throughput.ONE}", f"A check of {throughput.TWO}", "What is asked"]
+    checks = [f"A check of {throughput.ONE}", f"A check of {throughput.TWO}"]
+    others = [
+        "What a client holds, what a refusal takes, and what a flush breaks",
+        "What an outage adds to a request, in ms",
+    ]
+    assert titles == [*checks, *others, "What is asked"]
+    page = "\n".join(sheet.markdown() for sheet in limits_suite.sheets(suite))
+    assert f"{figures.flushes[0].name}** | **{figures.sizes[0].among_many:.0f}" in page
+    assert "**0.0%** |" in page
 
 
 def test_the_command_line(figures: Figures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,11 +243,12 @@ def test_the_command_line(figures: Figures, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(run, "measure", at_once)
     path = tmp_path / "figures.json"
 
-    quick = CliRunner().invoke(benchmarks.main, ["limits", "--quick", "--json", str(path), "--store", "unix:///s"])
+    with Server() as server:
+        quick = CliRunner().invoke(benchmarks.main, ["limits", "--quick", "--json", str(path), "--store", server.url])
     full = CliRunner().invoke(benchmarks.main, ["limits"])
 
     assert (quick.exit_code, full.exit_code) == (0, 0), quick.output + full.output
-    assert asked == [("unix:///s", run.QUICK), (None, run.FULL)]
+    assert asked == [(server.url, run.QUICK), (None, run.FULL)]
     assert "SCRIPT FLUSH under load" in quick.output
     suite = read(path).suite("limits")
     assert suite is not None

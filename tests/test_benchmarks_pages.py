@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 
 from benchmarks import pages, suites
 from benchmarks.__main__ import main
-from benchmarks.figures import Figure, Results, Suite, merged, read
+from benchmarks.figures import Figure, Results, Suite, UnreadableError, merged, read
 from benchmarks.interval import Interval
 from benchmarks.layers.run import ADDS, QUANTILES, STACK
 from benchmarks.limits.suite import CPU as CHECK_CPU
@@ -53,6 +54,7 @@ def results() -> Results:
                 *(figure("raw", name, ADDS, value=4.5) for name in names[1:]),
                 *(figure(STACK, name, ADDS, value=value) for name, value in stacked),
             ],
+            {"taken": "yesterday"},
             details={"quantiles": QUANTILES, "distribution": {name: [5.0] * len(QUANTILES) for name in names}},
         ),
         Suite(
@@ -72,7 +74,7 @@ def results() -> Results:
             details={"strangers": [{"requests": 0, "resident": 1e8}, {"requests": 10, "resident": 2e8}]},
         ),
     ]
-    return Results.of(found, [1.0], quick=False)
+    return Results.of(found, quick=False)
 
 
 def test_a_region_is_filled_and_all_else_stays() -> None:
@@ -101,8 +103,9 @@ def test_the_pages_have_a_place_for_every_suite() -> None:
 def test_the_summary() -> None:
     """It has each stack's ratio, and what the guard adds in process."""
     text = pages.filled("<!-- figures: summary -->\n<!-- end -->\n", results())
-    assert "| FastAPI | 100 / 100 | 0.50 | 0.50 | 0.50 |" in text
-    assert "4.50 to a raw ASGI app. Taken today." in text
+    assert "| FastAPI | 100 / 100 | 0.50 | 0.50 | 0.50 | 0.50 |" in text
+    assert "\n\nTaken today.\n\nIn process" in text
+    assert "4.50 to a raw ASGI app. Taken yesterday." in text
 
 
 def test_what_is_not_reached_is_said() -> None:
@@ -118,11 +121,14 @@ def test_what_is_not_reached_is_said() -> None:
 
 def test_several_results_are_merged() -> None:
     """Of a suite that is in several, the last counts."""
-    first, second = results(), Results.of([Suite("auth", []), Suite("scale", [])], [1.0], quick=True)
+    first, second = results(), Results.of([Suite("auth", []), Suite("scale", [])], quick=True)
     found = merged([first, second])
     assert {suite.name for suite in found.suites} == {"auth", *(suite.name for suite in first.suites)}
     assert found.suite("scale") == Suite("scale", [])
     assert found.quick
+    elsewhere = replace(second, machine=replace(second.machine, cpu="another"))
+    with pytest.raises(UnreadableError, match="different machines"):
+        merged([first, elsewhere])
 
 
 def test_steps_of_the_waterfall() -> None:

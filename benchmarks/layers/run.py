@@ -171,7 +171,7 @@ def _sheet(suite: Suite, name: str) -> Sheet:
         ])  # fmt: skip
     return Sheet(
         f"What a layer adds to a request to {TITLES[name]}", ("layer",),
-        ("takes us", "adds us", "95 %", HELD, PEAK, LEFT), rows,
+        ("takes us", "adds us", "interval", HELD, PEAK, LEFT), rows,
         "Each layer alone around the app, then all ten in one Guard. Blocks held: allocated and in use when the "
         "response begins, beyond the app's own. Peak: the most in use at once. Left: what only the garbage collector "
         "frees.",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.limits.contenders import OURS, Skipped, UnsuitableError
 from benchmarks.limits.servers import Counters
+from benchmarks.rounds import shuffler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -177,8 +178,10 @@ async def level(
             except Exception as error:  # noqa: BLE001 - whatever a contender raises, the others are measured
                 skipped.append(Skipped(contender.name, _reason(error, tasks)))
                 passed(rounds * seconds)
-        order = list(running)
+        dice = shuffler()
         for _ in range(rounds):
+            order = list(running)
+            dice.shuffle(order)
             for one in order:
                 gc.collect()
                 counters = Counters(client, one.contender.commands)
@@ -188,7 +191,6 @@ async def level(
                     skipped.append(Skipped(one.contender.name, _reason(error, tasks)))
                     running.remove(one)
                 passed(seconds)
-            order = [one for one in (*order[1:], *order[:1]) if one in running]  # nobody is always first
     finally:
         gc.unfreeze()
         for limiter in opened:

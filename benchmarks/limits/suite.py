@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
 RATE, TIMES, P50, P99, CPU = "checks a second", "ours is so many times that", "p50 ms", "p99 ms", "CPU us a check"
 SIZE, REFUSED, MEMORY, OUTAGE = "bytes in the server", "refusing", "the store in memory", "an outage adds"
+LATER, FLUSHED = "an outage adds, later", "failed while scripts are flushed"
 
 
 def of(found: Figures | Brief) -> Suite:
     """What a run found."""
     if isinstance(found, Brief):
-        return Suite("limits", list(_throughput([found.checks])), {"server": found.server}, details=found)
+        skipped = {"other limiters, and all but the checks": "left out of what is quick; `limits` has them"}
+        return Suite("limits", list(_throughput([found.checks])), {"server": found.server}, skipped, found)
     figures = [*_throughput([*found.throughput]), *_others(found)]
     method = {"server": found.server, "all but throughput": found.own_server, "packages": _listed(found.peers)}
     return Suite("limits", figures, method, _reasons(found.skipped), found)
@@ -72,12 +74,17 @@ def _others(found: Figures) -> Iterator[Figure]:
         yield Figure((MEMORY, f"{held.keys:,} keys", "again"), "us", Interval.of([held.again]))
     for outage in found.outages:
         yield Figure((OUTAGE, outage.kind, outage.name), "ms", Interval.of([outage.first]))
+        if outage.later is not None:
+            yield Figure((LATER, outage.kind, outage.name), "ms", Interval.of([outage.later]))
+    for flush in found.flushes:
+        yield Figure((FLUSHED, flush.name), "x", Interval.of([flush.failed / max(1, flush.checks + flush.failed)]))
 
 
 def sheets(suite: Suite) -> list[Sheet]:
     """The tables that are short."""
     kinds = [name for name in suite.names(0) if suite.find(name, "1", OURS, RATE)]
     found = [_sheet(suite, kind) for kind in kinds]
+    found += [made for made in (_bytes(suite), _outages(suite)) if made.rows]
     wanted = asked(suite.figures)
     return [*found, wanted] if wanted else found
 
@@ -98,6 +105,42 @@ def _sheet(suite: Suite, kind: str) -> Sheet:
         "'Ours is': how many times as many checks asgi-guard made in the same round, the median. CPU us: of the "
         f"client's process, a check. {suite.method['server']}.", frozenset({OURS}),
     )  # fmt: skip
+
+
+def _bytes(suite: Suite) -> Sheet:
+    columns = (SIZE, REFUSED, FLUSHED)
+    who = list(dict.fromkeys(name for column in columns for name in suite.names(1, column)))
+    return Sheet(
+        "What a client holds, what a refusal takes, and what a flush breaks", ("limiter",),
+        ("bytes in the server", "a refusal, us", "failed checks"),
+        [
+            [name, plain(suite.find(SIZE, name)), plain(suite.find(REFUSED, name)), _share(suite.find(FLUSHED, name))]
+            for name in who
+        ],
+        "Bytes: of one client of one window. A refusal: of a client that is known to be over its limit. Failed checks: "
+        "of those at 64 tasks while SCRIPT FLUSH is called again and again.", frozenset({OURS}),
+    )  # fmt: skip
+
+
+def _share(value: Interval | None) -> str:
+    return "" if value is None else f"{value.median:.1%}"
+
+
+def _outages(suite: Suite) -> Sheet:
+    rows = [
+        [kind, name, plain(suite.find(OUTAGE, kind, name)), _thousandths(suite.find(LATER, kind, name))]
+        for kind in suite.names(1, OUTAGE)
+        for name in suite.names(2, OUTAGE, kind)
+    ]
+    return Sheet(
+        "What an outage adds to a request, in ms", ("server", "limiter"), ("at first", "later"), rows,
+        "At first: the median of 3 requests of asgi-guard, whose timeout is 50 ms; one request of others. Later: when "
+        "asgi-guard no longer asks but for a probe now and then.",
+    )  # fmt: skip
+
+
+def _thousandths(value: Interval | None) -> str:
+    return "" if value is None else f"{value.median:.3f}"
 
 
 def show(console: Console, suite: Suite) -> None:

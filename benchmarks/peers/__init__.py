@@ -18,6 +18,7 @@ STACKS = {
         "secure": "secure",
     },
     "article": {"fastapi": "fastapi"},
+    "article_one_client": {"fastapi": "fastapi"},
 }
 """By name, which is their module's here: the modules that each needs, with the packages that bring them."""
 

@@ -65,14 +65,15 @@ class Buckets:
 
 
 class RedisBuckets:
-    """The same in Redis, and the list of revoked tokens, by a client for each request."""
+    """The same in Redis, and the list of revoked tokens, by a client for each request or one for all."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, one_client: bool) -> None:
         self._url = url
+        self._client: Any = redis.asyncio.Redis.from_url(url) if one_client else None
 
     async def take(self, names: tuple[str, ...], token_id: str) -> bool:
         """Look the token up, ask for the time, and take from each."""
-        client: Any = redis.asyncio.Redis.from_url(self._url)
+        client: Any = redis.asyncio.Redis.from_url(self._url) if self._client is None else self._client
         try:
             if await client.get(f"denylist:{token_id}"):
                 return False
@@ -83,7 +84,8 @@ class RedisBuckets:
                     return False
             return True
         finally:
-            await client.aclose()
+            if self._client is None:
+                await client.aclose()
 
 
 class Keys:
@@ -118,16 +120,17 @@ class JSONFormatter(logging.Formatter):
         return json.dumps(line)
 
 
-def build(issuer: str, audience: str, store: str | None) -> Any:
+def build(issuer: str, audience: str, store: str | None, *, one_client: bool = False) -> Any:
     """The stack around FastAPI's endpoint.
 
     Args:
         issuer: the URL of the tokens' issuer.
         audience: the tokens' audience.
         store: the URL of a Redis; None counts in memory and looks up no revocation.
+        one_client: whether all requests share a client of it.
     """
     keys = Keys(issuer)
-    buckets = Buckets() if store is None else RedisBuckets(store)
+    buckets = Buckets() if store is None else RedisBuckets(store, one_client=one_client)
 
     async def claims(request: Request) -> dict[str, Any]:
         token = request.headers.get("authorization", "").removeprefix("Bearer ")

@@ -21,6 +21,7 @@ COLORS = {BARE: GREY, GUARD: OURS}
 def throughput(suite: Suite) -> Any:
     """Requests a second of a whole server, bare, guarded and with others' stacks."""
     settings = suite.names(0)
+    tallest = max((len(suite.names(1, setting)) for setting in settings), default=0)
     figure, panels = canvas(4.3 * len(settings), 3.3, len(settings), squeeze=False)
     figure.suptitle("Requests a second of a whole server", x=0.01, ha="left", fontweight="bold")
     for axes, setting in zip(panels[0], settings, strict=True):
@@ -37,7 +38,7 @@ def throughput(suite: Suite) -> Any:
             )  # fmt: skip
         axes.set_yticks(range(len(stacks)), [NAMES[name] for name in stacks])
         axes.invert_yaxis()
-        axes.set_ylim(3.6, -0.6)
+        axes.set_ylim(tallest - 0.4, -0.6)
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)
         axes.set_title(setting, fontsize=11, fontweight="normal")

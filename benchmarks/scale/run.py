@@ -12,7 +12,7 @@ from benchmarks import subjects
 from benchmarks.calls import check, discarded_output
 from benchmarks.figures import Figure, Suite
 from benchmarks.interval import Interval
-from benchmarks.limits.servers import target
+from benchmarks.limits.servers import NoServerError, target
 from benchmarks.rounds import CLOCK, COLLECTOR, interleave, one_core
 from benchmarks.scale import workers
 from benchmarks.scale.axes import ASKED, AXES, Axis, at_once, one_by_one, waiting
@@ -134,7 +134,11 @@ def measure(store: str | None, budget: Budget, advance: Callable[[float], None])
     """
     with one_core() as core:
         figures = asyncio.run(_measure(budget, advance))
-    figures += _workers(store, budget)
+    skipped = {}
+    try:
+        figures += _workers(store, budget)
+    except NoServerError as error:
+        skipped[WORKERS] = str(error)
     advance(budget.rounds * len(budget.workers) * (budget.each + 1))
     method = {
         "clock": CLOCK,
@@ -144,7 +148,7 @@ def measure(store: str | None, budget: Budget, advance: Callable[[float], None])
         "slope": "of the logarithms of cost and size, in each round; the median, with its interval",
         "workers": f"{workers.TASKS} checks at once in each process: two windows and a token",
     }
-    return Suite("scale", figures, method)
+    return Suite("scale", figures, method, skipped)
 
 
 def sheets(suite: Suite) -> list[Sheet]:
@@ -162,7 +166,7 @@ def sheets(suite: Suite) -> list[Sheet]:
         ])  # fmt: skip
     table = Sheet(
         "What the whole Guard adds to a request, by how much there is of something",
-        ("of what", "how many", "adds, us", "slope", "95 %", "asked"), (), rows,
+        ("of what", "how many", "adds, us", "slope", "interval", "asked"), (), rows,
         "A slope of 0 costs the same whatever the size, 1 costs twice as much for twice as many.",
     )  # fmt: skip
     processes = [
@@ -175,6 +179,10 @@ def sheets(suite: Suite) -> list[Sheet]:
     return [
         table,
         Sheet(
-            "Checks of worker processes that share one Redis", ("processes",), (RATE, "95 %", CPU), processes, caption
+            "Checks of worker processes that share one Redis",
+            ("processes",),
+            (RATE, "interval", CPU),
+            processes,
+            caption,
         ),
     ]

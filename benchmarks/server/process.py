@@ -24,6 +24,10 @@ PATIENCE = 60.0
 """Seconds that a server has to start and to answer its first request."""
 
 
+KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
+"""What servers see of the environment."""
+
+
 class UnfitError(Exception):
     """A server did not answer as it should. The text is what it said."""
 
@@ -59,8 +63,8 @@ def serving(served: Served, token: str) -> Iterator[tuple[int, int]]:
 
 
 def _environ() -> dict[str, str]:
-    """Ours, without what configures a guard."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("ASGI_GUARD_")}
+    """Of ours only what Python needs: some packages look through all of it for every request."""
+    return {name: os.environ[name] for name in KEPT if name in os.environ}
 
 
 def _ask(port: int, token: str, process: subprocess.Popen[bytes]) -> str | None:

@@ -91,7 +91,7 @@ def _sheet(suite: Suite, app: str) -> Sheet:
         rows.append(row)
     return Sheet(
         f"Inside a server, around {APPS[app]}: with each layer more", ("up to this layer",),
-        ("CPU us", "adds us", "95 %", "by itself us"), rows,
+        ("CPU us", "adds us", "interval", "by itself us"), rows,
         "CPU time of the server's process for a request. 'By itself': what the layer adds to those before it. "
         f"{LINES[1:-1].capitalize()}: an app that sends as many bytes as the guard adds, and does nothing for them.",
     )  # fmt: skip

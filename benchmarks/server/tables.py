@@ -15,6 +15,7 @@ NAMES = {
     GUARD: "asgi-guard",
     "assembly": "packages of today",
     "article": "the article's stack",
+    "article_one_client": "the same with one client",
 }
 """The stacks, as people read them."""
 CPU, RATIO, RATE, P50, P95, P99 = "CPU us", "bare / it", "requests/s", "p50 ms", "p95 ms", "p99 ms"
@@ -37,7 +38,7 @@ def _sheet(suite: Suite, setting: str) -> Sheet:
         cpu = suite.find(setting, stack, CPU)
         rows.append([NAMES[stack], "" if cpu is None else number(cpu.median), *told, *rest])
     return Sheet(
-        f"Whole requests: {setting}", ("stack",), (CPU, RATIO, "95 %", RATE, P50, P95, P99), rows,
+        f"Whole requests: {setting}", ("stack",), (CPU, RATIO, "interval", RATE, P50, P95, P99), rows,
         "CPU us: of the server's process, a request. bare / it: the median ratio of the bare app's CPU time to it over "
         f"{rounds} interleaved rounds; 1 would cost nothing.", frozenset({NAMES[GUARD]}),
     )  # fmt: skip
