@@ -225,9 +225,13 @@ def instructions_command(*, record: bool) -> None:
 def compare_command(*, before: Path, after: Path, noise: float, everything: bool) -> None:
     """Say which figures of two JSON files differ by more than noise."""
     first, second = _read(before), _read(after)
-    if not any(compare.differences(first, second)):
+    found = list(compare.differences(first, second, noise))
+    if not found:
         raise click.ClickException(f"{before} and {after} have no figure in common")
-    printer().print(compare.sheet(first, second, noise, everything=everything).rich())
+    if everything or any(each.beyond for each in found):
+        printer().print(compare.sheet(found, everything=everything).rich())
+    for line in compare.notes(first, second, found, noise):
+        click.echo(line)
 
 
 @main.command("plot")

@@ -118,30 +118,32 @@ def _scaled(value: Interval, slower: Interval, unit: str) -> Interval:
     return Interval(value.median * middle, min(corners), max(corners), value.rounds)
 
 
-def sheet(before: Results, after: Results, noise: float = NOISE, *, everything: bool = False) -> Sheet:
+def sheet(found: Sequence[Difference], *, everything: bool = False) -> Sheet:
     """The differences as a table, those beyond noise only unless everything is asked for."""
-    found = list(differences(before, after, noise))
-    beyond = [each for each in found if each.beyond]
+    beyond = sorted((each for each in found if each.beyond), key=lambda each: -abs(each.change))
     rows = [
         [
             each.name, each.unit, number(each.before), number(each.after), f"{each.change:+.0%}",
             "" if each.better is None else "better" if each.better else "WORSE",
         ]
-        for each in (found if everything else sorted(beyond, key=lambda each: -abs(each.change)))
+        for each in (found if everything else beyond)
     ]  # fmt: skip
-    total = sum(len(suite.figures) for suite in before.suites) + sum(len(suite.figures) for suite in after.suites)
-    lines = [
-        f"{len(beyond)} of {len(found)} figures differ by more than noise: {noise:.0%} beside their intervals,",
-        f"{3 * noise:.0%} with fewer than {FEW} rounds.",
-        *(_seen(suite, other, found) for suite, other in _shared(before, after)),
-    ]
-    if alone := total - 2 * len(found):
+    return Sheet("Differences", ("figure", "in"), ("before", "after", "by", ""), rows)
+
+
+def notes(before: Results, after: Results, found: Sequence[Difference], noise: float = NOISE) -> list[str]:
+    """What has to be known of the differences: what counts as one, what could be seen, and what may mislead."""
+    beyond = sum(each.beyond for each in found)
+    meant = f"{noise:.0%} beside their intervals, {3 * noise:.0%} with fewer than {FEW} rounds"
+    lines = [f"{beyond} of {len(found)} figures differ by more than noise ({meant})."]
+    lines += [_seen(suite, other, found) for suite, other in _shared(before, after)]
+    if alone := sum(len(suite.figures) for one in (before, after) for suite in one.suites) - 2 * len(found):
         lines.append(f"{alone} figures are in one of the files only.")
     if before.quick != after.quick:
         lines.append("One of the runs was a quick one, whose figures are less steady, and are of fewer rounds.")
     if before.machine.kind != after.machine.kind:
         lines.append("They are of different machines: that one piece of work is slower does not say that all are.")
-    return Sheet("Differences", ("figure", "in"), ("before", "after", "by", ""), rows, "\n".join(lines))
+    return lines
 
 
 def _seen(suite: Suite, other: Suite, found: Sequence[Difference]) -> str:
