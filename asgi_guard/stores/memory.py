@@ -19,6 +19,10 @@ SWEEP = 2
 """Buckets looked at for each new one, to drop those that have become full: an absent bucket *is* a full one."""
 EVICT = 8
 """Buckets compared when there is no room: the fullest of them leaves."""
+SHARDS = 64
+"""Dicts that the buckets are spread over, a power of two. A dict whose keys come and go makes its table anew at times:
+one of a million keys would hold up the event loop for tens of milliseconds, and leave holes in memory as large."""
+LAST = SHARDS - 1
 
 
 class MemoryStore:
@@ -37,13 +41,16 @@ class MemoryStore:
     ) -> None:
         self._max_keys = max_keys
         self._clock = clock
-        self._full_at: dict[str, int] = {}
-        self._queue: deque[str] = deque()  # every key of `_full_at` once, the longest unlooked-at first
+        self._shards: tuple[dict[str, int], ...] = tuple({} for _ in range(SHARDS))  # when each bucket is full
+        self._queue: deque[str] = deque()  # every key of them once, the longest unlooked-at first
         self._revoked: dict[str, tuple[int, int]] = {}  # until when each is kept, and up to which instant it holds
         self._under_way: dict[str, dict[str, int]] = {}  # each ends what it began, so these need no bound
 
     def __len__(self) -> int:
-        return len(self._full_at)
+        return len(self._queue)
+
+    def _shard(self, key: str) -> dict[str, int]:
+        return self._shards[hash(key) & LAST]
 
     async def admit(self, request: Admission) -> Verdict:
         """Decide at once: nothing here waits."""
@@ -63,15 +70,20 @@ class MemoryStore:
         revoked = (token_id is not None or marks is not None) and self._is_revoked(token_id, marks, now)
         if not charges:
             return Verdict(True, (), revoked)
-        full_at = self._full_at
+        shards = self._shards
         states = []
-        for charge in charges:  # a comprehension would be a call of its own
-            states.append(full_at.get(charge[1], 0))  # noqa: PERF401
+        homes = []
+        for charge in charges:
+            key = charge[1]
+            full_at = shards[hash(key) & LAST]  # as `_shard` does, without its call
+            homes.append(full_at)
+            states.append(full_at.get(key, 0))
         resets = allowed(charges, states, now)
         if resets is None:
             return Verdict(*self._decide(charges, lease, now), revoked)
         for index, reset in enumerate(resets):
             key = charges[index][1]
+            full_at = homes[index]
             if key in full_at:
                 full_at[key] = now + reset
             elif reset > 0:
@@ -83,14 +95,14 @@ class MemoryStore:
         """Decide whatever may be refused, or counts what is under way."""
         states = []
         for limit, key, _, _ in charges:
-            states.append(self._others(key, lease, now) if limit.at_once else self._full_at.get(key, 0))
+            states.append(self._others(key, lease, now) if limit.at_once else self._shard(key).get(key, 0))
         admitted, after, readings = decide(charges, states, now)
         for (limit, key, _, _), before, state in zip(charges, states, after, strict=True):
             if limit.at_once:
                 if state > before:
                     self._begin(key, lease, now + limit.interval)
             elif state > now and state != before:
-                if key not in self._full_at:
+                if key not in self._shard(key):
                     self._sweep(now)
                 self._put(key, state, now)
         return admitted, readings
@@ -109,8 +121,9 @@ class MemoryStore:
                 if not leases:
                     self._under_way.pop(charge.key, None)
             else:
-                state = settle(self._full_at.get(charge.key, 0), now, charge)
-                if state > now or charge.key in self._full_at:
+                full_at = self._shard(charge.key)
+                state = settle(full_at.get(charge.key, 0), now, charge)
+                if state > now or charge.key in full_at:
                     self._put(charge.key, state, now)
 
     def _others(self, key: str, lease: str, now: int) -> int:
@@ -123,25 +136,27 @@ class MemoryStore:
         return len(leases) - (lease in leases)
 
     def _put(self, key: str, state: int, now: int) -> None:
-        if key not in self._full_at:
-            if len(self._full_at) >= self._max_keys:
+        full_at = self._shard(key)
+        if key not in full_at:
+            if len(self._queue) >= self._max_keys:
                 self._evict(now)
             self._queue.append(key)
-        self._full_at[key] = state
+        full_at[key] = state
 
     def _sweep(self, now: int) -> None:
         for _ in range(min(SWEEP, len(self._queue))):
             key = self._queue.popleft()
-            if self._full_at[key] <= now:
-                del self._full_at[key]
+            full_at = self._shard(key)
+            if full_at[key] <= now:
+                del full_at[key]
             else:
                 self._queue.append(key)
 
     def _evict(self, now: int) -> None:
         """Make room: the first full bucket of a few, else the one that would be full the soonest."""
         seen = [self._queue.popleft() for _ in range(min(EVICT, len(self._queue)))]
-        fullest = min(seen, key=lambda key: max(self._full_at[key], now))
-        del self._full_at[fullest]
+        fullest = min(seen, key=lambda key: max(self._shard(key)[key], now))
+        del self._shard(fullest)[fullest]
         seen.remove(fullest)
         self._queue.extend(seen)
 

@@ -16,6 +16,7 @@ from asgi_guard import Route as Row
 from asgi_guard.layer import Chain
 from tests.asgi import Echo, call, get, websocket_scope
 from tests.middleware.limiting import Fickle, Micros, Mood, begin, cancelled, statuses, until
+from tests.stores.server import full_at
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -84,7 +85,7 @@ async def test_every_bucket_of_the_request() -> None:
     rows = [Row("/a", limits="9/hour by ip; 5/hour by route; 7/hour by header:x-tenant shadow; 2 at once by ip")]
     layer = RateLimitMiddleware(Charging(3), limit="4/hour by ip", store=store, routes=rows)
     assert (await get(layer, "/a")).status == 200
-    spent = {name.rpartition(":")[2]: state for name, state in store._full_at.items()}
+    spent = {name.rpartition(":")[2]: state for name, state in full_at(store).items()}
     assert set(spent) == {"a-ip", "a-route", "a-header-x-tenant"}
     layer.app = Charging()
     refused = [(await get(layer, "/a")).status for _ in range(2)]
@@ -164,7 +165,7 @@ async def test_layers_that_are_nested() -> None:
     inner.app = Echo()
     headers = [(await get(layer)).headers["ratelimit"] for layer in (inner, outer)]
     assert [text.partition(";t")[0] for text in headers] == ['"inner";r=6', '"inner";r=5']
-    assert int(outer.store._full_at["{ip:203.0.113.9}:outer"]) > 0  # type: ignore[attr-defined]  # it is memory
+    assert int(full_at(outer.store)["{ip:203.0.113.9}:outer"]) > 0
     outer.app = Echo()
     assert (await get(outer)).headers["ratelimit"].startswith('"outer";r=5')
 
@@ -188,9 +189,9 @@ async def test_a_refused_request_charges_nothing() -> None:
 
     layer = RateLimitMiddleware(outer, limit="20/hour by ip as outer")
     assert await statuses(layer, 1) == [200]
-    state = dict(inner.store._full_at)  # type: ignore[attr-defined]  # it is memory
+    state = full_at(inner.store)
     assert await statuses(layer, 3) == [429] * 3
-    assert inner.store._full_at == state  # type: ignore[attr-defined]  # it is memory
+    assert full_at(inner.store) == state
     layer.app = Echo()
     assert await statuses(layer, 1) == [429]
 

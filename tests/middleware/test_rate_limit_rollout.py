@@ -25,6 +25,7 @@ from asgi_guard.policy.plans import binds
 from asgi_guard.policy.rates import parse_limits
 from tests.asgi import Echo, call, get, websocket_scope
 from tests.middleware.limiting import Fickle, bearer, statuses
+from tests.stores.server import full_at
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp
@@ -51,7 +52,7 @@ async def test_one_limit_in_shadow() -> None:
     assert refused["asgi_guard.limit"] == "loud"
     assert refused["asgi_guard.limit_shadow"] == "quiet"
     assert refused["http.response.status_code"] == 429
-    assert {name.rpartition(":")[2] for name in store._full_at} == {"quiet", "loud"}
+    assert {name.rpartition(":")[2] for name in full_at(store)} == {"quiet", "loud"}
 
 
 async def test_what_shadow_would_have_refused_is_logged() -> None:
@@ -79,9 +80,9 @@ async def test_a_refusal_takes_nothing_from_what_is_in_shadow() -> None:
     store = MemoryStore()
     layer = RateLimitMiddleware(Echo(), limit="9/hour by ip as quiet shadow; 1/hour by ip as loud", store=store)
     assert await statuses(layer, 1) == [200]
-    before = dict(store._full_at)
+    before = full_at(store)
     assert await statuses(layer, 3) == [429] * 3
-    assert store._full_at == before
+    assert full_at(store) == before
 
 
 @pytest.mark.parametrize(("percent", "low", "high"), [(0, 0, 0), (1, 1, 30), (25, 180, 320), (99, 960, 999)])

