@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from asgi_guard.policy.plans import RoutePlans, Rules, compile_table
 from asgi_guard.policy.rates import parse_limits
+from asgi_guard.policy.routes import NO_ROW, RouteTable
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ def warnings(settings: GuardSettings, functions: Collection[str] = ()) -> Iterat
         settings: what is looked at.
         functions: the names of functions that limits may go by.
     """
+    if settings.unread:
+        yield f"{', '.join(settings.unread)} will not hold: a section that is given in Python is taken as it is there"
     limited = settings.limited
     memory = settings.store.url.get_secret_value().startswith("memory:")
     if limited and memory and settings.rate.workers > 1:
@@ -38,6 +41,11 @@ def warnings(settings: GuardSettings, functions: Collection[str] = ()) -> Iterat
             f"{settings.rate.workers} workers each remember in memory which proofs they have seen, so one can be used "
             f"{settings.rate.workers} times: set {PREFIX}STORE_URL to a Redis that all share"
         )
+    if settings.auth.dpop != "off" and not settings.hosts.allowed:
+        yield (
+            "a proof of possession is held to the host that its request names, so one that was made for another server "
+            f"is taken from whoever names that one: set {PREFIX}HOSTS_ALLOWED"
+        )
     if settings.auth.revocation and memory:
         yield f"revocations are kept in this process's memory and end with it: set {PREFIX}STORE_URL to a Redis"
     plans = compile_table(settings.rate.limit, settings.routes, Rules(functions=functions))
@@ -49,6 +57,7 @@ def warnings(settings: GuardSettings, functions: Collection[str] = ()) -> Iterat
     yield from _credentials_at_risk(settings)
     yield from _anyone_is_believed(settings)
     yield from _forged(settings)
+    yield from _beside_a_mount(settings)
     if settings.rate.shadow and (limited or settings.rate.messages):
         yield f"limits refuse nothing: {PREFIX}RATE_SHADOW is on"
 
@@ -68,6 +77,20 @@ def _credentials_at_risk(settings: GuardSettings) -> Iterator[str]:
             f"it, so that a user acts in an attacker's account: call it {better}, and set it with Secure, HttpOnly, "
             "SameSite and Path=/"
         )
+
+
+def _beside_a_mount(settings: GuardSettings) -> Iterator[str]:
+    """Scopes that are asked of everything below a path, and not of that path itself, where apps have an index."""
+    table = RouteTable(settings.routes)
+    for route in settings.routes:
+        if not (route.scopes or route.any_scopes) or not route.path.endswith("/*") or route.path == "/*":
+            continue
+        above = route.path.removesuffix("*")
+        if table.match(above.replace("*", "\x01"), (route.methods or ("GET",))[0]) == NO_ROW:
+            yield (
+                f"the row {route} asks for scopes, and holds for neither {above} nor {above.removesuffix('/')}: "
+                "if the app answers there, give these rows of their own"
+            )
 
 
 def _forged(settings: GuardSettings) -> Iterator[str]:

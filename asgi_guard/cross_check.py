@@ -57,6 +57,8 @@ def cross_check(settings: GuardSettings) -> Iterator[Problem]:
         message = f"nobody is believed: set {PREFIX}PROXY_TRUSTED, or say `anyone` or `nobody`"
         yield Problem(f"{PREFIX}REQUEST_ID_TRUST_INCOMING", message)
     yield from _identity_missing(settings)
+    if settings.rate.limit and not settings.rate.limit.strip("; "):
+        yield Problem(f"{PREFIX}RATE_LIMIT", f"{settings.rate.limit!r} holds no limit: leave it out if none is meant")
     yield from _plans_missing(settings)
     yield from _exempt_missing(settings)
     yield from _dead_rows(settings.routes)

@@ -39,6 +39,11 @@ MAX_ASKED = 32
 """Tokens that are asked about at once: more would be an attack on the issuer through us."""
 MAX_WAITING = 512
 """Requests that may wait for an answer."""
+ABOUT_THE_TOKEN = frozenset({400, 403, 413, 414, 422})
+"""Answers by which servers, and firewalls before them, mean what was sent: one such token, which anybody can send, does
+not keep the others from being asked about."""
+QUIET = 60.0
+"""Seconds between two words in the log on such tokens."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,10 @@ class Introspection:
         return Introspector(self.url, self.client_id, self.client_secret, policy, times=self.times, client=self.client)
 
 
+class _OddTokenError(Exception):
+    """The server does not answer for a token. The text is what it said."""
+
+
 class Introspector:
     """Asks one issuer about tokens.
 
@@ -129,6 +138,7 @@ class Introspector:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._line = asyncio.Semaphore(MAX_ASKED)
         self._waiting = 0
+        self._quiet_until = 0.0
 
     def __repr__(self) -> str:
         return f"Introspector({self.url!r})"
@@ -208,6 +218,8 @@ class Introspector:
                 client = self._connected()
                 async with self._line:
                     answer = await self._post(client, token)
+        except _OddTokenError as error:
+            raise self._unanswered(error) from None
         except (httpx.HTTPError, OSError, TimeoutError, ValueError) as error:
             raise self._failed(error) from None
         if self._breaker.succeeded():
@@ -220,6 +232,14 @@ class Introspector:
             raise
         self._cache.accept(digest, user, now)
         return user
+
+    def _unanswered(self, error: Exception) -> KeysUnavailableError:
+        """The error for a token that is not answered for. It says nothing of others: any client can send such a one."""
+        self._breaker.succeeded()
+        if (now := time.monotonic()) >= self._quiet_until:
+            self._quiet_until = now + QUIET
+            logger.warning("%s does not answer for a token: %s", self.url, error)
+        return KeysUnavailableError(f"{self.url} does not answer for this token: {error}", 1)
 
     def _failed(self, error: Exception) -> KeysUnavailableError:
         now = time.monotonic()
@@ -242,6 +262,8 @@ class Introspector:
         async with client.stream(
             "POST", self.url, data=form, auth=self._auth, headers=headers, follow_redirects=False
         ) as response:
+            if response.status_code in ABOUT_THE_TOKEN:
+                raise _OddTokenError(f"it answered {response.status_code}")
             if response.status_code != 200:
                 raise ValueError(f"it answered {response.status_code}")
             body = bytearray()

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from asgi_guard.cross_check import CROSS_CHECKED, cross_check
@@ -93,6 +93,13 @@ def _file_problems(given: Container[str]) -> Iterator[Problem]:
             yield Problem(variable.file, f"{path} is not text")
 
 
+def _set_for(given: Container[str]) -> Iterator[str]:
+    """The variables that are set for sections that are given in Python."""
+    for variable in variables():
+        if (variable.section or variable.field) in given:
+            yield from (name for name in (variable.name, variable.file) if name is not None and _said(name))
+
+
 class _Environment(PydanticBaseSettingsSource):
     """Gives pydantic-settings what `environment` reads, without the sections that are given in Python."""
 
@@ -148,6 +155,8 @@ class GuardSettings(BaseSettings):
     metrics: MetricsSettings = MetricsSettings()
     health: HealthSettings = HealthSettings()
 
+    _unread: tuple[str, ...] = PrivateAttr(())
+
     def __init__(self, **values: Any) -> None:
         known = {name for variable in variables() for name in (variable.name, variable.file) if name}
         problems = [*unknown_variables(os.environ, known), *_file_problems(values)]
@@ -160,10 +169,16 @@ class GuardSettings(BaseSettings):
             if not {str(each["loc"][0]) for each in error.errors()} & CROSS_CHECKED:
                 problems += cross_check(rest)
             raise SettingsError(problems, rest) from None
+        self._unread = tuple(_set_for(values))
         problems += self._load_routes_file()
         problems += cross_check(self)
         if problems:
             raise SettingsError(problems, self)
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """The variables that are set and do not hold, since their sections are given in Python."""
+        return self._unread
 
     @property
     def limited(self) -> bool:

@@ -44,6 +44,14 @@ def told(functions: Sequence[str] = (), **sections: Any) -> list[str]:
     [
         ({"rate": RateSettings(limit="1/second by ip", workers=4)}, "clients get up to 4 times the limits"),
         ({"rate": RateSettings(workers=2), "routes": (Route("/a", limits="1/second by ip"),)}, "up to 2 times"),
+        (
+            {"auth": TOKENS.model_copy(update={"dpop": "accept"})},
+            "made for another server is taken from whoever names that one: set ASGI_GUARD_HOSTS_ALLOWED",
+        ),
+        (
+            {"auth": TOKENS, "routes": (Route("/a/*", scopes=("x",)),)},
+            "any method /a/* asks for scopes, and holds for neither /a/ nor /a: if the app answers there, give",
+        ),
         ({"store": REDIS}, "ASGI_GUARD_STORE_URL names a store, and nothing is kept there"),
         (
             {"auth": AuthSettings(issuer="https://i.example", audience=("a",), revocation=True)},
@@ -110,6 +118,17 @@ def test_what_is_told(sections: dict[str, Any], text: str) -> None:
 def test_what_is_as_it_should_be(sections: dict[str, Any]) -> None:
     """Of settings that say what is probably meant, nothing is told."""
     assert told(**sections) == []
+
+
+def test_variables_that_do_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables of a section, or a field, that is given in Python are named, and no others."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_MAX_TOKEN_LIFETIME", "900")
+    monkeypatch.setenv("ASGI_GUARD_STORE_URL_FILE", "/nowhere")
+    monkeypatch.setenv("ASGI_GUARD_ROUTES", "[]")
+    monkeypatch.setenv("ASGI_GUARD_LOG_FORMAT", "ecs")
+    (said,) = told(auth=TOKENS, routes=(), store=StoreSettings())
+    names = "ASGI_GUARD_ROUTES, ASGI_GUARD_STORE_URL_FILE, ASGI_GUARD_AUTH_MAX_TOKEN_LIFETIME"
+    assert said == f"{names} will not hold: a section that is given in Python is taken as it is there"
 
 
 def test_a_header_that_is_named_twice() -> None:

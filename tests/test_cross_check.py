@@ -97,6 +97,7 @@ ISSUER = {"AUTH_ISSUER": "https://id.example.com", "AUTH_AUDIENCE": "shop"}
             "RATE_EXEMPT",
             "'user:alice' could be anyone's of several issuers: write user:ISSUER#SUBJECT",
         ),
+        ({"RATE_LIMIT": "; ;"}, "RATE_LIMIT", "'; ;' holds no limit: leave it out if none is meant"),
         (
             {"ROUTES": '[{"path": "/export", "cost": 5}]'},
             "ROUTES",

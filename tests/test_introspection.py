@@ -152,6 +152,22 @@ async def test_answers_that_are_none(issuer: OpaqueIssuer, asked: Introspector, 
         await asked.obtain(b"token")
 
 
+@pytest.mark.parametrize("status", sorted(introspection.ABOUT_THE_TOKEN))
+async def test_an_odd_token_shuts_nobody_out(
+    issuer: OpaqueIssuer, asked: Introspector, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A token that the server, or a firewall before it, will not look at is unavailable itself, and no other is."""
+    issuer.status = status
+    for index in range(9):
+        with pytest.raises(KeysUnavailableError, match=f"answered {status}"):
+            await asked.obtain(b"..%d" % index)
+    issuer.status = 200
+    issuer.token("good")
+    assert (await asked.obtain(b"good")).subject == "alice"
+    (record,) = [record for record in caplog.records if record.name == "asgi_guard"]
+    assert f"does not answer for a token: it answered {status}" in record.getMessage()
+
+
 async def test_a_slow_issuer_holds_nobody_longer_than_is_said(
     issuer: OpaqueIssuer, asked: Introspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:

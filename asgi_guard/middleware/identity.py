@@ -243,6 +243,7 @@ class IdentityMiddleware(Layer):
         digest = self._cache.digest(value)
         user = self._remembered(digest, self._clock())
         if user is None:
+            self._cache.missed()
             parsed, verifier = self.parse(value)
             key = verifier.engine.peek(parsed.kid, parsed.algorithm)
             if key is None:

@@ -60,13 +60,16 @@ class TokenCache:
         """Drop a token, as when its keys have changed."""
         self._entries.pop(digest, None)
 
+    def missed(self) -> None:
+        """Note that a token has to be verified: it was not found, however often it was looked for."""
+
 
 class CountedTokenCache(TokenCache):
     """A cache that counts, for metrics.
 
     Attributes:
         hits: tokens that were found.
-        misses: tokens that were not, or counted no more.
+        misses: tokens that had to be verified.
     """
 
     def __init__(self, size: int) -> None:
@@ -76,8 +79,10 @@ class CountedTokenCache(TokenCache):
     def get(self, digest: bytes, now: float) -> tuple[User, KeySet] | None:
         """Find a token as `TokenCache` does, and count it."""
         found = super().get(digest, now)
-        if found is None:
-            self.misses += 1
-        else:
+        if found is not None:
             self.hits += 1
         return found
+
+    def missed(self) -> None:
+        """Count it."""
+        self.misses += 1
