@@ -10,7 +10,7 @@ import pytest
 from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.bucket import Admission, Charge
 from asgi_guard.policy.revocation import Marks
-from asgi_guard.stores import ClusterStore, operate
+from asgi_guard.stores import ClusterStore, RedisStore, operate
 from asgi_guard.watching import Watched
 from tests.stores.cluster import PREFIX, RANGES, Cluster, left, name
 from tests.stores.server import PATIENCE, SLOW, ask, limit
@@ -179,6 +179,16 @@ async def test_a_session_and_a_subject_are_looked_up_on_their_nodes(cluster: Clu
             for marks in (Marks(f"s{number}", "u", 5), Marks("s", f"u{number}", 1_000), Marks("s", f"u{number}", 1_001))
         ]
         assert revoked == [True, True, False]
+    await store.aclose()
+
+
+async def test_a_node_of_a_cluster_is_no_store(cluster: Cluster) -> None:
+    """Whoever names a node as if it were a server by itself is told so by the first sign of life."""
+    port = cluster.masters[0].client.config_get("port")["port"]
+    store = RedisStore(f"redis://127.0.0.1:{port}", timeout=PATIENCE)
+    with pytest.raises(StoreUnavailableError) as caught:
+        await store.ping()
+    assert "slot" in str(caught.value.__cause__)
     await store.aclose()
 
 

@@ -18,7 +18,7 @@ from asgi_guard.policy.revocation import Marks
 from asgi_guard.stores import MemoryStore, RedisStore
 from asgi_guard.stores.redis import SCRIPT, SCRIPT_SHA1
 from asgi_guard.stores.wire import encode, question
-from tests.stores.server import SLOW, VAST, Server, ask, limit, until
+from tests.stores.server import PATIENCE, SLOW, VAST, Server, ask, limit, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -322,6 +322,33 @@ async def test_the_password_is_never_told(url: str, caplog: pytest.LogCaptureFix
     assert SECRET not in caplog.text
     assert SECRET not in repr(store)
     assert math.isfinite(caught.value.retry_after)
+    await store.aclose()
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [["+ping"], ["~asgi-guard:*", "+ping", "+mget"], ["~other:*", "+@all"]],
+    ids=["ping", "no script", "no keys"],
+)
+async def test_a_server_that_answers_but_may_not_decide(server: Server, rules: list[str]) -> None:
+    """A sign of life is what requests need: a user that may not run the script, or not on our keys, has none."""
+    server.client.execute_command("ACL", "SETUSER", "few", "reset", "on", f">{SECRET}", *rules)
+    store = RedisStore(f"{server.url}?username=few&password={SECRET}", timeout=PATIENCE)
+    with pytest.raises(StoreUnavailableError) as caught:
+        await store.ping()
+    assert "permissions" in str(caught.value.__cause__)
+    await store.aclose()
+    server.client.execute_command("ACL", "DELUSER", "few")
+
+
+async def test_a_sign_of_life_leaves_nothing(server: Server) -> None:
+    """It needs no script to be known, and neither charges nor writes anything."""
+    server.client.flushall()
+    server.client.script_flush()
+    store = server.store()
+    for _ in range(2):
+        assert await store.ping() > 0
+    assert server.client.keys() == []
     await store.aclose()
 
 

@@ -11,7 +11,7 @@ from redis.asyncio.connection import SSLConnection
 from redis.asyncio.sentinel import SentinelManagedSSLConnection
 
 from asgi_guard.errors import StoreUnavailableError
-from asgi_guard.stores import SentinelStore, operate
+from asgi_guard.stores import RedisStore, SentinelStore, operate
 from tests.stores.sentinels import SERVICE, Watched
 from tests.stores.server import PATIENCE, ask
 
@@ -47,6 +47,15 @@ async def test_the_master_is_found(watched: Watched, url: str) -> None:
     await store.aclose()
     await store.aclose()
     assert (await store.admit(ask("{a}:rate", 0))).readings[0].remaining == 2
+    await store.aclose()
+
+
+async def test_a_sentinel_is_no_store(watched: Watched) -> None:
+    """Whoever names a sentinel as if it were the server is told so by the first sign of life."""
+    store = RedisStore(f"redis://:other-s3cr3t@{watched.hosts.split(',')[0]}", timeout=PATIENCE)
+    with pytest.raises(StoreUnavailableError) as caught:
+        await store.ping()
+    assert "unknown command" in str(caught.value.__cause__)
     await store.aclose()
 
 
