@@ -48,7 +48,9 @@ HINTS = {
     "ambiguous_key": "the issuer publishes several keys under this kid, or the token names none",
     "token_revoked": "get a new one, by logging in again: a revocation ends with the token's life",
     "signature": "it was changed, or signed by someone else",
-    "claim": "the token is not an access token as this guard needs it",
+    "claim": "the token is not an access token as this guard needs it; if it is bound by cnf to a key or a certificate, "
+    f"{PREFIX}AUTH_DPOP and {PREFIX}AUTH_CLIENT_CERT take such tokens",
+    "binding": f"ask the issuer for one that is bound to the client's key: {PREFIX}AUTH_DPOP=require takes no other",
 }
 """What to do about each reason."""
 
@@ -118,9 +120,9 @@ def local_issuer(key_file: Path, **options: Any) -> LocalIssuer:
 
 
 def token_given(argument: str) -> bytes:
-    """The token of an argument, or of standard input for `-`, as the guard would find it behind `Bearer `."""
+    """The token of an argument, or of standard input for `-`, as the guard would find it behind the scheme."""
     value = sys.stdin.buffer.read() if argument == "-" else os.fsencode(argument)
-    return value.strip().removeprefix(b"Bearer ")
+    return value.strip().removeprefix(b"Bearer ").removeprefix(b"DPoP ")
 
 
 def identity_of(layers: Sequence[Layer]) -> IdentityMiddleware:
@@ -159,10 +161,13 @@ def _explain(identity: IdentityMiddleware, store: Store | None, value: bytes, *,
         return 1
     left = user.expires - time.time()
     if as_json:
-        dump({"accepted": True, "subject": user.subject, "scopes": user.scopes, "seconds_left": round(left)})
+        told = {"accepted": True, "subject": user.subject, "scopes": user.scopes, "seconds_left": round(left)}
+        dump({**told, "needs": identity.possession.needs(user)})
     else:
         say(f"accepted: {user.subject!r} of {user.issuer}, for {left:.0f} s more", "green")
         say(f"scopes: {' '.join(user.scopes) or 'none'}")
+        for need in identity.possession.needs(user):
+            say(f"only with {need}", "yellow")
         if store is not None and not store.shared:
             say("what was revoked stands in the memory of each worker, which is not seen from here", "yellow")
     return 0
@@ -171,6 +176,7 @@ def _explain(identity: IdentityMiddleware, store: Store | None, value: bytes, *,
 async def _verify(identity: IdentityMiddleware, store: Store | None, value: bytes) -> User:
     try:
         user = await identity.verify(value)
+        identity.possession.needs(user)
         if store is not None:
             verdict = await store.admit(Admission((), user.token_id, marks=user.marks))
             if verdict.revoked:

@@ -116,6 +116,21 @@ class Possession:
         proofs, request = exchange.lines(b"dpop"), self._request(exchange)
         return self.policy.verify(proofs, credential.value, key, request, self._clock())
 
+    def needs(self, user: User) -> tuple[str, ...]:
+        """What has to be shown besides a token that is good, for people who ask.
+
+        Raises:
+            TokenError: no such token is taken, whatever is shown.
+        """
+        bound = confirmation(user.claims, self.bindings)
+        if self.required and BINDING not in bound:
+            raise TokenError("binding", "the token is bound to no key, and only such tokens are taken")
+        proofs = {
+            BINDING: "a proof by the key that it is bound to, with the scheme DPoP (RFC 9449)",
+            certificate.BINDING: "the certificate that it is bound to (RFC 8705)",
+        }
+        return tuple(proof for name, proof in proofs.items() if name in bound)
+
     def _request(self, exchange: Exchange) -> Request:
         raw_path = exchange.scope.get("raw_path")
         return Request(

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from asgi_guard.cli.token import HINTS
-from asgi_guard.testing import LocalIssuer
+from asgi_guard.testing import LocalIssuer, ProofKey
 from tests.cli.running import invoke
 from tests.introspecting import CLIENT, OpaqueIssuer
 
@@ -65,6 +65,26 @@ def test_a_good_token_is_explained(guarded: LocalIssuer) -> None:
     assert (told["accepted"], told["subject"], told["scopes"]) == (True, "carol", ["items:read"])
 
 
+def test_bound_tokens_are_explained(guarded: LocalIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a bound token needs besides is told; that none is bound where all have to be, and how to take bound ones."""
+    bound, plain = guarded.token(cnf=ProofKey().cnf), guarded.token()
+    result = invoke("token", "--explain", bound)
+    assert result.exit_code == 1
+    assert "by cnf, ASGI_GUARD_AUTH_DPOP and ASGI_GUARD_AUTH_CLIENT_CERT take such tokens" in " ".join(
+        result.output.split()
+    )
+    monkeypatch.setenv("ASGI_GUARD_AUTH_DPOP", "require")
+    result = invoke("token", "--explain", "-", standard_input=f"DPoP {bound}\n")
+    assert result.exit_code == 0
+    assert "only with a proof by the key that it is bound to" in result.output
+    told = orjson.loads(invoke("token", "--explain", bound, "--json").output)
+    assert [need.partition(" that")[0] for need in told["needs"]] == ["a proof by the key"]
+    result = invoke("token", "--explain", plain)
+    assert result.exit_code == 1
+    assert "not accepted (binding)" in result.output
+    assert "AUTH_DPOP=require takes no other" in result.output
+
+
 def bad_tokens(issuer: LocalIssuer) -> dict[str, str]:
     good = issuer.token()
     head, body, signature = good.split(".")
@@ -86,7 +106,9 @@ def bad_tokens(issuer: LocalIssuer) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("reason", sorted(set(HINTS) - {"ambiguous_key", "type", "inactive", "token_revoked"}))
+@pytest.mark.parametrize(
+    "reason", sorted(set(HINTS) - {"ambiguous_key", "type", "inactive", "token_revoked", "binding"})
+)
 def test_a_bad_token_is_explained(guarded: LocalIssuer, reason: str) -> None:
     """Every reason is told with what to do about it, and exit code 1."""
     token = bad_tokens(guarded)[reason]
