@@ -48,7 +48,7 @@ HINTS = {
     "ambiguous_key": "the issuer publishes several keys under this kid, or the token names none",
     "token_revoked": "get a new one, by logging in again: a revocation ends with the token's life",
     "signature": "it was changed, or signed by someone else",
-    "claim": "the token is not an access token as this guard needs it; if it is bound by cnf to a key or a certificate, "
+    "claim": "the token is not an access token as this guard needs it; if cnf binds it to a key or a certificate, "
     f"{PREFIX}AUTH_DPOP and {PREFIX}AUTH_CLIENT_CERT take such tokens",
     "binding": f"ask the issuer for one that is bound to the client's key: {PREFIX}AUTH_DPOP=require takes no other",
 }
