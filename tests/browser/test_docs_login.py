@@ -72,7 +72,7 @@ async def test_a_login_from_the_documentation(sites: Sites, visits: Visits, sign
     server = sites.at("id.test", authorization_server(issuer))
     settings = GuardSettings(
         auth=AuthSettings(issuer=issuer.url, audience=(issuer.audience,)),
-        routes=(*documented_rows(server), Route("/openapi.json", auth="none")),
+        routes=documented_rows(server),
         log=LogSettings(format="off"),
     )
     site = sites.at("secured.localhost", Guard(api(server), settings, http_client=issuer.client))
