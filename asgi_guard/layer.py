@@ -118,11 +118,10 @@ class Chain:
         """Log the exception, once, and answer 500 if nothing was sent yet. That the client left is nobody's error."""
         if not exchange.reported and error is not response.lost:
             exchange.reported = True
-            where = "unhandled exception in the app" if in_app else "unhandled exception in the guard"
             if response.unheard:
                 _report(exchange, "the app raised after its client had left", error, logging.INFO)
             else:
-                _report(exchange, where, error)
+                _report(exchange, f"unhandled exception in {'the app' if in_app else 'the guard'}", error)
         if response.started or response.disconnected:
             return
         await self._refuse(exchange, response, Reason.APP_ERROR if in_app else Reason.GUARD_ERROR)

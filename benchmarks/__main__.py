@@ -68,6 +68,7 @@ def run(
         keep: is given what there is after each suite, so that nothing is lost with a later one.
     """
     found: list[Suite] = []
+    results = Results.of(found, quick=pace != "full")
     with bar(console) as progress:
         task = progress.add_task("", total=sum(kind.seconds(pace) for kind in kinds))
 
@@ -77,8 +78,9 @@ def run(
         for kind in kinds:
             told(kind.name, 0)
             found.append(_suite(kind, pace, store, told))
-            keep(Results.of(found, quick=pace != "full"))
-    return Results.of(found, quick=pace != "full")
+            results = Results.of(found, quick=pace != "full")
+            keep(results)
+    return results
 
 
 def _suite(kind: Kind, pace: Pace, store: str | None, advance: Callable[[str, float], object]) -> Suite:
@@ -239,7 +241,7 @@ def compare_command(*, before: Path, after: Path, noise: float, everything: bool
 @click.option("--to", "folder", type=FOLDER, default="plots", show_default=True, help="Where the pictures go.")
 def plot_command(*, results: tuple[Path, ...], folder: Path) -> None:
     """Draw the figures of JSON files, as PNG and SVG: of a suite that is in several, the last. It needs matplotlib."""
-    _draw(_merged(results), folder)
+    _draw(_read(*results), folder)
 
 
 def _draw(results: Results, folder: Path) -> None:
@@ -258,22 +260,15 @@ def pages_command(*, results: tuple[Path, ...], root: Path) -> None:
 
     The figures themselves are kept in docs/benchmarks.json.
     """
-    found = _merged(results)
+    found = _read(*results)
     for path in pages.write(found, root):
         click.echo(path)
     _draw(found, root / "docs" / "plots")
 
 
-def _read(path: Path) -> Results:
+def _read(*paths: Path) -> Results:
     try:
-        return figures.read(path)
-    except figures.UnreadableError as error:
-        raise click.ClickException(str(error)) from error
-
-
-def _merged(paths: Sequence[Path]) -> Results:
-    try:
-        return figures.merged([_read(path) for path in paths])
+        return figures.merged([figures.read(path) for path in paths])
     except figures.UnreadableError as error:
         raise click.ClickException(str(error)) from error
 

@@ -101,12 +101,12 @@ def _difference(suite: str, first: Figure, second: Figure, slower: Interval, noi
     low, high = _wide(one, noise, least < FEW)
     scaled = _scaled(two, slower, first.unit)
     other_low, other_high = _wide(scaled, noise, least < FEW)
+    known = least > 1 or first.unit in COUNTED
     apart = (other_low > high or other_high < low) and abs(scaled.median - one.median) >= LEAST.get(first.unit, 0.0)
-    apart = apart and (least > 1 or first.unit in COUNTED)
+    apart = known and apart
     better = None if not apart else (scaled.median > one.median) == first.more
-    seen = (high / one.median) * (scaled.median / other_low) - 1 if one.median > 0 and other_low > 0 else None
-    if least == 1 and first.unit not in COUNTED:
-        seen = None
+    measurable = known and one.median > 0 and other_low > 0
+    seen = (high / one.median) * (scaled.median / other_low) - 1 if measurable else None
     return Difference(": ".join((suite, *first.of)), first.unit, one.median, scaled.median, apart, better, seen)
 
 

@@ -253,7 +253,7 @@ async def _probe(layers: list[Layer]) -> list[tuple[str, bool, str]]:
         try:
             await ask()
         except AsgiGuardError as error:
-            results.append((name, False, with_cause(error)))
+            results.append((name, False, with_cause(error, error.__cause__)))
         else:
             took = f"{(time.perf_counter() - started) * 1000:.1f} ms"
             results.append((name, True, "; ".join(filter(None, (tell(), took)))))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from redis.exceptions import RedisError
 
-from asgi_guard.cli.output import dump, say, table
+from asgi_guard.cli.output import dump, say, table, with_cause
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import configure
 from asgi_guard.middleware import RateLimitMiddleware
@@ -140,8 +140,7 @@ def _ask(ctx: click.Context, ask: Callable[[Any, str], Awaitable[Any]]) -> Any:
     try:
         return asyncio.run(run())
     except (RedisError, OSError, TimeoutError) as error:
-        said = f": {str(error)[:256]!a}" if str(error) else ""
-        say(f"the store does not answer ({type(error).__name__}){said}", "bold red", error=True)
+        say(with_cause(f"the store does not answer ({type(error).__name__})", error), "bold red", error=True)
         ctx.exit(1)
 
 

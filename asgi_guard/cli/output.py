@@ -47,10 +47,9 @@ def say(text: str, style: str = "", *, error: bool = False) -> None:
     console.print(Text(text, style))
 
 
-def with_cause(error: Exception) -> str:
-    """An error with what the server itself said of it, which may be anything, and so is escaped and cut."""
-    cause = error.__cause__
-    return f"{error}: {str(cause)[:256]!a}" if cause is not None and str(cause) else str(error)
+def with_cause(what: object, cause: BaseException | None) -> str:
+    """What went wrong, with what the server itself said of it, which may be anything, and so is escaped and cut."""
+    return f"{what}: {str(cause)[:256]!a}" if cause is not None and str(cause) else str(what)
 
 
 def dump(value: Any) -> None:

@@ -69,7 +69,7 @@ def revoke(
     try:
         said = asyncio.run(_closing(what, identity.shutdown, store.aclose))
     except (TokenError, KeysUnavailableError, StoreUnavailableError) as error:
-        say(f"not revoked: {with_cause(error)}", "bold red", error=True)
+        say(f"not revoked: {with_cause(error, error.__cause__)}", "bold red", error=True)
         ctx.exit(1)
     except ValueError as error:
         raise click.UsageError(str(error)) from None

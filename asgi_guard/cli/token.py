@@ -144,7 +144,7 @@ def revoking(layers: Sequence[Layer]) -> Store:
 
 def _explain(identity: IdentityMiddleware, store: Store | None, value: bytes, *, as_json: bool) -> int:
     try:
-        user = asyncio.run(_verify(identity, store, value))
+        user, needs = asyncio.run(_verify(identity, store, value))
     except TokenError as error:
         if as_json:
             dump({"accepted": False, "reason": error.reason, "detail": error.detail})
@@ -154,34 +154,36 @@ def _explain(identity: IdentityMiddleware, store: Store | None, value: bytes, *,
         return 1
     except (KeysUnavailableError, StoreUnavailableError) as error:
         reason = "keys_unavailable" if isinstance(error, KeysUnavailableError) else "store_unavailable"
+        detail = with_cause(error, error.__cause__)
         if as_json:
-            dump({"accepted": None, "reason": reason, "detail": with_cause(error)})
+            dump({"accepted": None, "reason": reason, "detail": detail})
         else:
-            say(f"it cannot be judged: {with_cause(error)}", "bold red")
+            say(f"it cannot be judged: {detail}", "bold red")
         return 1
     left = user.expires - time.time()
     if as_json:
         told = {"accepted": True, "subject": user.subject, "scopes": user.scopes, "seconds_left": round(left)}
-        dump({**told, "needs": identity.possession.needs(user)})
+        dump({**told, "needs": needs})
     else:
         say(f"accepted: {user.subject!r} of {user.issuer}, for {left:.0f} s more", "green")
         say(f"scopes: {' '.join(user.scopes) or 'none'}")
-        for need in identity.possession.needs(user):
+        for need in needs:
             say(f"only with {need}", "yellow")
         if store is not None and not store.shared:
             say("what was revoked stands in the memory of each worker, which is not seen from here", "yellow")
     return 0
 
 
-async def _verify(identity: IdentityMiddleware, store: Store | None, value: bytes) -> User:
+async def _verify(identity: IdentityMiddleware, store: Store | None, value: bytes) -> tuple[User, tuple[str, ...]]:
+    """Whose token it is, and what has to be shown besides."""
     try:
         user = await identity.verify(value)
-        identity.possession.needs(user)
+        needs = identity.possession.needs(user)
         if store is not None:
             verdict = await store.admit(Admission((), user.token_id, marks=user.marks))
             if verdict.revoked:
                 raise TokenError("token_revoked", "the store has it, its session or its subject among the revoked")
-        return user
+        return user, needs
     finally:
         await identity.shutdown()
         if store is not None:

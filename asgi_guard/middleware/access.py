@@ -10,7 +10,7 @@ from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy import csrf
 from asgi_guard.policy.access import NOT_REVOKED, AccessPolicy, AccessRule, Failure
 from asgi_guard.policy.answer import ambiguous_path
-from asgi_guard.policy.identity import Anonymous, User
+from asgi_guard.policy.identity import ADD_IT_AFTER, was_looked_for
 from asgi_guard.policy.resource_metadata import is_url
 from asgi_guard.policy.routes import AuthMode, Route, RouteTable
 
@@ -104,10 +104,10 @@ class AccessMiddleware(Layer):
     def _tell_of_strangers(self, exchange: Exchange) -> None:
         """Warn, once, that nobody can be known, where no Identity layer is around this one."""
         self._told = True
-        if not isinstance(exchange.scope.get("user"), User | Anonymous):
+        if not was_looked_for(exchange.scope.get("user")):
             logger.warning(
-                "everyone is refused: no IdentityMiddleware stands around AccessMiddleware to find out who it is; by "
-                "add_middleware, which puts the last outermost, add that one after it"
+                "everyone is refused: no IdentityMiddleware stands around AccessMiddleware to find out who it is; %s",
+                ADD_IT_AFTER,
             )
 
     @staticmethod

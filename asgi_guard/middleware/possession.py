@@ -108,8 +108,7 @@ class Possession:
         if credential.kind != "dpop":
             if key is not None:
                 raise TokenError("binding", "the token is bound to a key, and was sent without the scheme DPoP")
-            if self.required:
-                raise TokenError("binding", "the token is bound to no key, and only such tokens are taken")
+            self._require(key)
             return None
         if key is None:
             raise TokenError("binding", "the token was sent with the scheme DPoP, and is bound to no key")
@@ -123,13 +122,16 @@ class Possession:
             TokenError: no such token is taken, whatever is shown.
         """
         bound = confirmation(user.claims, self.bindings)
-        if self.required and BINDING not in bound:
-            raise TokenError("binding", "the token is bound to no key, and only such tokens are taken")
+        self._require(bound.get(BINDING))
         proofs = {
             BINDING: "a proof by the key that it is bound to, with the scheme DPoP (RFC 9449)",
             certificate.BINDING: "the certificate that it is bound to (RFC 8705)",
         }
         return tuple(proof for name, proof in proofs.items() if name in bound)
+
+    def _require(self, key: str | None) -> None:
+        if self.required and key is None:
+            raise TokenError("binding", "the token is bound to no key, and only such tokens are taken")
 
     def _request(self, exchange: Exchange) -> Request:
         raw_path = exchange.scope.get("raw_path")

@@ -28,7 +28,7 @@ from asgi_guard.policy.access import Revocation, unavailable
 from asgi_guard.policy.answer import Answer, Reason, ambiguous_path, problem
 from asgi_guard.policy.bucket import Admission, Charge, Verdict, asked, retry_after
 from asgi_guard.policy.deny_cache import DenyCache
-from asgi_guard.policy.identity import Anonymous, User
+from asgi_guard.policy.identity import ADD_IT_AFTER, was_looked_for
 from asgi_guard.policy.meter import Meter
 from asgi_guard.policy.plans import OF_IDENTITIES, Plan, Rules, compile_table
 from asgi_guard.policy.ratelimit_headers import Style, policy_header, state_headers
@@ -198,12 +198,9 @@ class RateLimitMiddleware(Layer):
         Raises:
             ConfigError: no Identity layer stands outside this one, so such limits would silently hold for nobody.
         """
-        if not isinstance(exchange.scope.get("user"), User | Anonymous):
-            message = (
-                "it limits identities, and no IdentityMiddleware stands around this layer to find them out; by "
-                "add_middleware, which puts the last outermost, add that one after it"
-            )
-            raise ConfigError([Problem("limit", message)])
+        if not was_looked_for(exchange.scope.get("user")):
+            message = "it limits identities, and no IdentityMiddleware stands around this layer to find them out"
+            raise ConfigError([Problem("limit", f"{message}; {ADD_IT_AFTER}")])
         self._unsure = False
 
     async def _ask(self, exchange: Exchange, plan: Plan, request: Admission) -> Answer | None:

@@ -100,6 +100,15 @@ class Anonymous:
         return ""
 
 
+ADD_IT_AFTER = "by add_middleware, which puts the last outermost, add that one after it"
+"""What to do where no Identity layer stands around a layer that needs one."""
+
+
+def was_looked_for(user: object) -> bool:
+    """Whether what stands in `scope["user"]` was put there by an Identity layer, if only to say that it is nobody."""
+    return isinstance(user, User | Anonymous)
+
+
 ANONYMOUS = Anonymous()
 NO_AUTH = Auth()
 
