@@ -10,12 +10,12 @@ from benchmarks.limits.throughput import ONE, TWO
 from benchmarks.memory.run import STRANGERS
 from benchmarks.plots.style import GREY, INK, LIGHT, LINES, OTHERS, OURS, canvas, note
 from benchmarks.scale.run import SLOPE, WORKERS
-from benchmarks.server.tables import BARE, GUARD, NAMES, RATE, RATIO
+from benchmarks.server.tables import BARE, GUARD, LEAST, NAMES, RATE, RATIO
 
 if TYPE_CHECKING:
     from benchmarks.figures import Suite
 
-COLORS = {BARE: GREY, GUARD: OURS}
+COLORS = {BARE: GREY, GUARD: OURS, LEAST: GREY}
 
 
 def throughput(suite: Suite) -> Any:

@@ -22,6 +22,7 @@ from benchmarks import subjects
 from benchmarks.calls import Idle
 from benchmarks.peers import STACKS
 from benchmarks.peers import build as build_peer
+from benchmarks.server.tables import BARE, GUARD, LEAST
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
@@ -65,9 +66,9 @@ def build(served: Served) -> ASGIApp:
         peer: ASGIApp = build_peer(served.stack, served.issuer, served.audience, served.store)
         return peer
     app = subjects.BARE[served.app]()
-    if served.stack == "bare":
+    if served.stack == BARE:
         return app
-    if served.stack == "headers":
+    if served.stack == LEAST:
         return with_headers(app)
     store = served.store
     settings = subjects.settings(served.issuer, served.audience, store or "memory://", revocation=store is not None)
@@ -95,7 +96,7 @@ def main(served: Served, descriptor: int) -> None:
     """Serve until standard input ends."""
     if served.core is not None:
         os.sched_setaffinity(0, {served.core})
-    ours = served.stack == "guard"
+    ours = served.stack == GUARD
     config = uvicorn.Config(
         build(served),
         loop="uvloop",

@@ -19,7 +19,7 @@ from benchmarks.layers.around import growing
 from benchmarks.server.load import Asking, tool
 from benchmarks.server.run import Budget, compare, pinned, supported
 from benchmarks.server.serve import HEADERS, Served
-from benchmarks.server.tables import BARE, CPU
+from benchmarks.server.tables import BARE, CPU, LEAST
 from benchmarks.sheet import Sheet, plain, spread
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def measure(budget: Budget, advance: Callable[[str, float], None]) -> Suite:
         asking = Asking(0, path, subjects.headers(token), budget.connections, budget.seconds)
         for app in APPS:
             make = partial(Served, app, store=None, issuer=issuer.url, audience=issuer.audience, core=core)
-            served = {BARE: make("bare"), LINES: make("headers")}
+            served = {BARE: make("bare"), LINES: make(LEAST)}
             served |= {name: make("layers", layers=count) for count, name in enumerate(names())}
             turns = compare(served, token, asking, budget.rounds, partial(advance, f"stack: {APPS[app]}"))
             for name, taken in turns.items():
