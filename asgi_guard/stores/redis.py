@@ -17,7 +17,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from asgi_guard.policy.breaker import Breaker
-from asgi_guard.policy.bucket import Admission
+from asgi_guard.policy.bucket import Admission, Charge
+from asgi_guard.policy.rates import Limit
 from asgi_guard.policy.revocation import EVER, Marks
 from asgi_guard.stores.batching import CONNECT_TIMEOUT, Line
 from asgi_guard.stores.replies import Replies
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 SCRIPT = files(__package__).joinpath("admit.lua").read_bytes()
 SCRIPT_SHA1 = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
+
+
+PING = Charge(Limit("ping", "1000/second by route", "route", interval=1000, burst=1000), "ping")
+"""What a sign of life charges: a bucket of its own, which is full again a millisecond later."""
 
 
 def own_clock() -> int:
@@ -136,7 +141,8 @@ class RedisStore:
         """Ask as requests ask, by the script, but charging nobody; seconds that it took.
 
         It asks even while the breaker is open, and closes it. PING alone is answered too where nothing can be decided:
-        by a Sentinel, a node of a cluster, or a server whose ACL forbids the script or the keys.
+        by a Sentinel, a node of a cluster, a replica, a server that is full, or one whose ACL forbids the script or the
+        keys.
         """
         started = time.perf_counter()
         await self._call(self._probe)
@@ -144,7 +150,7 @@ class RedisStore:
 
     async def _probe(self, client: Any) -> None:  # whose methods are not typed in every version
         # Names that are in different slots, which a node of a cluster says of.
-        names = Admission((), "ping", marks=Marks("ping, session", "ping, subject"))
+        names = Admission((PING,), "ping", marks=Marks("ping, session", "ping, subject"))
         arguments = encode([question(names, self._prefix)])
         try:
             await client.execute_command("EVALSHA", SCRIPT_SHA1, *arguments)

@@ -341,13 +341,36 @@ async def test_a_server_that_answers_but_may_not_decide(server: Server, rules: l
     server.client.execute_command("ACL", "DELUSER", "few")
 
 
+async def test_a_server_that_answers_but_may_not_write(server: Server) -> None:
+    """Where buckets can only be read, on a replica or in a server that is full, there is no sign of life."""
+    store = server.store()
+    client = server.client
+    client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(StoreUnavailableError) as full:
+            await store.ping()
+    finally:
+        client.config_set("maxmemory", 0)
+    client.replicaof("127.0.0.1", 1)
+    try:
+        with pytest.raises(StoreUnavailableError) as replica:
+            await store.ping()
+    finally:
+        client.replicaof("no", "one")
+    assert "maxmemory" in str(full.value.__cause__)
+    assert "read only replica" in str(replica.value.__cause__)
+    assert await store.ping() > 0
+    await store.aclose()
+
+
 async def test_a_sign_of_life_leaves_nothing(server: Server) -> None:
-    """It needs no script to be known, and neither charges nor writes anything."""
+    """It needs no script to be known, and what it writes is gone within milliseconds."""
     server.client.flushall()
     server.client.script_flush()
     store = server.store()
     for _ in range(2):
         assert await store.ping() > 0
+    await asyncio.sleep(0.01)
     assert server.client.keys() == []
     await store.aclose()
 
