@@ -4,39 +4,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asgi_guard.policy.plans import RoutePlans, Rules, compile_table
 from asgi_guard.policy.rates import parse_limits
 from asgi_guard.policy.routes import NO_ROW, RouteTable
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from asgi_guard.policy.plans import RoutePlans
     from asgi_guard.settings import GuardSettings
 
 BESIDE = {"ip", "anonymous", "user", "api-key"}
 """What a client cannot choose: whoever slips out of another limit stays in one of these."""
 
 
-def warnings(settings: GuardSettings, functions: Collection[str] = ()) -> Iterator[str]:
+def warnings(settings: GuardSettings, plans: Sequence[RoutePlans], *, shared: bool) -> Iterator[str]:
     """What works, and is probably not meant.
 
     Args:
         settings: what is looked at.
-        functions: the names of functions that limits may go by.
+        plans: the limits that it asks for, as `plans_in` gives them.
+        shared: whether other processes see what is kept, as one sees it who knows a store that was given in Python.
     """
     if settings.unread:
         yield f"{', '.join(settings.unread)} will not hold: a section that is given in Python is taken as it is there"
     limited = settings.limited
-    memory = settings.store.url.get_secret_value().startswith("memory:")
-    if limited and memory and settings.rate.workers > 1:
+    if limited and not shared and settings.rate.workers > 1:
         yield (
             f"{settings.rate.workers} workers each keep their own buckets in memory, so clients get up to "
             f"{settings.rate.workers} times the limits: set {PREFIX}STORE_URL to a Redis that all share"
         )
-    if not memory and not limited and not settings.auth.revocation and settings.auth.dpop == "off":
+    if settings.store.shared and not limited and not settings.auth.revocation and settings.auth.dpop == "off":
         yield f"{PREFIX}STORE_URL names a store, and nothing is kept there: no limit is set, and revocation is off"
-    if settings.auth.dpop != "off" and memory and settings.rate.workers > 1:
+    if settings.auth.dpop != "off" and not shared and settings.rate.workers > 1:
         yield (
             f"{settings.rate.workers} workers each remember in memory which proofs they have seen, so one can be used "
             f"{settings.rate.workers} times: set {PREFIX}STORE_URL to a Redis that all share"
@@ -46,9 +46,8 @@ def warnings(settings: GuardSettings, functions: Collection[str] = ()) -> Iterat
             "a proof of possession is held to the host that its request names, so one that was made for another server "
             f"is taken from whoever names that one: set {PREFIX}HOSTS_ALLOWED"
         )
-    if settings.auth.revocation and memory:
+    if settings.auth.revocation and not shared:
         yield f"revocations are kept in this process's memory and end with it: set {PREFIX}STORE_URL to a Redis"
-    plans = compile_table(settings.rate.limit, settings.routes, Rules(functions=functions))
     for route, plan in zip(settings.routes, plans, strict=False):
         if route.opens and route.limits is None and settings.rate.limit and not plan.anonymous.limits:
             yield f"the row {route} has no limit for those without identity: {PREFIX}RATE_LIMIT says nothing of them"

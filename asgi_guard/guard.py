@@ -14,6 +14,7 @@ from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.jwks import default_client
 from asgi_guard.layer import Chain
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
+from asgi_guard.middleware.rate_limit import plans_in
 from asgi_guard.readiness import checks_of
 from asgi_guard.revocation import Revocations, lives_of
 from asgi_guard.settings import GuardSettings, SettingsError
@@ -79,7 +80,8 @@ class Guard(Chain):
             raise ConfigError([Problem("store", said)])
         self.settings, layers = configure(app, settings, store, checks_of(checks), http_client, limit_functions)
         super().__init__(app, layers)
-        for warning in warnings(self.settings, tuple(limit_functions or ())):
+        shared = self.settings.store.shared if store is None else store.shared
+        for warning in warnings(self.settings, plans_in(layers, self.settings.routes), shared=shared):
             logger.warning("%s", warning)
 
     @property
@@ -143,9 +145,9 @@ class Guard(Chain):
         return Revocations(store, lives_of(identity))
 
 
-def guarded(app: ASGIApp, settings: GuardSettings) -> Guard:
-    """The app behind a guard: its own, if it has one."""
-    return app if isinstance(app, Guard) else Guard(app, settings)
+def guarded(app: ASGIApp) -> Guard:
+    """The app behind a guard: its own, if it has one, else one of the environment; raises as `Guard`."""
+    return app if isinstance(app, Guard) else Guard(app)
 
 
 async def no_app(scope: Scope, receive: Receive, send: Send) -> None:

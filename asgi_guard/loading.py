@@ -26,7 +26,7 @@ def load_app(name: str | None, variable: str = f"{PREFIX}APP") -> ASGIApp:
     Raises:
         ConfigError: there is no such app. An error in the module itself is raised as it is.
     """
-    found: object = find_app(name, variable)
+    found: object = _find(name, variable)
     if (name or "").endswith("()"):
         found = cast("Callable[[], object]", found)()
         if fault := misfit(found):
@@ -34,8 +34,8 @@ def load_app(name: str | None, variable: str = f"{PREFIX}APP") -> ASGIApp:
     return cast("ASGIApp", found)
 
 
-def find_app(name: str | None, variable: str = f"{PREFIX}APP") -> Callable[..., object]:
-    """Import what `name` names, an app or what is to be called for one, and do not call it; raises as `load_app`."""
+def _find(name: str | None, variable: str) -> Callable[..., object]:
+    """Import what `name` names, an app or what is to be called for one."""
     module_name, colon, path = (name or "").partition(":")
     path = path.removesuffix("()")
     if not colon or not path or not all(module_name.split(".")):

@@ -42,6 +42,11 @@ class StoreSettings(Section):
     )
     max_keys: int = Field(default=100_000, ge=1000, description="how many buckets the memory holds")
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes see the same buckets."""
+        return not self.url.get_secret_value().startswith("memory:")
+
 
 class IssuerSettings(Section):
     """One of several issuers. What it leaves out is as the section says."""

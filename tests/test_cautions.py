@@ -20,6 +20,7 @@ from asgi_guard import (
 )
 from asgi_guard.cautions import warnings
 from asgi_guard.guard import configure
+from asgi_guard.policy.plans import Rules, compile_table
 from tests.asgi import Echo
 from tests.configuring import DIGEST, problems
 
@@ -36,7 +37,9 @@ HEADER = "1/hour by header:x-tenant"
 
 def told(functions: Sequence[str] = (), **sections: Any) -> list[str]:
     """What is said of these settings."""
-    return list(warnings(GuardSettings(**sections), functions))
+    settings = GuardSettings(**sections)
+    plans = compile_table(settings.rate.limit, settings.routes, Rules(functions=functions), settings.rate.plans)
+    return list(warnings(settings, plans, shared=settings.store.shared))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from asgi_guard import (
     MemoryStore,
     ProxySettings,
     RateSettings,
+    RedisStore,
     RequestIDSettings,
     Route,
     SecuritySettings,
@@ -206,6 +207,15 @@ def test_warnings(sections: dict[str, Any], told: str, caplog: pytest.LogCapture
     """What works and is probably not meant is said at the start."""
     Guard(Echo(), GuardSettings(**sections))
     assert told in caplog.text
+
+
+def test_a_store_that_is_given_in_python_counts(caplog: pytest.LogCaptureFixture) -> None:
+    """Workers that share a store which no variable names are not taken for workers that share none."""
+    settings = GuardSettings(rate=RateSettings(limit="1/second by ip", workers=4))
+    Guard(Echo(), settings, store=RedisStore("redis://127.0.0.1:1"))
+    assert "4 workers" not in caplog.text
+    Guard(Echo(), settings)
+    assert "4 workers" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -8,21 +8,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asgi_guard import ConfigError, Guard
-from asgi_guard.loading import find_app, load_app
+from asgi_guard.loading import load_app
 from tests.asgi import get
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SOURCE = """
-made = []
-
 async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 204, "headers": []})
     await send({"type": "http.response.body"})
 
 def create():
-    made.append(1)
     return app
 
 class Site:
@@ -66,12 +63,6 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 async def test_an_app_is_found(module: str, name: str) -> None:
     """An app is an attribute, one with dots, or what a function gives that is to be called."""
     assert (await get(load_app(name))).status == 204
-
-
-def test_a_factory_is_only_found(module: str) -> None:
-    """Looking for an app that a function makes does not make it."""
-    assert find_app(f"{module}:create()") is sys.modules[module].create
-    assert sys.modules[module].made == []
 
 
 @pytest.mark.parametrize(

@@ -135,5 +135,5 @@ async def test_revocations_that_could_not_hold_are_refused(issuer: LocalIssuer) 
 def test_a_guard_is_not_guarded_again(issuer: LocalIssuer) -> None:
     """An app that brings a guard along keeps it; any other gets one."""
     guard = Guard(logout, settings(issuer))
-    assert guarded(guard, guard.settings) is guard
-    assert guarded(logout, guard.settings).app is logout
+    assert guarded(guard) is guard
+    assert guarded(logout).app is logout

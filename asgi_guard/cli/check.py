@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from functools import partial
 from importlib.util import find_spec
@@ -14,22 +13,22 @@ import click
 from pydantic import SecretStr
 
 from asgi_guard.cautions import warnings
+from asgi_guard.cli.configured import Configured, app_option, configured
 from asgi_guard.cli.headers import grades_as_json, show_grades
 from asgi_guard.cli.output import dump, say, table, with_cause
 from asgi_guard.cli.production import Deployment, as_json, facts_of, report, show
 from asgi_guard.errors import AsgiGuardError
-from asgi_guard.guard import Guard, configure
-from asgi_guard.loading import load_app
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.policy.servers import SERVERS, ServerName, drain_problem
-from asgi_guard.settings import GuardSettings, variables
+from asgi_guard.settings import variables
 from asgi_guard.variables import PREFIX, written
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from asgi_guard.layer import Layer
     from asgi_guard.policy.routes import Route
+    from asgi_guard.settings import GuardSettings
 
 SWITCHES = {
     "drain": f"{PREFIX}HEALTH_DRAIN_SECONDS",
@@ -53,7 +52,7 @@ _UNSAID = click.core.ParameterSource.DEFAULT
 @click.command()
 @click.option("--json", "json_wanted", is_flag=True, help="Print JSON.")
 @click.option("--probe/--no-probe", default=True, help="Ask the store and the issuer, or do not.")
-@click.option("--app", "app", metavar="MODULE:ATTRIBUTE", help="Look at the Guard that this app has, if it is one.")
+@app_option
 @click.option("--production", is_flag=True, help="Judge the checklist of a service in production instead.")
 @click.option("--headers", is_flag=True, help="Grade the security headers, and say what each point costs.")
 @click.option("--server", type=click.Choice(list(SERVERS)), help="Say whether draining works under this server.")
@@ -84,7 +83,8 @@ def check(
     said = [name for name in ("graceful", "p99", "grace_period") if ctx.get_parameter_source(name) is not _UNSAID]
     if said and not production:
         raise click.UsageError(f"--{said[0].replace('_', '-')} is for the checklist: say --production too")
-    settings, layers, guard = _configured(app)
+    found = configured(app)
+    settings, layers, _ = found
     if headers:
         _grade(layers, json_wanted=json_wanted)
         return
@@ -94,21 +94,21 @@ def check(
     well = all(ok for _, ok, _ in probes)
     if production:
         answered = {name: ok for name, ok, _ in probes}
-        deployment = Deployment(guard, graceful, p99, grace_period)
-        found, holds = report(facts_of(settings, layers, deployment, answered))
+        deployment = Deployment(graceful, p99, grace_period)
+        judged, holds = report(facts_of(found, deployment, answered))
         if json_wanted:
-            dump({"checklist": as_json(found), "holds": holds})
+            dump({"checklist": as_json(judged), "holds": holds})
         else:
-            show(found)
+            show(judged)
         ctx.exit(0 if well and holds else 1)
     if json_wanted:
-        dump(_as_json(settings, layers, probes))
+        dump(_as_json(found, probes))
     else:
-        _print(settings, layers, probes)
+        _print(found, probes)
     ctx.exit(0 if well else 1)
 
 
-def _grade(layers: list[Layer], *, json_wanted: bool) -> None:
+def _grade(layers: Sequence[Layer], *, json_wanted: bool) -> None:
     if json_wanted:
         dump({"headers": grades_as_json(layers)})
     else:
@@ -129,28 +129,20 @@ def _drains(name: ServerName, settings: GuardSettings, *, json_wanted: bool) -> 
     return found is None
 
 
-def _configured(app: str | None) -> tuple[GuardSettings, list[Layer], Guard | None]:
-    """What is in force: what the environment says, or the guard that the app brings along."""
-    if app is not None:
-        sys.path.insert(0, ".")
-        found = load_app(app, "--app")
-        if isinstance(found, Guard):
-            return found.settings, list(found.layers), found
-    return (*configure(), None)
-
-
-def _as_json(settings: GuardSettings, layers: list[Layer], probes: list[tuple[str, bool, str]]) -> dict[str, Any]:
+def _as_json(found: Configured, probes: list[tuple[str, bool, str]]) -> dict[str, Any]:
+    settings, layers, _ = found
     return {
         "layers": {name: _is_on(name, layers, settings) for name in SWITCHES},
         "settings": {name: value for name, value, default in effective(settings) if value != default},
         "routes": [str(route) for route in settings.routes],
         "probes": [{"name": name, "ok": ok, "detail": detail} for name, ok, detail in probes],
-        "warnings": cautions(settings),
+        "warnings": cautions(found),
         "notes": notes(settings),
     }
 
 
-def _print(settings: GuardSettings, layers: list[Layer], probes: list[tuple[str, bool, str]]) -> None:
+def _print(found: Configured, probes: list[tuple[str, bool, str]]) -> None:
+    settings, layers, _ = found
     rows = []
     for name, switch in SWITCHES.items():
         on = _is_on(name, layers, settings)
@@ -165,7 +157,7 @@ def _print(settings: GuardSettings, layers: list[Layer], probes: list[tuple[str,
         table(
             ("asked", "answer", ""), [(name, "ok" if ok else "failed", detail) for name, ok, detail in probes], "Probes"
         )
-    for caution in cautions(settings):
+    for caution in cautions(found):
         say(f"warning: {caution}", "yellow")
     for note in notes(settings):
         say(f"note: {note}", "dim")
@@ -184,7 +176,7 @@ def _unlike(route: Route) -> list[str]:
     return ([f"cost={route.cost}"] if route.cost != 1 else []) + ([] if route.csrf else ["csrf=false"])
 
 
-def _is_on(name: str, layers: list[Layer], settings: GuardSettings) -> bool:
+def _is_on(name: str, layers: Sequence[Layer], settings: GuardSettings) -> bool:
     """A layer that is there and has nothing to believe or to answer is off all the same."""
     if name == "proxy":
         return bool(settings.proxy.trusted or settings.proxy.hops)
@@ -218,10 +210,10 @@ def public_url(url: str) -> str:
     return f"{parts.scheme}://{'***@' if '@' in parts.netloc else ''}{host}{parts.path}"
 
 
-def cautions(settings: GuardSettings) -> list[str]:
+def cautions(configured: Configured) -> list[str]:
     """What works, and is probably not meant; to begin with, that nobody is asked who they are."""
-    found = list(warnings(settings))
-    if not settings.auth.on:
+    found = list(warnings(configured.settings, configured.plans, shared=configured.shared))
+    if not configured.settings.auth.on:
         found.append(f"identity is off: everyone may do everything; set {PREFIX}AUTH_ISSUER or {PREFIX}AUTH_API_KEYS")
     return found
 
@@ -240,7 +232,7 @@ def notes(settings: GuardSettings) -> list[str]:
     return found
 
 
-async def _probe(layers: list[Layer]) -> list[tuple[str, bool, str]]:
+async def _probe(layers: Sequence[Layer]) -> list[tuple[str, bool, str]]:
     asked: list[tuple[str, Callable[[], Awaitable[object]], Callable[[], str]]] = []
     for layer in layers:
         if isinstance(layer, RateLimitMiddleware):

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 import click
 
 from asgi_guard.cli.browsing import seen_by_browser
+from asgi_guard.cli.configured import Configured, app_option, configured
 from asgi_guard.cli.output import dump, table
-from asgi_guard.guard import configure
 from asgi_guard.policy.csrf import SAFE_METHODS
 from asgi_guard.policy.csrf import Exemptions as ForgeryExemptions
 from asgi_guard.policy.exemptions import Exemptions
 from asgi_guard.policy.fetch import PageRequest
 from asgi_guard.policy.origins import page_origin_fault
-from asgi_guard.policy.plans import Plan, RoutePlans, Rules, compile_table
 from asgi_guard.policy.resource_metadata import ResourceMetadata
 from asgi_guard.policy.routes import NO_ROW, RouteTable, doubtful
-from asgi_guard.settings import GuardSettings
 from asgi_guard.variables import PREFIX
 
+if TYPE_CHECKING:
+    from asgi_guard.policy.plans import Plan, RoutePlans
+    from asgi_guard.settings import GuardSettings
 
-def explanation(settings: GuardSettings, method: str, path: str) -> dict[str, Any]:
+
+def explanation(found: Configured, method: str, path: str) -> dict[str, Any]:
     """What the guard would ask of a request, and which rule says so. The path is written as it would be sent."""
+    settings = found.settings
     raw_path = os.fsencode(path.partition("?")[0])
     path = unquote_to_bytes(raw_path).decode("utf-8", "replace")
     if method in ("GET", "HEAD") and path in (settings.health.live_path, settings.health.ready_path):
@@ -37,7 +40,7 @@ def explanation(settings: GuardSettings, method: str, path: str) -> dict[str, An
     row, disputed = table.find(path, method, raw_path)
     route = None if row == NO_ROW else settings.routes[row]
     rate = settings.rate
-    plans = compile_table(rate.limit, settings.routes, Rules(rate.on_store_failure, rate.shadow), rate.plans)[row]
+    plans = found.plans[row]
     auth = "none" if not settings.auth.on else (route.auth if route and route.auth else "required")
     answer: dict[str, Any] = {
         "request": f"{method} {path}",
@@ -53,7 +56,7 @@ def explanation(settings: GuardSettings, method: str, path: str) -> dict[str, An
         "cors": ", ".join(settings.cors.allow_origins) or "off",
         "csrf": _csrf(settings, ForgeryExemptions(table, settings.csrf.exempt).cover(path, method, raw_path), method),
     }
-    answer.update(_about_limits(settings, auth, plans))
+    answer.update(_about_limits(found, auth, plans))
     if disputed and (settings.auth.on or settings.limited or rate.messages):
         answer["note"] = "routers may disagree about this path, and take it for another row's: it is refused with 400"
     elif doubtful(path, raw_path):
@@ -103,8 +106,9 @@ def _limits(plan: Plan) -> list[str]:
     return [f"{limit.text} (as {limit.name!r}{', in shadow' if not limit.enforced else ''})" for limit in plan.limits]
 
 
-def _about_limits(settings: GuardSettings, auth: str, plans: RoutePlans) -> dict[str, Any]:
+def _about_limits(found: Configured, auth: str, plans: RoutePlans) -> dict[str, Any]:
     """For whom the limits do not hold, what refuses before it is known who it is, and what holds without the store."""
+    settings = found.settings
     rate, answer = settings.rate, dict[str, Any]()
     possible = (plans.anonymous,) if auth == "none" else plans.all()
     limits = {limit.name: limit for plan in possible for limit in plan.limits}
@@ -112,7 +116,7 @@ def _about_limits(settings: GuardSettings, auth: str, plans: RoutePlans) -> dict
         answer["exempt"] = list(rate.exempt)
     if rate.messages:
         answer["messages"] = f"{rate.messages} by WebSocket" + (" (in shadow)" if rate.shadow else "")
-    if settings.store.url.get_secret_value().startswith("memory:"):
+    if not found.shared:
         return answer
     known = [limit.name for limit in plans.known.limits if limit.enforced and not limit.at_once]
     if settings.auth.on and rate.deny_cache and not Exemptions.parse(rate.exempt).identities and known:
@@ -172,6 +176,7 @@ def _browser_rows(seen: dict[str, Any]) -> list[tuple[str, str]]:
 @click.option("--header", "headers", multiple=True, metavar="NAME[: VALUE]", help="A header that the page sets.")
 @click.option("--credentials", is_flag=True, help="The page sends its cookies along.")
 @click.option("--websocket", is_flag=True, help="The page opens a WebSocket.")
+@app_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def explain(
     method: str,
@@ -181,6 +186,7 @@ def explain(
     headers: tuple[str, ...],
     credentials: bool,
     websocket: bool,
+    app: str | None,
     as_json: bool,
 ) -> None:
     """Say what the guard would ask of METHOD PATH, and which rule says so.
@@ -194,11 +200,12 @@ def explain(
         raise click.UsageError("--header, --credentials and --websocket go with --origin")
     if origin is not None and (fault := page_origin_fault(origin)):
         raise click.BadParameter(fault, param_hint="--origin")
-    settings, layers = configure()
-    answer = explanation(settings, method.upper(), path)
+    found = configured(app)
+    answer = explanation(found, method.upper(), path)
     if origin is not None:
         request = PageRequest(origin, method, tuple(map(_header, headers)), credentials)
-        answer["browser"] = seen_by_browser(settings, layers, request, path.partition("?")[0], websocket=websocket)
+        raw_path = path.partition("?")[0]
+        answer["browser"] = seen_by_browser(found.settings, found.layers, request, raw_path, websocket=websocket)
     if as_json:
         dump(answer)
         return

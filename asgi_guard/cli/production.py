@@ -8,52 +8,46 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from asgi_guard.cli.output import say, table
 from asgi_guard.middleware import HealthMiddleware
 from asgi_guard.policy.checklist import Facts, Finding, Line, judge
-from asgi_guard.policy.plans import Rules, compile_table
 from asgi_guard.policy.security import SecurityHeaders, SecurityPolicy
 from asgi_guard.readiness import OWN_CHECKS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from asgi_guard.guard import Guard
-    from asgi_guard.layer import Layer
-    from asgi_guard.settings import GuardSettings
+    from asgi_guard.cli.configured import Configured
 
 
 class Deployment(NamedTuple):
     """What is known of a deployment by being told.
 
     Attributes:
-        guard: the app's own guard, if it has one.
         graceful: seconds that the server gives requests to end.
         p99: seconds that 99 of 100 requests take at most.
         grace_period: seconds after which whoever sent SIGTERM kills.
     """
 
-    guard: Guard | None = None
     graceful: float = 30
     p99: float | None = None
     grace_period: float | None = None
 
 
 def facts_of(
-    settings: GuardSettings,
-    layers: Iterable[Layer],
+    configured: Configured,
     deployment: Deployment,
     answered: dict[str, bool],
 ) -> Facts:
     """Gather what the checklist asks about.
 
     Args:
-        settings: the effective configuration.
-        layers: what was made of it.
+        configured: the effective configuration.
         deployment: what was told beside.
         answered: whether the store and the issuers answered, by the probe's name.
     """
+    settings, layers, guard = configured
     auth, rate, cors = settings.auth, settings.rate, settings.cors
     asked = {check.name for layer in layers if isinstance(layer, HealthMiddleware) for check in layer.checks}
     section = settings.security
-    limits = compile_table(rate.limit, settings.routes, Rules(rate.on_store_failure, rate.shadow), rate.plans)[-1]
+    limits = configured.plans[-1]
     bounds = ((each.issuer, _least(each.max_token_lifetime, each.max_token_age)) for each in auth.trusted)
     return Facts(
         lifetimes=tuple(bounds),
@@ -61,14 +55,14 @@ def facts_of(
         keys=answered.get("issuer keys"),
         revocation=auth.revocation,
         denies_unknown=auth.revocation_on_store_failure == "deny",
-        shared_store=not settings.store.url.get_secret_value().startswith("memory:"),
+        shared_store=configured.shared,
         store=answered.get("store"),
         limited_by=frozenset(limit.key for plan in limits.all() for limit in plan.limits if limit.enforced),
         limits_told=rate.headers != "off",
         live_path=settings.health.live_path,
         ready_path=settings.health.ready_path,
         asked=frozenset(asked & OWN_CHECKS),
-        app_checks=None if deployment.guard is None else tuple(sorted(asked - OWN_CHECKS)),
+        app_checks=None if guard is None else tuple(sorted(asked - OWN_CHECKS)),
         drain=settings.health.drain_seconds,
         graceful=deployment.graceful,
         p99=deployment.p99,

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from asgi_guard.cli.configured import app_option, configured
 from asgi_guard.cli.output import say, with_cause
-from asgi_guard.cli.token import identity_of, revoking, token_given
+from asgi_guard.cli.token import token_given
 from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, StoreUnavailableError, TokenError
-from asgi_guard.guard import configure
 from asgi_guard.revocation import Revocations, lives_of
 from asgi_guard.variables import PREFIX
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     help="Seconds for which a revocation by subject or session is kept; unless said, as long as the bounds on tokens' "
     "age and life let one be accepted, and 30 days without such bounds.",
 )
+@app_option
 @click.pass_context
 def revoke(
     ctx: click.Context,
@@ -37,6 +38,7 @@ def revoke(
     session: str | None,
     issuer: str | None,
     ttl: float | None,
+    app: str | None,
 ) -> None:
     """Put TOKEN among the revoked ('-' reads it from standard input), or all tokens of a subject or of a session.
 
@@ -47,11 +49,10 @@ def revoke(
         raise click.UsageError("say one of TOKEN, --subject and --session")
     if token is not None and (issuer is not None or ttl is not None):
         raise click.UsageError("a TOKEN says its issuer and its end itself")
-    settings, layers = configure()
-    if not settings.auth.revocation:
+    found = configured(app)
+    if not found.settings.auth.revocation:
         raise ConfigError([Problem(f"{PREFIX}AUTH_REVOCATION", "it is not true, so nobody would look the token up")])
-    identity = identity_of(layers)
-    store = revoking(layers)
+    identity, store = found.identity, found.store
     if not store.shared:
         message = "this process's memory ends with this command: name a Redis that the workers share"
         raise ConfigError([Problem(f"{PREFIX}STORE_URL", message)])

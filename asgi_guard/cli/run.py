@@ -12,7 +12,7 @@ import click
 from asgi_guard.cli.server_log import log_config
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard, configure, guarded
-from asgi_guard.loading import find_app, load_app
+from asgi_guard.loading import load_app
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
@@ -102,12 +102,12 @@ def run(
     os.environ[f"{PREFIX}APP"] = app
     os.environ.setdefault(f"{PREFIX}RATE_WORKERS", str(workers))
     sys.path.insert(0, app_dir)
-    settings, _ = configure()
+    found = load_app(app)
     target: Guard | str = "asgi_guard.wrapped:app"
     if workers == 1:
-        target = guarded(load_app(app), settings)
-    else:
-        find_app(app)  # each worker loads it for itself; a name that is wrong is told here, and once
+        target = guarded(found)
+    elif not isinstance(found, Guard):
+        configure()  # each worker does it for itself; what is wrong is told here, and once
     end_well_on_signals()
     uvicorn.run(
         target,

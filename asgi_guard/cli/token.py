@@ -12,19 +12,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from cryptography.exceptions import UnsupportedAlgorithm
 
+from asgi_guard.cli.configured import app_option, configured
 from asgi_guard.cli.output import dump, say, with_cause
 from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, StoreUnavailableError, TokenError
-from asgi_guard.guard import configure
-from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.policy.bucket import Admission
 from asgi_guard.policy.identity import User
 from asgi_guard.testing import LocalIssuer
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from asgi_guard.layer import Layer
+    from asgi_guard.middleware import IdentityMiddleware
     from asgi_guard.stores import Store
 
 KEY_FILE = Path("~/.local/state/asgi-guard/local-issuer.pem")
@@ -65,6 +62,7 @@ HINTS = {
     "--key", "key_file", type=click.Path(path_type=Path), default=KEY_FILE, show_default=True, help="The key."
 )
 @click.option("--explain", metavar="TOKEN", help="Say why TOKEN is accepted or not; '-' reads it from standard input.")
+@app_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def token(
@@ -77,18 +75,20 @@ def token(
     lifetime: int,
     key_file: Path,
     explain: str | None,
+    app: str | None,
     as_json: bool,
 ) -> None:
     """Sign a token with the local issuer's key, for development; or explain a token.
 
     The key is that of `asgi-guard demo`; it is made when it is first needed. No other issuer's tokens can be made here.
-    With --explain, the token is judged as the guard of this environment would judge it, and every reason is told; with
-    revocation on, the store is asked too. Exit code 1 if it is not accepted.
+    With --explain, the token is judged as the guard of this environment, or that of --app, would judge it, and every
+    reason is told; with revocation on, the store is asked too. Exit code 1 if it is not accepted.
     """
-    settings, layers = configure()
+    found = configured(app)
+    settings = found.settings
     if explain is not None:
-        revoked = revoking(layers) if settings.auth.revocation else None
-        ctx.exit(_explain(identity_of(layers), revoked, token_given(explain), as_json=as_json))
+        revoked = found.store if settings.auth.revocation else None
+        ctx.exit(_explain(found.identity, revoked, token_given(explain), as_json=as_json))
     local = local_issuer(
         key_file,
         url=issuer or next((each.issuer for each in settings.auth.trusted), LOCAL_ISSUER),
@@ -123,23 +123,6 @@ def token_given(argument: str) -> bytes:
     """The token of an argument, or of standard input for `-`, as the guard would find it behind the scheme."""
     value = sys.stdin.buffer.read() if argument == "-" else os.fsencode(argument)
     return value.strip().removeprefix(b"Bearer ").removeprefix(b"DPoP ")
-
-
-def identity_of(layers: Sequence[Layer]) -> IdentityMiddleware:
-    """The Identity layer among these.
-
-    Raises:
-        ConfigError: no issuer is configured.
-    """
-    for layer in layers:
-        if isinstance(layer, IdentityMiddleware) and (layer.verifiers or layer.introspector):
-            return layer
-    raise ConfigError([Problem(f"{PREFIX}AUTH_ISSUER", "it is not set, so there is no issuer to ask")])
-
-
-def revoking(layers: Sequence[Layer]) -> Store:
-    """The store in which these layers look tokens up among the revoked."""
-    return next(layer.store for layer in layers if isinstance(layer, RateLimitMiddleware))
 
 
 def _explain(identity: IdentityMiddleware, store: Store | None, value: bytes, *, as_json: bool) -> int:

@@ -38,10 +38,11 @@ from asgi_guard.response import Response
 from asgi_guard.stores import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from asgi_guard.asgi import ASGIApp, Scope
     from asgi_guard.exchange import Exchange
+    from asgi_guard.policy.plans import RoutePlans
     from asgi_guard.stores import Store
 
 logger = logging.getLogger("asgi_guard")
@@ -79,6 +80,10 @@ class RateLimitMiddleware(Layer):
 
     Raises:
         ConfigError: a limit is malformed, or a request could never be admitted.
+
+    Attributes:
+        store: where the buckets are.
+        plans: the limits of every row of the route table, and last, those of what no row names.
     """
 
     name = "rate_limit"
@@ -115,7 +120,7 @@ class RateLimitMiddleware(Layer):
         self._exempts = bool(self._exempt)
         rules = Rules(on_store_failure, shadow, max(1, workers), tuple(functions))
         try:
-            self._plans = compile_table(limit, self._table.routes, rules, plans)
+            self.plans = compile_table(limit, self._table.routes, rules, plans)
         except ConfigError as error:
             problems += error.problems
         if problems:
@@ -131,7 +136,7 @@ class RateLimitMiddleware(Layer):
         self._denied = DenyCache(int(deny_cache * SECOND) if self.store.shared else 0)
         self._leases = Leases()
         self._clock = clock
-        every = (plan for routes in self._plans for plan in routes.all())
+        every = (plan for routes in self.plans for plan in routes.all())
         self._unsure = any(limit.key in OF_IDENTITIES for plan in every for limit in plan.limits)
 
     async def startup(self) -> None:
@@ -154,7 +159,7 @@ class RateLimitMiddleware(Layer):
         """Refuse whoever is known to be over a limit that holds for anyone, before it is found out who it is."""
         if not self._denied or self._exempt.identities:
             return None
-        plan = self._plans[exchange.row(self._table)].known
+        plan = self.plans[exchange.row(self._table)].known
         if not plan.limits or exchange.disputed or self._exempt.cover(exchange.client, None):
             return None
         verdict = self._denied.refuse(self._charging.of(exchange, plan), self._clock())
@@ -165,7 +170,7 @@ class RateLimitMiddleware(Layer):
         if self._unsure:
             self._look_for_identity(exchange)
         user = exchange.user
-        plan = self._plans[exchange.row(self._table)].of(user, self._plan_claim)
+        plan = self.plans[exchange.row(self._table)].of(user, self._plan_claim)
         if exchange.disputed:
             return ambiguous_path(exchange.request_id)
         token_id = marks = None
@@ -296,6 +301,12 @@ class RateLimitMiddleware(Layer):
         head.lines.extend(lines)
         if self._style == "draft" and exchange.policy is not None:
             head.lines.append(exchange.policy)
+
+
+def plans_in(layers: Iterable[Layer], routes: Sequence[Route]) -> Sequence[RoutePlans]:
+    """The limits of every row, and last, those of what no row names, as these layers ask for them."""
+    found = (layer.plans for layer in layers if isinstance(layer, RateLimitMiddleware))
+    return next(found, None) or compile_table("", routes)
 
 
 class KnownLimits(Layer):

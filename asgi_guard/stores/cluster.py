@@ -64,7 +64,7 @@ class ClusterStore:
         clock: Callable[[], int] | None = None,
     ) -> None:
         self._url = url
-        self._prefix = prefix
+        self.prefix = prefix
         self._timeout = timeout
         self._nodes: Nodes | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -90,11 +90,11 @@ class ClusterStore:
         return tuple(self._plan.breakers.values())
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(prefix={self._prefix!r}, timeout={self._timeout})"
+        return f"{type(self).__name__}(prefix={self.prefix!r}, timeout={self._timeout})"
 
     def same_as(self, other: object) -> bool:
         """Whether the other was given the same URL and prefix."""
-        return isinstance(other, ClusterStore) and (other._url, other._prefix) == (self._url, self._prefix)
+        return isinstance(other, ClusterStore) and (other._url, other.prefix) == (self._url, self.prefix)
 
     def _connected(self) -> Nodes:
         """The nodes of this event loop: connections belong to the loop they were opened in."""
@@ -105,7 +105,7 @@ class ClusterStore:
 
     async def admit(self, request: Admission) -> Verdict:
         """Decide all that a request asks: one call a slot that its keys are in, with those that wait beside it."""
-        parts = split(request, self._prefix)
+        parts = split(request, self.prefix)
         if not parts:
             return Verdict(admitted=True)
         nodes = self._connected()
@@ -136,13 +136,13 @@ class ClusterStore:
 
     def tell(self, request: Admission) -> None:
         """Have a request decided or settled without waiting for it, each slot's part by itself."""
-        self._connected().tell(split(request, self._prefix))
+        self._connected().tell(split(request, self.prefix))
 
     async def revoke(self, name: str, ttl: float, instant: int = EVER) -> None:
         """Put a token, a session or a subject among the revoked, for `ttl` seconds."""
         nodes = await self._found()
         milliseconds = max(1, int(ttl * 1000))
-        key = revocation_key(name, self._prefix)
+        key = revocation_key(name, self.prefix)
         await nodes.command(key_slot(key), "PSETEX", key, milliseconds, instant)
 
     async def ping(self) -> float:

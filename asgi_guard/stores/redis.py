@@ -72,7 +72,7 @@ class RedisStore:
         clock: Callable[[], int] | None = None,
     ) -> None:
         self._url = url
-        self._prefix = prefix
+        self.prefix = prefix
         self._timeout = timeout
         self._breaker = breaker or Breaker()
         self._clock = clock
@@ -91,7 +91,7 @@ class RedisStore:
             ) from None
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(prefix={self._prefix!r}, timeout={self._timeout})"
+        return f"{type(self).__name__}(prefix={self.prefix!r}, timeout={self._timeout})"
 
     def _make_client(self) -> Redis:
         check_url(self._url)
@@ -116,7 +116,7 @@ class RedisStore:
 
     def same_as(self, other: object) -> bool:
         """Whether the other was given the same URL and prefix."""
-        return isinstance(other, RedisStore) and (other._url, other._prefix) == (self._url, self._prefix)
+        return isinstance(other, RedisStore) and (other._url, other.prefix) == (self._url, self.prefix)
 
     def client(self) -> Redis:
         """The client of this event loop, for commands that are none of a request's."""
@@ -126,16 +126,16 @@ class RedisStore:
 
     async def admit(self, request: Admission) -> Verdict:
         """Decide all that a request asks, in one call with those that wait beside it."""
-        return await self._connected().ask(question(request, self._prefix))
+        return await self._connected().ask(question(request, self.prefix))
 
     def tell(self, request: Admission) -> None:
         """Have a request decided or settled without waiting for it."""
-        self._connected().tell(question(request, self._prefix))
+        self._connected().tell(question(request, self.prefix))
 
     async def revoke(self, name: str, ttl: float, instant: int = EVER) -> None:
         """Put a token, a session or a subject among the revoked, for `ttl` seconds."""
         milliseconds = max(1, int(ttl * 1000))
-        await self._call(lambda client: client.psetex(revocation_key(name, self._prefix), milliseconds, instant))
+        await self._call(lambda client: client.psetex(revocation_key(name, self.prefix), milliseconds, instant))
 
     async def ping(self) -> float:
         """Ask as requests ask, by the script, but charging nobody; seconds that it took.
@@ -151,7 +151,7 @@ class RedisStore:
     async def _probe(self, client: Any) -> None:  # whose methods are not typed in every version
         # Names that are in different slots, which a node of a cluster says of.
         names = Admission((PING,), "ping", marks=Marks("ping, session", "ping, subject"))
-        arguments = encode([question(names, self._prefix)])
+        arguments = encode([question(names, self.prefix)])
         try:
             await client.execute_command("EVALSHA", SCRIPT_SHA1, *arguments)
         except NoScriptError:

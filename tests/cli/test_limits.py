@@ -174,6 +174,18 @@ def test_a_user_is_found_by_the_subject(server: Server, monkeypatch: pytest.Monk
     assert "limits of token:" in invoke("limits", "show", "user:alice").output
 
 
+def test_a_user_of_the_introspection_endpoint_is_found(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tokens are opaque, the issuer is the endpoint's; beside another one, whose subject it is has to be said."""
+    for name, value in {"URL": "https://id.example.com/ask", "CLIENT_ID": "a", "CLIENT_SECRET": "b"}.items():
+        monkeypatch.setenv(f"ASGI_GUARD_AUTH_INTROSPECTION_{name}", value)
+    monkeypatch.setenv("ASGI_GUARD_AUTH_AUDIENCE", "api")
+    alone = invoke("limits", "show", "user:alice").output
+    assert "limits of token:" in alone
+    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUERS", '[{"issuer": "https://other.example.com"}]')
+    assert "user:ISSUER#SUBJECT" in invoke("limits", "show", "user:alice").output
+    assert invoke("limits", "show", "user:https://id.example.com#alice").output == alone
+
+
 def test_a_store_of_ones_own_has_nothing_to_show(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where each process counts for itself, there is nothing to look into, and that is said."""
     monkeypatch.setenv("ASGI_GUARD_STORE_URL", "memory://")

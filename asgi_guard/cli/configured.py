@@ -1,0 +1,85 @@
+"""What a command looks at: the configuration of the environment, or that of the Guard that an app brings along."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.guard import Guard, configure
+from asgi_guard.loading import load_app
+from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
+from asgi_guard.middleware.rate_limit import plans_in
+from asgi_guard.variables import PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asgi_guard.layer import Layer
+    from asgi_guard.policy.plans import RoutePlans
+    from asgi_guard.settings import GuardSettings
+    from asgi_guard.stores import Store
+
+app_option = click.option(
+    "--app",
+    metavar="MODULE:ATTRIBUTE",
+    help="Look at the Guard that this app has, if it is one: what is set in Python, and its limit functions.",
+)
+
+
+class Configured(NamedTuple):
+    """What is in force.
+
+    Attributes:
+        settings: the settings.
+        layers: what was made of them.
+        guard: the app's own guard, if it has one.
+    """
+
+    settings: GuardSettings
+    layers: Sequence[Layer]
+    guard: Guard | None = None
+
+    @property
+    def plans(self) -> Sequence[RoutePlans]:
+        """The limits, by row."""
+        return plans_in(self.layers, self.settings.routes)
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes see what is kept."""
+        store = None if self.guard is None else self.guard.store
+        return self.settings.store.shared if store is None else store.shared
+
+    @property
+    def identity(self) -> IdentityMiddleware:
+        """The Identity layer.
+
+        Raises:
+            ConfigError: no issuer is configured.
+        """
+        for layer in self.layers:
+            if isinstance(layer, IdentityMiddleware) and (layer.verifiers or layer.introspector):
+                return layer
+        raise ConfigError([Problem(f"{PREFIX}AUTH_ISSUER", "it is not set, so there is no issuer to ask")])
+
+    @property
+    def store(self) -> Store:
+        """Where limits and revocations are kept, which one of them has to be for."""
+        return next(layer.store for layer in self.layers if isinstance(layer, RateLimitMiddleware))
+
+
+def configured(app: str | None) -> Configured:
+    """What the environment says, or the guard that this app brings along.
+
+    Raises:
+        ConfigError: there is no such app, or the configuration has problems.
+    """
+    if app is not None:
+        sys.path.insert(0, ".")
+        found = load_app(app, "--app")
+        if isinstance(found, Guard):
+            return Configured(found.settings, found.layers, found)
+    return Configured(*configure())
