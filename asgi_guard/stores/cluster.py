@@ -16,6 +16,7 @@ from asgi_guard.policy.revocation import EVER
 from asgi_guard.stores.hosts import read_hosts
 from asgi_guard.stores.nodes import Nodes, Plan
 from asgi_guard.stores.parts import merge, split, taken
+from asgi_guard.stores.redis import URLError
 from asgi_guard.stores.topology import ATTEMPT
 from asgi_guard.stores.wire import revocation_key
 
@@ -74,6 +75,8 @@ class ClusterStore:
             # Made here and thrown away: a malformed URL or option is an error now, not at the first request.
             pool: Any = self._plan.client(seeds[0]).connection_pool  # whose methods are not typed in every version
             pool.make_connection()
+        except URLError as error:
+            raise ValueError(f"the URL cannot be read: {error}") from None
         except (ValueError, TypeError, RedisError):
             # The parser's own message may hold a part of the password.
             raise ValueError(
@@ -184,7 +187,7 @@ class ClusterStore:
 def _read(url: str) -> tuple[tuple[Address, ...], dict[str, Any]]:
     seeds, path, options = read_hosts(url, 6379)
     if path.strip("/0") or options.pop("db", 0) != 0:
-        raise ValueError("a cluster has one database")
+        raise URLError("a cluster has one database, so none is named")
     return seeds, options
 
 

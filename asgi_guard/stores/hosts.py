@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.asyncio.connection import parse_url
 
-from asgi_guard.stores.redis import CLIENT_OPTIONS, check_url
+from asgi_guard.stores.redis import CLIENT_OPTIONS, URLError, check_url
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -40,6 +40,7 @@ def read_hosts(url: str, port: int) -> Hosts:
         port: where it names none.
 
     Raises:
+        URLError: it cannot be read, for a reason that can be told.
         ValueError: it cannot be read. The text may hold a part of it.
     """
     match = PARTS.fullmatch(url)
@@ -50,12 +51,12 @@ def read_hosts(url: str, port: int) -> Hosts:
     for text in hosts.split(","):
         found = HOST.fullmatch(text)
         if found is None or not 0 < int(found["port"] or port) < 65536:
-            raise ValueError("not a list of hosts and ports")
+            raise URLError("hosts stand as host:port,host:port, and the password is to be percent-encoded")
         addresses.append((found["host"].strip("[]"), int(found["port"] or port)))
     single = f"{match['scheme']}://{login}{at}host{match['rest']}"
     check_url(single)
     if "@" in match["path"]:
-        raise ValueError("what may be meant as the password ends before the @")
+        raise URLError("what may be meant as the password ends before the @: percent-encode it")
     options: dict[str, Any] = {**CLIENT_OPTIONS, **parse_url(single)}
     del options["host"]
     return Hosts(tuple(addresses), match["path"], options)

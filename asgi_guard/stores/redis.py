@@ -84,6 +84,8 @@ class RedisStore:
             # Made here and thrown away: a malformed URL or option is an error now, not at the first request.
             pool: Any = self._make_client().connection_pool  # whose methods are not typed in every version
             pool.make_connection()
+        except URLError as error:
+            raise ValueError(f"the URL cannot be read: {error}") from None
         except (ValueError, TypeError, RedisError):
             # The parser's own message may hold a part of the password.
             raise ValueError(
@@ -246,16 +248,22 @@ class ServerLink:
         await self._pool.release(connection)
 
 
+class URLError(ValueError):
+    """What is wrong with a URL, in words that hold no part of it."""
+
+
 def check_url(url: str) -> None:
     """Refuse what the client's parser would quietly read as something else.
 
     Raises:
-        ValueError: an unencoded `/`, `?` or `#` ends the password early, the database is not a number, or a socket's
+        URLError: an unencoded `/`, `?` or `#` ends the password early, the database is not a number, or a socket's
             path is not absolute.
     """
     parts = urlsplit(url)
     if parts.scheme == "unix":
         if parts.hostname or not parts.path:
-            raise ValueError("a socket has an absolute path: unix:///path")
+            raise URLError("a socket has an absolute path: unix:///path")
     elif not re.fullmatch(r"/?\d*", parts.path) or "@" in parts.query + parts.fragment:
-        raise ValueError("a database is a number, and what may be meant as the password ends before the @")
+        raise URLError(
+            "a database is a number, and what may be meant as the password ends before the @: percent-encode it"
+        )

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from redis.asyncio.connection import SSLConnection
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 
 from asgi_guard.stores.hosts import read_hosts
-from asgi_guard.stores.redis import RedisStore
+from asgi_guard.stores.redis import RedisStore, URLError
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 SENTINEL_TIMEOUT = 0.3
 """Seconds that one sentinel has to answer before the next is asked: a connection is opened in a second, or not."""
 PATH = re.compile(r"/([^/]+)(?:/(\d*))?")
+ASKED = re.compile(r"(?:<redis|Redis<).*?host=([^,]*),port=(\d+).*? - ")
+"""A sentinel as the client's errors have it: with everything that there is to say of its connections."""
+
+
+class _Sentinels(Sentinel):
+    async def discover_master(self, service_name: str) -> Any:
+        try:
+            return await super().discover_master(service_name)
+        except MasterNotFoundError as error:
+            raise MasterNotFoundError(ASKED.sub(r"\1:\2 - ", str(error))) from None
 
 
 class SentinelStore(RedisStore):
@@ -37,7 +47,7 @@ class SentinelStore(RedisStore):
         (*sentinels,), path, options = read_hosts(self._url, 26379)
         match = PATH.fullmatch(path)
         if match is None or ("db" in options and match[2]):
-            raise ValueError("the path is the name of the service, then the number of the database")
+            raise URLError("behind the hosts stands the name of the service, then a database: /SERVICE or /SERVICE/0")
         if options.pop("connection_class", None) is SSLConnection:
             options["ssl"] = True
         logins = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
@@ -48,7 +58,7 @@ class SentinelStore(RedisStore):
             "socket_timeout": SENTINEL_TIMEOUT,
         }
         options.setdefault("db", int(match[2] or 0))
-        manager = Sentinel(sentinels, sentinel_kwargs=asking, **options)  # type: ignore[no-untyped-call]  # so in redis
+        manager = _Sentinels(sentinels, sentinel_kwargs=asking, **options)  # type: ignore[no-untyped-call]  # so in redis
         client: Redis = manager.master_for(unquote(match[1]))
         return client
 

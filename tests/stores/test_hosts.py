@@ -94,6 +94,38 @@ def test_a_malformed_url_is_an_error_at_once_without_the_password(url: str) -> N
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis+sentinel://127.0.0.1:1", "the name of the service, then a database: /SERVICE or /SERVICE/0"),
+        ("redis+sentinel://127.0.0.1:x/service", "hosts stand as host:port,host:port"),
+        ("redis+cluster://127.0.0.1:1/1", "a cluster has one database, so none is named"),
+        ("redis://127.0.0.1:1/x", "a database is a number"),
+        ("redis://:s3/cr3t@127.0.0.1:1/0", "ends before the @: percent-encode it"),
+        ("unix://nowhere/s", "a socket has an absolute path"),
+        ("redis://127.0.0.1:1/0?timeut=3", "check host, port, path and options"),
+    ],
+)
+def test_what_is_wrong_with_a_url_is_told(url: str, said: str) -> None:
+    """The error says what to change, where that can be said without a part of the URL."""
+    with pytest.raises(ValueError, match="the URL cannot be read") as caught:
+        open_store(url)
+    assert said in str(caught.value)
+
+
+async def test_where_no_sentinel_answers_each_is_named() -> None:
+    """The error names the sentinels that were asked, and not all that the client knows of its connections."""
+    store = open_store("rediss+sentinel://127.0.0.1:1,127.0.0.1:2/service", timeout=10)
+    with pytest.raises(StoreUnavailableError) as caught:
+        await store.ping()
+    said = str(caught.value.__cause__)
+    assert "No master found for 'service'" in said
+    assert "127.0.0.1:1 - " in said
+    assert "127.0.0.1:2 - " in said
+    assert "<redis" not in said
+    await store.aclose()
+
+
 @pytest.mark.parametrize("kind", [ClusterStore, SentinelStore])
 @pytest.mark.parametrize("url", [f"redis://:{SECRET}@a", f"unix://:{SECRET}@/a", SECRET, ""])
 def test_a_url_of_another_kind_is_refused(kind: type[ClusterStore | SentinelStore], url: str) -> None:
