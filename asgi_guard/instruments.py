@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from prometheus_client import CollectorRegistry
 
@@ -35,6 +35,7 @@ class Metric(NamedTuple):
         help: what it tells.
         labels: names of its labels.
         bounds: of a histogram's buckets.
+        required: names of labels behind those, which OpenTelemetry's conventions require and Prometheus does without.
     """
 
     kind: str
@@ -44,12 +45,14 @@ class Metric(NamedTuple):
     help: str
     labels: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
+    required: tuple[str, ...] = ()
 
 
 METRICS = {
     "duration": Metric(
         "histogram", "asgi_guard_request_duration_seconds", "http.server.request.duration", "s",
         "Seconds from a request's start to its end.", ("method", "route", "status"), SECONDS,
+        required=("scheme",),
     ),
     "in_flight": Metric(
         "gauge", "asgi_guard_requests_in_flight", "asgi_guard.requests_in_flight", "{request}",
@@ -149,7 +152,8 @@ def prometheus(registry: CollectorRegistry) -> Instruments:
             return lambda *values: (gauge.labels(*values) if values else gauge).set
         options["buckets"] = metric.bounds
         histogram = prometheus_client.Histogram(metric.name, metric.help, metric.labels, **options)
-        return lambda *values: (histogram.labels(*values) if values else histogram).observe
+        count = len(metric.labels)
+        return lambda *values: (histogram.labels(*values[:count]) if count else histogram).observe
 
     made = _of_registries[registry] = _instruments(make)
     return made
@@ -184,7 +188,12 @@ def opentelemetry() -> Instruments:
     from opentelemetry import metrics  # noqa: PLC0415,RUF100 - an extra
 
     meter = metrics.get_meter("asgi_guard")
-    names = {"method": "http.request.method", "route": "http.route", "status": "http.response.status_code"}
+    names = {
+        "method": "http.request.method",
+        "route": "http.route",
+        "status": "http.response.status_code",
+        "scheme": "url.scheme",
+    }
 
     def make(metric: Metric) -> Family:
         told: Any = (metric.other_name, metric.unit, metric.help)
@@ -195,10 +204,12 @@ def opentelemetry() -> Instruments:
         else:
             bounds: Sequence[float] = metric.bounds
             measure = meter.create_histogram(*told, explicit_bucket_boundaries_advisory=bounds).record
-        labels = [names.get(label, f"asgi_guard.{label}") for label in metric.labels]
+        labels = [names.get(label, f"asgi_guard.{label}") for label in (*metric.labels, *metric.required)]
 
         def family(*values: Any) -> Measure:
-            attributes: Mapping[str, Any] = dict(zip(labels, values, strict=True))
+            attributes: dict[str, Any] = dict(zip(labels, values, strict=True))
+            if attributes.get(names["status"], 0) >= 500:
+                attributes["error.type"] = str(attributes[names["status"]])
             return lambda value: measure(value, attributes)
 
         return family

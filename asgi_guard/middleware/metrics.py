@@ -30,6 +30,7 @@ UNMATCHED = "_unmatched"
 MAX_SERIES = 2000
 """Combinations of method, route and status; an app that names more routes has the rest under `_unmatched`."""
 LOCAL = ("127.0.0.0/8", "::1/128")
+KNOWN_SCHEMES = ("http", "https", "ws", "wss")
 NEAR = 0.2
 """A limit is near when this share of its bucket, or less, is left."""
 
@@ -94,7 +95,7 @@ class MetricsMiddleware(Layer):
         self._under_way = 0
         self._due = 0
         self._in_flight = tuple(each.in_flight() for each in self.instruments)
-        self._durations: dict[tuple[str, object, int | None], tuple[Measure, ...]] = {}
+        self._durations: dict[tuple[str, object, int | None, str], tuple[Measure, ...]] = {}
         self._refusals: dict[tuple[str | None, str], tuple[Measure, ...]] = {}
         self._near: dict[str, tuple[Measure, ...]] = {}
         self._sources: list[Callable[[], None]] = []
@@ -160,7 +161,7 @@ class MetricsMiddleware(Layer):
             place: object = None if row == NO_ROW else row
         else:
             place = getattr(route, "path", None)
-        key = (exchange.method, place, CLIENT_GONE if response.unheard else response.status)
+        key = (exchange.method, place, CLIENT_GONE if response.unheard else response.status, exchange.scheme)
         measures = self._durations.get(key) or self._measures(key, exchange, response)
         seconds = (now - exchange.entered) / 1e9
         for measure in measures:
@@ -176,19 +177,20 @@ class MetricsMiddleware(Layer):
             self._tell()
 
     def _measures(
-        self, key: tuple[str, object, int | None], exchange: Exchange, response: Response
+        self, key: tuple[str, object, int | None, str], exchange: Exchange, response: Response
     ) -> tuple[Measure, ...]:
         """Find the series of a request, and keep it under its key as long as these are few."""
-        method, place, status = key
+        method, place, status, scheme = key
         method = method if method in KNOWN_METHODS else "_OTHER"
+        scheme = scheme if scheme in KNOWN_SCHEMES else "_OTHER"
         if isinstance(place, int):
             place = self._table.routes[place].path
         full = len(self._durations) >= MAX_SERIES
         route = place if isinstance(place, str) and not full else UNMATCHED
         if status is None:
             status = CLIENT_GONE if response.disconnected else 500
-        found = tuple(each.duration(method, route, status) for each in self.instruments)
-        if not full and method != "_OTHER":
+        found = tuple(each.duration(method, route, status, scheme) for each in self.instruments)
+        if not full and "_OTHER" not in (method, scheme):
             self._durations[key] = found
         return found
 

@@ -203,20 +203,27 @@ def test_missing_extras(module: str, options: Any, name: str, monkeypatch: pytes
 
 
 async def test_opentelemetry() -> None:
-    """OpenTelemetry's reader finds the same, in its names and units."""
+    """OpenTelemetry's reader finds the same, in its names and units, with what its conventions require besides."""
     reader = InMemoryMetricReader()
     metrics.set_meter_provider(MeterProvider([reader]))
     layer = MetricsMiddleware(HostMiddleware(Echo(), allowed="other.example"), path=None, otel=True)
     await get(layer)
+    await get(MetricsMiddleware(Echo(503), path=None, otel=True), scheme="https")
+    await get(MetricsMiddleware(Echo(404), path=None, otel=True), scheme="gopher")
     data = reader.get_metrics_data()
     assert data is not None
     found: dict[str, Any] = {
         metric.name: (metric.unit, [(dict(point.attributes or {}), point) for point in metric.data.data_points])
         for metric in data.resource_metrics[0].scope_metrics[0].metrics
     }
-    unit, ((labels, point),) = found["http.server.request.duration"]
-    assert (unit, point.count) == ("s", 1)
-    assert labels == {"http.request.method": "GET", "http.route": "_unmatched", "http.response.status_code": 400}
+    unit, requests = found["http.server.request.duration"]
+    assert (unit, [point.count for _, point in requests]) == ("s", [1, 1, 1])
+    common = {"http.request.method": "GET", "http.route": "_unmatched"}
+    assert [labels for labels, _ in requests] == [
+        {**common, "http.response.status_code": 400, "url.scheme": "http"},
+        {**common, "http.response.status_code": 503, "url.scheme": "https", "error.type": "503"},
+        {**common, "http.response.status_code": 404, "url.scheme": "_OTHER"},
+    ]
     _, ((labels, point),) = found["asgi_guard.refusals"]
     assert (point.value, labels) == (1, {"asgi_guard.layer": "host", "asgi_guard.reason": "host_not_allowed"})
     assert found["asgi_guard.requests_in_flight"][1][0][1].value == 0
