@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from asgi_guard.errors import Problem
+from asgi_guard.policy.introspection import origin_of
 from asgi_guard.policy.routes import RouteTable
 from asgi_guard.variables import PREFIX
 
@@ -167,6 +168,8 @@ def _plans_missing(settings: GuardSettings) -> Iterator[Problem]:
         yield Problem(f"{PREFIX}RATE_PLAN_CLAIM", f"it has no effect without {PREFIX}AUTH_ISSUER")
     if rate.plan_claim is not None and not rate.plans:
         yield Problem(f"{PREFIX}RATE_PLAN_CLAIM", f"it has no effect without {PREFIX}RATE_PLANS")
+    if "" in rate.plans:
+        yield Problem(f"{PREFIX}RATE_PLANS", "a plan has a name, by which a claim or an API key names it")
     for key in auth.api_keys:
         if key.plan is not None and key.plan not in rate.plans:
             known = ", ".join(rate.plans) or "none"
@@ -181,15 +184,23 @@ def _exempt_missing(settings: GuardSettings) -> Iterator[Problem]:
         yield Problem(name, f"it has no effect without {PREFIX}RATE_LIMIT")
         return
     keys = {f"api-key:{key.name}" for key in auth.api_keys}
+    issuers = {each.issuer for each in auth.trusted}
+    if auth.introspection_url is not None:
+        issuers.add(auth.issuer or origin_of(auth.introspection_url))
     for each in rate.exempt:
         if each.startswith("api-key:") and each not in keys:
             known = ", ".join(sorted(key.name for key in auth.api_keys)) or "none"
             yield Problem(name, f"{each!r} is the name of no API key: {known}")
-        if each.startswith("user:") and not auth.trusted and auth.introspection_url is None:
+        if not each.startswith("user:"):
+            continue
+        issuer = each.removeprefix("user:").rpartition("#")[0]
+        if not issuers:
             yield Problem(name, f"{each!r} is a token's subject, and no tokens are accepted: set {PREFIX}AUTH_ISSUER")
-        several = len(auth.trusted) + (auth.introspection_url is not None) > 1
-        if each.startswith("user:") and several and "#" not in each:
+        elif not issuer and len(issuers) > 1:
             yield Problem(name, f"{each!r} could be anyone's of several issuers: write user:ISSUER#SUBJECT")
+        elif issuer and issuer not in issuers:
+            known = ", ".join(sorted(issuers))
+            yield Problem(name, f"{each!r} is of none of the issuers, and is written user:ISSUER#SUBJECT: {known}")
 
 
 def _identity_missing(settings: GuardSettings) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import quote_plus, urlsplit
+from urllib.parse import quote_plus
 
 import httpx
 
@@ -21,7 +21,7 @@ from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, TokenE
 from asgi_guard.jwks import check_url, default_client
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.claims import SCOPE_CLAIMS
-from asgi_guard.policy.introspection import IntrospectionCache, IntrospectionPolicy, IntrospectionTimes
+from asgi_guard.policy.introspection import IntrospectionCache, IntrospectionPolicy, IntrospectionTimes, origin_of
 from asgi_guard.policy.listing import listed
 from asgi_guard.policy.token import MAX_TOKEN_BYTES, too_large
 from asgi_guard.policy.token_cache import TokenCache
@@ -83,9 +83,8 @@ class Introspection:
 
     def introspector(self) -> Introspector:
         """What asks there."""
-        parts = urlsplit(self.url)
         policy = IntrospectionPolicy(
-            self.issuer or f"{parts.scheme}://{parts.netloc}",
+            self.issuer or origin_of(self.url),
             frozenset(listed(self.audience)),
             self.leeway,
             tuple(self.scope_claims),

@@ -29,11 +29,14 @@ def charge(scope: Scope, cost: int) -> None:
 
     Raises:
         LookupError: the scope did not pass a guard.
+        RuntimeError: the request is over, and its accounts are settled: a task that outlives it cannot charge it.
         TypeError: the cost is no whole number.
     """
     exchange: Exchange | None = scope.get(SCOPE_KEY)
     if exchange is None:
         raise LookupError("this scope did not pass a guard: wrap the app in Guard or RateLimitMiddleware")
+    if SCOPE_KEY not in exchange.scope:  # that is the server's own again
+        raise RuntimeError("the request is over, so it can no longer be charged: charge it before the app returns")
     units = index(cost)
     with _lock:
         exchange.extra_cost += units

@@ -172,6 +172,12 @@ PLANNED = {"AUTH_API_KEYS": json.dumps({"ci": {"sha256": DIGEST, "plan": "pro"}}
         ({**LIMIT, **API_KEYS, "RATE_EXEMPT": "user:alice"}, "RATE_EXEMPT", "no tokens are accepted"),
         ({**LIMIT, **AUTH, "RATE_EXEMPT": "api-key:ci"}, "RATE_EXEMPT", "the name of no API key: none"),
         ({**LIMIT, **API_KEYS, "RATE_EXEMPT": "api-key:c1"}, "RATE_EXEMPT", "the name of no API key: ci"),
+        ({**LIMIT, **AUTH, "RATE_EXEMPT": "user:https://x.example#al"}, "RATE_EXEMPT", "#SUBJECT: https://id.example.com"),
+        (
+            {**LIMIT, **AUTH, "RATE_PLANS": '{"": "1/hour by user"}', "RATE_PLAN_CLAIM": "plan"},
+            "RATE_PLANS",
+            "a plan has a name",
+        ),
         ({**LIMIT, "RATE_EXEMPT": "everyone"}, "RATE_EXEMPT", "'everyone' is not an address"),
         ({"RATE_MESSAGES": "20"}, "RATE_MESSAGES", "'20' is not a rate"),
         ({**AUTH, "RATE_PLANS": '{"a": "1/hour by user"}'}, "RATE_PLANS", "nobody has a plan"),
@@ -198,7 +204,7 @@ def test_what_would_silently_not_hold(environment: dict[str, str], variable: str
     [
         {**LIMIT, "RATE_EXEMPT": "10.0.0.0/8, ::1"},
         {"RATE_MESSAGES": "20/second", "RATE_EXEMPT": "10.0.0.0/8"},
-        {**LIMIT, **AUTH, "RATE_EXEMPT": "user:alice"},
+        {**LIMIT, **AUTH, "RATE_EXEMPT": "user:alice, user:https://id.example.com#bob"},
         {**LIMIT, **API_KEYS, "RATE_EXEMPT": "api-key:ci"},
         {**PLANNED, "RATE_PLANS": '{"pro": "1/hour by api-key"}'},
         {**AUTH, "RATE_PLANS": '{"pro": "1/hour by user"}', "RATE_PLAN_CLAIM": "plan", "RATE_EXEMPT": "10.0.0.1"},

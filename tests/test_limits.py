@@ -7,15 +7,24 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from asgi_guard import limits
+from asgi_guard import RateLimitMiddleware, limits
 from asgi_guard.exchange import SCOPE_KEY, Exchange
-from tests.asgi import http_scope
+from tests.asgi import Echo, get, http_scope
 
 
 def test_a_scope_that_passed_no_guard() -> None:
     """A charge on a scope that passed no guard is an error that says what to do."""
     with pytest.raises(LookupError, match="wrap the app in Guard or RateLimitMiddleware"):
         limits.charge(http_scope(), 1)
+
+
+async def test_a_request_that_is_over() -> None:
+    """What is charged after the end would be lost, so it is an error; a task that runs to the end before it is none."""
+    app = Echo()
+    guard = RateLimitMiddleware(app, limit="5/hour by ip")
+    await get(guard)
+    with pytest.raises(RuntimeError, match="the request is over"):
+        limits.charge(app.scopes[0], 1)
 
 
 @pytest.mark.parametrize("cost", ["three", None, float("nan"), 2.5, "3"])

@@ -14,11 +14,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 from asgi_guard.errors import TokenError
 from asgi_guard.policy.claims import SCOPE_CLAIMS, ClaimsPolicy, scopes_of
 from asgi_guard.policy.identity import User, revocation_key
 from asgi_guard.policy.revocation import marks_of, subject_key
+
+
+def origin_of(url: str) -> str:
+    """The endpoint's origin: the name of an issuer that is known by its endpoint alone."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 @dataclass(frozen=True, slots=True)
