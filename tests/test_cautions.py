@@ -172,7 +172,11 @@ PLANNED = {"AUTH_API_KEYS": json.dumps({"ci": {"sha256": DIGEST, "plan": "pro"}}
         ({**LIMIT, **API_KEYS, "RATE_EXEMPT": "user:alice"}, "RATE_EXEMPT", "no tokens are accepted"),
         ({**LIMIT, **AUTH, "RATE_EXEMPT": "api-key:ci"}, "RATE_EXEMPT", "the name of no API key: none"),
         ({**LIMIT, **API_KEYS, "RATE_EXEMPT": "api-key:c1"}, "RATE_EXEMPT", "the name of no API key: ci"),
-        ({**LIMIT, **AUTH, "RATE_EXEMPT": "user:https://x.example#al"}, "RATE_EXEMPT", "#SUBJECT: https://id.example.com"),
+        (
+            {**LIMIT, **AUTH, "RATE_EXEMPT": "user:https://x.example#al"},
+            "RATE_EXEMPT",
+            "#SUBJECT: https://id.example.com",
+        ),
         (
             {**LIMIT, **AUTH, "RATE_PLANS": '{"": "1/hour by user"}', "RATE_PLAN_CLAIM": "plan"},
             "RATE_PLANS",

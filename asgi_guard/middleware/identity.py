@@ -59,6 +59,9 @@ class IdentityMiddleware(Layer):
         cache_size: how many verified tokens are remembered, for a minute at most; 0 remembers none.
         possession: which tokens are taken that are bound to a key or to a certificate; none unless said.
         clock: seconds since the Unix epoch.
+
+    Raises:
+        ConfigError: an argument cannot be what it is, or nothing is given by which anybody could be known.
     """
 
     name = "identity"
@@ -84,6 +87,9 @@ class IdentityMiddleware(Layer):
         given: Sequence[object] = issuers
         if strangers := [each for each in given if not isinstance(each, Issuer)]:
             message = f"a {type(strangers[0]).__name__} is none: write Issuer(issuer, audience)"
+            raise ConfigError([Problem("issuers", message)])
+        if not issuers and introspection is None and not api_keys:
+            message = "nobody could show who they are: give issuers, introspection or api_keys"
             raise ConfigError([Problem("issuers", message)])
         self.possession = possession if possession is not None else Possession()
         self.verifiers = {issuer.issuer: Verifier.of(issuer, self.possession.bindings) for issuer in issuers}

@@ -38,11 +38,12 @@ from asgi_guard.response import Response
 from asgi_guard.stores import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from asgi_guard.asgi import ASGIApp, Scope
     from asgi_guard.exchange import Exchange
     from asgi_guard.policy.plans import RoutePlans
+    from asgi_guard.policy.rates import Limit
     from asgi_guard.stores import Store
 
 logger = logging.getLogger("asgi_guard")
@@ -79,7 +80,7 @@ class RateLimitMiddleware(Layer):
         clock: microseconds of a clock that only moves forward.
 
     Raises:
-        ConfigError: a limit is malformed, or a request could never be admitted.
+        ConfigError: a limit is malformed, a request could never be admitted, or there is none to charge.
 
     Attributes:
         store: where the buckets are.
@@ -123,6 +124,8 @@ class RateLimitMiddleware(Layer):
             self.plans = compile_table(limit, self._table.routes, rules, plans)
         except ConfigError as error:
             problems += error.problems
+        if not problems and not revocation and self._messages is None and not any(self._every_limit()):
+            problems.append(Problem("limit", "no limit is set, by default, in a row or on messages: give one"))
         if problems:
             raise ConfigError(problems)
         self._plan_claim = plan_claim
@@ -136,8 +139,7 @@ class RateLimitMiddleware(Layer):
         self._denied = DenyCache(int(deny_cache * SECOND) if self.store.shared else 0)
         self._leases = Leases()
         self._clock = clock
-        every = (plan for routes in self.plans for plan in routes.all())
-        self._unsure = any(limit.key in OF_IDENTITIES for plan in every for limit in plan.limits)
+        self._unsure = any(limit.key in OF_IDENTITIES for limit in self._every_limit())
 
     async def startup(self) -> None:
         """Connect to the store before the first request does. A failure is logged, and the operator's choice holds."""
@@ -149,6 +151,9 @@ class RateLimitMiddleware(Layer):
     async def shutdown(self) -> None:
         """Let the store's connections go."""
         await self.store.aclose()
+
+    def _every_limit(self) -> Iterator[Limit]:
+        return (limit for routes in self.plans for plan in routes.all() for limit in plan.limits)
 
     @property
     def knows(self) -> bool:

@@ -27,6 +27,7 @@ from asgi_guard.middleware import (
     RequestIDMiddleware,
     SecurityHeadersMiddleware,
 )
+from asgi_guard.policy.identity import APIKey
 from asgi_guard.testing import LocalIssuer
 from tests.asgi import Echo, Exchange, call, get, websocket_scope
 
@@ -139,7 +140,7 @@ EFFECTS: list[tuple[type[Layer], dict[str, Any], Callable[[ASGIApp], Any], int, 
     (SecurityHeadersMiddleware, {"preset": "page"}, get, 200, "content-security-policy"),
     (HostMiddleware, {"allowed": "testserver"}, foreign_host, 400, b"host_not_allowed"),
     (CORSMiddleware, {"allow_origins": "https://app.example"}, cross_origin, 200, "access-control-allow-origin"),
-    (IdentityMiddleware, {}, get, 200, b'"user":false'),
+    (IdentityMiddleware, {"api_keys": [APIKey("ci", "0" * 64)]}, get, 200, b'"user":false'),
     (RateLimitMiddleware, {"limit": "5/hour by ip"}, get, 200, "ratelimit"),
     (AccessMiddleware, {}, get, 401, "www-authenticate"),
 ]

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from asgi_guard import (
+    APIKey,
     AuthSettings,
     ConfigError,
     CORSSettings,
@@ -219,7 +220,7 @@ def test_arguments_that_cannot_be_used(options: dict[str, Any]) -> None:
     assert caught.value.problems[0].name in options
 
 
-LAYER = IdentityMiddleware(Echo(), possession=Possession(dpop="accept"))
+LAYER = IdentityMiddleware(Echo(), api_keys=[APIKey("ci", "0" * 64)], possession=Possession(dpop="accept"))
 BYTES = st.binary(max_size=60)
 
 

@@ -189,7 +189,14 @@ async def test_routes(issuer: LocalIssuer) -> None:
     assert not (await who(layer, header, path="/public")).is_authenticated
     assert (await who(layer, header, path="/maybe")).is_authenticated
     assert (await who(layer, header, path="/public/../x")).is_authenticated
-    assert not (await who(IdentityMiddleware(Echo(), default="none"), header)).is_authenticated
+    layer = IdentityMiddleware(Echo(), issuers=[issuer.accepted()], default="none")
+    assert not (await who(layer, header)).is_authenticated
+
+
+def test_a_layer_that_could_know_nobody() -> None:
+    """Without issuers, introspection and API keys everybody would be nobody, so that is an error."""
+    with pytest.raises(ConfigError, match="give issuers, introspection or api_keys"):
+        IdentityMiddleware(Echo())
 
 
 async def test_websocket(issuer: LocalIssuer) -> None:

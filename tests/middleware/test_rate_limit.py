@@ -222,11 +222,18 @@ async def test_a_row_that_costs_nothing() -> None:
     assert await statuses(layer, 2) == [200, 429]
 
 
-async def test_no_limits_at_all() -> None:
-    """Without limits the layer asks nothing, and adds nothing."""
+async def test_no_limits_for_a_row() -> None:
+    """Where no limit applies the layer asks nothing, and adds nothing."""
     store = Fickle()
-    exchange = await get(RateLimitMiddleware(Echo(), store=store))
+    layer = RateLimitMiddleware(Echo(), store=store, routes=[Route("/login", limits="1/hour by ip")])
+    exchange = await get(layer)
     assert (exchange.status, set(exchange.headers), store.asked) == (200, {"content-type"}, [])
+
+
+def test_no_limits_at_all() -> None:
+    """A layer that would charge nobody is an error."""
+    with pytest.raises(ConfigError, match="no limit is set"):
+        RateLimitMiddleware(Echo(), routes=[Route("/login", limits="")])
 
 
 def test_all_problems_at_once() -> None:
