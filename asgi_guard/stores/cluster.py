@@ -15,18 +15,22 @@ from asgi_guard.policy.bucket import Admission, Verdict
 from asgi_guard.policy.revocation import EVER
 from asgi_guard.stores.hosts import read_hosts
 from asgi_guard.stores.nodes import Nodes, Plan
-from asgi_guard.stores.parts import merge, split, taken
-from asgi_guard.stores.redis import URLError
+from asgi_guard.stores.parts import merge, slot_of, split, taken
+from asgi_guard.stores.redis import PING, SCRIPT, URLError
 from asgi_guard.stores.topology import ATTEMPT
-from asgi_guard.stores.wire import revocation_key
+from asgi_guard.stores.wire import encode, question, revocation_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from redis.asyncio import RedisCluster
 
     from asgi_guard.stores.hosts import Address
     from asgi_guard.stores.parts import Part
+    from asgi_guard.stores.wire import Question
+
+PROBES = 256
+"""Names that are tried to find one for each node: enough for as many as share the slots fairly."""
 
 
 class ClusterStore:
@@ -149,20 +153,33 @@ class ClusterStore:
         await nodes.command(key_slot(key), "PSETEX", key, milliseconds, instant)
 
     async def ping(self) -> float:
-        """Ask every node for a sign of life, breakers or not; seconds until all had answered or failed.
+        """Ask every node as requests ask, by the script, but charging nobody; seconds until all answered or failed.
+
+        It asks even those whose breaker is open.
 
         Raises:
             StoreUnavailableError: none answered. As long as one does, requests to that one are served.
         """
         started = time.perf_counter()
         nodes = await self._found()
-        answers = await asyncio.gather(
-            *(nodes.command_at(address, "PING") for address in nodes.topology.masters), return_exceptions=True
-        )
+        asked = (nodes.command(slot_of(probe), "EVAL", SCRIPT, *encode([probe])) for probe in self._probes(nodes))
+        answers = await asyncio.gather(*asked, return_exceptions=True)
         failures = [answer for answer in answers if isinstance(answer, BaseException)]
         if len(failures) == len(answers):
             raise failures[0]
         return time.perf_counter() - started
+
+    def _probes(self, nodes: Nodes) -> Iterable[Question]:
+        """What a sign of life asks: of each node something. With a hash tag in the prefix, there is but one to ask."""
+        found: dict[Address | None, Question] = {}
+        slots = set()
+        for number in range(PROBES):
+            probe = question(Admission((PING._replace(key=f"{{ping-{number}}}:ping"),)), self.prefix)
+            found.setdefault(nodes.topology.node_of(slot_of(probe)), probe)
+            slots.add(slot_of(probe))
+            if len(found) == len(nodes.topology.masters) or len(slots) <= number:
+                break
+        return found.values()
 
     def client(self) -> RedisCluster:
         """A client of this event loop, for commands that are none of a request's."""

@@ -212,7 +212,10 @@ class Nodes:
         except AskError as error:
             error.host = error.host or address[0]
             self.redirected(error, ())
-            await self.command_at(_named(error), *words, asking=not isinstance(error, MovedError))
+            try:
+                await self.command_at(_named(error), *words, asking=not isinstance(error, MovedError))
+            except AskError as again:
+                raise self._without(again) from again
 
     async def command_at(self, address: Address, *words: bytes | str | int, asking: bool = False) -> None:
         """Run a command that is none of a request's at one node. It may take the time to connect.

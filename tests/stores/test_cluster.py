@@ -192,6 +192,27 @@ async def test_a_node_of_a_cluster_is_no_store(cluster: Cluster) -> None:
     await store.aclose()
 
 
+@pytest.mark.parametrize("prefix", [PREFIX, "{guard}"])
+async def test_a_sign_of_life_is_what_requests_ask(cluster: Cluster, prefix: str) -> None:
+    """Every node that requests would ask is asked by the script, on keys of the prefix, and that leaves nothing."""
+    for node in cluster.masters:
+        node.client.execute_command("ACL", "SETUSER", "ping", "reset", "on", "nopass", f"~{prefix}*", "+@all", "-eval")
+    cluster.empty()
+    before = cluster.calls("eval")
+    store = ClusterStore(cluster.url, prefix=prefix, timeout=PATIENCE)
+    await store.ping()
+    asked = [count - earlier for count, earlier in zip(cluster.calls("eval"), before, strict=True)]
+    assert sorted(asked) == ([1, 1, 1] if prefix == PREFIX else [0, 0, 1])
+    await asyncio.sleep(0.01)
+    assert [node.client.keys() for node in cluster.masters] == [[], [], []]
+    await store.aclose()
+    few = ClusterStore(cluster.url.replace("//", "//ping:x@"), prefix=prefix, timeout=PATIENCE)
+    with pytest.raises(StoreUnavailableError) as caught:
+        await few.ping()
+    assert "permissions" in str(caught.value.__cause__)
+    await few.aclose()
+
+
 NEEDED = "+evalsha +eval +mget +psetex +time +ping +client|setname +cluster|slots +asking"
 
 
