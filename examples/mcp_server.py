@@ -4,7 +4,7 @@ Run it with the issuer that your clients get their tokens from:
 
     export ASGI_GUARD_AUTH_ISSUER=https://id.example.com
     export ASGI_GUARD_AUTH_RESOURCE=http://127.0.0.1:8000/mcp
-    uvicorn examples.mcp_server:app --no-proxy-headers --no-access-log
+    uvicorn examples.mcp_server:app --no-proxy-headers --no-server-header --no-access-log
 
 A client that comes without a token is told where this resource describes itself, reads there which issuer to ask, and
 comes back with a token that names this resource as its audience and has the scope `notes:read`:

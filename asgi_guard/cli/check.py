@@ -223,8 +223,8 @@ def notes(settings: GuardSettings) -> list[str]:
     found = []
     if find_spec("uvicorn") is not None:
         found.append(
-            "uvicorn by itself believes X-Forwarded-For from 127.0.0.1 and writes its own access log: start it by "
-            "`asgi-guard run`, or with --no-proxy-headers --no-access-log"
+            "uvicorn by itself believes X-Forwarded-For from 127.0.0.1, tells its name and writes its own access log: "
+            "start it by `asgi-guard run`, or with --no-proxy-headers --no-server-header --no-access-log"
         )
     if settings.health.drain_seconds:
         others = ", ".join(server.started for server in SERVERS.values() if not server.sigterm)
