@@ -153,11 +153,7 @@ class RedisStore:
     async def _probe(self, client: Any) -> None:  # whose methods are not typed in every version
         # Names that are in different slots, which a node of a cluster says of.
         names = Admission((PING,), "ping", marks=Marks("ping, session", "ping, subject"))
-        arguments = encode([question(names, self.prefix)])
-        try:
-            await client.execute_command("EVALSHA", SCRIPT_SHA1, *arguments)
-        except NoScriptError:
-            await client.execute_command("EVAL", SCRIPT, *arguments)
+        await client.execute_command("EVAL", SCRIPT, *encode([question(names, self.prefix)]))
 
     async def aclose(self) -> None:
         """Let go of the connections of this event loop, once what is under way is answered."""
