@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asgi_guard.policy.rates import parse_limits
-from asgi_guard.policy.routes import NO_ROW, RouteTable
+from asgi_guard.policy.routes import NO_ROW, RouteTable, sample
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _beside_a_mount(settings: GuardSettings) -> Iterator[str]:
         if not (route.scopes or route.any_scopes) or not route.path.endswith("/*") or route.path == "/*":
             continue
         above = route.path.removesuffix("*")
-        if table.match(above.replace("*", "\x01"), (route.methods or ("GET",))[0]) == NO_ROW:
+        if table.match(sample(above), (route.methods or ("GET",))[0]) == NO_ROW:
             yield (
                 f"the row {route} asks for scopes, and holds for neither {above} nor {above.removesuffix('/')}: "
                 "if the app answers there, give these rows of their own"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from asgi_guard.errors import Problem
 from asgi_guard.policy.introspection import origin_of
-from asgi_guard.policy.routes import RouteTable
+from asgi_guard.policy.routes import UNNAMED, RouteTable, sample
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
@@ -149,9 +149,7 @@ def _dead_rows(routes: Sequence[Route]) -> Iterator[Problem]:
     """Rows whose every request an earlier row takes: whatever they say does not hold."""
     table = RouteTable(routes)
     for index, route in enumerate(routes):
-        # A segment and a method that no row names: only rows that take any of them match those.
-        sample = route.path.replace("*", "\x01")
-        takers = {table.match(sample, method) for method in route.methods or ("\x01",)}
+        takers = {table.match(sample(route.path), method) for method in route.methods or (UNNAMED,)}
         if index not in takers:
             earlier = " and ".join(str(routes[taker]) for taker in sorted(takers))
             message = f"the row {route} never holds, since {earlier} before it takes its requests: put it first"

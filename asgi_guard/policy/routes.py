@@ -101,6 +101,15 @@ class Route:
         return f"{','.join(self.methods) or 'any method'} {self.path}"
 
 
+UNNAMED = "\x01"
+"""A segment, and a method, that no row names: only rows that take any of them match it."""
+
+
+def sample(pattern: str) -> str:
+    """A path that this pattern matches, and no other pattern for a name in it."""
+    return pattern.replace("*", UNNAMED)
+
+
 def ambiguous(path: str) -> bool:
     """Tell whether routers could disagree about this decoded path."""
     if "//" in path or "\\" in path or "\0" in path:
