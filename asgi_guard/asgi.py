@@ -6,6 +6,7 @@ The types are those of the ASGI specification 3.0 in the loose form that Starlet
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
 
@@ -14,6 +15,9 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+MAX_WRAPPERS = 64
+"""How deep an app is looked for within wrappers: one may wrap itself."""
 
 Header: TypeAlias = tuple[bytes, bytes]
 Headers: TypeAlias = list[Header]
@@ -88,6 +92,23 @@ def misfit(app: object) -> str | None:
     if _takes(signature, 2):
         return "it takes two arguments, as WSGI apps do: wrap it, as in a2wsgi.WSGIMiddleware(app)"
     return "it does not take scope, receive and send, so it is not an ASGI app"
+
+
+def own_root_path(app: object) -> str:
+    """The root path that an app puts in the place of the server's; empty if it takes that one.
+
+    FastAPI has its argument `root_path`, Django its setting FORCE_SCRIPT_NAME. A guard that read paths by the server's
+    would judge `/api/admin` by another row than that of `/admin`, which the app then serves. Neither is imported, and
+    both are found through wrappers that keep what they wrap as `app`.
+    """
+    for _ in range(MAX_WRAPPERS):
+        kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(app).__mro__}
+        if "fastapi.FastAPI" in kinds:
+            return str(getattr(app, "root_path", "") or "")
+        if "django.ASGIHandler" in kinds:
+            return str(getattr(sys.modules["django.conf"].settings, "FORCE_SCRIPT_NAME", "") or "")
+        app = getattr(app, "app", None)
+    return ""
 
 
 def _takes(signature: inspect.Signature, count: int) -> bool:

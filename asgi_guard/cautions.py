@@ -79,17 +79,19 @@ def _credentials_at_risk(settings: GuardSettings) -> Iterator[str]:
 
 
 def _beside_a_mount(settings: GuardSettings) -> Iterator[str]:
-    """Scopes that are asked of everything below a path, and not of that path itself, where apps have an index."""
+    """What is asked of everything below a path, and not of that path itself, where apps have an index."""
     table = RouteTable(settings.routes)
     for route in settings.routes:
-        if not (route.scopes or route.any_scopes) or not route.path.endswith("/*") or route.path == "/*":
+        if route.opens or not route.path.endswith("/*") or route.path == "/*":
             continue
         above = route.path.removesuffix("*")
-        if table.match(sample(above), (route.methods or ("GET",))[0]) == NO_ROW:
-            yield (
-                f"the row {route} asks for scopes, and holds for neither {above} nor {above.removesuffix('/')}: "
-                "if the app answers there, give these rows of their own"
-            )
+        row = table.match(sample(above), (route.methods or ("GET",))[0])
+        of_their_own = "if the app answers there, give these rows of their own"
+        neither = f"holds for neither {above} nor {above.removesuffix('/')}"
+        if row == NO_ROW and (route.scopes or route.any_scopes):
+            yield f"the row {route} asks for scopes, and {neither}: {of_their_own}"
+        elif row != NO_ROW and settings.routes[row].opens and settings.auth.on:
+            yield f"the row {route} asks who it is, and {neither}, which {settings.routes[row]} opens: {of_their_own}"
 
 
 def _forged(settings: GuardSettings) -> Iterator[str]:

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from asgi_guard.policy.access import NOT_REVOKED
-from asgi_guard.policy.routes import NO_ROW, route_path
+from asgi_guard.policy.routes import NO_ROW, joined_path, route_path
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import Header, Scope
@@ -215,8 +215,11 @@ class Exchange:
         """The route table's row for this request; looked up once, however many layers ask."""
         if table is not self._table:
             if table.routes:
-                path = route_path(self.path, self.scope.get("root_path", ""))
-                self._row, self.disputed = table.find(path, self.method, self.scope.get("raw_path"))
+                root_path, raw_path = self.scope.get("root_path", ""), self.scope.get("raw_path")
+                path, joined = self.path, None
+                if root_path:
+                    path, joined = route_path(path, root_path), joined_path(path, root_path)
+                self._row, self.disputed = table.find(path, self.method, raw_path, joined)
             else:
                 self._row, self.disputed = NO_ROW, False
             self._table = table

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-from asgi_guard.asgi import ASGIApp, Head, Receive, Scope, Send
+from asgi_guard.asgi import ASGIApp, Head, Receive, Scope, Send, own_root_path
 from asgi_guard.errors import UnknownScopeError
 from asgi_guard.exchange import CHAIN_KEY, SCOPE_KEY, Exchange, current
 from asgi_guard.lifespan import Lifespan
@@ -45,6 +45,7 @@ class Chain:
     def __init__(self, app: ASGIApp, layers: Sequence[Layer]) -> None:
         self.app = app
         self.layers = tuple(layers)
+        self._root_path = own_root_path(app)
         self._enters = tuple(layer.enter for layer in layers if type(layer).enter is not Layer.enter)
         deciding = [layer for layer in layers if type(layer).decide is not Layer.decide]
         self._decides = tuple(layer.decide for layer in deciding)
@@ -108,6 +109,8 @@ class Chain:
         inner = dict(scope)
         if type(scope["headers"]) is not list:
             inner["headers"] = list(scope["headers"])  # what was an iterator can be read once
+        if self._root_path:
+            inner["root_path"] = self._root_path  # as the app will see it, so that both read the path alike
         if exchange is None:
             inner[SCOPE_KEY] = exchange = Exchange(inner)
         else:

@@ -183,7 +183,8 @@ class GuardSettings(BaseSettings):
     @property
     def limited(self) -> bool:
         """Whether any limit is set, by default, in a row or in a plan."""
-        return bool(self.rate.limit or self.rate.plans) or any(route.limits for route in self.routes)
+        limits = (self.rate.limit, *(route.limits or "" for route in self.routes))
+        return bool(self.rate.plans) or any(limit.strip("; ") for limit in limits)
 
     @classmethod
     def settings_customise_sources(  # noqa: D102 - pydantic-settings documents it

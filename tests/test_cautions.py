@@ -55,6 +55,10 @@ def told(functions: Sequence[str] = (), **sections: Any) -> list[str]:
             {"auth": TOKENS, "routes": (Route("/a/*", scopes=("x",)),)},
             "any method /a/* asks for scopes, and holds for neither /a/ nor /a: if the app answers there, give",
         ),
+        (
+            {"auth": TOKENS, "routes": (Route("/a/*"), Route("/*", auth="none"))},
+            "any method /a/* asks who it is, and holds for neither /a/ nor /a, which any method /* opens: if the app",
+        ),
         ({"store": REDIS}, "ASGI_GUARD_STORE_URL names a store, and nothing is kept there"),
         (
             {"auth": AuthSettings(issuer="https://i.example", audience=("a",), revocation=True)},

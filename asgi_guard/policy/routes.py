@@ -6,9 +6,9 @@ A path in the table is exact (`/login`), or holds `*` as a whole segment: in the
 frameworks do.
 
 A row that *opens* something (`auth` is `none` or `optional`) is held to more: it never matches a path with an empty,
-`.` or `..` segment, a backslash, a NUL, or an encoded slash, since another router may read such a path differently. And
-where the readings of such a path lead to different rows, or to one that opens something, the request is refused: see
-`RouteTable.find`.
+`.` or `..` segment, a backslash, a control character, or an encoded slash, since another router may read such a path
+differently: Starlette's takes `/admin%0A` for `/admin`. And where the readings of such a path lead to different rows,
+or to one that opens something, the request is refused: see `RouteTable.find`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 AuthMode: TypeAlias = Literal["required", "optional", "none"]
 
 _HIDDEN = re.compile(rb"%(?:2f|5c)", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
 NO_ROW = -1
@@ -73,7 +74,8 @@ class Route:
         if any("*" in segment and segment != "*" for segment in segments):
             yield f"path {self.path!r}: '*' stands for a whole segment, as in /reports/*"
         if ambiguous(self.path):
-            yield f"path {self.path!r} has an empty, '.' or '..' segment, a backslash or a NUL: no request would match"
+            what = "an empty, '.' or '..' segment, a backslash or a control character"
+            yield f"path {self.path!r} has {what}: no request would match"
         if any(set(segment) & set("{}<>?#%") or segment[:1] == ":" for segment in segments):
             yield f"path {self.path!r}: it is matched decoded, without query; '*' stands for a parameter"
         if any(method != method.upper() or not method.isalpha() for method in self.methods):
@@ -101,7 +103,7 @@ class Route:
         return f"{','.join(self.methods) or 'any method'} {self.path}"
 
 
-UNNAMED = "\x01"
+UNNAMED = "\ue000"
 """A segment, and a method, that no row names: only rows that take any of them match it."""
 
 
@@ -112,7 +114,7 @@ def sample(pattern: str) -> str:
 
 def ambiguous(path: str) -> bool:
     """Tell whether routers could disagree about this decoded path."""
-    if "//" in path or "\\" in path or "\0" in path:
+    if "//" in path or "\\" in path or (not path.isprintable() and _CONTROL.search(path)):
         return True
     return "/." in path and any(segment in (".", "..") for segment in path.split("/"))
 
@@ -127,7 +129,8 @@ def doubtful(path: str, raw_path: bytes | None) -> bool:
 def readings(path: str, raw_path: bytes | None) -> Iterator[str]:
     """How routers could read a doubtful path: as it is, cleaned up, and with encoded slashes left in their segments."""
     yield path
-    text = path.replace("\\", "/").replace("\0", "")
+    yield path.removesuffix("\n")  # the end of a text, to a regular expression
+    text = _CONTROL.sub("", path.replace("\\", "/"))
     if not text.startswith("/"):
         text = "/" + (text.partition("://")[2].partition("/")[2] if "://" in text else text)
     yield text
@@ -151,6 +154,15 @@ def route_path(path: str, root_path: str) -> str:
     return below if below.startswith("/") else path
 
 
+def joined_path(path: str, root_path: str) -> str | None:
+    """What is below the root path to a router that does not look where it ends: of `/api`, `/apiadmin` is `/admin`.
+
+    None where all routers read the same.
+    """
+    below = path[len(root_path) :] if root_path and path.startswith(root_path) else ""
+    return None if below[:1] in ("", "/") else f"/{below}"
+
+
 class RouteTable:
     """The rows, ready to be matched: exact paths in a dict, so that a thousand of them cost as much as one."""
 
@@ -172,7 +184,9 @@ class RouteTable:
         """The table of these rows; a table is taken as it is, so that layers which share one look a request up once."""
         return routes if isinstance(routes, RouteTable) else cls(routes)
 
-    def find(self, path: str, method: str, raw_path: bytes | None = None) -> tuple[int, bool]:
+    def find(
+        self, path: str, method: str, raw_path: bytes | None = None, joined: str | None = None
+    ) -> tuple[int, bool]:
         """The first row that this request matches, and whether that is disputed.
 
         It is where routers could take the path for that of different rows, or of one that is passed over. Such a
@@ -184,6 +198,7 @@ class RouteTable:
             method: the request's method, in any case, since not every server upper-cases it and some frameworks do;
                 `GET` for a WebSocket.
             raw_path: the path as sent, if the server gives it.
+            joined: the path as some routers find it below the root path (`joined_path`), where they disagree.
 
         Returns:
             the row's index, or `NO_ROW`; and whether it is disputed.
@@ -191,9 +206,10 @@ class RouteTable:
         if not self.routes:
             return NO_ROW, False
         method = method.upper()
-        if not doubtful(path, raw_path):
+        if joined is None and not doubtful(path, raw_path):
             return self._first(path, method, closed=False), False
-        rows = {self._first(reading, method, closed=False) for reading in readings(path, raw_path)}
+        read = (*readings(path, raw_path), *(readings(joined, raw_path) if joined is not None else ()))
+        rows = {self._first(reading, method, closed=False) for reading in read}
         disputed = len(rows) > 1 or any(row != NO_ROW and self.routes[row].opens for row in rows)
         return self._first(path, method, closed=True), disputed
 

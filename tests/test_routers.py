@@ -1,0 +1,210 @@
+"""Routers of real frameworks: whatever path is asked for, none serves what the guard judged by another row."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import pytest
+from django.conf import settings as django_settings  # type: ignore[import-untyped]
+from django.core.asgi import get_asgi_application  # type: ignore[import-untyped]
+from django.http import HttpResponse  # type: ignore[import-untyped]
+from django.urls import path as django_path  # type: ignore[import-untyped]
+from django.urls import re_path
+from fastapi import FastAPI
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from quart import Quart
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route, WebSocketRoute
+
+from asgi_guard import APIKey, AuthSettings, Guard, GuardSettings, RateSettings
+from asgi_guard import Route as Row
+from tests.asgi import Exchange, call, http_scope, websocket_scope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from starlette.requests import Request
+    from starlette.websockets import WebSocket
+
+    from asgi_guard.asgi import ASGIApp, Message, Scope
+
+ROWS = (
+    Row("/admin", auth="required"),
+    Row("/users/*/keys", auth="required"),
+    Row("/files/*", auth="required"),
+    Row("/files/", auth="required"),
+    Row("/v1/admin", auth="required"),
+    Row("/socket", auth="required"),
+    Row("/*", auth="none"),
+)
+SETTINGS = GuardSettings(auth=AuthSettings(api_keys=(APIKey("ci", "0" * 64),)), routes=ROWS)
+SECRET = b"SECRET"
+
+
+async def ask(app: ASGIApp, scope: Scope) -> Exchange:
+    """Call an app, whose client waits for the answer: Django gives none to one that has left."""
+    exchange, asked = Exchange(), False
+
+    async def receive() -> Message:
+        nonlocal asked
+        if asked:
+            await asyncio.Event().wait()
+        asked = True
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        exchange.messages.append(message)
+
+    await app(scope, receive, send)
+    return exchange
+
+
+def starlette() -> ASGIApp:
+    async def secret(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(SECRET)
+
+    async def public(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("public")
+
+    async def socket(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close()
+
+    app: Any = Starlette(
+        routes=[
+            Route("/admin", secret),
+            Route("/users/{name}/keys", secret),
+            Route("/files/{path:path}", secret),
+            Mount("/v1", routes=[Route("/admin", secret)]),
+            WebSocketRoute("/socket", socket),
+            Route("/{path:path}", public),
+        ]
+    )
+    return app  # type: ignore[no-any-return]  # its own types of ASGI are narrower
+
+
+def fastapi(root_path: str = "") -> ASGIApp:
+    made = FastAPI()
+    made.root_path = root_path  # what its argument sets, which is deprecated, and holds
+
+    def secret() -> str:
+        return SECRET.decode()
+
+    for path in ("/admin", "/users/{name}/keys", "/files/{path:path}"):
+        made.get(path)(secret)
+    inner = FastAPI()
+    inner.get("/admin")(secret)
+    made.mount("/v1", inner)
+    app: Any = made
+    return app  # type: ignore[no-any-return]  # as above
+
+
+def quart() -> ASGIApp:
+    app: Any = Quart(__name__)
+
+    async def secret(**_: str) -> bytes:
+        return SECRET
+
+    for rule in ("/admin", "/users/<name>/keys", "/files/<path:path>", "/v1/admin"):
+        app.add_url_rule(rule, rule, secret)
+    return app  # type: ignore[no-any-return]
+
+
+def answer(request: object, **_: str) -> HttpResponse:
+    return HttpResponse(SECRET)
+
+
+urlpatterns = [
+    django_path("admin", answer),
+    re_path("^users/(?P<name>[^/]+)/keys$", answer),
+    django_path("files/<path:path>", answer),
+    django_path("v1/admin", answer),
+]
+
+
+def django() -> ASGIApp:
+    if not django_settings.configured:
+        django_settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], MIDDLEWARE=[], SECRET_KEY="k" * 50)
+    app: Any = get_asgi_application()
+    return app  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def below_api() -> Iterator[None]:
+    """Django with a prefix of its own, while inside."""
+    django_settings.FORCE_SCRIPT_NAME = "/api"
+    yield
+    django_settings.FORCE_SCRIPT_NAME = None
+
+
+@pytest.mark.usefixtures("below_api")
+async def test_the_prefix_of_django_is_read_as_django_does() -> None:
+    """Below FORCE_SCRIPT_NAME, with and without the prefix, a protected view is refused."""
+    app = django()
+    guard = Guard(app, SETTINGS)
+    for path in ("/admin", "/api/admin", "/apiadmin"):
+        served = SECRET in (await ask(app, http_scope("GET", path))).body
+        assert served == (path != "/apiadmin")
+        assert (await ask(guard, http_scope("GET", path))).status in (400, 401)
+
+
+APPS = {
+    "django": django(),
+    "starlette": starlette(),
+    "fastapi": fastapi(),
+    "fastapi below /api": fastapi("/api"),
+    "quart": quart(),
+}
+GUARDS = {name: Guard(app, SETTINGS) for name, app in APPS.items()}
+PIECES = st.sampled_from(
+    ["/", "/", "/", "admin", "users", "keys", "files", "v1", "api", "a", "1", ".", "..", "//", "\\", ";x", "%2f", "%5C",
+     "%2e", "%", "%25", "\n", "\r", "\t", "\0", "\x0b", "\x1f", "\x7f", " ", "\xa0", "\u2028", "é", "?", "#", "http:",
+     "ADMIN", "/admin", "/users/1/keys", "/api/admin", "/v1/admin", "/files/x"]
+)  # fmt: skip
+PATHS = st.lists(PIECES, min_size=1, max_size=5).map("".join)
+ROOTS = st.sampled_from(["", "", "", "/", "/api", "/api/", "/a", "/adm", "/v1", "/public", "/users/1"])
+
+
+@pytest.mark.parametrize("name", APPS)
+@given(path=PATHS, root_path=ROOTS)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example(path="/admin\n", root_path="")
+@example(path="/users/1/keys\n", root_path="")
+@example(path="/users/\n/keys\n", root_path="")
+@example(path="/v1/admin\n", root_path="")
+@example(path="/apiadmin", root_path="/api")
+@example(path="/api/admin", root_path="/api/")
+@example(path="/api/admin", root_path="")
+@example(path="/api/api/admin", root_path="/api")
+async def test_nobody_without_credentials_reaches_a_protected_route(name: str, path: str, root_path: str) -> None:
+    """A path that leads a router to a protected endpoint is refused to those who are nobody, however it is written."""
+    scope = http_scope("GET", unquote(path), raw_path=path.encode(), root_path=root_path, server=("testserver", 80))
+    exchange = await ask(GUARDS[name], scope)
+    assert SECRET not in exchange.body, (path, root_path)
+
+
+@pytest.mark.parametrize("name", APPS)
+async def test_what_is_protected_is_there(name: str) -> None:
+    """Without the guard the routes serve, so that the refusals above mean something."""
+    for path in ("/admin", "/users/1/keys", "/files/a/b", "/api/v1/admin" if "below" in name else "/v1/admin"):
+        assert SECRET in (await ask(APPS[name], http_scope("GET", path, server=("testserver", 80)))).body, path
+
+
+@pytest.mark.parametrize("path", ["/socket", "/socket\n", "//socket", "/./socket"])
+async def test_a_handshake_is_held_to_the_same(path: str) -> None:
+    """A WebSocket of a protected route is refused, too."""
+    exchange = await call(GUARDS["starlette"], websocket_scope(path))
+    assert exchange.messages[0]["type"] == "websocket.http.response.start"
+    assert exchange.status in (400, 401)
+
+
+async def test_a_limit_of_a_row_cannot_be_slipped_out_of() -> None:
+    """A path that the router takes for that of a row with a limit is under it, or refused."""
+    rows = (Row("/login", limits="2/hour by ip"),)
+    guard = Guard(starlette(), GuardSettings(routes=rows, rate=RateSettings(limit="100/second by ip")))
+    statuses = [(await call(guard, http_scope("GET", path))).status for path in ("/login", "/login\n", "/login\n")]
+    assert statuses == [200, 400, 400]
