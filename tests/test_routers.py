@@ -15,6 +15,8 @@ from django.urls import re_path
 from fastapi import FastAPI
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from litestar import Litestar
+from litestar import get as litestar_get
 from quart import Quart
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
@@ -114,6 +116,15 @@ def quart() -> ASGIApp:
     return app  # type: ignore[no-any-return]
 
 
+def litestar() -> ASGIApp:
+    @litestar_get(["/admin", "/users/{name:str}/keys", "/files/{rest:path}", "/v1/admin"], media_type="text/plain")
+    async def secret() -> bytes:
+        return SECRET
+
+    app: Any = Litestar([secret], openapi_config=None, logging_config=None)
+    return app  # type: ignore[no-any-return]
+
+
 def answer(request: object, **_: str) -> HttpResponse:
     return HttpResponse(SECRET)
 
@@ -154,6 +165,7 @@ async def test_the_prefix_of_django_is_read_as_django_does() -> None:
 
 APPS = {
     "django": django(),
+    "litestar": litestar(),
     "starlette": starlette(),
     "fastapi": fastapi(),
     "fastapi below /api": fastapi("/api"),
@@ -176,6 +188,9 @@ ROOTS = st.sampled_from(["", "", "", "/", "/api", "/api/", "/a", "/adm", "/v1", 
 @example(path="/users/1/keys\n", root_path="")
 @example(path="/users/\n/keys\n", root_path="")
 @example(path="/v1/admin\n", root_path="")
+@example(path="/admin/", root_path="")
+@example(path="/users/1/keys/", root_path="")
+@example(path="/a/api/admin", root_path="/api")
 @example(path="/apiadmin", root_path="/api")
 @example(path="/api/admin", root_path="/api/")
 @example(path="/api/admin", root_path="")

@@ -3,7 +3,8 @@
 A path in the table is exact (`/login`), or holds `*` as a whole segment: in the middle it stands for one segment
 (`/users/*/keys`), at the end for one or more characters of any depth (`/payments/*` is `/payments/1` and
 `/payments/1/refund`, not `/payments`). Matching looks at the decoded path without the server's root path, as
-frameworks do.
+frameworks do. A slash at the end makes no difference to some routers, so unless another row names the path with it, or
+without it, a row holds for both, if it ends in no `*` and opens nothing.
 
 A row that *opens* something (`auth` is `none` or `optional`) is held to more: it never matches a path with an empty,
 `.` or `..` segment, a backslash, a control character, or an encoded slash, since another router may read such a path
@@ -155,12 +156,14 @@ def route_path(path: str, root_path: str) -> str:
 
 
 def joined_path(path: str, root_path: str) -> str | None:
-    """What is below the root path to a router that does not look where it ends: of `/api`, `/apiadmin` is `/admin`.
+    """What is below the root path to a router that does not look where it begins and ends; None if that is the same.
 
-    None where all routers read the same.
+    Below `/api`, `/apiadmin` is `/admin` to Quart and Litestar, and `/public/api/admin` is to Litestar.
     """
-    below = path[len(root_path) :] if root_path and path.startswith(root_path) else ""
-    return None if below[:1] in ("", "/") else f"/{below}"
+    before, found, below = path.partition(root_path) if root_path else (path, "", "")
+    if not found or (not before and below[:1] in ("", "/")):
+        return None
+    return below if below[:1] == "/" else f"/{below}"
 
 
 class RouteTable:
@@ -170,6 +173,7 @@ class RouteTable:
         self.routes = tuple(routes)
         self._exact: dict[str, list[int]] = {}
         self._patterns: list[tuple[int, tuple[str, ...], bool]] = []
+        named = {route.path for route in self.routes}
         for index, route in enumerate(self.routes):
             segments = tuple(route.path.split("/"))
             if "*" not in segments:
@@ -178,6 +182,12 @@ class RouteTable:
                 self._patterns.append((index, segments[:-1], True))
             else:
                 self._patterns.append((index, segments, False))
+                if not route.opens and _other(route.path) not in named:
+                    self._patterns.append((index, tuple(_other(route.path).split("/")), False))
+        for index, route in enumerate(self.routes):
+            # Behind the rows that name the path as it is.
+            if "*" not in route.path and not route.opens and route.path != "/":
+                self._exact.setdefault(_other(route.path), []).append(index)
 
     @classmethod
     def of(cls, routes: Sequence[Route] | RouteTable) -> RouteTable:
@@ -240,6 +250,11 @@ class RouteTable:
             not route.methods
             or ("GET" if method == "HEAD" and "HEAD" not in route.methods else method) in route.methods
         )
+
+
+def _other(path: str) -> str:
+    """The path with a slash at its end, or without the one that it has."""
+    return path.removesuffix("/") if path.endswith("/") else f"{path}/"
 
 
 def _fits(segments: list[str], pattern: tuple[str, ...], open_ended: bool) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import pytest
@@ -11,13 +12,16 @@ from hypothesis import strategies as st
 
 from asgi_guard.policy.routes import NO_ROW, AuthMode, Route, RouteTable, ambiguous, route_path
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 def _may_be_open(path: str, raw_path: bytes | None) -> bool:
     raw = (raw_path or b"").lower()
     return not (
         "//" in path
         or any(segment in (".", "..") for segment in path.split("/"))
-        or any(character in path for character in "\\\0")
+        or any(character == "\\" or ord(character) < 32 or ord(character) == 127 for character in path)
         or b"%2f" in raw
         or b"%5c" in raw
     )
@@ -31,20 +35,39 @@ def _names(pattern: str, path: str) -> bool:
     return re.fullmatch("/".join(parts), path, re.DOTALL) is not None
 
 
+def _slashed(path: str) -> str:
+    return path[:-1] if path.endswith("/") else path + "/"
+
+
 def naive(routes: list[Route], path: str, method: str, raw_path: bytes | None) -> int:
     """The first row that matches, found by looking at every one."""
-    methods = {"GET", "HEAD"} if method == "HEAD" else {method}
-    for index, route in enumerate(routes):
-        if not _names(route.path, path):
-            continue
-        if route.methods:
-            wanted = {"HEAD"} if method == "HEAD" and "HEAD" in route.methods else methods
-            if not wanted & set(route.methods):
-                continue
-        if route.auth in ("none", "optional") and not _may_be_open(path, raw_path):
-            continue
-        return index
-    return NO_ROW
+
+    def takes(route: Route) -> bool:
+        methods = {"GET", "HEAD"} if method == "HEAD" and "HEAD" not in route.methods else {method}
+        opens = route.auth in ("none", "optional")
+        return (not route.methods or bool(methods & set(route.methods))) and (not opens or _may_be_open(path, raw_path))
+
+    def first(names: Callable[[Route], bool]) -> int:
+        return next((index for index, route in enumerate(routes) if names(route) and takes(route)), NO_ROW)
+
+    def both(route: Route) -> bool:
+        """Whether the row holds with and without a slash at its end."""
+        return route.auth not in ("none", "optional") and not route.path.endswith("/*") and route.path != "/"
+
+    named = {route.path for route in routes}
+    exact = first(lambda route: "*" not in route.path and route.path == path)
+    if exact == NO_ROW:
+        exact = first(lambda route: "*" not in route.path and both(route) and _slashed(route.path) == path)
+    pattern = first(
+        lambda route: (
+            "*" in route.path
+            and (
+                _names(route.path, path)
+                or (both(route) and _slashed(route.path) not in named and _names(_slashed(route.path), path))
+            )
+        )
+    )
+    return min((row for row in (exact, pattern) if row != NO_ROW), default=NO_ROW)
 
 
 segments = st.sampled_from(["a", "b", "*", "login"])
@@ -65,6 +88,8 @@ raw_segments = st.sampled_from(
         ".a",
         "\\",
         "%00",
+        "%0a",
+        "a%0A",
         "%2f",
         "%2F",
         "%5c",
@@ -85,6 +110,11 @@ glued = st.lists(raw_segments, max_size=3).map(lambda found: "/" + "".join(found
 @example([Route("/a/b", methods=("POST",)), Route("/a/*"), Route("/a/b")], "/a/b", "GET", True)
 @example([Route("/a", auth="none"), Route("/a", auth="required")], "/a", "HEAD", False)
 @example([Route("/a/*", auth="none")], "/a/..", "GET", False)
+@example([Route("/a"), Route("/a/")], "/a/", "GET", False)
+@example([Route("/a"), Route("/*", auth="none")], "/a/", "GET", False)
+@example([Route("/a", auth="none")], "/a/", "GET", False)
+@example([Route("/a/", methods=("POST",)), Route("/a")], "/a/", "GET", False)
+@example([Route("/*/b"), Route("/*/b/", auth="none")], "/a/b/", "GET", False)
 def test_equals_first_match(routes: list[Route], raw: str, method: str, gives_raw: bool) -> None:
     """The table answers what a look at every row in order would, for any path and method."""
     path, raw_path = unquote(raw), raw.encode() if gives_raw else None
@@ -116,7 +146,9 @@ def test_closed_rows_match_whatever_is_asked(routes: list[Route], raw: str, meth
     ("pattern", "path", "matches"),
     [
         ("/login", "/login", True),
-        ("/login", "/login/", False),
+        ("/login", "/login/", True),
+        ("/login", "/login//", False),
+        ("/login/", "/login", True),
         ("/login", "/Login", False),
         ("/login", "/login/x", False),
         ("/", "/", True),
@@ -132,6 +164,8 @@ def test_closed_rows_match_whatever_is_asked(routes: list[Route], raw: str, meth
         ("/payments/*", "/payments/1/", True),
         ("/payments/*", "/paymentsx/1", False),
         ("/users/*/keys", "/users/1/keys", True),
+        ("/users/*/keys", "/users/1/keys/", True),
+        ("/users/*/keys/", "/users/1/keys", True),
         ("/users/*/keys", "/users/1/2/keys", False),
         ("/users/*/keys", "/users/keys", False),
         ("/users/*/keys", "/users/1/keys/2", False),
@@ -140,7 +174,7 @@ def test_closed_rows_match_whatever_is_asked(routes: list[Route], raw: str, meth
         ("/*/*", "/a", False),
         ("/*/*", "/a/b", True),
         ("/a/b/", "/a/b/", True),
-        ("/a/b/", "/a/b", False),
+        ("/a/b/", "/a/b", True),
     ],
 )
 def test_patterns(pattern: str, path: str, matches: bool) -> None:
