@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.layer import Layer
-from asgi_guard.policy.request_id import accepts, uuid4, uuid7
+from asgi_guard.policy.request_id import TAIL_DIGITS, accepts, uuid4, uuid7, uuid7_tails
 from asgi_guard.policy.trace_context import parse_trace
-from asgi_guard.randomness import random_digits
+from asgi_guard.randomness import Stock, random_digits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Generator: TypeAlias = Literal["uuid7", "uuid4"]
 Trusted: TypeAlias = Literal["anyone", "proxies", "nobody"]
 
+_tail = Stock(TAIL_DIGITS, uuid7_tails).take
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 
 
@@ -77,7 +78,7 @@ class RequestIDMiddleware(Layer):
             if (self._header in headers or b"traceparent" in headers) and self._trusts(exchange.peer):
                 found = self._take_over(exchange)
             if found is None:
-                found = uuid7(time.time_ns() // 1_000_000, random_digits()) if self._uuid7 else uuid4(random_digits())
+                found = uuid7(time.time_ns() // 1_000_000, _tail()) if self._uuid7 else uuid4(random_digits())
             exchange.request_id, exchange.id_header = found, self._header_name
         scope = exchange.scope
         # A copy: some servers hand every request the same state.

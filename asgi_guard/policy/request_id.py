@@ -7,6 +7,12 @@ MAX_LENGTH = 128
 _ID = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 # The two bits that RFC 9562 (4.1) fixes, in front of the two random ones of the same digit.
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+_VARIANTS = bytes.maketrans(bytes(map(ord, _VARIANT)), "".join(_VARIANT.values()).encode())
+_TAIL = b"7???-????-???????????? "
+_RANDOM = [place for place, character in enumerate(_TAIL) if character == ord("?")]
+_VARIANT_PLACE = _RANDOM[3]
+TAIL_DIGITS = len(_RANDOM)
+"""Random hexadecimal digits of one UUID version 7."""
 
 
 def accepts(value: bytes) -> bool:
@@ -17,15 +23,28 @@ def accepts(value: bytes) -> bool:
     return 0 < len(value) <= MAX_LENGTH and not value.translate(None, _ID)
 
 
-def uuid7(milliseconds: int, digits: str) -> str:
+def uuid7(milliseconds: int, tail: str) -> str:
     """Make a UUID version 7 (RFC 9562 5.7): 48 bits of time, then 74 of randomness, so that ids sort by time.
 
     Args:
         milliseconds: since the Unix epoch.
-        digits: at least 19 random hexadecimal digits; of the fourth, two bits count.
+        tail: one of `uuid7_tails`.
     """
-    time = f"{milliseconds & 0xFFFF_FFFF_FFFF:012x}"
-    return f"{time[:8]}-{time[8:]}-7{digits[:3]}-{_VARIANT[digits[3]]}{digits[4:7]}-{digits[7:19]}"
+    return f"{(milliseconds & 0xFFFF_FFFF_FFFF).to_bytes(6, 'big').hex('-', -4)}-{tail}"
+
+
+def uuid7_tails(digits: bytes) -> list[str]:
+    """Make what stands behind the time of many UUIDs, column by column: a tenth of what each takes by itself.
+
+    Args:
+        digits: 19 random hexadecimal digits for each; of the fourth, two bits count.
+    """
+    count = len(digits) // TAIL_DIGITS
+    rows = bytearray(_TAIL * count)
+    for index, place in enumerate(_RANDOM):
+        rows[place :: len(_TAIL)] = digits[index * count : (index + 1) * count]
+    rows[_VARIANT_PLACE :: len(_TAIL)] = rows[_VARIANT_PLACE :: len(_TAIL)].translate(_VARIANTS)
+    return rows.decode().split()
 
 
 def uuid4(digits: str) -> str:

@@ -8,9 +8,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard.policy.request_id import MAX_LENGTH, accepts, uuid4, uuid7
+from asgi_guard.policy.request_id import MAX_LENGTH, TAIL_DIGITS, accepts, uuid4, uuid7, uuid7_tails
 
 digits = st.text("0123456789abcdef", min_size=32, max_size=32)
+
+
+def of_one(milliseconds: int, random: str) -> str:
+    """A UUID version 7 of these digits."""
+    (tail,) = uuid7_tails(random[:TAIL_DIGITS].encode())
+    return uuid7(milliseconds, tail)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +68,7 @@ def test_accepted_ids_are_plain(value: bytes) -> None:
 @example(2**48 - 1, "f" * 32)
 def test_uuid7_layout(milliseconds: int, random: str) -> None:
     """A version 7 UUID holds the milliseconds in its first 48 bits, version and variant, and 74 random bits."""
-    text = uuid7(milliseconds, random)
+    text = of_one(milliseconds, random)
     parsed = UUID(text)
     assert text == str(parsed)
     assert (parsed.version, parsed.variant) == (7, RFC_4122)
@@ -75,7 +81,7 @@ def test_uuid7_layout(milliseconds: int, random: str) -> None:
 
 def test_uuid7_example() -> None:
     """The UUID of RFC 9562 A.6 comes out of its own time and randomness."""
-    assert uuid7(0x017F22E279B0, "cc3" + "18c4dc0c0c07398f") == "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
+    assert of_one(0x017F22E279B0, "cc3" + "18c4dc0c0c07398f") == "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
 
 
 @given(st.integers(0, 2**48 - 1), st.integers(0, 2**48 - 1), digits, digits)
@@ -83,8 +89,14 @@ def test_uuid7_example() -> None:
 def test_uuid7_sorts_by_time(first: int, second: int, one: str, other: str) -> None:
     """Ids of different milliseconds sort, as text, as their times do."""
     if first != second:
-        assert (uuid7(first, one) < uuid7(second, other)) is (first < second)
-    assert uuid7(first, one)[:13] == uuid7(first, other)[:13]
+        assert (of_one(first, one) < of_one(second, other)) is (first < second)
+    assert of_one(first, one)[:13] == of_one(first, other)[:13]
+
+
+def test_uuid7_tails() -> None:
+    """Made together, each is made of digits of its own, and all of them are used."""
+    tails = uuid7_tails(b"01" * TAIL_DIGITS)
+    assert tails == ["7000-8000-000000000000", "7111-9111-111111111111"]
 
 
 @given(digits)
