@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from random import random
 from typing import TYPE_CHECKING
 
@@ -275,7 +276,7 @@ class RateLimitMiddleware(Layer):
     def _settle(self, store: Store, charges: tuple[Charge, ...], lease: str, cost: int) -> None:
         if lease:
             self._leases.let_go(lease)
-        settled = tuple(charge._replace(cost=cost) for charge in charges if cost or (lease and charge.limit.at_once))
+        settled = tuple(replace(charge, cost=cost) for charge in charges if cost or (lease and charge.limit.at_once))
         if settled:
             if cost < 0:
                 self._denied.forget((charge.key for charge in settled), self._clock())

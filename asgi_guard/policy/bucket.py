@@ -8,6 +8,7 @@ clock.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,8 +20,14 @@ if TYPE_CHECKING:
     from asgi_guard.policy.revocation import Marks
 
 
-class Charge(NamedTuple):
+PLACES = 64
+
+
+@dataclass(slots=True)
+class Charge:
     """What a request takes from one bucket, or that it counts among those under way.
+
+    Nobody changes one, since it is remembered. It is no tuple, whose members take thrice as long to read.
 
     Attributes:
         limit: the rule.
@@ -28,12 +35,24 @@ class Charge(NamedTuple):
         cost: units to take, at least 0; 0 only looks. Only when an account is settled may it be negative: units are
             given back.
         binding: whether the limit refuses. One in shadow is charged where it allows a request that is served, and told.
+        units: microseconds that it moves the bucket's state forward.
+        most: how far ahead of now the state may come, by what `allowed` decides; nowhere, where that cannot decide.
+        place: a number below `PLACES`, by which a store may spread its buckets.
     """
 
     limit: Limit
     key: str
     cost: int = 1
     binding: bool = True
+    units: int = field(init=False, repr=False, compare=False)
+    most: int = field(init=False, repr=False, compare=False)
+    place: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        limit, cost = self.limit, self.cost
+        self.units = units = cost * limit.interval
+        self.most = units - 1 if limit.at_once or cost < 0 else limit.capacity
+        self.place = hash(self.key) % PLACES
 
 
 class Admission(NamedTuple):
@@ -115,8 +134,10 @@ class Verdict:
         if self.resets and not self._readings:
             states = zip(self.charges, self.resets, strict=True)
             self._readings = tuple(
-                Reading(limit, (limit.capacity - reset) // limit.interval, reset, 0, binding)
-                for (limit, _, _, binding), reset in states
+                Reading(
+                    charge.limit, (charge.limit.capacity - reset) // charge.limit.interval, reset, 0, charge.binding
+                )
+                for charge, reset in states
             )
         return self._readings
 
@@ -168,7 +189,7 @@ def take(state: int, now: int, charge: Charge) -> tuple[int, int | None]:
     Returns:
         The new state if it is allowed, and microseconds to wait: 0 if it is allowed now, None if never.
     """
-    limit, _, cost, _ = charge
+    limit, cost = charge.limit, charge.cost
     if limit.at_once:
         return state + 1, 0 if state < limit.burst else SECOND
     if cost < 0:
@@ -191,7 +212,7 @@ def decide(charges: Sequence[Charge], states: Sequence[int], now: int) -> tuple[
     admitted, refused = True, False
     after, readings = [], []
     for charge, state in zip(charges, states, strict=True):
-        limit, _, _, binding = charge
+        limit, binding = charge.limit, charge.binding
         until, wait = take(state, now, charge)
         if wait != 0:
             refused = True
@@ -199,11 +220,11 @@ def decide(charges: Sequence[Charge], states: Sequence[int], now: int) -> tuple[
         after.append(until)
         readings.append(_reading(limit, until, now, wait, binding))
     if refused:
-        for index, (limit, _, cost, binding) in enumerate(charges):
-            wait = readings[index].wait
+        for index, charge in enumerate(charges):
+            limit, wait = charge.limit, readings[index].wait
             if not admitted or wait != 0:
-                after[index] -= 1 if limit.at_once else cost * limit.interval
-                readings[index] = _reading(limit, after[index], now, wait, binding)
+                after[index] -= 1 if limit.at_once else charge.cost * limit.interval
+                readings[index] = _reading(limit, after[index], now, wait, charge.binding)
     return admitted, after, tuple(readings)
 
 
@@ -220,10 +241,10 @@ def allowed(charges: Sequence[Charge], states: Sequence[int], now: int) -> list[
         other request, which `decide` has to judge.
     """
     resets = []
-    for index, (limit, _, cost, _) in enumerate(charges):  # `zip(strict=True)` takes as long as the decision
+    for index, charge in enumerate(charges):  # `zip(strict=True)` takes as long as the decision
         state = states[index]
-        reset = cost * limit.interval + state - now if state > now else cost * limit.interval
-        if reset > limit.capacity or cost < 0 or limit.at_once:
+        reset = charge.units + state - now if state > now else charge.units
+        if reset > charge.most:
             return None
         resets.append(reset)
     return resets

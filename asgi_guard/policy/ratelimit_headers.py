@@ -66,8 +66,9 @@ def _allowing(verdict: Verdict) -> list[str]:
     """What `_states` says of rates that all allowed the request, without a reading for each."""
     states, charges = [], verdict.charges
     for index, reset in enumerate(verdict.resets):
-        limit, _, _, binding = charges[index]
-        if binding:
+        charge = charges[index]
+        if charge.binding:
+            limit = charge.limit
             states.append(f'"{limit.name}";r={(limit.capacity - reset) // limit.interval};t={-(-reset // SECOND)}')
     return states
 

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from asgi_guard.policy.bucket import Admission, Verdict, allowed, decide, settle
+from asgi_guard.policy.bucket import PLACES, Admission, Verdict, allowed, decide, settle
 from asgi_guard.policy.revocation import EVER, is_revoked
 
 if TYPE_CHECKING:
@@ -19,10 +19,9 @@ SWEEP = 2
 """Buckets looked at for each new one, to drop those that have become full: an absent bucket *is* a full one."""
 EVICT = 8
 """Buckets compared when there is no room: the fullest of them leaves."""
-SHARDS = 64
-"""Dicts that the buckets are spread over, a power of two. A dict whose keys come and go makes its table anew at times:
-one of a million keys would hold up the event loop for tens of milliseconds, and leave holes in memory as large."""
-LAST = SHARDS - 1
+SHARDS = PLACES
+"""Dicts that the buckets are spread over. A dict whose keys come and go makes its table anew at times: one of a million
+keys would hold up the event loop for tens of milliseconds, and leave holes in memory as large."""
 
 
 class MemoryStore:
@@ -50,7 +49,7 @@ class MemoryStore:
         return len(self._queue)
 
     def _shard(self, key: str) -> dict[str, int]:
-        return self._shards[hash(key) & LAST]
+        return self._shards[hash(key) % PLACES]
 
     async def admit(self, request: Admission) -> Verdict:
         """Decide at once: nothing here waits."""
@@ -74,15 +73,14 @@ class MemoryStore:
         states = []
         homes = []
         for charge in charges:
-            key = charge[1]
-            full_at = shards[hash(key) & LAST]  # as `_shard` does, without its call
+            full_at = shards[charge.place]
             homes.append(full_at)
-            states.append(full_at.get(key, 0))
+            states.append(full_at.get(charge.key, 0))
         resets = allowed(charges, states, now)
         if resets is None:
             return Verdict(*self._decide(charges, lease, now), revoked)
         for index, reset in enumerate(resets):
-            key = charges[index][1]
+            key = charges[index].key
             full_at = homes[index]
             if key in full_at:
                 full_at[key] = now + reset
@@ -94,10 +92,12 @@ class MemoryStore:
     def _decide(self, charges: tuple[Charge, ...], lease: str, now: int) -> tuple[bool, tuple[Reading, ...]]:
         """Decide whatever may be refused, or counts what is under way."""
         states = []
-        for limit, key, _, _ in charges:
-            states.append(self._others(key, lease, now) if limit.at_once else self._shard(key).get(key, 0))
+        for charge in charges:
+            key = charge.key
+            states.append(self._others(key, lease, now) if charge.limit.at_once else self._shard(key).get(key, 0))
         admitted, after, readings = decide(charges, states, now)
-        for (limit, key, _, _), before, state in zip(charges, states, after, strict=True):
+        for charge, before, state in zip(charges, states, after, strict=True):
+            limit, key = charge.limit, charge.key
             if limit.at_once:
                 if state > before:
                     self._begin(key, lease, now + limit.interval)

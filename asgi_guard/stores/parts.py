@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from redis.crc import key_slot
@@ -84,7 +85,7 @@ def taken(part: Part, verdict: Verdict) -> tuple[Charge, ...]:
     if not verdict.admitted:
         return ()
     return tuple(
-        charge._replace(cost=-charge.cost)
+        replace(charge, cost=-charge.cost)
         for charge, reading in zip(part.question.request.charges, verdict.readings, strict=True)
         if reading.wait == 0 and (charge.cost or charge.limit.at_once)
     )

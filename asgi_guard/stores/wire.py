@@ -53,8 +53,9 @@ def question(request: Admission, prefix: str) -> Question:
     if marks is not None and marks.session is not None:
         shape[2] += 1
         keys.append(revocation_key(marks.session, prefix))
-    for limit, key, cost, binding in charges:
-        name = (prefix + key).encode("utf-8", "surrogatepass")
+    for charge in charges:
+        limit, cost, binding = charge.limit, charge.cost, charge.binding
+        name = (prefix + charge.key).encode("utf-8", "surrogatepass")
         if limit.at_once:
             if not lease:
                 raise ValueError("a request that is counted among those under way needs a name")

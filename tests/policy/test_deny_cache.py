@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -97,7 +98,7 @@ def test_never_refuses_what_the_store_admits(steps: list[Step], rules: list[Limi
     limits = dict(zip("abc", rules, strict=True))
     for passed, request, settled in steps:
         asked.now += passed
-        charges = [each._replace(limit=limits[each.key]) for each in request]
+        charges = [replace(each, limit=limits[each.key]) for each in request]
         known = asked.known(*charges)
         verdict = asked.ask(*charges)
 
@@ -115,7 +116,7 @@ def test_never_refuses_what_the_store_admits(steps: list[Step], rules: list[Limi
                 assert (reading.wait or 0) <= (theirs.wait or 0)
         if settled is not None:
             for each in charges:
-                account = each._replace(cost=settled)
+                account = replace(each, cost=settled)
                 if settled < 0:
                     asked.give_back(account)
                 else:

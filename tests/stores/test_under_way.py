@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -136,7 +137,7 @@ async def test_a_place_is_taken_with_all_buckets_or_not_at_all(places: Places) -
 
 async def test_a_number_in_shadow_counts_and_refuses_nothing(places: Places) -> None:
     """In shadow those who would be refused are admitted without being counted, and the others are counted."""
-    shadow = TWO._replace(binding=False)
+    shadow = replace(TWO, binding=False)
     verdicts = [await places.store.admit(Admission((shadow,), lease=lease)) for lease in "abc"]
     assert [verdict.admitted for verdict in verdicts] == [True] * 3
     assert [bool(verdict.shadowed) for verdict in verdicts] == [False, False, True]
