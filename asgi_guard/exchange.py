@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from asgi_guard.asgi import Header, Scope
     from asgi_guard.policy.access import Failure
     from asgi_guard.policy.answer import Answer, Reason
-    from asgi_guard.policy.bucket import Admission, Verdict
+    from asgi_guard.policy.bucket import Charge, Verdict
     from asgi_guard.policy.identity import User
     from asgi_guard.policy.meter import Meter
     from asgi_guard.policy.routes import RouteTable
@@ -33,8 +33,8 @@ def request_id() -> str | None:
     return None if exchange is None else exchange.request_id
 
 
-Account: TypeAlias = "tuple[object, Store, Admission]"
-"""What one layer of limits asked of a store for a request: the layer, the store, and what was asked and so charged."""
+Account: TypeAlias = "tuple[object, Store, tuple[Charge, ...], str]"
+"""What one layer of limits charged a request: the layer, the store, the charges, and the name of its lease, if any."""
 
 
 class Exchange:

@@ -73,7 +73,7 @@ class Charging:
     def _taken(self, exchange: Exchange) -> set[tuple[str, int, int]]:
         """The limits under which a guard further out has charged the request already: it is charged once."""
         same_as = getattr(self._store, "same_as", lambda other: other is self._store)
-        charges = (charge for _, store, request in exchange.accounts if same_as(store) for charge in request.charges)
+        charges = (charge for _, store, charged, _ in exchange.accounts if same_as(store) for charge in charged)
         return {(charge.key, charge.limit.interval, charge.limit.burst) for charge in charges}
 
     def _client(self, exchange: Exchange, limit: Limit, plan: Plan) -> str | None:

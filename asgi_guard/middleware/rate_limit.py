@@ -193,15 +193,15 @@ class RateLimitMiddleware(Layer):
             if verdict is not None:
                 return self._concluded(exchange, plan, verdict)
         lease = self._leases.name() if plan.counts and charges else ""
-        request = asked((charges, token_id, lease, False, marks))
-        self._charged(exchange, self.store, request)
+        if charges:
+            self._charged(exchange, self.store, charges, lease)
         if self._memory is None:
-            return self._ask(exchange, plan, request)
-        verdict = self._memory.decide(request)
+            return self._ask(exchange, plan, asked((charges, token_id, lease, False, marks)))
+        verdict = self._memory.judge(charges, token_id, lease, marks)
         if verdict.admitted and not verdict.revoked and plan.policy is not None:
             exchange.verdict, exchange.policy = verdict, plan.policy
             return None
-        return self._answered(exchange, plan, request, verdict)
+        return self._answered(exchange, plan, charges, lease, verdict)
 
     def _look_for_identity(self, exchange: Exchange) -> None:
         """See to it that limits of identities can hold; the first request that shows it settles it.
@@ -222,15 +222,17 @@ class RateLimitMiddleware(Layer):
             return self._without_store(exchange, plan, request, error)
         if not verdict.admitted:
             self._denied.note(request.charges, verdict, since)
-        return self._answered(exchange, plan, request, verdict)
+        return self._answered(exchange, plan, request.charges, request.lease, verdict)
 
-    def _answered(self, exchange: Exchange, plan: Plan, request: Admission, verdict: Verdict) -> Answer | None:
+    def _answered(
+        self, exchange: Exchange, plan: Plan, charges: tuple[Charge, ...], lease: str, verdict: Verdict
+    ) -> Answer | None:
         if verdict.revoked:
             exchange.revocation = Revocation.REVOKED
-        if not verdict.admitted and request.charges:
+        if not verdict.admitted and charges:
             # Nothing was charged, so there is nothing to settle.
             exchange.accounts.pop()
-            self._leases.let_go(request.lease)
+            self._leases.let_go(lease)
         return self._concluded(exchange, plan, verdict)
 
     def _without_store(
@@ -242,7 +244,7 @@ class RateLimitMiddleware(Layer):
         if request.charges:
             # Whether it charged the request nobody knows: what the app charges or gives back is none of its buckets'.
             under_way = tuple(charge for charge in request.charges if charge.limit.at_once)
-            exchange.accounts[-1] = (self, self.store, request._replace(charges=under_way))
+            exchange.accounts[-1] = (self, self.store, under_way, request.lease)
         binding = [charge for charge in request.charges if charge.binding]
         if any(charge.limit.on_failure == "deny" for charge in binding):
             return unavailable(Reason.STORE_UNAVAILABLE, error.retry_after, exchange.request_id)
@@ -251,26 +253,25 @@ class RateLimitMiddleware(Layer):
         charges = tuple(Charge(share, charge.key, min(charge.cost, share.burst)) for charge, share in shares)
         if not charges:
             return None
-        local = Admission(charges, lease=request.lease)
-        self._charged(exchange, self._local, local)
-        return self._answered(exchange, plan, local, self._local.decide(local))
+        self._charged(exchange, self._local, charges, request.lease)
+        verdict = self._local.judge(charges, lease=request.lease)
+        return self._answered(exchange, plan, charges, request.lease, verdict)
 
-    def _charged(self, exchange: Exchange, store: Store, request: Admission) -> None:
+    def _charged(self, exchange: Exchange, store: Store, charges: tuple[Charge, ...], lease: str) -> None:
         """Open an account before the store is asked: whatever becomes of the request, it will be settled."""
-        if request.charges:
-            exchange.accounts.append((self, store, request))
-            if request.lease:
-                self._leases.hold(request.lease, store, request.charges)
+        exchange.accounts.append((self, store, charges, lease))
+        if lease:
+            self._leases.hold(lease, store, charges)
 
     def leave(self, exchange: Exchange, response: Response, error: BaseException | None) -> None:
         """Settle the accounts: the request is under way no more, and what the app charged afterwards is taken."""
         cost, others = exchange.extra_cost, []
         for account in exchange.accounts:
-            layer, store, request = account
+            layer, store, charges, lease = account
             if layer is not self:
                 others.append(account)
-            elif cost or request.lease:
-                self._settle(store, request.charges, request.lease, cost)
+            elif cost or lease:
+                self._settle(store, charges, lease, cost)
         exchange.accounts = others
 
     def _settle(self, store: Store, charges: tuple[Charge, ...], lease: str, cost: int) -> None:

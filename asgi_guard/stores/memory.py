@@ -64,7 +64,12 @@ class MemoryStore:
 
     def decide(self, request: Admission) -> Verdict:
         """Decide, synchronously."""
-        charges, token_id, lease, _, marks = request
+        return self.judge(request.charges, request.token_id, request.lease, request.marks)
+
+    def judge(
+        self, charges: tuple[Charge, ...], token_id: str | None = None, lease: str = "", marks: Marks | None = None
+    ) -> Verdict:
+        """Decide what an `Admission` of these asks, without making one."""
         now = self._clock()
         revoked = (token_id is not None or marks is not None) and self._is_revoked(token_id, marks, now)
         if not charges:
