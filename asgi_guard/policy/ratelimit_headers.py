@@ -9,6 +9,7 @@ is never later than `Retry-After`. A limit on requests at once has neither `w` n
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from asgi_guard.policy.rates import SECOND
@@ -69,8 +70,14 @@ def _allowing(verdict: Verdict) -> list[str]:
         charge = charges[index]
         if charge.binding:
             limit = charge.limit
-            states.append(f'"{limit.name}";r={(limit.capacity - reset) // limit.interval};t={-(-reset // SECOND)}')
+            states.append(_state(limit.name, (limit.capacity - reset) // limit.interval, -(-reset // SECOND)))
     return states
+
+
+@lru_cache(maxsize=4096)
+def _state(name: str, remaining: int, seconds: int) -> str:
+    """The state of one bucket in words. Most buckets are about as full as many others, and as before."""
+    return f'"{name}";r={remaining};t={seconds}'
 
 
 def _states(verdict: Verdict) -> list[str]:
