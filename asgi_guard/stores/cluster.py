@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from redis.crc import key_slot
@@ -174,7 +175,7 @@ class ClusterStore:
         found: dict[Address | None, Question] = {}
         slots = set()
         for number in range(PROBES):
-            probe = question(Admission((PING._replace(key=f"{{ping-{number}}}:ping"),)), self.prefix)
+            probe = question(Admission((replace(PING, key=f"{{ping-{number}}}:ping"),)), self.prefix)
             found.setdefault(nodes.topology.node_of(slot_of(probe)), probe)
             slots.add(slot_of(probe))
             if len(found) == len(nodes.topology.masters) or len(slots) <= number:
