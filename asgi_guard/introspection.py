@@ -34,11 +34,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asgi_guard")
 
 TIMEOUT = 3.0
+"""Seconds that the issuer has to answer in, and that a token waits for its turn."""
 MAX_BODY = 64 * 1024
 MAX_ASKED = 32
-"""Tokens that are asked about at once: more would be an attack on the issuer through us."""
+"""Tokens that are asked about at once, in each line: more would be an attack on the issuer through us."""
 MAX_WAITING = 512
-"""Requests that may wait for an answer."""
+"""Requests that may wait for an answer, in each line."""
 ABOUT_THE_TOKEN = frozenset({400, 403, 413, 414, 422})
 """Answers by which servers, and firewalls before them, mean what was sent: one such token, which anybody can send, does
 not keep the others from being asked about."""
@@ -92,6 +93,21 @@ class Introspection:
         return Introspector(self.url, self.client_id, self.client_secret, policy, times=self.times, client=self.client)
 
 
+class _OverloadedError(KeysUnavailableError):
+    """Too many tokens are to be asked about. Anyone can bring that about, so no answer of before counts for it."""
+
+
+class _Line:
+    """Tokens that wait to be asked about: those that were active a while ago in one line, strangers in another.
+
+    So whoever makes tokens up has nobody wait but others whose tokens nobody knows yet.
+    """
+
+    def __init__(self) -> None:
+        self.turns = asyncio.Semaphore(MAX_ASKED)
+        self.waiting = 0
+
+
 class _OddTokenError(Exception):
     """The server does not answer for a token. The text is what it said."""
 
@@ -135,8 +151,7 @@ class Introspector:
         self._asked: dict[bytes, asyncio.Task[User]] = {}
         self._http: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._line = asyncio.Semaphore(MAX_ASKED)
-        self._waiting = 0
+        self._lines = {known: _Line() for known in (True, False)}
         self._quiet_until = 0.0
 
     def __repr__(self) -> str:
@@ -163,23 +178,23 @@ class Introspector:
         if user is not None:
             return user
         digest = TokenCache.digest(token)
+        client = self._connected()
+        line = self._lines[self._cache.stale(digest, self._clock()) is not None]
+        if line.waiting >= MAX_WAITING:
+            raise _OverloadedError("too many tokens wait to be asked about already", 1)
+        line.waiting += 1
         try:
-            return await self._wait(digest, token)
+            # A waiter that is cancelled does not cancel it: others may wait for the same.
+            return await asyncio.shield(self._asking(digest) or self._ask_about(digest, token, client, line))
+        except _OverloadedError:
+            raise
         except KeysUnavailableError:
             user = self._cache.stale(digest, self._clock())
             if user is None:
                 raise
             return user
-
-    async def _wait(self, digest: bytes, token: bytes) -> User:
-        if self._waiting >= MAX_WAITING:
-            raise KeysUnavailableError("too many tokens wait to be asked about already", 1)
-        self._waiting += 1
-        try:
-            # A waiter that is cancelled does not cancel it: others may wait for the same.
-            return await asyncio.shield(self._asking(digest) or self._ask_about(digest, token))
         finally:
-            self._waiting -= 1
+            line.waiting -= 1
 
     async def aclose(self) -> None:
         """Give up what is asked, and let go of the connections of this event loop."""
@@ -196,11 +211,12 @@ class Introspector:
         task = self._asked.get(digest)
         return None if task is None or task.get_loop() is not asyncio.get_running_loop() else task
 
-    def _ask_about(self, digest: bytes, token: bytes) -> asyncio.Task[User]:
+    def _ask_about(self, digest: bytes, token: bytes, client: httpx.AsyncClient, line: _Line) -> asyncio.Task[User]:
         now = time.monotonic()
         if not self._breaker.allows(now):
-            raise KeysUnavailableError(f"{self.url} has failed lately and is not asked", self._breaker.retry_after(now))
-        task = asyncio.get_running_loop().create_task(self._run(digest, token), name="asgi-guard introspection")
+            raise self._not_asked(now)
+        work = self._run(digest, token, client, line, probing=self._breaker.is_open)
+        task = asyncio.get_running_loop().create_task(work, name="asgi-guard introspection")
         self._asked[digest] = task
         task.add_done_callback(lambda done: self._forget(digest, done))
         return task
@@ -211,16 +227,29 @@ class Introspector:
         if not task.cancelled():
             task.exception()  # looked at, in case nobody waits for it any more
 
-    async def _run(self, digest: bytes, token: bytes) -> User:
+    def _not_asked(self, now: float) -> KeysUnavailableError:
+        wait = self._breaker.retry_after(now)
+        return KeysUnavailableError(f"{self.url} has failed lately and is not asked", wait)
+
+    async def _run(
+        self, digest: bytes, token: bytes, client: httpx.AsyncClient, line: _Line, *, probing: bool
+    ) -> User:
         try:
             async with asyncio.timeout(TIMEOUT):
-                client = self._connected()
-                async with self._line:
-                    answer = await self._post(client, token)
+                await line.turns.acquire()
+        except TimeoutError:
+            raise _OverloadedError("too many tokens are to be asked about", 1) from None
+        try:
+            if self._breaker.is_open and not probing:  # since it waited
+                raise self._not_asked(time.monotonic())
+            async with asyncio.timeout(TIMEOUT):
+                answer = await self._post(client, token)
         except _OddTokenError as error:
             raise self._unanswered(error) from None
         except (httpx.HTTPError, OSError, TimeoutError, ValueError) as error:
-            raise self._failed(error) from None
+            raise self._failed(error, probing=probing) from None
+        finally:
+            line.turns.release()
         if self._breaker.succeeded():
             logger.warning("%s can be asked about tokens again", self.url)
         now = self._clock()
@@ -240,9 +269,10 @@ class Introspector:
             logger.warning("%s does not answer for a token: %s", self.url, error)
         return KeysUnavailableError(f"{self.url} does not answer for this token: {error}", 1)
 
-    def _failed(self, error: Exception) -> KeysUnavailableError:
+    def _failed(self, error: Exception, *, probing: bool) -> KeysUnavailableError:
+        """The error for a token without an answer. What was under way when the breaker opened does not count."""
         now = time.monotonic()
-        if self._breaker.failed(now):
+        if (probing or not self._breaker.is_open) and self._breaker.failed(now):
             kind, text = type(error).__name__, str(error)[:256]
             logger.error("%s cannot be asked about tokens: %s: %a", self.url, kind, text)
         return KeysUnavailableError(f"{self.url} cannot be asked", self._breaker.retry_after(now) or 1)
@@ -251,7 +281,8 @@ class Introspector:
         """The HTTP client of this event loop: connections belong to the loop that they were opened in."""
         loop = asyncio.get_running_loop()
         if self._http is None or self._loop is not loop:
-            self._http, self._loop, self._line = self._client(), loop, asyncio.Semaphore(MAX_ASKED)
+            self._http, self._loop = self._client(), loop
+            self._lines = {known: _Line() for known in (True, False)}
         return self._http
 
     async def _post(self, client: httpx.AsyncClient, token: bytes) -> object:
