@@ -231,9 +231,7 @@ class Introspector:
         wait = self._breaker.retry_after(now)
         return KeysUnavailableError(f"{self.url} has failed lately and is not asked", wait)
 
-    async def _run(
-        self, digest: bytes, token: bytes, client: httpx.AsyncClient, line: _Line, *, probing: bool
-    ) -> User:
+    async def _run(self, digest: bytes, token: bytes, client: httpx.AsyncClient, line: _Line, *, probing: bool) -> User:
         try:
             async with asyncio.timeout(TIMEOUT):
                 await line.turns.acquire()

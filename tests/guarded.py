@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 PAGE = "https://app.example"
 KEY = b"the-robots-key"
 LAYERS = [
-    "health", "proxy", "request_id", "access_log", "security", "host", "cors", "identity", "rate_limit", "access",
+    "health", "proxy", "request_id", "access_log", "security", "host", "cors", "rate_limit", "identity", "rate_limit",
+    "access",
 ]  # fmt: skip
 ROUTES = (
     Route("/public", auth="none", limits=""),

@@ -48,20 +48,27 @@ def names(guard: Guard) -> list[str]:
 
 
 def test_order(issuer: LocalIssuer) -> None:
-    """With everything configured but CSRF, there are ten layers, in the documented order."""
+    """With everything configured but CSRF, the layers stand in the documented order: limits that are known first."""
     assert names(Guard(Echo(), settings(issuer), http_client=issuer.client)) == LAYERS
 
 
 @pytest.mark.parametrize(("deny_cache", "asked_first"), [(1.0, True), (0.0, False)])
 def test_who_is_known_to_be_over_a_limit(issuer: LocalIssuer, deny_cache: float, asked_first: bool) -> None:
-    """Where a server keeps the buckets, who is known to be over a limit is refused before it is found out who it is."""
-    store = StoreSettings.model_validate({"url": "redis://127.0.0.1:1"})
+    """Who is known to be over a limit is refused before it is found out who it is, where that is remembered."""
     rate = RateSettings(limit="1/second by ip", deny_cache=deny_cache)
-    guard = Guard(Echo(), settings(issuer, store=store, rate=rate), http_client=issuer.client)
+    guard = Guard(Echo(), settings(issuer, rate=rate), http_client=issuer.client)
     expected = list(LAYERS)
-    if asked_first:
-        expected.insert(LAYERS.index("identity"), "rate_limit")
+    if not asked_first:
+        expected.remove("rate_limit")
     assert names(guard) == expected
+
+
+@pytest.mark.parametrize("rate", [{"limit": "1/second by user"}, {"limit": "1/second by ip", "exempt": ("user:a",)}])
+def test_nobody_is_known_to_be_over_a_limit(issuer: LocalIssuer, rate: dict[str, Any]) -> None:
+    """Where limits go by who it is, or spare somebody, that is found out first."""
+    chosen = settings(issuer, rate=RateSettings(**rate), routes=())
+    guard = Guard(Echo(), chosen, http_client=issuer.client)
+    assert names(guard).count("rate_limit") == 1
 
 
 @pytest.mark.parametrize(

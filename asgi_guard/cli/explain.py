@@ -116,13 +116,11 @@ def _about_limits(found: Configured, auth: str, plans: RoutePlans) -> dict[str, 
         answer["exempt"] = list(rate.exempt)
     if rate.messages:
         answer["messages"] = f"{rate.messages} by WebSocket" + (" (in shadow)" if rate.shadow else "")
-    if not found.shared:
-        return answer
     known = [limit.name for limit in plans.known.limits if limit.enforced and not limit.at_once]
     if settings.auth.on and rate.deny_cache and not Exemptions.parse(rate.exempt).identities and known:
         answer["before_identity"] = known
     without = {name: str(limit.on_failure) for name, limit in limits.items() if limit.enforced}
-    if without:
+    if without and found.shared:
         answer["without_store"] = without
     return answer
 

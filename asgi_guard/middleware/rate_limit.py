@@ -137,7 +137,7 @@ class RateLimitMiddleware(Layer):
         self._style = headers
         self._charging = Charging(self.store, functions, ipv6_prefix)
         self._revocation = revocation
-        self._denied = DenyCache(int(deny_cache * SECOND) if self.store.shared else 0)
+        self.denied = DenyCache(int(deny_cache * SECOND))
         self._leases = Leases()
         self._clock = clock
         self._unsure = any(limit.key in OF_IDENTITIES for limit in self._every_limit())
@@ -158,17 +158,16 @@ class RateLimitMiddleware(Layer):
 
     @property
     def knows(self) -> bool:
-        """Whether clients that are over a limit are remembered: memory answers as fast as the cache would."""
-        return self._memory is None and self._denied.life > 0
+        """Whether clients may be refused before it is found out who they are: those known to be over a limit."""
+        early = any(routes.known.limits for routes in self.plans) and not self._exempt.identities
+        return early and self.denied.life > 0
 
     def known(self, exchange: Exchange) -> Answer | None:
         """Refuse whoever is known to be over a limit that holds for anyone, before it is found out who it is."""
-        if not self._denied or self._exempt.identities:
-            return None
         plan = self.plans[exchange.row(self._table)].known
         if not plan.limits or exchange.disputed or self._exempt.cover(exchange.client, None):
             return None
-        verdict = self._denied.refuse(self._charging.of(exchange, plan), self._clock())
+        verdict = self.denied.refuse(self._charging.of(exchange, plan), self._clock())
         return None if verdict is None else self._concluded(exchange, plan, verdict)
 
     def decide(self, exchange: Exchange) -> Decision:
@@ -188,8 +187,8 @@ class RateLimitMiddleware(Layer):
         charges = () if exempt or not plan.limits else self._charging.of(exchange, plan)
         if not charges and token_id is None and marks is None:
             return None
-        if self._memory is None and self._denied:
-            verdict = self._denied.refuse(charges, self._clock())
+        if self._memory is None and self.denied:
+            verdict = self.denied.refuse(charges, self._clock())
             if verdict is not None:
                 return self._concluded(exchange, plan, verdict)
         lease = self._leases.name() if plan.counts and charges else ""
@@ -201,6 +200,8 @@ class RateLimitMiddleware(Layer):
         if verdict.admitted and not verdict.revoked and plan.policy is not None:
             exchange.verdict, exchange.policy = verdict, plan.policy
             return None
+        if not verdict.admitted:
+            self.denied.note(charges, verdict, self._clock())
         return self._answered(exchange, plan, charges, lease, verdict)
 
     def _look_for_identity(self, exchange: Exchange) -> None:
@@ -221,7 +222,7 @@ class RateLimitMiddleware(Layer):
         except StoreUnavailableError as error:
             return self._without_store(exchange, plan, request, error)
         if not verdict.admitted:
-            self._denied.note(request.charges, verdict, since)
+            self.denied.note(request.charges, verdict, since)
         return self._answered(exchange, plan, request.charges, request.lease, verdict)
 
     def _answered(
@@ -280,7 +281,7 @@ class RateLimitMiddleware(Layer):
         settled = tuple(replace(charge, cost=cost) for charge in charges if cost or (lease and charge.limit.at_once))
         if settled:
             if cost < 0:
-                self._denied.forget((charge.key for charge in settled), self._clock())
+                self.denied.forget((charge.key for charge in settled), self._clock())
             store.tell(Admission(settled, lease=lease, settles=True))
 
     def _concluded(self, exchange: Exchange, plan: Plan, verdict: Verdict) -> Answer | None:
@@ -324,7 +325,8 @@ class KnownLimits(Layer):
     def __init__(self, app: ASGIApp, rate_limit: RateLimitMiddleware) -> None:
         super().__init__(app)
         self._rate_limit = rate_limit
+        self._known = rate_limit.denied.known
 
     def decide(self, exchange: Exchange) -> Decision:
         """Refuse whoever is known to be over a limit."""
-        return self._rate_limit.known(exchange)
+        return self._rate_limit.known(exchange) if self._known else None

@@ -25,16 +25,19 @@ class DenyCache:
     Args:
         life: microseconds for which a refusal is believed; 0 believes none.
         size: how many buckets are known; the oldest leave first.
+
+    Attributes:
+        known: of each, the instant at which it is full, and until when that is believed.
     """
 
     def __init__(self, life: int, size: int = 10_000) -> None:
         self.life = life
         self._size = size
-        self._known: dict[str, tuple[int, int]] = {}  # the instant at which it is full, and until when it is believed
+        self.known: dict[str, tuple[int, int]] = {}
         self._forgotten = -1  # when units were last given back
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self.known)
 
     def note(self, charges: Sequence[Charge], verdict: Verdict, asked: int) -> None:
         """Remember which buckets refused.
@@ -51,10 +54,10 @@ class DenyCache:
             # What will never be admitted costs nobody a bucket: it is the request that is at fault.
             if not wait or not reading.binding or reading.limit.at_once or not self.life:
                 continue
-            self._known.pop(charge.key, None)
-            if len(self._known) >= self._size:
-                del self._known[next(iter(self._known))]
-            self._known[charge.key] = (asked + reading.reset, asked + min(wait, self.life))
+            self.known.pop(charge.key, None)
+            if len(self.known) >= self._size:
+                del self.known[next(iter(self.known))]
+            self.known[charge.key] = (asked + reading.reset, asked + min(wait, self.life))
 
     def refuse(self, charges: Iterable[Charge], now: int) -> Verdict | None:
         """Refuse a request if one of its buckets is known to; None asks the store.
@@ -63,12 +66,12 @@ class DenyCache:
         """
         readings = []
         for charge in charges:
-            known = self._known.get(charge.key)
+            known = self.known.get(charge.key)
             if known is None or not charge.binding:
                 continue
             full, until = known
             if now >= until:
-                del self._known[charge.key]
+                del self.known[charge.key]
                 continue
             limit = charge.limit
             _, wait = take(full, now, charge)
@@ -84,4 +87,4 @@ class DenyCache:
         """
         self._forgotten = now
         for key in keys:
-            self._known.pop(key, None)
+            self.known.pop(key, None)

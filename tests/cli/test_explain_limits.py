@@ -93,7 +93,6 @@ def test_a_row_without_limits(command: Command) -> None:
         {"RATE_LIMIT": "1/hour by user"},
         {"RATE_LIMIT": "1/hour by ip shadow"},
         {"RATE_LIMIT": "1 at once by ip"},
-        {"STORE_URL": "memory://"},
     ],
 )
 def test_what_waits_for_the_identity(

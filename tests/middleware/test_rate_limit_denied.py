@@ -137,11 +137,14 @@ async def test_requests_at_once_are_always_asked_for(server: Server) -> None:
         assert await statuses(layer, 1) == [200]
 
 
-async def test_memory_is_asked() -> None:
-    """Over this process's memory nothing is remembered, since it answers as fast."""
-    layer = RateLimitMiddleware(Echo(), limit="1/hour by ip", deny_cache=60)
-    assert await statuses(layer, 3) == [200, 429, 429]
-    assert len(layer._denied) == 0
+async def test_over_memory_it_saves_what_comes_before(issuer: LocalIssuer) -> None:
+    """Over this process's memory too, whoever is over a limit by address has no token looked at."""
+    chosen = settings(issuer, rate=RateSettings(limit="1/hour by ip", deny_cache=60), routes=())
+    guard = Guard(Echo(), chosen, http_client=issuer.client)
+    assert await statuses(guard, 2) == [401, 429]
+    assert (await get(guard, headers=[bearer(issuer.token())])).status == 429
+    assert issuer.fetches == {}
+    assert (await get(guard, headers=[bearer(issuer.token())], client=FAR)).status == 200
 
 
 async def known(issuer: LocalIssuer, store: RedisStore, route: str = "/private", **rate: Any) -> tuple[Guard, int]:
