@@ -8,7 +8,7 @@ The order of decisions:
 4. A limit that binds this client refuses: 429, and none is charged. Limits in shadow never refuse.
 
 When the request is over, however it ends, it is no longer under way, and what the app charged beyond the route's cost
-is taken.
+is taken. What Access refused gives back what it took from buckets that are not its client's own.
 """
 
 from __future__ import annotations
@@ -273,7 +273,21 @@ class RateLimitMiddleware(Layer):
                 others.append(account)
             elif cost or lease:
                 self._settle(store, charges, lease, cost)
+            if layer is self and exchange.answered_by == "access":
+                self._give_back(store, charges, revoked=exchange.revocation is Revocation.REVOKED)
         exchange.accounts = others
+
+    def _give_back(self, store: Store, charges: tuple[Charge, ...], *, revoked: bool) -> None:
+        """Give back what a request that Access refused took from others, who else could be shut out by it.
+
+        That is from all clients of a route, and from the owner of a token that was revoked.
+        """
+        others = ("route", *OF_IDENTITIES) if revoked else ("route",)
+        taken = (charge for charge in charges if charge.limit.key in others and not charge.limit.at_once)
+        back = tuple(replace(charge, cost=-charge.cost) for charge in taken if charge.cost)
+        if back:
+            self.denied.forget((charge.key for charge in back), self._clock())
+            store.tell(Admission(back, settles=True))
 
     def _settle(self, store: Store, charges: tuple[Charge, ...], lease: str, cost: int) -> None:
         if lease:
