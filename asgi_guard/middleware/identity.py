@@ -222,7 +222,7 @@ class IdentityMiddleware(Layer):
     def _admit(self, exchange: Exchange, credential: Credential, user: User) -> Awaitable[None] | None:
         """Accept a user whose token is good, if whoever sent it has what it is bound to."""
         proof = self.possession.check(exchange, credential, user)
-        counting = None if proof is None else self.possession.count(exchange, proof)
+        counting = None if proof is None else self.possession.count(exchange, user, proof)
         if counting is not None:
             return self._counted(exchange, user, counting)
         self._accept(exchange, user)

@@ -147,7 +147,7 @@ class Possession:
             return None
         return certificate.of_header(self._source, exchange.lines(self._source.encode()))
 
-    def count(self, exchange: Exchange, proof: str) -> Awaitable[None] | None:
+    def count(self, exchange: Exchange, user: User, proof: str) -> Awaitable[None] | None:
         """Note that a proof was seen; a wait where that takes one.
 
         Raises:
@@ -160,9 +160,9 @@ class Possession:
         if self._store is not None:
             return self._ask(self._store, name)
         now = self._clock()
-        if self._seen.is_full(now):
+        if self._seen.is_full(user.key, now):
             raise StoreUnavailableError("there is no room to remember proofs")
-        if not self._seen.add(name, now):
+        if not self._seen.add(name, user.key, now):
             raise _replayed()
         return None
 

@@ -272,7 +272,8 @@ class DPoPPolicy:
 class SeenProofs:
     """The proofs that this process has seen, each for as long as it could come again.
 
-    When there is no room, nothing more is taken: a proof that was forgotten too early could be replayed.
+    When there is no room, nothing more is taken: a proof that was forgotten too early could be replayed. No user has
+    more than a tenth of the room, so that none shuts out the others.
 
     Args:
         life: seconds for which each is remembered.
@@ -282,25 +283,35 @@ class SeenProofs:
     def __init__(self, life: float, size: int = 100_000) -> None:
         self._life = life
         self._size = size
-        self._until: dict[str, float] = {}  # all live equally long, so the first to come is the first to go
+        self._share = max(1, size // 10)
+        self._seen: dict[str, tuple[float, str]] = {}  # until when, and whose: all live equally long, so the first to
+        self._owned: dict[str, int] = {}  # come is the first to go; and how many each user has
 
     def __len__(self) -> int:
-        return len(self._until)
+        return len(self._seen)
 
-    def is_full(self, now: float) -> bool:
-        """Forget what cannot come again, and tell whether there is no room left."""
-        seen = self._until
-        while seen and seen[first := next(iter(seen))] <= now:
-            del seen[first]
-        return len(seen) >= self._size
+    def is_full(self, user: str, now: float) -> bool:
+        """Forget what cannot come again, and tell whether there is no room left for this user."""
+        seen = self._seen
+        while seen and seen[first := next(iter(seen))][0] <= now:
+            self._forget(first)
+        return len(seen) >= self._size or self._owned.get(user, 0) >= self._share
 
-    def add(self, name: str, now: float) -> bool:
+    def add(self, name: str, user: str, now: float) -> bool:
         """Remember a proof; False if it was seen before."""
-        if self._until.get(name, now) > now:
-            return False
-        self._until.pop(name, None)
-        self._until[name] = now + self._life
+        if name in self._seen:
+            if self._seen[name][0] > now:
+                return False
+            self._forget(name)
+        self._seen[name] = (now + self._life, user)
+        self._owned[user] = self._owned.get(user, 0) + 1
         return True
+
+    def _forget(self, name: str) -> None:
+        _, user = self._seen.pop(name)
+        self._owned[user] -= 1
+        if not self._owned[user]:
+            del self._owned[user]
 
 
 def _equal(claimed: object, right: str) -> bool:

@@ -95,22 +95,38 @@ def test_a_nonce_ends() -> None:
 def test_a_proof_is_seen_once() -> None:
     """A proof is new once, until it could not come again."""
     seen = SeenProofs(120)
-    assert [seen.add("a", 0), seen.add("a", 0), seen.add("b", 60), seen.add("a", 119.9)] == [True, False, True, False]
-    assert seen.add("a", 120)
-    assert not seen.add("a", 239)
+    times = [seen.add("a", "u", 0), seen.add("a", "u", 0), seen.add("b", "u", 60), seen.add("a", "u", 119.9)]
+    assert times == [True, False, True, False]
+    assert seen.add("a", "u", 120)
+    assert not seen.add("a", "u", 239)
 
 
 def test_room_for_proofs_is_bounded() -> None:
     """When there is no room, that is told, and nothing that could come again is forgotten."""
     seen = SeenProofs(10, size=2)
-    assert not seen.is_full(0)
-    assert seen.add("a", 0)
-    assert seen.add("b", 5)
-    assert seen.is_full(9)
+    assert not seen.is_full("u", 0)
+    assert seen.add("a", "u", 0)
+    assert seen.add("b", "v", 5)
+    assert seen.is_full("w", 9)
     assert len(seen) == 2
-    assert not seen.is_full(10)
+    assert not seen.is_full("u", 10)
     assert len(seen) == 1
-    assert not seen.add("b", 10)
+    assert not seen.add("b", "v", 10)
+
+
+def test_no_user_takes_the_room_of_others() -> None:
+    """Who has a tenth of the room gets no more, until the first of his can come no more; the others have theirs."""
+    seen = SeenProofs(10, size=30)
+    for number in range(3):
+        assert not seen.is_full("u", number)
+        assert seen.add(f"u{number}", "u", number)
+    assert seen.is_full("u", 3)
+    assert not seen.is_full("v", 3)
+    assert not seen.is_full("u", 10)
+    assert seen.add("u0", "u", 10)
+    assert seen.is_full("u", 10)
+    assert not seen.is_full("u", 30)
+    assert len(seen) == 0
 
 
 @given(st.floats(-1000, 1000), st.floats(-1000, 1000))
