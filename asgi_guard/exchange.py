@@ -9,6 +9,8 @@ from asgi_guard.policy.access import NOT_REVOKED
 from asgi_guard.policy.routes import NO_ROW, joined_path, route_path
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asgi_guard.asgi import Header, Scope
     from asgi_guard.policy.access import Failure
     from asgi_guard.policy.answer import Answer, Reason
@@ -23,6 +25,9 @@ SCOPE_KEY = "asgi_guard"
 """Where the exchange stands in the scope, so that layers find it whatever stands between them."""
 CHAIN_KEY = "asgi_guard.chain"
 """Where a chain that is not the outermost leaves a mark of its own in the scope that it hands inward."""
+
+FORWARDING = (b"forwarded", b"x-forwarded-for", b"x-real-ip")
+"""Headers by which proxies name the client that they stand before."""
 
 current: ContextVar[Exchange | None] = ContextVar("asgi_guard_exchange", default=None)
 
@@ -210,6 +215,18 @@ class Exchange:
             return [value for found, value in self.scope["headers"] if found == name]
         value = self.headers.get(name)
         return [] if value is None else [value]
+
+    def known_client(self, trusts_proxy: Callable[[str], bool]) -> str | None:
+        """The client's address, where it is surely the client's.
+
+        None where a proxy's may stand in its place: what is forwarded is in doubt, or a peer that is no trusted proxy
+        forwards it.
+        """
+        peer = self.peer
+        relayed = self.client == peer and any(name in self.headers for name in FORWARDING)
+        if self.client_doubt or (relayed and not (peer is not None and trusts_proxy(peer))):
+            return None
+        return self.client
 
     def row(self, table: RouteTable) -> int:
         """The route table's row for this request; looked up once, however many layers ask."""

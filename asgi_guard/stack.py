@@ -80,8 +80,8 @@ def stack(
     rate_limit = problems.collect("rate", lambda: _rate_limit(app, settings, table, store, limit_functions))
     layers: list[Layer | None] = [
         problems.collect("health", lambda: _drain(app, settings)),
-        problems.collect("health", lambda: _health(app, settings, store, identity, rate_limit, checks)),
-        problems.collect("metrics", lambda: _metrics(app, settings, table)),
+        problems.collect("health", lambda: _health(app, settings, store, identity, rate_limit, checks, trusts_proxy)),
+        problems.collect("metrics", lambda: _metrics(app, settings, table, trusts_proxy)),
         proxy,
         request_id,
         problems.collect("log", lambda: _access_log(app, settings, table)),
@@ -170,6 +170,7 @@ def _health(
     identity: IdentityMiddleware | None,
     rate_limit: RateLimitMiddleware | None,
     checks: Sequence[Check],
+    trusts_proxy: Callable[[str], bool],
 ) -> HealthMiddleware:
     """Readiness asks what requests need: a store without which they are served all the same is told, not required."""
     section, asked = settings.health, list(checks)
@@ -187,15 +188,18 @@ def _health(
         checks=asked,
         check_timeout=section.check_timeout,
         details=section.details,
+        trusts_proxy=trusts_proxy,
     )
 
 
-def _metrics(app: ASGIApp, settings: GuardSettings, table: RouteTable) -> MetricsMiddleware | None:
+def _metrics(
+    app: ASGIApp, settings: GuardSettings, table: RouteTable, trusts_proxy: Callable[[str], bool]
+) -> MetricsMiddleware | None:
     section = settings.metrics
     if not section.on:
         return None
     values = {**section.model_dump(), "path": section.path or None}
-    return MetricsMiddleware(app, routes=table, **values)
+    return MetricsMiddleware(app, routes=table, trusts_proxy=trusts_proxy, **values)
 
 
 def _access_log(app: ASGIApp, settings: GuardSettings, table: RouteTable) -> AccessLogMiddleware | None:

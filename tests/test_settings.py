@@ -25,7 +25,7 @@ def test_each_variable_has_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"ASGI_GUARD_{name}", text)
     settings, layers = configure()
     assert {name: setting(settings, name) for name in SAID} == {name: value for name, (_, value) in SAID.items()}
-    assert len(layers) == 15
+    assert len(layers) == 14
 
 
 def test_defaults_without_an_environment() -> None:

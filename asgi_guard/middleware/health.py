@@ -15,7 +15,7 @@ from asgi_guard.policy.routes import route_path
 from asgi_guard.readiness import CHECK_TIMEOUT, Check, Readiness
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from asgi_guard.asgi import ASGIApp
     from asgi_guard.exchange import Exchange
@@ -37,6 +37,7 @@ class HealthMiddleware(Layer):
         check_timeout: seconds that each of them has, unless it says otherwise.
         details: addresses and networks (CIDR) that are told what each check said, by the client's address as the Proxy
             layer has it; all others are told whether this process is ready, and no more.
+        trusts_proxy: tells which peers are proxies to be trusted; none unless said.
 
     Raises:
         ConfigError: a path does not start with `/`, or both are the same; a network is malformed; checks have no
@@ -54,6 +55,7 @@ class HealthMiddleware(Layer):
         checks: Sequence[Check] = (),
         check_timeout: float = CHECK_TIMEOUT,
         details: str | Sequence[str] = LOCAL,
+        trusts_proxy: Callable[[str], bool] = lambda _: False,
     ) -> None:
         super().__init__(app)
         named = (("live_path", live_path), ("ready_path", ready_path))
@@ -70,6 +72,7 @@ class HealthMiddleware(Layer):
             problems.append(Problem("check_timeout", f"{check_timeout} s are no time to answer in"))
         if problems:
             raise ConfigError(problems)
+        self._trusts_proxy = trusts_proxy
         self._endings = tuple(path for path in (live_path, ready_path) if path)
         self._live_path = live_path
         self._ready_path = ready_path
@@ -117,8 +120,7 @@ class HealthMiddleware(Layer):
         return _answer(200 if report.ready else 503, state, report.results if self._may_know(exchange) else {})
 
     def _may_know(self, exchange: Exchange) -> bool:
-        # A client in doubt has the address of a proxy, which may be among the allowed.
-        address = None if exchange.client is None or exchange.client_doubt else parse_address(exchange.client)
+        address = parse_address(exchange.known_client(self._trusts_proxy) or "")
         return address is not None and any(address in network for network in self._told)
 
 

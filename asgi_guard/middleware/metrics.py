@@ -49,6 +49,7 @@ class MetricsMiddleware(Layer):
         otel: whether to measure with OpenTelemetry's metrics API too.
         routes: the route table.
         registry: the registry to measure in and to tell; prometheus_client's own one unless given.
+        trusts_proxy: tells which peers are proxies to be trusted; none unless said.
 
     Raises:
         ConfigError: the path is none, a network is malformed, or what it measures with is not installed.
@@ -65,6 +66,7 @@ class MetricsMiddleware(Layer):
         otel: bool = False,
         routes: Sequence[Route] | RouteTable = (),
         registry: CollectorRegistry | None = None,
+        trusts_proxy: Callable[[str], bool] = lambda _: False,
     ) -> None:
         super().__init__(app)
         problems: list[Problem] = []
@@ -91,6 +93,7 @@ class MetricsMiddleware(Layer):
         if problems:
             raise ConfigError(problems)
         self._path = path
+        self._trusts_proxy = trusts_proxy
         self._table = RouteTable.of(routes)
         self._under_way = 0
         self._due = 0
@@ -140,8 +143,7 @@ class MetricsMiddleware(Layer):
             return None
         if route_path(exchange.path, exchange.scope.get("root_path", "")) != self._path:
             return None
-        # A client in doubt has the address of a proxy, which may be among the allowed.
-        address = None if exchange.client is None or exchange.client_doubt else parse_address(exchange.client)
+        address = parse_address(exchange.known_client(self._trusts_proxy) or "")
         if address is None or not any(address in network for network in self._allowed):
             return None
         self._tell()

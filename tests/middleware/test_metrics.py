@@ -149,7 +149,9 @@ async def test_refusals_and_near_limits(registry: CollectorRegistry) -> None:
         ("10.0.0.1", [(b"x-forwarded-for", b"127.0.0.1")], "/metrics", "GET", True),
         ("10.0.0.1", [(b"x-forwarded-for", b"203.0.113.9")], "/metrics", "GET", False),
         ("10.0.0.1", [(b"x-forwarded-for", b"?")], "/metrics", "GET", False),
-        ("127.0.0.1", [(b"x-forwarded-for", b"203.0.113.9")], "/metrics", "GET", True),
+        ("127.0.0.1", [(b"x-forwarded-for", b"203.0.113.9")], "/metrics", "GET", False),
+        ("127.0.0.1", [(b"forwarded", b"for=203.0.113.9")], "/metrics", "GET", False),
+        ("127.0.0.1", [(b"x-real-ip", b"203.0.113.9")], "/metrics", "GET", False),
     ],
 )
 async def test_who_may_scrape(
