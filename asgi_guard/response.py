@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from asgi_guard.asgi import Head, Message, Receive, Send
@@ -23,6 +22,9 @@ logger = logging.getLogger("asgi_guard")
 MAX_DRAINED_BYTES = 8 * 1024 * 1024
 MAX_DRAINING_SECONDS = 2.0
 """How much of a refused request's body is read, and for how long, so that the refusal is not lost to a reset."""
+CUT_OFF = (1008, 4008)
+"""How a WebSocket is closed whose client sends too much: policy violation (RFC 6455 7.4), or what stands for it where a
+server lets apps close with codes of their own only, as daphne does."""
 
 _RESPONSE_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 _RESPONSE_BODIES = frozenset(
@@ -159,15 +161,26 @@ class Response:
 
     async def _cut_off(self) -> Message:
         """Close a WebSocket whose client sends too much. The app sees it leave, as often as it asks."""
-        code, reason = 1008, Reason.RATE_LIMITED.value
+        reason = Reason.RATE_LIMITED.value
         if not self._cut:
             self._cut = self.disconnected = self.finished = True  # first, since other tasks of the app may be sending
-            self.close_code = code
             self._exchange.answer = Answer(101, reason=Reason.RATE_LIMITED)
             self._exchange.answered_by = "rate_limit"
-            with suppress(OSError):  # the client is gone already
+            await self._close(reason)
+        return {"type": "websocket.disconnect", "code": self.close_code, "reason": reason}
+
+    async def _close(self, reason: str) -> None:
+        for code in CUT_OFF:
+            self.close_code = code
+            try:
                 await self._send({"type": "websocket.close", "code": code, "reason": reason})
-        return {"type": "websocket.disconnect", "code": code, "reason": reason}
+            except OSError:
+                return  # the client is gone already
+            except Exception:
+                if code == CUT_OFF[-1]:
+                    raise
+            else:
+                return
 
     async def answer(self, answer: Answer) -> None:
         """Send an answer of the guard's own."""

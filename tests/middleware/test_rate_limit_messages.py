@@ -160,6 +160,30 @@ async def test_what_comes_after_the_apps_own_close() -> None:
     assert "asgi_guard.reason" not in json.loads(lines[0])
 
 
+class Choosy(RateLimitMiddleware):
+    """Below a server that refuses some codes to close with, as daphne does."""
+
+    refused: tuple[int, ...] = (1008,)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sends(message: Message) -> None:
+            if message.get("code") in self.refused:
+                raise ValueError("invalid close code")
+            await send(message)
+
+        await super().__call__(scope, receive, sends)
+
+
+async def test_a_server_that_does_not_take_the_code() -> None:
+    """Where a server does not close with 1008, it is asked to with a code of ours; that it takes none is an error."""
+    layer = Choosy(Parrot(), messages="1/hour")
+    session = await said(layer, "a", "b")
+    assert session.closes == [(4008, "rate_limited")]
+    layer.refused = (1008, 4008)
+    with pytest.raises(ValueError, match="invalid close code"):
+        await said(layer, "a", "b")
+
+
 async def test_each_connection_by_itself() -> None:
     """What one connection has sent is not held against another of the same client."""
     layer = RateLimitMiddleware(Parrot(), messages="1/hour")
