@@ -54,6 +54,7 @@ def warnings(settings: GuardSettings, plans: Sequence[RoutePlans], *, shared: bo
     yield from _forgeable(plans)
     yield from _for_keys_only(settings)
     yield from _credentials_at_risk(settings)
+    yield from _redirected_for_ever(settings)
     yield from _anyone_is_believed(settings)
     yield from _forged(settings)
     yield from _beside_a_mount(settings)
@@ -103,6 +104,15 @@ def _forged(settings: GuardSettings) -> Iterator[str]:
         yield (
             f"pages of {PREFIX}CORS_ALLOW_ORIGINS may call, without cookies, and what they POST is refused as another "
             f'site\'s: name them in {PREFIX}CSRF_TRUSTED_ORIGINS, or give the rows of the API "csrf": false'
+        )
+
+
+def _redirected_for_ever(settings: GuardSettings) -> Iterator[str]:
+    """A redirect to https from which nobody arrives, since whoever ends TLS is not believed."""
+    if settings.hosts.https_redirect and not settings.proxy.trusted and not settings.proxy.hops:
+        yield (
+            "unless this server speaks TLS itself, every request is plain http to it, and is redirected to where it "
+            f"came from: name the proxy that ends TLS in {PREFIX}PROXY_TRUSTED"
         )
 
 

@@ -19,7 +19,7 @@ from asgi_guard.readiness import checks_of
 from asgi_guard.revocation import Revocations, lives_of
 from asgi_guard.settings import GuardSettings, SettingsError
 from asgi_guard.stack import stack
-from asgi_guard.stores import Store
+from asgi_guard.stores import no_store
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from asgi_guard.layer import Layer
     from asgi_guard.policy.identity import User
     from asgi_guard.readiness import Check, Checks
+    from asgi_guard.stores import Store
 
 logger = logging.getLogger("asgi_guard")
 
@@ -74,10 +75,8 @@ class Guard(Chain):
         if not isinstance(given, GuardSettings | None):
             said = f"a {type(given).__name__} is none: write GuardSettings(...), with sections such as auth="
             raise ConfigError([Problem("settings", said)])
-        offered: object = store
-        if offered is not None and not isinstance(offered, Store):
-            said = f"a {type(offered).__name__} is none: give RedisStore(url), or the address as {PREFIX}STORE_URL"
-            raise ConfigError([Problem("store", said)])
+        if fault := no_store(store):
+            raise ConfigError([Problem("store", f"{fault}, or the address as {PREFIX}STORE_URL")])
         self.settings, layers = configure(app, settings, store, checks_of(checks), http_client, limit_functions)
         super().__init__(app, layers)
         shared = self.settings.store.shared if store is None else store.shared

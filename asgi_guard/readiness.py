@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import isawaitable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from asgi_guard.errors import ConfigError, Problem
@@ -87,6 +88,10 @@ def _misfit(check: object) -> str | None:
     return None if callable(probe) else f"{check.name!r} asks a {type(probe).__name__}: name a coroutine function"
 
 
+class NoCoroutineFunctionError(TypeError):
+    """A check gave nothing to wait for. Its name is what is told, as of any error of a check."""
+
+
 class Readiness:
     """Asks the checks, or remembers what they said; however many probes ask at once, each check is asked once.
 
@@ -152,4 +157,7 @@ class Readiness:
 
 
 async def _probed(check: Check) -> object:
-    return await check.probe()
+    waiting: object = check.probe()
+    if not isawaitable(waiting):
+        raise NoCoroutineFunctionError
+    return await waiting

@@ -19,6 +19,9 @@ _ISSUERS = """write a list, as in [{"issuer": "https://id.example.com", "audienc
 def _json(text: str, expected: str) -> Any:
     try:
         return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"{error.msg} at line {error.lineno}, column {error.colno}"
+        raise ValueError(f"this is not JSON: {expected} ({where})") from None
     except (ValueError, RecursionError):
         raise ValueError(f"this is not JSON: {expected}") from None
 

@@ -14,6 +14,7 @@ from asgi_guard import (
     CSRFSettings,
     Guard,
     GuardSettings,
+    HostsSettings,
     RateSettings,
     Route,
     StoreSettings,
@@ -58,6 +59,10 @@ def told(functions: Sequence[str] = (), **sections: Any) -> list[str]:
         (
             {"auth": TOKENS, "routes": (Route("/a/*"), Route("/*", auth="none"))},
             "any method /a/* asks who it is, and holds for neither /a/ nor /a, which any method /* opens: if the app",
+        ),
+        (
+            {"hosts": HostsSettings(allowed=("a.example",), https_redirect=True)},
+            "is redirected to where it came from: name the proxy that ends TLS in ASGI_GUARD_PROXY_TRUSTED",
         ),
         ({"store": REDIS}, "ASGI_GUARD_STORE_URL names a store, and nothing is kept there"),
         (

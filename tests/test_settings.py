@@ -101,6 +101,7 @@ def test_routes_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     ("text", "message"),
     [
         ("[{]", "this is not JSON"),
+        ('[{"path": "/a"}\n {"path": "/b"}]', "(Expecting ',' delimiter at line 2, column 2)"),
         ("[" * 100_000, "this is not JSON"),
         ('{"path": "/"}', "this is no list: write a list of rows"),
         ("[1]", "number 1"),

@@ -102,7 +102,7 @@ def run(
     os.environ[f"{PREFIX}APP"] = app
     os.environ.setdefault(f"{PREFIX}RATE_WORKERS", str(workers))
     sys.path.insert(0, app_dir)
-    found = load_app(app)
+    found = load_app(app, "MODULE:ATTRIBUTE")
     target: Guard | str = "asgi_guard.wrapped:app"
     if workers == 1:
         target = guarded(found)

@@ -36,7 +36,7 @@ from asgi_guard.policy.ratelimit_headers import Style, policy_header, state_head
 from asgi_guard.policy.rates import SECOND, OnStoreFailure
 from asgi_guard.policy.routes import Route, RouteTable
 from asgi_guard.response import Response
-from asgi_guard.stores import MemoryStore
+from asgi_guard.stores import MemoryStore, no_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -114,6 +114,8 @@ class RateLimitMiddleware(Layer):
         super().__init__(app)
         require_choice("on_store_failure", on_store_failure, OnStoreFailure)
         require_choice("headers", headers, Style)
+        if fault := no_store(store):
+            raise ConfigError([Problem("store", fault)])
         self.store: Store = store if store is not None else MemoryStore()
         self._table = RouteTable.of(routes)
         functions = dict(functions or {})

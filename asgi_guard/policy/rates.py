@@ -130,7 +130,8 @@ def _parse(text: str, functions: Collection[str]) -> Limit:
     key = match["key"].lower() if match["key"].lower().startswith("header:") else match["key"]
     if key not in KEY_KINDS and key not in functions and not _HEADER.fullmatch(key):
         known = ", ".join([*KEY_KINDS, "header:NAME", *functions])
-        raise ValueError(f"{text!r}: there is no key {key!r}; it is one of {known}, or a function that Guard is given")
+        function = "a function that Guard is given (which commands look at with --app)"
+        raise ValueError(f"{text!r}: there is no key {key!r}; it is one of {known}, or {function}")
     try:
         interval, burst = _rate(match) if match["at_once"] is None else _at_once(match)
         name, enforced, on_failure = _options(match["options"].split())

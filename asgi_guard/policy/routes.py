@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 from urllib.parse import unquote
 
+from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.policy.security import Preset, SecurityHeaders
 
 if TYPE_CHECKING:
@@ -171,6 +172,11 @@ class RouteTable:
 
     def __init__(self, routes: Sequence[Route] = ()) -> None:
         self.routes = tuple(routes)
+        given: tuple[object, ...] = self.routes
+        if strangers := [row for row in given if not isinstance(row, Route)]:
+            raise ConfigError(
+                [Problem("routes", f"a {type(strangers[0]).__name__} is no row: write Route('/path', ...)")]
+            )
         self._exact: dict[str, list[int]] = {}
         self._patterns: list[tuple[int, tuple[str, ...], bool]] = []
         named = {route.path for route in self.routes}

@@ -13,7 +13,7 @@ from asgi_guard.stores.sentinel import SentinelStore
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ClusterStore", "MemoryStore", "RedisStore", "SentinelStore", "Store", "open_store", "own_clock"]
+__all__ = ["ClusterStore", "MemoryStore", "RedisStore", "SentinelStore", "Store", "no_store", "open_store", "own_clock"]
 
 SHARED: dict[str, type[RedisStore | ClusterStore]] = {
     "redis": RedisStore,
@@ -25,6 +25,13 @@ SHARED: dict[str, type[RedisStore | ClusterStore]] = {
     "rediss+cluster": ClusterStore,
 }
 SCHEMES = ("memory", *SHARED)
+
+
+def no_store(store: object) -> str | None:
+    """Why something given for a store is none; None if it is one, or is not given."""
+    if store is None or isinstance(store, Store):
+        return None
+    return f"a {type(store).__name__} is none: give RedisStore(url)"
 
 
 def open_store(

@@ -140,7 +140,7 @@ def test_an_app_that_is_not_there(command: Command, site: Path, name: str, worke
     """A name that leads to no app is told once, with exit code 2, however many workers would have looked for it."""
     ran = command("run", name, "--app-dir", str(site), "--workers", workers)
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith("asgi-guard: the configuration has 1 problem:\n  ASGI_GUARD_APP: ")
+    assert ran.err.startswith("asgi-guard: the configuration has 1 problem:\n  MODULE:ATTRIBUTE: ")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -166,6 +166,19 @@ async def test_access_log_in_starlette() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"store": "redis://127.0.0.1"}, "store: a str is none: give RedisStore\\(url\\)"),
+        ({"routes": [{"path": "/"}]}, "routes: a dict is no row: write Route"),
+    ],
+)
+def test_what_is_given_in_the_place_of_something_else(options: dict[str, Any], says: str) -> None:
+    """An address in the place of a store, or a dict in that of a row, is refused with what to write."""
+    with pytest.raises(ConfigError, match=says):
+        RateLimitMiddleware(Echo(), limit="1/second by ip", **options)
+
+
+@pytest.mark.parametrize(
     ("layer", "option", "value"),
     [
         (AccessLogMiddleware, "format", "xml"),

@@ -268,6 +268,13 @@ async def test_checks_are_shared(monkeypatch: pytest.MonkeyPatch, caplog: pytest
     assert asked == 3
 
 
+async def test_a_check_that_waits_for_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """A plain function in the place of a coroutine function fails, and the log says what it is."""
+    layer = HealthMiddleware(Echo(), checks=[Check("pg", lambda: 1)])  # type: ignore[arg-type,return-value]  # as an app may
+    assert (await get(layer, "/health/ready")).status == 503
+    assert "not ready: pg failed: NoCoroutineFunctionError" in caplog.text
+
+
 async def test_a_probe_that_leaves_does_not_cancel_the_checks() -> None:
     """A probe that is cancelled leaves the checks to the others that wait for them."""
     go = asyncio.Event()
