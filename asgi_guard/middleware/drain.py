@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.exchange import FORWARDING
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.leaving import SCOPE_KEY, Draining, DrainSignal
 from asgi_guard.policy.answer import Answer
@@ -22,10 +23,7 @@ SPREAD = 0.1
 """By how much of their number of requests workers differ."""
 LOOPBACK = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
 LOOPBACK_HOSTS = (b"127.0.0.1", b"localhost", b"[::1]")
-FROM_ELSEWHERE = (
-    b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"origin",
-    b"sec-fetch-site",
-)  # fmt: skip
+FROM_ELSEWHERE = (*FORWARDING, b"via", b"x-forwarded-host", b"x-forwarded-proto", b"origin", b"sec-fetch-site")
 """What proxies and browsers add: a request with one of these does not come from the operator's own command."""
 
 

@@ -282,11 +282,12 @@ class RateLimitMiddleware(Layer):
     def _give_back(self, store: Store, charges: tuple[Charge, ...], *, revoked: bool) -> None:
         """Give back what a request that Access refused took from others, who else could be shut out by it.
 
-        That is from all clients of a route, and from the owner of a token that was revoked.
+        That is from all clients of a route, and from the owner of a token that was revoked. A limit in shadow, which
+        shuts nobody out, may not have been charged.
         """
         others = ("route", *OF_IDENTITIES) if revoked else ("route",)
         taken = (charge for charge in charges if charge.limit.key in others and not charge.limit.at_once)
-        back = tuple(replace(charge, cost=-charge.cost) for charge in taken if charge.cost)
+        back = tuple(replace(charge, cost=-charge.cost) for charge in taken if charge.cost and charge.binding)
         if back:
             self.denied.forget((charge.key for charge in back), self._clock())
             store.tell(Admission(back, settles=True))
