@@ -32,6 +32,11 @@ FORWARDING = (b"forwarded", b"x-forwarded-for", b"x-real-ip")
 current: ContextVar[Exchange | None] = ContextVar("asgi_guard_exchange", default=None)
 
 
+def trusts_nobody(_who: object) -> bool:
+    """What a layer knows of proxies, or of other origins, that was told of none to trust."""
+    return False
+
+
 def request_id() -> str | None:
     """The id of the request in hand, anywhere in the code that serves it; None outside of one."""
     exchange = current.get()

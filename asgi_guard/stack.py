@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.exchange import trusts_nobody
 from asgi_guard.introspection import Introspection
 from asgi_guard.jwks import default_client
 from asgi_guard.middleware import (
@@ -67,7 +68,7 @@ def stack(
     if store is None:  # one that holds nothing yet is falsy
         store = problems.collect("store", lambda: _store(settings))
     proxy = problems.collect("proxy", lambda: ProxyMiddleware(app, **settings.proxy.model_dump()))
-    trusts_proxy = proxy.policy.trusts if proxy is not None else lambda _: False
+    trusts_proxy = proxy.policy.trusts if proxy is not None else trusts_nobody
     request_id = problems.collect(
         "request_id",
         lambda: RequestIDMiddleware(app, **settings.request_id.model_dump(), trusts_proxy=trusts_proxy),
@@ -243,7 +244,7 @@ def _cors(app: ASGIApp, settings: GuardSettings, request_id: RequestIDMiddleware
 
 def _trusts(cors: CORSMiddleware | None) -> Callable[[bytes], bool]:
     """Tells whose pages may act with a user's cookie: those that CORS names and allows to send it."""
-    return cors.policy.names_origin if cors is not None and cors.policy.credentials else lambda _: False
+    return cors.policy.names_origin if cors is not None and cors.policy.credentials else trusts_nobody
 
 
 def _csrf(

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from asgi_guard.errors import ConfigError, Problem, require_choice
+from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy import csrf
 from asgi_guard.policy.access import NOT_REVOKED, AccessPolicy, AccessRule, Failure
@@ -18,15 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from asgi_guard.asgi import ASGIApp
-    from asgi_guard.exchange import Exchange
     from asgi_guard.middleware.possession import Possession
 
 
 logger = logging.getLogger("asgi_guard")
-
-
-def _trusts_nobody(origin: bytes) -> bool:
-    return False
 
 
 class AccessMiddleware(Layer):
@@ -58,7 +54,7 @@ class AccessMiddleware(Layer):
         routes: Sequence[Route] | RouteTable = (),
         default: AuthMode = "required",
         challenge: str = "Bearer",
-        trusts_origin: Callable[[bytes], bool] = _trusts_nobody,
+        trusts_origin: Callable[[bytes], bool] = trusts_nobody,
         deny_unknown_revocation: bool = True,
         resource_metadata: str | None = None,
         possession: Possession | None = None,

@@ -16,6 +16,7 @@ import secrets
 from typing import TYPE_CHECKING, Literal
 
 from asgi_guard.errors import ConfigError, require_choice
+from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.answer import Reason, problem
 from asgi_guard.policy.cors import CORSPolicy
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from asgi_guard.asgi import ASGIApp, Head
-    from asgi_guard.exchange import Exchange
 
 TOKEN_KEY = "asgi_guard.csrf_token"  # noqa: S105 - a key of the scope, not a password
 """Where the scope has the function that gives the page's token."""
@@ -41,10 +41,6 @@ _DETAILS = {
     Reason.CSRF_TOKEN_MISSING: "The page has to send its token.",
     Reason.CSRF_TOKEN_INVALID: "The page's token is not that of the session: load the page again.",
 }
-
-
-def _trusts_nobody(origin: bytes) -> bool:
-    return False
 
 
 class PageToken:
@@ -102,7 +98,7 @@ class CSRFMiddleware(Layer):
         *,
         mode: Literal["enforce", "log"] = "enforce",
         trusted_origins: str | Sequence[str] = (),
-        trusts_origin: Callable[[bytes], bool] = _trusts_nobody,
+        trusts_origin: Callable[[bytes], bool] = trusts_nobody,
         exempt: str | Sequence[str] = (),
         routes: Sequence[Route] | RouteTable = (),
         session_cookie: str | None = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.address import parse_address, parse_networks
 from asgi_guard.policy.answer import Answer, Reason
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from asgi_guard.asgi import ASGIApp
-    from asgi_guard.exchange import Exchange
 
 LOCAL = ("127.0.0.0/8", "::1/128")
 
@@ -55,7 +55,7 @@ class HealthMiddleware(Layer):
         checks: Sequence[Check] = (),
         check_timeout: float = CHECK_TIMEOUT,
         details: str | Sequence[str] = LOCAL,
-        trusts_proxy: Callable[[str], bool] = lambda _: False,
+        trusts_proxy: Callable[[str], bool] = trusts_nobody,
     ) -> None:
         super().__init__(app)
         named = (("live_path", live_path), ("ready_path", ready_path))

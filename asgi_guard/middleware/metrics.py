@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.instruments import exposition, opentelemetry, prometheus
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.address import parse_address, parse_networks
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from asgi_guard.asgi import ASGIApp
-    from asgi_guard.exchange import Exchange
     from asgi_guard.instruments import Instruments, Measure
     from asgi_guard.response import Response
 
@@ -66,7 +66,7 @@ class MetricsMiddleware(Layer):
         otel: bool = False,
         routes: Sequence[Route] | RouteTable = (),
         registry: CollectorRegistry | None = None,
-        trusts_proxy: Callable[[str], bool] = lambda _: False,
+        trusts_proxy: Callable[[str], bool] = trusts_nobody,
     ) -> None:
         super().__init__(app)
         problems: list[Problem] = []

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from asgi_guard.errors import ConfigError, Problem, StoreUnavailableError, TokenError, require_choice
+from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.policy import certificate
 from asgi_guard.policy.bucket import Admission, Charge
 from asgi_guard.policy.certificate import CertificateSource
@@ -20,7 +21,6 @@ from asgi_guard.policy.rates import SECOND, Limit
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from asgi_guard.exchange import Exchange
     from asgi_guard.policy.credentials import Credential
     from asgi_guard.policy.identity import User
     from asgi_guard.stores import Store
@@ -29,10 +29,6 @@ PROOFS_KEY = "asgi_guard.proofs"
 """Where the scope says how many guards further out have counted this request's proof: each counts it once."""
 MIN_SECRET = 32
 """Characters of the shortest secret for nonces."""
-
-
-def _trusts_nobody(address: str) -> bool:
-    return False
 
 
 class Possession:
@@ -58,7 +54,7 @@ class Possession:
         *,
         dpop: DPoPMode = "off",
         client_cert: CertificateSource = "off",
-        trusts_proxy: Callable[[str], bool] = _trusts_nobody,
+        trusts_proxy: Callable[[str], bool] = trusts_nobody,
         dpop_nonce_secret: str = "",
         store: Store | None = None,
         clock: Callable[[], float] = time.time,

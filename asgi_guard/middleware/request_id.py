@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from asgi_guard.errors import ConfigError, Problem, require_choice
+from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.layer import Layer
 from asgi_guard.policy.request_id import TAIL_DIGITS, accepts, uuid4, uuid7, uuid7_tails
 from asgi_guard.policy.trace_context import parse_trace
@@ -16,17 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asgi_guard.asgi import ASGIApp, Head
-    from asgi_guard.exchange import Exchange
 
 Generator: TypeAlias = Literal["uuid7", "uuid4"]
 Trusted: TypeAlias = Literal["anyone", "proxies", "nobody"]
 
 _tail = Stock(TAIL_DIGITS, uuid7_tails).take
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
-
-
-def _trusts_nobody(peer: str) -> bool:
-    return False
 
 
 class RequestIDMiddleware(Layer):
@@ -57,7 +53,7 @@ class RequestIDMiddleware(Layer):
         header: str = "x-request-id",
         trust_incoming: Trusted = "anyone",
         generator: Generator = "uuid7",
-        trusts_proxy: Callable[[str], bool] = _trusts_nobody,
+        trusts_proxy: Callable[[str], bool] = trusts_nobody,
     ) -> None:
         super().__init__(app)
         require_choice("generator", generator, Generator)

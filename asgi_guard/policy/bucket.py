@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 PLACES = 64
+"""Into how many parts a store may spread its buckets, so that none of them is large."""
 
 
 @dataclass(slots=True)
@@ -189,17 +190,17 @@ def take(state: int, now: int, charge: Charge) -> tuple[int, int | None]:
     Returns:
         The new state if it is allowed, and microseconds to wait: 0 if it is allowed now, None if never.
     """
-    limit, cost = charge.limit, charge.cost
+    limit = charge.limit
     if limit.at_once:
         return state + 1, 0 if state < limit.burst else SECOND
-    if cost < 0:
+    if charge.cost < 0:
         raise ValueError("a cost is negative: units are given back only when an account is settled")
     ceiling = now + limit.capacity
     # What counts is `effective(state, now, capacity)`, without the call.
-    after = (now if state <= now else min(ceiling, state)) + cost * limit.interval
+    after = (now if state <= now else min(ceiling, state)) + charge.units
     if after <= ceiling:
         return after, 0
-    return after, after - ceiling if cost <= limit.burst else None
+    return after, after - ceiling if charge.cost <= limit.burst else None
 
 
 def decide(charges: Sequence[Charge], states: Sequence[int], now: int) -> tuple[bool, list[int], tuple[Reading, ...]]:
@@ -223,7 +224,7 @@ def decide(charges: Sequence[Charge], states: Sequence[int], now: int) -> tuple[
         for index, charge in enumerate(charges):
             limit, wait = charge.limit, readings[index].wait
             if not admitted or wait != 0:
-                after[index] -= 1 if limit.at_once else charge.cost * limit.interval
+                after[index] -= 1 if limit.at_once else charge.units
                 readings[index] = _reading(limit, after[index], now, wait, charge.binding)
     return admitted, after, tuple(readings)
 
@@ -259,7 +260,7 @@ def _reading(limit: Limit, state: int, now: int, wait: int | None, binding: bool
 
 def settle(state: int, now: int, charge: Charge) -> int:
     """The state of a bucket that is charged whatever is left in it, or given units back: empty or full at most."""
-    after = effective(state, now, charge.limit.capacity) + charge.cost * charge.limit.interval
+    after = effective(state, now, charge.limit.capacity) + charge.units
     return effective(after, now, charge.limit.capacity)
 
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from redis.crc import key_slot
-from redis.exceptions import RedisError
 
 from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.breaker import Breaker
@@ -17,8 +16,9 @@ from asgi_guard.policy.revocation import EVER
 from asgi_guard.stores.hosts import read_hosts
 from asgi_guard.stores.nodes import Nodes, Plan
 from asgi_guard.stores.parts import merge, slot_of, split, taken
-from asgi_guard.stores.redis import PING, SCRIPT, URLError
+from asgi_guard.stores.redis import PING, SCRIPT
 from asgi_guard.stores.topology import ATTEMPT
+from asgi_guard.stores.urls import URLError, reading_url, try_client
 from asgi_guard.stores.wire import encode, question, revocation_key
 
 if TYPE_CHECKING:
@@ -74,19 +74,10 @@ class ClusterStore:
         self._timeout = timeout
         self._nodes: Nodes | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        try:
+        with reading_url("hosts, ports and options"):
             seeds, options = _read(url)
             self._plan = Plan(seeds, options, timeout, clock, breaker or Breaker(), {})
-            # Made here and thrown away: a malformed URL or option is an error now, not at the first request.
-            pool: Any = self._plan.client(seeds[0]).connection_pool  # whose methods are not typed in every version
-            pool.make_connection()
-        except URLError as error:
-            raise ValueError(f"the URL cannot be read: {error}") from None
-        except (ValueError, TypeError, RedisError):
-            # The parser's own message may hold a part of the password.
-            raise ValueError(
-                "the URL cannot be read: check hosts, ports and options, and percent-encode the password"
-            ) from None
+            try_client(self._plan.client(seeds[0]))
 
     def watch(self, told: Callable[[float, int], None]) -> None:
         """Tell of each call of a node from now on: its seconds, and how many requests it was for. Before the first."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.asyncio.connection import parse_url
 
-from asgi_guard.stores.redis import CLIENT_OPTIONS, URLError, check_url
+from asgi_guard.stores.redis import CLIENT_OPTIONS
+from asgi_guard.stores.urls import URLError, check_url
 
 if TYPE_CHECKING:
     from typing import TypeAlias

@@ -19,9 +19,6 @@ SWEEP = 2
 """Buckets looked at for each new one, to drop those that have become full: an absent bucket *is* a full one."""
 EVICT = 8
 """Buckets compared when there is no room: the fullest of them leaves."""
-SHARDS = PLACES
-"""Dicts that the buckets are spread over. A dict whose keys come and go makes its table anew at times: one of a million
-keys would hold up the event loop for tens of milliseconds, and leave holes in memory as large."""
 
 
 class MemoryStore:
@@ -40,7 +37,9 @@ class MemoryStore:
     ) -> None:
         self._max_keys = max_keys
         self._clock = clock
-        self._shards: tuple[dict[str, int], ...] = tuple({} for _ in range(SHARDS))  # when each bucket is full
+        # When each bucket is full. A dict whose keys come and go makes its table anew at times: one of a million keys
+        # would hold up the event loop for tens of milliseconds, and leave holes in memory as large.
+        self._shards: tuple[dict[str, int], ...] = tuple({} for _ in range(PLACES))
         self._queue: deque[str] = deque()  # every key of them once, the longest unlooked-at first
         self._revoked: dict[str, tuple[int, int]] = {}  # until when each is kept, and up to which instant it holds
         self._under_way: dict[str, dict[str, int]] = {}  # each ends what it began, so these need no bound

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from hashlib import sha1
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -22,6 +20,7 @@ from asgi_guard.policy.rates import Limit
 from asgi_guard.policy.revocation import EVER, Marks
 from asgi_guard.stores.batching import CONNECT_TIMEOUT, Line
 from asgi_guard.stores.replies import Replies
+from asgi_guard.stores.urls import check_url, reading_url, try_client
 from asgi_guard.stores.wire import decode, encode, pack, question, revocation_key
 
 if TYPE_CHECKING:
@@ -80,17 +79,8 @@ class RedisStore:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._line: Line
         self._watch: Callable[[float, int], None] | None = None
-        try:
-            # Made here and thrown away: a malformed URL or option is an error now, not at the first request.
-            pool: Any = self._make_client().connection_pool  # whose methods are not typed in every version
-            pool.make_connection()
-        except URLError as error:
-            raise ValueError(f"the URL cannot be read: {error}") from None
-        except (ValueError, TypeError, RedisError):
-            # The parser's own message may hold a part of the password.
-            raise ValueError(
-                "the URL cannot be read: check host, port, path and options, and percent-encode the password"
-            ) from None
+        with reading_url("host, port, path and options"):
+            try_client(self._make_client())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(prefix={self.prefix!r}, timeout={self._timeout})"
@@ -242,24 +232,3 @@ class ServerLink:
     async def _release(self, connection: Any) -> None:
         await connection.disconnect(nowait=True)
         await self._pool.release(connection)
-
-
-class URLError(ValueError):
-    """What is wrong with a URL, in words that hold no part of it."""
-
-
-def check_url(url: str) -> None:
-    """Refuse what the client's parser would quietly read as something else.
-
-    Raises:
-        URLError: an unencoded `/`, `?` or `#` ends the password early, the database is not a number, or a socket's
-            path is not absolute.
-    """
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        if parts.hostname or not parts.path:
-            raise URLError("a socket has an absolute path: unix:///path")
-    elif not re.fullmatch(r"/?\d*", parts.path) or "@" in parts.query + parts.fragment:
-        raise URLError(
-            "a database is a number, and what may be meant as the password ends before the @: percent-encode it"
-        )

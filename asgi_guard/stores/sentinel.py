@@ -11,7 +11,8 @@ from redis.asyncio.connection import SSLConnection
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 
 from asgi_guard.stores.hosts import read_hosts
-from asgi_guard.stores.redis import RedisStore, URLError
+from asgi_guard.stores.redis import RedisStore
+from asgi_guard.stores.urls import URLError
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
