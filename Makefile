@@ -5,13 +5,14 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEMO := $(VENV)/.demo
 
 .PHONY: help demo test check format bench bench-pages instructions rollout fuzz test-long test-lowest clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 22
 
-demo: $(READY) ## A guarded FastAPI app on 127.0.0.1:8000, with a local issuer and calls to try
+demo: $(DEMO) ## A guarded FastAPI app on 127.0.0.1:8000, with a local issuer and calls to try
 	@$(BIN)/asgi-guard demo examples.fastapi_app:app
 
 test: $(READY) ## Lint, types, and the tests with their coverage gate; up to ten minutes
@@ -56,12 +57,23 @@ test-lowest: ## The tests, against the lowest versions that pyproject.toml allow
 	@.venv-lowest/bin/python -m pip install --disable-pip-version-check --quiet -c tests/lowest.txt -e '.[dev]'
 	.venv-lowest/bin/python -m pytest $(PYTEST_ARGS)
 
+# The demo takes what it serves with and no more: a seventh of what the tests need.
+$(DEMO): pyproject.toml
+	$(call set-up,demo,some twenty seconds)
+	@touch $(DEMO)
+
 $(READY): pyproject.toml
+	$(call set-up,$(DEVELOPING),a minute or two)
+	@touch $(DEMO) $(READY)
+
+DEVELOPING := dev,mcp,production,browser
+
+define set-up
 	@test -n "$(PYTHON)" || { echo "asgi-guard needs Python 3.11 or newer, and none was found: install one, or say make PYTHON=/path/to/python3"; exit 2; }
-	@echo "Setting up $(VENV) with $(PYTHON); the first time takes a minute or two."
+	@echo "Setting up $(VENV) with $(PYTHON); the first time takes $(2)."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --quiet -e '.[dev,mcp,production,browser]'
-	@touch $(READY)
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --quiet -e '.[$(1)]'
+endef
 
 clean: ## Remove what these commands made
 	rm -rf $(VENV) .venv-lowest dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
