@@ -8,7 +8,6 @@ https is spoken, loopback excepted. Tokens and the client's secret stand in no l
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from urllib.parse import quote_plus
 import httpx
 
 from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, TokenError
-from asgi_guard.jwks import check_url, default_client
+from asgi_guard.fetching import HEADERS, TIMEOUT, check_url, default_client, made, read_json
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.claims import SCOPE_CLAIMS
 from asgi_guard.policy.introspection import IntrospectionCache, IntrospectionPolicy, IntrospectionTimes, origin_of
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("asgi_guard")
 
-TIMEOUT = 3.0
-"""Seconds that the issuer has to answer in, and that a token waits for its turn."""
 MAX_BODY = 64 * 1024
 MAX_ASKED = 32
 """Tokens that are asked about at once, in each line: more would be an attack on the issuer through us."""
@@ -161,10 +158,12 @@ class Introspector:
         """The token's user, if the issuer was asked a moment ago; None if it has to be asked.
 
         Raises:
-            TokenError: the issuer refused it a moment ago, or it is too large to ask about.
+            TokenError: the issuer refused it a moment ago, or it is none that could be asked about.
         """
         if len(token) > MAX_TOKEN_BYTES:
             raise too_large(token)
+        if not token.isascii():  # of a cookie, which may hold anything
+            raise TokenError("malformed", "the token is not ASCII")
         return self._cache.fresh(TokenCache.digest(token), self._clock())
 
     async def obtain(self, token: bytes) -> User:
@@ -178,14 +177,14 @@ class Introspector:
         if user is not None:
             return user
         digest = TokenCache.digest(token)
-        client = self._connected()
+        client = await self._connected()
         line = self._lines[self._cache.stale(digest, self._clock()) is not None]
         if line.waiting >= MAX_WAITING:
             raise _OverloadedError("too many tokens wait to be asked about already", 1)
         line.waiting += 1
         try:
-            # A waiter that is cancelled does not cancel it: others may wait for the same.
-            return await asyncio.shield(self._asking(digest) or self._ask_about(digest, token, client, line))
+            question = self._asking(digest) or self._ask_about(digest, token, client, line)
+            return await self._answer(question)
         except _OverloadedError:
             raise
         except KeysUnavailableError:
@@ -195,6 +194,13 @@ class Introspector:
             return user
         finally:
             line.waiting -= 1
+
+    async def _answer(self, question: asyncio.Task[User]) -> User:
+        """Wait for it. A waiter that is cancelled does not cancel it, for others wait too, nor it one that waits."""
+        await asyncio.wait([question])
+        if question.cancelled():
+            raise KeysUnavailableError(f"{self.url} is not asked any more", 1)
+        return question.result()
 
     async def aclose(self) -> None:
         """Give up what is asked, and let go of the connections of this event loop."""
@@ -248,8 +254,7 @@ class Introspector:
             raise self._failed(error, probing=probing) from None
         finally:
             line.turns.release()
-        if self._breaker.succeeded():
-            logger.warning("%s can be asked about tokens again", self.url)
+        self._works()
         now = self._clock()
         try:
             user = self._policy.user(answer, now)
@@ -259,9 +264,13 @@ class Introspector:
         self._cache.accept(digest, user, now)
         return user
 
+    def _works(self) -> None:
+        if self._breaker.succeeded():
+            logger.warning("%s can be asked about tokens again", self.url)
+
     def _unanswered(self, error: Exception) -> KeysUnavailableError:
         """The error for a token that is not answered for. It says nothing of others: any client can send such a one."""
-        self._breaker.succeeded()
+        self._works()
         if (now := time.monotonic()) >= self._quiet_until:
             self._quiet_until = now + QUIET
             logger.warning("%s does not answer for a token: %s", self.url, error)
@@ -275,31 +284,23 @@ class Introspector:
             logger.error("%s cannot be asked about tokens: %s: %a", self.url, kind, text)
         return KeysUnavailableError(f"{self.url} cannot be asked", self._breaker.retry_after(now) or 1)
 
-    def _connected(self) -> httpx.AsyncClient:
+    async def _connected(self) -> httpx.AsyncClient:
         """The HTTP client of this event loop: connections belong to the loop that they were opened in."""
         loop = asyncio.get_running_loop()
         if self._http is None or self._loop is not loop:
-            self._http, self._loop = self._client(), loop
+            client = await made(self._client)
+            if self._http is not None and self._loop is loop:
+                await client.aclose()  # another request was faster
+                return self._http
+            self._http, self._loop = client, loop
             self._lines = {known: _Line() for known in (True, False)}
         return self._http
 
     async def _post(self, client: httpx.AsyncClient, token: bytes) -> object:
         form = {"token": token.decode("ascii"), "token_type_hint": "access_token"}
-        # Not compressed: what a small answer could grow to is not known before it has grown.
-        headers = {"accept": "application/json", "accept-encoding": "identity"}
         async with client.stream(
-            "POST", self.url, data=form, auth=self._auth, headers=headers, follow_redirects=False
+            "POST", self.url, data=form, auth=self._auth, headers=HEADERS, follow_redirects=False
         ) as response:
             if response.status_code in ABOUT_THE_TOKEN:
                 raise _OddTokenError(f"it answered {response.status_code}")
-            if response.status_code != 200:
-                raise ValueError(f"it answered {response.status_code}")
-            body = bytearray()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > MAX_BODY:
-                    raise ValueError(f"it answered more than {MAX_BODY} bytes")
-        try:
-            return json.loads(body)
-        except (ValueError, RecursionError):
-            raise ValueError("it did not answer JSON") from None
+            return await read_json(response, MAX_BODY)

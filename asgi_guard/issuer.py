@@ -7,7 +7,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, get_args
 
 from asgi_guard.errors import ConfigError, Problem, TokenError
-from asgi_guard.jwks import KeyEngine, check_url, default_client
+from asgi_guard.fetching import check_url, default_client
+from asgi_guard.jwks import KeyEngine
 from asgi_guard.policy import token
 from asgi_guard.policy.claims import SCOPE_CLAIMS, ClaimsPolicy, Profile, parse_required, scopes_of
 from asgi_guard.policy.identity import User, revocation_key

@@ -8,21 +8,17 @@ asked for by it, so that an issuer may answer that nothing has changed (RFC 9110
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 import re
-import ssl
 import time
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
 import httpx
 
 from asgi_guard.errors import KeysUnavailableError, TokenError
-from asgi_guard.policy.address import is_loopback
+from asgi_guard.fetching import HEADERS, TIMEOUT, check_url, default_client, made, read_json
 from asgi_guard.policy.keyring import KeyRing, KeyStatus, KeyTimes, Step, remaining_life
 from asgi_guard.policy.keys import KeySet, VerificationKey
 
@@ -32,44 +28,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asgi_guard")
 
 MAX_BODY = 256 * 1024
-TIMEOUT = 3.0
-"""Seconds for everything: discovery, keys, connections, redirects not followed."""
 _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,256}"')
 """An entity tag that can be sent back as it came (RFC 9110 section 8.8.3); odd or overlong ones are passed over."""
 _EXPECTED = (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError, ValueError)
 """What a fetch fails with when the fault is the issuer's or the network's."""
-
-
-def default_client() -> httpx.AsyncClient:
-    """The client of one fetch. Fetches are rare, so none is kept open, and none can belong to another event loop."""
-    return httpx.AsyncClient(
-        timeout=TIMEOUT, follow_redirects=False, headers={"user-agent": "asgi-guard"}, verify=_trusted_certificates()
-    )
-
-
-@lru_cache(maxsize=1)
-def _trusted_certificates() -> ssl.SSLContext:
-    """Loading the CA bundle takes tens of milliseconds: once is enough."""
-    return httpx.create_ssl_context()
-
-
-def check_url(url: str, *, query: bool = False) -> str:
-    """Return a URL that keys may be fetched from.
-
-    Args:
-        url: an issuer's identifier, or where its keys are.
-        query: whether it may have one: an identifier may not, and some issuers tell their key sets apart by it.
-
-    Raises:
-        ValueError: it is not https (or http to loopback), or holds user information, a query or a fragment.
-    """
-    parts = urlsplit(url)
-    if not parts.hostname or parts.username is not None or parts.fragment or (parts.query and not query):
-        also = "" if query else ", query"
-        raise ValueError(f"write a plain URL: https://host/path, without user{also} or fragment")
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
-        raise ValueError("use https: over http, whoever is on the network could put their own keys there")
-    return url
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +177,7 @@ class KeyEngine:
 
     async def _run(self) -> None:
         try:
-            async with asyncio.timeout(TIMEOUT), await self._make_client() as client:
+            async with asyncio.timeout(TIMEOUT), await made(self._client) as client:
                 fetched = await self._fetch_keys(client)
         except asyncio.CancelledError:
             self._failed("the fetch was given up")
@@ -235,13 +197,6 @@ class KeyEngine:
         self._tag = fetched.tag
         self.fetched += 1
         self._report()
-
-    async def _make_client(self) -> httpx.AsyncClient:
-        """Make the client: the usual one in a thread, for the first takes some 200 ms, by its imports and certificates.
-
-        A user's own is made here, for it may want this event loop.
-        """
-        return await asyncio.to_thread(default_client) if self._client is default_client else self._client()
 
     def _failed(self, why: str) -> None:
         self.failed += 1
@@ -288,24 +243,8 @@ class KeyEngine:
 
     async def _get(self, client: httpx.AsyncClient, url: str, tag: str | None = None) -> tuple[Any, httpx.Headers]:
         """Get a JSON document and the headers it came with; None for the document if it is still that of the tag."""
-        # Not compressed: what a small answer could grow to is not known before it has grown.
-        headers = {"accept": "application/json", "accept-encoding": "identity"}
-        if tag is not None:
-            headers["if-none-match"] = tag
-        body = bytearray()
+        headers = HEADERS if tag is None else {**HEADERS, "if-none-match": tag}
         async with client.stream("GET", url, headers=headers, follow_redirects=False) as response:
             if response.status_code == 304 and tag is not None:
                 return None, response.headers
-            if response.status_code != 200:
-                raise ValueError(f"{url} answered {response.status_code}")
-            if response.headers.get("content-encoding", "identity").lower() != "identity":
-                raise ValueError(f"{url} answered with a content-encoding that it was not asked for")
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > MAX_BODY:
-                    raise ValueError(f"{url} answered more than {MAX_BODY} bytes")
-        try:
-            document = json.loads(body)
-        except RecursionError:
-            raise ValueError(f"{url} answered JSON nested too deep") from None
-        return document, response.headers
+            return await read_json(response, MAX_BODY), response.headers

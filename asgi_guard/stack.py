@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.exchange import trusts_nobody
+from asgi_guard.fetching import default_client
 from asgi_guard.introspection import Introspection
-from asgi_guard.jwks import default_client
 from asgi_guard.middleware import (
     AccessLogMiddleware,
     AccessMiddleware,

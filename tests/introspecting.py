@@ -31,7 +31,8 @@ class OpaqueIssuer:
         tokens: what it says of each token it knows.
         outage: whether it answers everything with 503.
         slow: seconds that it takes to answer.
-        raw: a body that it answers instead.
+        raw: a body that it answers instead, and
+        encoding: how it says that this is encoded.
         asked: how often it was asked about each token.
     """
 
@@ -40,6 +41,7 @@ class OpaqueIssuer:
         self.outage = False
         self.slow = 0.0
         self.raw: bytes | None = None
+        self.encoding: str | None = None
         self.asked: dict[str, int] = {}
         issuer = self
 
@@ -51,6 +53,8 @@ class OpaqueIssuer:
                 status, body = issuer.answer(form["token"][0], self.headers["authorization"])
                 self.send_response(status)
                 self.send_header("location", "/elsewhere")
+                if issuer.encoding is not None:
+                    self.send_header("content-encoding", issuer.encoding)
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)

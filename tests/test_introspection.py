@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -252,13 +253,51 @@ async def test_a_token_that_is_too_large_is_not_asked_about(issuer: OpaqueIssuer
     assert issuer.asked == {}
 
 
+async def test_a_token_that_cannot_be_sent_is_nobody_elses_matter(
+    issuer: OpaqueIssuer, asked: Introspector, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A token that is not ASCII, as anybody can put one into a cookie, is refused, and is no failure of the issuer."""
+    for index in range(9):
+        with pytest.raises(TokenError) as caught:
+            await asked.obtain(b"\xe9%d" % index)
+        assert caught.value.reason == "malformed"
+    assert (await asked.obtain(issuer.token().encode())).subject == "alice"
+    assert caplog.text == ""
+
+
+async def test_a_compressed_answer_is_not_inflated(issuer: OpaqueIssuer, asked: Introspector) -> None:
+    """An answer that is compressed unasked is none: a small one could grow to any size."""
+    issuer.raw, issuer.encoding = gzip.compress(b'{"active": true, "sub": "alice", "aud": "api"}'), "gzip"
+    with pytest.raises(KeysUnavailableError):
+        await asked.obtain(b"token")
+    issuer.encoding = "identity"
+    issuer.raw = gzip.decompress(issuer.raw)
+    assert (await asked.obtain(b"token")).subject == "alice"
+
+
+async def test_an_outage_that_an_odd_token_ends_is_told_of(
+    issuer: OpaqueIssuer, asked: Introspector, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever asks first when the issuer is back, the log says that it is."""
+    issuer.outage = True
+    for index in range(3):
+        with pytest.raises(KeysUnavailableError):
+            await asked.obtain(b"new-%d" % index)
+    issuer.outage, issuer.status, issuer.raw = False, 403, b""
+    async with asyncio.timeout(10):
+        while "can be asked about tokens again" not in caplog.text:
+            with pytest.raises(KeysUnavailableError):
+                await asked.obtain(b"odd")
+            await asyncio.sleep(0.05)
+
+
 async def test_closing_gives_up_what_is_asked(issuer: OpaqueIssuer, asked: Introspector) -> None:
-    """What is under way when it is closed is given up, and it can be used again."""
+    """What is under way when it is closed is given up: who waits is told, and it can be used again."""
     issuer.slow = 0.3
     waiting = asyncio.create_task(asked.obtain(issuer.token().encode()))
     await asyncio.sleep(0.05)
     await asked.aclose()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(KeysUnavailableError, match="not asked any more"):
         await waiting
     issuer.slow = 0
     assert (await asked.obtain(b"opaque-token")).subject == "alice"

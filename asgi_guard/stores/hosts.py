@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from redis.asyncio.connection import parse_url
 
 from asgi_guard.stores.redis import CLIENT_OPTIONS
-from asgi_guard.stores.urls import URLError, check_url
+from asgi_guard.stores.urls import URLError, check_store_url
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -55,7 +55,7 @@ def read_hosts(url: str, port: int) -> Hosts:
             raise URLError("hosts stand as host:port,host:port, and the password is to be percent-encoded")
         addresses.append((found["host"].strip("[]"), int(found["port"] or port)))
     single = f"{match['scheme']}://{login}{at}host{match['rest']}"
-    check_url(single)
+    check_store_url(single)
     if "@" in match["path"]:
         raise URLError("what may be meant as the password ends before the @: percent-encode it")
     options: dict[str, Any] = {**CLIENT_OPTIONS, **parse_url(single)}

@@ -20,7 +20,7 @@ from asgi_guard.policy.rates import Limit
 from asgi_guard.policy.revocation import EVER, Marks
 from asgi_guard.stores.batching import CONNECT_TIMEOUT, Line
 from asgi_guard.stores.replies import Replies
-from asgi_guard.stores.urls import check_url, reading_url, try_client
+from asgi_guard.stores.urls import check_store_url, reading_url, try_client
 from asgi_guard.stores.wire import decode, encode, pack, question, revocation_key
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class RedisStore:
         return f"{type(self).__name__}(prefix={self.prefix!r}, timeout={self._timeout})"
 
     def _make_client(self) -> Redis:
-        check_url(self._url)
+        check_store_url(self._url)
         return Redis.from_url(self._url, **CLIENT_OPTIONS)
 
     def _connected(self) -> Line:

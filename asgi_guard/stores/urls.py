@@ -43,7 +43,7 @@ def try_client(client: Redis) -> None:
     pool.make_connection()
 
 
-def check_url(url: str) -> None:
+def check_store_url(url: str) -> None:
     """Refuse what the client's parser would quietly read as something else.
 
     Raises:

@@ -1,0 +1,90 @@
+"""How an issuer's servers are asked, for keys and about tokens: at which URLs, by which client, for how much."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from asgi_guard.policy.address import is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TIMEOUT = 3.0
+"""Seconds for one answer, all that it takes included; redirects are not followed."""
+HEADERS = {"accept": "application/json", "accept-encoding": "identity"}
+"""Not compressed: what a small answer could grow to is not known before it has grown."""
+
+
+def default_client() -> httpx.AsyncClient:
+    """A client as it is made unless a user makes another."""
+    return httpx.AsyncClient(
+        timeout=TIMEOUT, follow_redirects=False, headers={"user-agent": "asgi-guard"}, verify=_trusted_certificates()
+    )
+
+
+@lru_cache(maxsize=1)
+def _trusted_certificates() -> ssl.SSLContext:
+    """Loading the CA bundle takes tens of milliseconds: once is enough."""
+    return httpx.create_ssl_context()
+
+
+async def made(client: Callable[[], httpx.AsyncClient]) -> httpx.AsyncClient:
+    """Make the client: the usual one in a thread, for the first takes some 200 ms, by its imports and certificates.
+
+    A user's own is made here, for it may want this event loop.
+    """
+    return await asyncio.to_thread(default_client) if client is default_client else client()
+
+
+def check_url(url: str, *, query: bool = False) -> str:
+    """Return a URL that keys may be fetched from, or tokens be asked about.
+
+    Args:
+        url: an issuer's identifier, or where it answers.
+        query: whether it may have one: an identifier may not, and some issuers tell their key sets apart by it.
+
+    Raises:
+        ValueError: it is not https (or http to loopback), or holds user information, a query or a fragment.
+    """
+    parts = urlsplit(url)
+    if not parts.hostname or parts.username is not None or parts.fragment or (parts.query and not query):
+        also = "" if query else ", query"
+        raise ValueError(f"write a plain URL: https://host/path, without user{also} or fragment")
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
+        raise ValueError("use https: over http, whoever is on the network could put their own keys there")
+    return url
+
+
+async def read_json(response: httpx.Response, most: int) -> Any:
+    """Read the document of a response that is under way.
+
+    Args:
+        response: to a request with `HEADERS`.
+        most: bytes that it may have.
+
+    Raises:
+        ValueError: its status is not 200, it is compressed, too large, or no JSON. The text says which, and of whom.
+    """
+    url = response.request.url
+    if response.status_code != 200:
+        raise ValueError(f"{url} answered {response.status_code}")
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise ValueError(f"{url} answered with a content-encoding that it was not asked for")
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > most:
+            raise ValueError(f"{url} answered more than {most} bytes")
+    try:
+        return json.loads(body)
+    except RecursionError:
+        raise ValueError(f"{url} answered JSON nested too deep") from None
+    except ValueError:
+        raise ValueError(f"{url} did not answer JSON") from None
