@@ -233,14 +233,27 @@ class Exchange:
             return None
         return self.client
 
+    @property
+    def below(self) -> str:
+        """The path below the place where the server mounted the app, by which the route table and options go."""
+        return route_path(self.path, self.scope.get("root_path", ""))
+
+    @property
+    def joined(self) -> str | None:
+        """How else a router may read that; see `joined_path`."""
+        return joined_path(self.path, self.scope.get("root_path", ""))
+
+    def asks_for(self, path: str) -> bool:
+        """Whether this is an HTTP request for a path of the guard's own."""
+        return self.path.endswith(path) and self.kind == "http" and self.below == path
+
     def row(self, table: RouteTable) -> int:
         """The route table's row for this request; looked up once, however many layers ask."""
         if table is not self._table:
             if table.routes:
-                root_path, raw_path = self.scope.get("root_path", ""), self.scope.get("raw_path")
-                path, joined = self.path, None
-                if root_path:
-                    path, joined = route_path(path, root_path), joined_path(path, root_path)
+                raw_path, path, joined = self.scope.get("raw_path"), self.path, None
+                if self.scope.get("root_path"):
+                    path, joined = self.below, self.joined
                 self._row, self.disputed = table.find(path, self.method, raw_path, joined)
             else:
                 self._row, self.disputed = NO_ROW, False

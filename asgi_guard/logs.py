@@ -26,7 +26,8 @@ class RequestContextFilter(logging.Filter):
         handler.setFormatter(logging.Formatter("%(levelname)s %(request_id)s %(user)s %(message)s"))
 
     It belongs on handlers: on a logger it would not see the records of the loggers below. A `QueueHandler` needs it
-    itself, for what stands behind it runs in another thread. What a record says itself, by `extra`, stays.
+    itself, for what stands behind it runs in another thread. What a record says itself, by `extra`, stays. Of a user
+    whose name has line ends or other controls, these are escaped: no name makes two lines of a log of one.
 
     Args:
         missing: what stands where there is no request, no trace, or no verified identity.
@@ -40,8 +41,12 @@ class RequestContextFilter(logging.Filter):
         """Put the facts on the record."""
         for name, value in zip(FIELDS, _facts(), strict=True):
             if not hasattr(record, name):
-                setattr(record, name, self._missing if value is None else value)
+                setattr(record, name, self._missing if value is None else _on_one_line(value))
         return True
+
+
+def _on_one_line(value: str) -> str:
+    return value if value.isprintable() else ascii(value)[1:-1]
 
 
 def add_request_context(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -207,8 +207,7 @@ def _access_log(app: ASGIApp, settings: GuardSettings, table: RouteTable) -> Acc
     section = settings.log
     if section.format == "off":
         return None
-    paths = (settings.health.live_path, settings.health.ready_path, settings.metrics.path)
-    probes = [path for path in paths if path]
+    probes = [path for path in (settings.health.live_path, settings.health.ready_path) if path]
     return AccessLogMiddleware(app, quiet=probes, routes=table, **section.model_dump())
 
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 SCHEMA = 3
 """Of the JSON. It goes up when a figure changes its name or its meaning."""
-Unit: TypeAlias = Literal["us", "ms", "1/s", "x", "slope", "blocks", "bytes", "MiB", "calls", "requests"]
+Unit: TypeAlias = Literal[
+    "us", "ms", "1/s", "x", "slope", "blocks", "bytes", "MiB", "calls", "requests", "instructions"
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from benchmarks.limits import suite as limits_suite
 from benchmarks.memory import run as memory
 from benchmarks.rollout import run as rollout
 from benchmarks.scale import run as scale
+from benchmarks.server import counted, stack
 from benchmarks.server import run as server
-from benchmarks.server import stack
 from benchmarks.server import tables as server_tables
 
 if TYPE_CHECKING:
@@ -107,6 +107,16 @@ def _measured_stack(pace: Pace, advance: Advance) -> Suite:
     return stack.measure(_stack(pace), advance)
 
 
+def _counted(pace: Pace) -> tuple[str, ...]:
+    return {"brief": (), "quick": ("raw",), "full": tuple(counted.APPS)}[pace]
+
+
+def _measured_counts(pace: Pace, advance: Advance) -> Suite:
+    if pace == "brief":
+        return Suite("counted", [], skipped={"instructions of whole requests": "they take minutes; ask for `counted`"})
+    return counted.measure(_counted(pace), advance)
+
+
 def _rollout(pace: Pace) -> rollout.Budget:
     return {"brief": rollout.CHECK, "quick": rollout.QUICK, "full": rollout.FULL}[pace]
 
@@ -132,6 +142,13 @@ KINDS = (
         lambda pace: 0.0 if pace == "brief" else stack.expected(_stack(pace)),
         lambda pace, store, advance: _measured_stack(pace, advance),
         stack.sheets,
+    ),
+    Kind(
+        "counted",
+        "Count the instructions of whole requests, by valgrind: the app alone, guarded, and with others' stacks.",
+        lambda pace: counted.expected(_counted(pace)),
+        lambda pace, store, advance: _measured_counts(pace, advance),
+        counted.sheets,
     ),
     Kind(
         "auth",

@@ -25,6 +25,8 @@ from asgi_guard import (
     propagate,
     propagation_headers,
 )
+from asgi_guard.exchange import current
+from asgi_guard.policy.identity import User
 from asgi_guard.policy.trace_context import parse_trace
 from tests.asgi import Echo, call, get, websocket_scope
 from tests.guarded import KEY
@@ -199,3 +201,20 @@ async def test_websocket() -> None:
 
     await call(RequestIDMiddleware(around(work)), websocket_scope(headers=HEADERS))
     assert found[0]["x-request-id"] == "r1"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("mallory\nCRITICAL - all is lost", "mallory\\nCRITICAL - all is lost"), ("Zoë", "Zoë")]
+)
+async def test_no_name_makes_two_lines(name: str, shown: str) -> None:
+    """A user's name is one that the issuer took from somebody: its line ends are escaped in lines of text."""
+    record = logging.makeLogRecord({})
+
+    async def work() -> None:
+        exchange = current.get()
+        assert exchange is not None
+        exchange.user = User(name)
+        RequestContextFilter().filter(record)
+
+    await get(RequestIDMiddleware(around(work)))
+    assert vars(record)["user"] == shown

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
 
 from asgi_guard.exchange import Exchange
 from asgi_guard.layer import Chain
@@ -149,12 +151,14 @@ def _origin(request: PageRequest) -> tuple[Header, ...]:
 def _scope(
     settings: GuardSettings, method: str, path: str, headers: Iterable[Header], kind: str = "http"
 ) -> dict[str, Any]:
-    """The request as a server would hand it on: over https, to a host that is allowed."""
+    """The request as a server would hand it on: over https, to a host that is allowed. The path is as it is sent."""
+    raw_path = os.fsencode(path)
+    decoded = unquote_to_bytes(raw_path).decode("utf-8", "replace")
     host = next((name for name in settings.hosts.allowed if "*" not in name), "localhost")
     scheme = "wss" if kind == "websocket" else "https"
     return {
         "type": kind, "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": scheme,
-        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
+        "path": decoded, "raw_path": raw_path, "query_string": b"", "root_path": "",
         "headers": [(b"host", host.encode()), *headers], "client": ("127.0.0.1", 0), "server": ("127.0.0.1", 443),
         "extensions": {"websocket.http.response": {}},
     }  # fmt: skip

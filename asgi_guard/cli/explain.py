@@ -11,8 +11,7 @@ import click
 from asgi_guard.cli.browsing import seen_by_browser
 from asgi_guard.cli.configured import Configured, app_option, configured
 from asgi_guard.cli.output import dump, table
-from asgi_guard.policy.csrf import SAFE_METHODS
-from asgi_guard.policy.csrf import Exemptions as ForgeryExemptions
+from asgi_guard.policy.csrf import SAFE_METHODS, ForgeryExemptions
 from asgi_guard.policy.exemptions import Exemptions
 from asgi_guard.policy.fetch import PageRequest
 from asgi_guard.policy.origins import page_origin_fault
@@ -57,7 +56,11 @@ def explanation(found: Configured, method: str, path: str) -> dict[str, Any]:
         "csrf": _csrf(settings, ForgeryExemptions(table, settings.csrf.exempt).cover(path, method, raw_path), method),
     }
     answer.update(_about_limits(found, auth, plans))
-    if disputed and (settings.auth.on or settings.limited or rate.messages):
+    if settings.metrics.path and path == settings.metrics.path and method in ("GET", "HEAD"):
+        answer["note"] = f"the guard answers {', '.join(settings.metrics.allow)} itself, with its metrics"
+    elif settings.health.drain_path and path == settings.health.drain_path and method == "POST":
+        answer["note"] = "where this machine asks, the guard answers itself, and begins to drain"
+    elif disputed and (settings.auth.on or settings.limited or rate.messages):
         answer["note"] = "routers may disagree about this path, and take it for another row's: it is refused with 400"
     elif doubtful(path, raw_path):
         answer["note"] = "routers may disagree about this path, so no row that opens anything matches it"

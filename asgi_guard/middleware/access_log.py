@@ -14,7 +14,7 @@ from asgi_guard.layer import Layer
 from asgi_guard.log_writer import LineWriter
 from asgi_guard.policy.log_entry import CLIENT_GONE, Entry, Remarks, sampled, severity, text
 from asgi_guard.policy.log_record import RECORDS, LogFormat, dropped
-from asgi_guard.policy.routes import NO_ROW, Route, RouteTable, route_path
+from asgi_guard.policy.routes import NO_ROW, Route, RouteTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -36,7 +36,7 @@ class AccessLogMiddleware(Layer):
         sample: the share of ordinary exchanges that are logged, from 0 to 1, the same for all of one trace. Errors
             (5xx), refusals, slow and aborted exchanges are always logged, and what the CSRF layer would refuse.
         slow_ms: milliseconds from which an exchange is marked as slow; None marks none.
-        quiet: paths whose successes are not logged: the probes.
+        quiet: paths whose successes are not logged: the probes. Scrapes that the Metrics layer answers are not either.
         gcp_project: the project of Google Cloud whose traces lines in the schema `gcp` are to stand beside; None writes
             the trace's bare id.
         routes: the route table; the path of the matching row is logged as the route, unless the app's router names one.
@@ -79,6 +79,8 @@ class AccessLogMiddleware(Layer):
     def leave(self, exchange: Exchange, response: Response, error: BaseException | None) -> None:
         """Write the line."""
         if exchange.logged_by is not self or self._format == "off":
+            return
+        if exchange.answered_by == "metrics":
             return
         status = response.status
         if exchange.path.endswith(self._quiet) and status is not None and status < 400 and self._is_probe(exchange):
@@ -189,7 +191,7 @@ class AccessLogMiddleware(Layer):
         # What is asked with another method is no probe, whatever its path.
         if exchange.kind != "http" or exchange.method not in ("GET", "HEAD"):
             return False
-        return route_path(exchange.path, exchange.scope.get("root_path", "")) in self._quiet
+        return exchange.below in self._quiet
 
     def _route(self, exchange: Exchange) -> str | None:
         """The route's pattern: the app's own, where its router leaves it in the scope; never the raw path."""

@@ -22,11 +22,11 @@ from asgi_guard.policy.answer import Reason, problem
 from asgi_guard.policy.cors import CORSPolicy
 from asgi_guard.policy.cors_names import is_forbidden_header, is_token
 from asgi_guard.policy.credentials import MalformedCredentialsError, cookie_values
-from asgi_guard.policy.csrf import SAFE_METHODS, Exemptions, is_own
+from asgi_guard.policy.csrf import SAFE_METHODS, ForgeryExemptions, is_own
 from asgi_guard.policy.csrf_token import MIN_SECRET, NONCE_BYTES, CSRFTokens
 from asgi_guard.policy.faults import Fault, FaultsError
 from asgi_guard.policy.listing import listed
-from asgi_guard.policy.routes import Route, RouteTable, route_path
+from asgi_guard.policy.routes import Route, RouteTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -115,7 +115,7 @@ class CSRFMiddleware(Layer):
         except ValueError as error:
             faults += error.faults if isinstance(error, FaultsError) else (Fault("trusted_origins", str(error)),)
         try:
-            self._exempt = Exemptions(RouteTable.of(routes), listed(exempt))
+            self._exempt = ForgeryExemptions(RouteTable.of(routes), listed(exempt))
         except ValueError as error:
             faults.append(Fault("exempt", str(error)))
         if faults:
@@ -167,9 +167,8 @@ class CSRFMiddleware(Layer):
         reason = Reason.CROSS_SITE if own is False else self._of_token(exchange)
         if reason is None:
             return None
-        scope = exchange.scope
-        path = route_path(exchange.path, scope.get("root_path", ""))
-        return None if self._exempt.cover(path, exchange.method, scope.get("raw_path")) else reason
+        raw_path = exchange.scope.get("raw_path")
+        return None if self._exempt.cover(exchange.below, exchange.method, raw_path, exchange.joined) else reason
 
     def _of_token(self, exchange: Exchange) -> Reason | None:
         """What the token says of a request of which the browser says nothing."""

@@ -13,7 +13,6 @@ from asgi_guard.exchange import FORWARDING
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.leaving import SCOPE_KEY, Draining, DrainSignal
 from asgi_guard.policy.answer import Answer
-from asgi_guard.policy.routes import route_path
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Head
@@ -108,11 +107,9 @@ class DrainMiddleware(Layer):
 
     def decide(self, exchange: Exchange) -> Decision:
         """Begin, where this machine asks for it."""
-        if self._path is None or not exchange.path.endswith(self._path):
+        if self._path is None or exchange.method != "POST" or not exchange.asks_for(self._path):
             return None
-        if exchange.method != "POST" or exchange.kind != "http":
-            return None
-        if route_path(exchange.path, exchange.scope.get("root_path", "")) != self._path or not _is_own(exchange):
+        if not _is_own(exchange):
             return None
         self.draining.begin()
         return self._drained()

@@ -9,10 +9,9 @@ import orjson
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.layer import Decision, Layer
-from asgi_guard.policy.address import parse_address, parse_networks
+from asgi_guard.policy.address import parse_networks, within
 from asgi_guard.policy.answer import Answer, Reason
 from asgi_guard.policy.listing import listed
-from asgi_guard.policy.routes import route_path
 from asgi_guard.readiness import CHECK_TIMEOUT, Check, Readiness
 
 if TYPE_CHECKING:
@@ -99,10 +98,9 @@ class HealthMiddleware(Layer):
 
     def decide(self, exchange: Exchange) -> Decision:
         """Answer a probe."""
-        path = exchange.path
-        if not path.endswith(self._endings) or exchange.kind != "http":
+        if not exchange.path.endswith(self._endings) or exchange.kind != "http":
             return None
-        path = route_path(path, exchange.scope.get("root_path", ""))
+        path = exchange.below
         if exchange.method not in ("GET", "HEAD"):
             return None
         if path == self._live_path:
@@ -120,8 +118,7 @@ class HealthMiddleware(Layer):
         return _answer(200 if report.ready else 503, state, report.results if self._may_know(exchange) else {})
 
     def _may_know(self, exchange: Exchange) -> bool:
-        address = parse_address(exchange.known_client(self._trusts_proxy) or "")
-        return address is not None and any(address in network for network in self._told)
+        return within(exchange.known_client(self._trusts_proxy), self._told)
 
 
 def _answer(status: int, state: str, checks: dict[str, str]) -> Answer:

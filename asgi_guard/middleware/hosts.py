@@ -10,7 +10,6 @@ from asgi_guard.policy.answer import Answer, Reason, problem
 from asgi_guard.policy.faults import FaultsError
 from asgi_guard.policy.hosts import HostPolicy, https_location
 from asgi_guard.policy.listing import all_listed
-from asgi_guard.policy.routes import route_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +59,7 @@ class HostMiddleware(Layer):
         if not exchange.repeated and (exchange.headers.get(b"host"), scheme) in self._passed:
             return None
         hosts = exchange.lines(b"host")
-        path = route_path(exchange.path, exchange.scope.get("root_path", ""))
+        path = exchange.below
         verdict = self.policy.decide(hosts, scheme, path)
         if verdict == "pass":
             if path not in self.policy.exempt:

@@ -9,12 +9,12 @@ from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.instruments import exposition, opentelemetry, prometheus
 from asgi_guard.layer import Decision, Layer
-from asgi_guard.policy.address import parse_address, parse_networks
+from asgi_guard.policy.address import parse_networks, within
 from asgi_guard.policy.answer import Answer
 from asgi_guard.policy.listing import listed
 from asgi_guard.policy.log_entry import CLIENT_GONE
 from asgi_guard.policy.log_record import KNOWN_METHODS
-from asgi_guard.policy.routes import NO_ROW, Route, RouteTable, route_path
+from asgi_guard.policy.routes import NO_ROW, Route, RouteTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -137,14 +137,9 @@ class MetricsMiddleware(Layer):
 
     def decide(self, exchange: Exchange) -> Decision:
         """Answer a scrape, if it is one, and from where it may come."""
-        if self._path is None or not exchange.path.endswith(self._path):
+        if self._path is None or not exchange.asks_for(self._path) or exchange.method not in ("GET", "HEAD"):
             return None
-        if exchange.kind != "http" or exchange.method not in ("GET", "HEAD"):
-            return None
-        if route_path(exchange.path, exchange.scope.get("root_path", "")) != self._path:
-            return None
-        address = parse_address(exchange.known_client(self._trusts_proxy) or "")
-        if address is None or not any(address in network for network in self._allowed):
+        if not within(exchange.known_client(self._trusts_proxy), self._allowed):
             return None
         self._tell()
         body, content_type = exposition(self._registry, exchange.headers.get(b"accept", b"").decode("latin-1"))

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from asgi_guard.asgi import ASGIApp, Scope
     from asgi_guard.exchange import Exchange
+    from asgi_guard.policy.identity import User
     from asgi_guard.policy.plans import RoutePlans
     from asgi_guard.policy.rates import Limit
     from asgi_guard.stores import Store
@@ -167,7 +168,7 @@ class RateLimitMiddleware(Layer):
     def known(self, exchange: Exchange) -> Answer | None:
         """Refuse whoever is known to be over a limit that holds for anyone, before it is found out who it is."""
         plan = self.plans[exchange.row(self._table)].known
-        if not plan.limits or exchange.disputed or self._exempt.cover(exchange.client, None):
+        if not plan.limits or exchange.disputed or self._is_exempt(exchange, None):
             return None
         verdict = self.denied.refuse(self._charging.of(exchange, plan), self._clock())
         return None if verdict is None else self._concluded(exchange, plan, verdict)
@@ -183,7 +184,7 @@ class RateLimitMiddleware(Layer):
         token_id = marks = None
         if self._revocation and user is not None:
             token_id, marks = user.token_id, user.marks
-        exempt = self._exempts and self._exempt.cover(exchange.client, user)
+        exempt = self._exempts and self._is_exempt(exchange, user)
         if self._messages is not None and exchange.kind == "websocket" and not exempt:
             exchange.meter = Meter(self._messages, binding=not self._shadow)
         charges = () if exempt or not plan.limits else self._charging.of(exchange, plan)
@@ -205,6 +206,10 @@ class RateLimitMiddleware(Layer):
         if not verdict.admitted:
             self.denied.note(charges, verdict, self._clock())
         return self._answered(exchange, plan, charges, lease, verdict)
+
+    def _is_exempt(self, exchange: Exchange, user: User | None) -> bool:
+        # In doubt the address is a proxy's, and what is granted to that is not its clients'.
+        return self._exempt.cover(None if exchange.client_doubt else exchange.client, user)
 
     def _look_for_identity(self, exchange: Exchange) -> None:
         """See to it that limits of identities can hold; the first request that shows it settles it.

@@ -10,7 +10,6 @@ from asgi_guard.policy.answer import Answer, Reason, problem
 from asgi_guard.policy.faults import FaultsError
 from asgi_guard.policy.listing import listed
 from asgi_guard.policy.resource_metadata import ResourceMetadata
-from asgi_guard.policy.routes import route_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,10 +68,7 @@ class ResourceMetadataMiddleware(Layer):
 
     def decide(self, exchange: Exchange) -> Decision:
         """Answer whoever asks for the document."""
-        path, ours = exchange.path, self.policy.path
-        if not path.endswith(ours) or exchange.kind != "http":
-            return None
-        if route_path(path, exchange.scope.get("root_path", "")) != ours:
+        if not exchange.asks_for(self.policy.path):
             return None
         origins = exchange.lines(b"origin")
         if exchange.method in ("GET", "HEAD"):

@@ -93,3 +93,10 @@ def limit_key(address: str, ipv6_prefix: int) -> str:
     if not isinstance(parsed, IPv6Address):
         return address if parsed is None else str(parsed)
     return str(ip_network((parsed, ipv6_prefix), strict=False))
+
+
+@lru_cache(maxsize=4096)
+def within(address: str | None, networks: tuple[Network, ...]) -> bool:
+    """Tell whether an address is in one of the networks; what is none is in no network."""
+    parsed = None if address is None else parse_address(address)
+    return parsed is not None and any(parsed in network for network in networks)

@@ -75,7 +75,7 @@ def is_own(
     return bool(origin) and trusts(origin[0])
 
 
-class Exemptions:
+class ForgeryExemptions:
     """Where nothing is refused: rows of the route table that say so, and paths in its grammar.
 
     Args:
@@ -92,12 +92,12 @@ class Exemptions:
         self._table = table
         self._paths = RouteTable([Route(path) for path in paths])
 
-    def cover(self, path: str, method: str, raw_path: bytes | None = None) -> bool:
+    def cover(self, path: str, method: str, raw_path: bytes | None = None, joined: str | None = None) -> bool:
         """Tell whether a request is exempt; none is whose path routers could read in different ways.
 
-        The arguments are those of `RouteTable.match`.
+        The arguments are those of `RouteTable.find`.
         """
-        if doubtful(path, raw_path):
+        if joined is not None or doubtful(path, raw_path):
             return False
         row = self._table.match(path, method)
         return (row != NO_ROW and not self._table.routes[row].csrf) or self._paths.match(path, method) != NO_ROW

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from asgi_guard.policy.address import parse_address, parse_networks
+from asgi_guard.policy.address import parse_networks, within
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,10 +60,4 @@ class Exemptions:
             for issuer in (None, user.issuer):
                 if (user.kind, issuer, user.subject) in self.identities:
                     return True
-        return address is not None and bool(self.networks) and _within(address, self.networks)
-
-
-@lru_cache(maxsize=4096)
-def _within(address: str, networks: tuple[Network, ...]) -> bool:
-    parsed = parse_address(address)
-    return parsed is not None and any(parsed in network for network in networks)
+        return bool(self.networks) and within(address, self.networks)

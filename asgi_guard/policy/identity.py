@@ -123,6 +123,9 @@ def revocation_key(issuer: str, token_id: str) -> str:
     return store_key("jti", issuer, token_id)
 
 
+_OF_NOTHING = sha256(b"").hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class APIKey:
     """An API key as it is kept: by its hash.
@@ -145,9 +148,10 @@ class APIKey:
         if not self.name or len(self.name) > 128 or not self.name.isprintable():
             raise ValueError("an API key's name is 1 to 128 printable characters")
         if len(self.sha256) != 64 or not set(self.sha256) <= set("0123456789abcdef"):
-            # A long name may be the hash itself, written the wrong way round.
-            which = f"the API key {self.name!r}" if len(self.name) < 32 else "an API key"
-            raise ValueError(f"{which} is not given as name and SHA-256, in 64 lower-case hexadecimal digits")
+            # Nothing of it is repeated: the name may be the key or its hash, written the wrong way round.
+            raise ValueError("an API key is not given as name and SHA-256, in 64 lower-case hexadecimal digits")
+        if self.sha256 == _OF_NOTHING:
+            raise ValueError("this is the SHA-256 of nothing: the key was empty when it was hashed")
 
     def user(self) -> User:
         """The identity of whoever shows this key."""

@@ -103,9 +103,9 @@ def redact_query(query: bytes) -> str:
         return ""
     shown = []
     for pair in query[:MAX_TEXT].split(b"&"):
-        key, equals, _ = pair.partition(b"=")
-        # What has no value could be a bare secret (`?s3cr3t`), so it counts as one.
-        shown.append(_key(key) if equals else "[REDACTED]")
+        key, _, value = pair.partition(b"=")
+        # What has no value could be a bare secret (`?s3cr3t`, or base64 that ends in `=`), so it counts as one.
+        shown.append(_key(key) if value.strip(b"=") else "[REDACTED]")
     return "&".join(shown)
 
 

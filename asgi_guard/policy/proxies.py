@@ -7,8 +7,9 @@ The order of decisions:
 2. The configured header's lines are joined in order and read from the right, where the nearest proxy wrote.
    With a number of hops, the entry at that place is the client. Without, entries in the trusted networks are skipped,
    and the first that is not is the client.
-3. If that entry is not an address, or there are too few or too many entries, the client is the *peer*, and in doubt: a
-   header that cannot be believed is not believed in part. If all entries are trusted or there is none, it is the peer.
+3. If that entry is not an address, if there are too few or too many entries, or if all are of trusted proxies, the
+   client is the *peer*, and in doubt: a header that cannot be believed is not believed in part, and what a proxy
+   forwards is not its own request. If there is no entry, it is the peer.
 
 Exactly one header is read, `X-Forwarded-For` or `Forwarded` (RFC 7239), never both: a proxy rewrites the one it knows
 and passes the other on as the client sent it. Scheme and host are those that the same hop names: in the same element,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 ForwardedHeader: TypeAlias = Literal["x-forwarded-for", "forwarded"]
-Doubt: TypeAlias = Literal["unreadable", "too_few", "too_many"]
+Doubt: TypeAlias = Literal["unreadable", "too_few", "too_many", "all_trusted"]
 
 MAX_HOPS = 16
 """The longest chain of proxies that is followed."""
@@ -135,7 +136,7 @@ class ProxyPolicy:
                 return 0, None, "unreadable"
             if self.hops or not self._trusts(address):
                 return index, str(address), None
-        return 0, None, "too_few" if self.hops and index >= 0 else None
+        return 0, None, None if index < 0 else "too_few" if self.hops else "all_trusted"
 
 
 def _at(lines: Sequence[bytes], index: int, entries: str) -> str | None:

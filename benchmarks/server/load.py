@@ -131,10 +131,15 @@ def read_oha(said: str) -> Load:
 
 
 def _python(asking: Asking) -> Load:
-    lines = [f"GET {asking.path} HTTP/1.1", *(f"{name}: {value}" for name, value in asking.headers), "", ""]
-    shape = [str(asking.port), str(asking.connections), str(asking.seconds), "\r\n".join(lines)]
+    request = request_of(asking.path, asking.headers).decode()
+    shape = [str(asking.port), str(asking.connections), str(asking.seconds), request]
     said = _output([sys.executable, "-m", __name__, *shape], asking.seconds)
     return Load(**json.loads(said))
+
+
+def request_of(path: str, headers: Sequence[tuple[str, str]]) -> bytes:
+    """A request as it is sent."""
+    return "\r\n".join([f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers), "", ""]).encode()
 
 
 TOOLS: dict[str, Callable[[Asking], Load]] = {"wrk": _wrk, "oha": _oha, "Python": _python}
@@ -167,6 +172,12 @@ class Connection:
             return None
         self._received = b""
         return head[9:10] == b"2", (time.perf_counter() - self._sent) * 1000
+
+    def finish(self) -> None:
+        """Wait for the answer, which has to be a good one."""
+        while (answer := self.read()) is None:
+            pass
+        assert answer[0], "a request failed"
 
 
 def load(port: int, connections: int, seconds: float, request: bytes) -> Load:

@@ -96,6 +96,19 @@ def test_which_rule_holds(command: Command, method: str, path: str, rule: str, a
     assert (found["rule"], found["auth"], found.get("auth_because")) == (rule, auth, because)
 
 
+def test_what_the_guard_answers_to_some(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scrapes, and what begins a drain, are told of beside the rule that holds for everybody else."""
+    monkeypatch.setenv("ASGI_GUARD_METRICS_PATH", "/metrics")
+    monkeypatch.setenv("ASGI_GUARD_HEALTH_DRAIN_PATH", "/drain")
+    scraped = explained(command, "GET", "/metrics")
+    assert (scraped["auth"], scraped["note"]) == (
+        "required", "the guard answers 127.0.0.0/8, ::1/128 itself, with its metrics"
+    )  # fmt: skip
+    assert "note" not in explained(command, "POST", "/metrics")
+    assert "begins to drain" in explained(command, "POST", "/drain")["note"]
+    assert "note" not in explained(command, "GET", "/drain")
+
+
 @pytest.mark.parametrize("path", ["/files//x", "/files/../x", "/files/a%2Fb", "/files/%2e%2e/x"])
 def test_a_path_that_routers_disagree_about(command: Command, path: str) -> None:
     """A path that could be another one to another router matches no row that opens anything, and that is said."""

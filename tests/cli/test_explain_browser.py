@@ -105,6 +105,9 @@ def test_an_answer_that_is_a_refusal(command: Command, monkeypatch: pytest.Monke
     assert found["change"] == {"ASGI_GUARD_CSRF_TRUSTED_ORIGINS": f"add {PAGE}"}
     assert "csrf it is refused: cross_site" in " ".join(command("explain", *call).out.split())
     assert "csrf" not in seen(command, "--origin", PAGE, "GET", "/items")
+    monkeypatch.setenv("ASGI_GUARD_CSRF_EXEMPT", "/a b")
+    assert "csrf" not in seen(command, "--origin", PAGE, "POST", "/a%20b")
+    monkeypatch.delenv("ASGI_GUARD_CSRF_EXEMPT")
     socket = seen(command, "--origin", PAGE, "--websocket", "GET", "/ws")
     assert (socket["readable"], socket["verdict"]) == (False, "a page there is refused at the handshake")
     monkeypatch.setenv("ASGI_GUARD_CSRF_MODE", "log")

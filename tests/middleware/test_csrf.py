@@ -140,6 +140,14 @@ async def test_exemptions(path: str, raw_path: bytes | None, method: str, status
     assert mounted.status == (status if path.startswith("/") else 403)
 
 
+@pytest.mark.parametrize("path", ["/hooks/app/move", "/hooks/app", "/apphooks/a"])
+async def test_no_exemption_where_routers_may_read_another_path(path: str) -> None:
+    """Below a root path, nothing is exempt that to some router is a path without exemption."""
+    guarded = CSRFMiddleware(Echo(), exempt="/hooks/*, /apphooks/*")
+    assert (await post(guarded, (b"origin", OTHER), path=path)).status == 200
+    assert (await post(guarded, (b"origin", OTHER), path=path, root_path="/app")).status == 403
+
+
 async def test_exempt_websocket() -> None:
     """A handshake is a GET in the route table."""
     guarded = CSRFMiddleware(Echo(), routes=[Route("/talk", methods=("GET",), csrf=False)])

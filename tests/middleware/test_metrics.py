@@ -17,7 +17,14 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from asgi_guard import ConfigError, HostMiddleware, MetricsMiddleware, ProxyMiddleware, RateLimitMiddleware
+from asgi_guard import (
+    AccessLogMiddleware,
+    ConfigError,
+    HostMiddleware,
+    MetricsMiddleware,
+    ProxyMiddleware,
+    RateLimitMiddleware,
+)
 from asgi_guard import Route as Row
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
 
@@ -254,3 +261,13 @@ def test_several_processes(tmp_path: Path) -> None:
         told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
         lines = [line for line in told.splitlines() if line.startswith(DURATIONS)]
         assert lines == [f'{DURATIONS}{{method="GET",route="_unmatched",status="200"}} {expected}.0']
+
+
+async def test_scrapes_are_not_logged_and_what_others_get_there_is(registry: CollectorRegistry) -> None:
+    """The layer's own answers stay out of the access log; those that the app gives at that path do not."""
+    written: list[bytes] = []
+    app = AccessLogMiddleware(MetricsMiddleware(Echo(), registry=registry), write=written.append)
+    assert (await get(app, "/metrics", client=LOCAL)).status == 200
+    assert written == []
+    assert (await get(app, "/metrics", client=("203.0.113.9", 1))).status == 200
+    assert len(written) == 1

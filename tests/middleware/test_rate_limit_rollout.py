@@ -16,6 +16,7 @@ from asgi_guard import (
     ConfigError,
     IdentityMiddleware,
     MemoryStore,
+    ProxyMiddleware,
     RateLimitMiddleware,
     Route,
 )
@@ -154,6 +155,16 @@ async def test_exempt_addresses(exempt: str, address: str | None, expected: bool
     assert [answer.status for answer in answers] == ([200, 200] if expected else [200, 429])
     assert ("ratelimit" in answers[0].headers) is not expected
     assert len(store) == (0 if expected else 1)
+
+
+@pytest.mark.parametrize(("forwarded", "expected"), [(None, True), (b"10.0.0.2", False), (b"garbage", False)])
+async def test_an_exempt_proxy_exempts_nobody_else(forwarded: bytes | None, expected: bool) -> None:
+    """Where a proxy forwards for somebody it does not name, its own exemption is not theirs."""
+    layer = RateLimitMiddleware(Echo(), limit="1/hour by ip", exempt=["10.0.0.1"])
+    app = ProxyMiddleware(layer, trusted="10.0.0.0/8")
+    headers = [] if forwarded is None else [(b"x-forwarded-for", forwarded)]
+    answers = [await get(app, headers=headers, client=("10.0.0.1", 1)) for _ in range(2)]
+    assert [answer.status for answer in answers] == ([200, 200] if expected else [200, 429])
 
 
 async def test_exempt_identities(issuer: LocalIssuer) -> None:

@@ -121,6 +121,13 @@ def test_an_api_key_is_given_by_its_hash(digest: str) -> None:
     with pytest.raises(ValueError, match="SHA-256") as caught:
         APIKey("billing", digest)
     assert not digest or digest not in str(caught.value)
+    assert "billing" not in str(caught.value)
+
+
+def test_an_api_key_is_not_empty() -> None:
+    """The hash of nothing, as a shell makes it of a variable that is not set, would let in an empty header."""
+    with pytest.raises(ValueError, match="the SHA-256 of nothing"):
+        APIKey("billing", api_key_digest(b""))
 
 
 KEYS = KeySet(())

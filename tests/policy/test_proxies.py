@@ -261,7 +261,8 @@ def test_x_forwarded_host(lines: list[bytes], host: list[bytes], expected: bytes
     [
         ([], None),
         ([b"192.0.2.1"], None),
-        ([b"10.0.0.2"], None),
+        ([b"10.0.0.2"], "all_trusted"),
+        ([b"10.0.0.1, 10.0.0.2"], "all_trusted"),
         ([b"192.0.2.1, unknown"], "unreadable"),
         ([b""], "unreadable"),
         ([b"192.0.2.1" + b", 10.0.0.2" * (MAX_HOPS - 1)], None),
