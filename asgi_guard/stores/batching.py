@@ -115,13 +115,12 @@ class Line:
             StoreUnavailableError: it is not asked.
         """
         now = time.monotonic()
-        if self._breaker.is_open:
-            if not self._breaker.allows(now):
-                wait = self._breaker.retry_after(now)
-                raise StoreUnavailableError("the store has failed lately and is not asked", wait)
-            self._probing = True
+        if self._breaker.is_open and not self._breaker.allows(now):
+            wait = self._breaker.retry_after(now)
+            raise StoreUnavailableError("the store has failed lately and is not asked", wait)
         if len(self._waiting) >= MAX_WAITING:
             raise StoreUnavailableError("too many requests wait for the store already")
+        self._probing = self._breaker.is_open
         future: asyncio.Future[Verdict] = self._loop.create_future()
         deadline = now + self._timeout
         self._deadlines.append((deadline, future))
@@ -157,7 +156,8 @@ class Line:
             if not self._link.is_open:
                 await self._link.open()
             self._starting = False
-            while concerned := self._next_batch():
+            # Servers may close a connection between two calls: who was not asked by it is asked by the next one.
+            while self._link.is_open and (concerned := self._next_batch()):
                 epoch = self._epoch
                 if self._waiting and not self._starting and len(self._calls) < MAX_CALLS:
                     self._start()

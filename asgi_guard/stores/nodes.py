@@ -135,13 +135,12 @@ class Nodes:
         """
         asked: list[asyncio.Future[Verdict]] = []
         for part in parts:
-            address = self._serving(part.slot)
             try:
-                asked.append(self.node(address).line.ask(part.question))
+                asked.append(self.node(self._serving(part.slot)).line.ask(part.question))
             except StoreUnavailableError:
                 for future in asked:
                     future.cancel()  # before it is sent
-                self.topology.refresh(address)
+                self.topology.refresh(self.topology.node_of(part.slot))
                 raise
         return asked
 

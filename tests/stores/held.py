@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Admission, Charge, Verdict
@@ -36,10 +36,11 @@ class Held:
     dropped: int = 0
     turns: deque[asyncio.Future[None]] = field(default_factory=deque)
 
-    is_open: ClassVar[bool] = True
+    is_open: bool = True
 
     async def open(self) -> None:
-        """It is always there."""
+        """It is there."""
+        self.is_open = True
 
     async def ask(self, questions: Sequence[Question]) -> list[Verdict | Exception | None]:
         self.asked.append(list(questions))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,7 @@ from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Admission, Charge, Verdict
 from asgi_guard.policy.rates import LEASE, Limit
-from asgi_guard.stores import RedisStore
+from asgi_guard.stores import RedisStore, batching
 from asgi_guard.stores.batching import MAX_KEYS, MAX_WAITING, MIN_BATCH
 from asgi_guard.stores.wire import question
 from tests.stores.held import Held, line, ready, turns
@@ -72,6 +73,32 @@ async def test_no_call_takes_more_than_half(first: int) -> None:
     link.let_all_go_on()
     await asyncio.gather(*callers)
     assert sum(len(call) for call in link.asked) == 64 * 30
+
+
+@dataclass
+class Closing(Held):
+    """A link whose server closes the connection after each call."""
+
+    opened: int = 0
+
+    async def open(self) -> None:
+        self.is_open, self.opened = True, self.opened + 1
+
+    async def ask(self, questions: Sequence[Question]) -> list[Verdict | Exception | None]:
+        assert self.is_open, "asked by a connection that is closed"
+        verdicts = await super().ask(questions)
+        self.is_open = False
+        return verdicts
+
+
+async def test_a_server_that_closes_between_two_calls_fails_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever was not asked by a connection that is closed is asked by the next one."""
+    monkeypatch.setattr(batching, "MAX_CALLS", 1)
+    link = Closing()
+    served = line(link)
+    verdicts = await asyncio.gather(*(served.ask(ready(f"k{index}")) for index in range(40)))
+    assert all(verdict.admitted for verdict in verdicts)
+    assert link.opened == len(link.asked) - 1 > 1
 
 
 async def test_one_key_is_decided_in_order_of_arrival(store: RedisStore) -> None:

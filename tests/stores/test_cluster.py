@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from redis.crc import key_slot
 
 from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.bucket import Admission, Charge
@@ -41,6 +42,23 @@ async def test_one_call_a_slot(cluster: Cluster, store: ClusterStore) -> None:
     verdict = await store.admit(Admission(tuple(Charge(SLOW, name(master), master) for master in range(3))))
     assert [reading.remaining for reading in verdict.readings] == [5, 4, 3]
     assert cluster.calls("evalsha") == [1, 1, 1]
+
+
+async def test_where_a_slot_is_not_served_nothing_is_taken(
+    cluster: Cluster, store: ClusterStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request one of whose slots nobody serves asks none of the others: nobody could give back what they took."""
+    admission = Admission((Charge(SLOW, name(0)), Charge(SLOW, name(1))))
+    await store.admit(Admission((Charge(SLOW, name(2)),)))  # the nodes are known
+    topology = store._connected().topology
+    where, gone = topology.node_of, key_slot((PREFIX + name(1)).encode())
+    cluster.empty()
+    with monkeypatch.context() as patched:
+        patched.setattr(topology, "node_of", lambda slot: None if slot == gone else where(slot))
+        with pytest.raises(StoreUnavailableError, match="no node of the cluster"):
+            await store.admit(admission)
+    verdict = await store.admit(admission)
+    assert [reading.remaining for reading in verdict.readings] == [SLOW.burst - 1] * 2
 
 
 async def test_those_who_wait_for_a_slot_go_together(cluster: Cluster, store: ClusterStore) -> None:
