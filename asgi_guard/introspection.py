@@ -69,7 +69,7 @@ class Introspection:
     issuer: str = ""
     audience: Sequence[str] | str = ()
     leeway: float = 30
-    scope_claims: Sequence[str] = SCOPE_CLAIMS
+    scope_claims: Sequence[str] | str = SCOPE_CLAIMS
     times: IntrospectionTimes = field(default_factory=IntrospectionTimes)
     client: Callable[[], httpx.AsyncClient] = default_client
 
@@ -85,7 +85,7 @@ class Introspection:
             self.issuer or origin_of(self.url),
             frozenset(listed(self.audience)),
             self.leeway,
-            tuple(self.scope_claims),
+            listed(self.scope_claims),
         )
         return Introspector(self.url, self.client_id, self.client_secret, policy, times=self.times, client=self.client)
 

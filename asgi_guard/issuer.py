@@ -51,14 +51,14 @@ class Issuer:
     issuer: str
     audience: Sequence[str] | str
     jwks_url: str | None = None
-    algorithms: Sequence[str] = DEFAULT_ALGORITHMS
+    algorithms: Sequence[str] | str = DEFAULT_ALGORITHMS
     leeway: float = 30
     max_token_age: float | None = None
     require_jti: bool = False
     max_token_lifetime: float | None = None
     profile: Profile = "any"
-    required_claims: Sequence[str] = ()
-    scope_claims: Sequence[str] = SCOPE_CLAIMS
+    required_claims: Sequence[str] | str = ()
+    scope_claims: Sequence[str] | str = SCOPE_CLAIMS
     times: KeyTimes = field(default_factory=KeyTimes)
     client: Callable[[], httpx.AsyncClient] = default_client
 
@@ -70,12 +70,13 @@ class Issuer:
                     check_url(url, query=name == "jwks_url")
             except ValueError as error:
                 problems.append(Problem(name, str(error)))
-        try:
-            if not listed(self.audience):
-                message = "name this API: a token without an audience could be meant for anyone"
-                problems.append(Problem("audience", message))
-        except ValueError as error:
-            problems.append(Problem("audience", str(error)))
+        for name in ("audience", "algorithms", "required_claims", "scope_claims"):
+            try:
+                object.__setattr__(self, name, listed(getattr(self, name)))
+            except ValueError as error:
+                problems.append(Problem(name, str(error)))
+        if not self.audience:
+            problems.append(Problem("audience", "name this API: a token without an audience could be meant for anyone"))
         try:
             parse_required(self.required_claims)
         except ValueError as error:
@@ -104,7 +105,7 @@ class Verifier:
         algorithms = frozenset(issuer.algorithms)
         claims = ClaimsPolicy(
             issuer.issuer,
-            frozenset(listed(issuer.audience)),
+            frozenset(issuer.audience),
             issuer.leeway,
             issuer.max_token_age,
             issuer.require_jti,

@@ -71,7 +71,10 @@ class LineWriter:
         Raises:
             OSError: it cannot be written: nobody reads any more, or the disk is full.
         """
-        stream = sys.stdout
+        stream: TextIO | None = sys.stdout
+        if stream is None:  # as where Windows runs a program without a console
+            self.dropped += 1
+            return
         if stream is not self._stream:
             self._open(stream)
         if self._send is None:
@@ -105,7 +108,9 @@ class LineWriter:
 
     def _open(self, stream: TextIO) -> None:
         """Find out what standard output is, and how to write to it without waiting."""
-        self._stream, self._send, self._put = stream, None, partial(_put_through, stream.buffer)
+        buffer: BinaryIO | None = getattr(stream, "buffer", None)
+        self._put = partial(_put_text, stream) if buffer is None else partial(_put_through, buffer)
+        self._stream, self._send = stream, None
         if sys.platform == "win32":
             return  # whose consoles take bytes from Python's own stream only
         try:
@@ -183,6 +188,10 @@ class LineWriter:
 def _put_through(buffer: BinaryIO, line: bytes) -> None:
     buffer.write(line)
     buffer.flush()
+
+
+def _put_text(stream: TextIO, line: bytes) -> None:
+    stream.write(line.decode())
 
 
 def _put_whole(descriptor: int, line: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -160,6 +161,22 @@ def test_a_file(tmp_path: Path) -> None:
         for line in (b"one\n", b"two\n"):
             writer.write(line)
             assert path.read_bytes().endswith(line)
+
+
+def test_a_stream_of_text_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands for standard output without taking bytes has its lines as text."""
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    LineWriter(tell).write(b'{"a":"\xc3\xa9"}\n')
+    assert stream.getvalue() == '{"a":"\u00e9"}\n'
+
+
+def test_no_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is none, lines are dropped, and counted."""
+    monkeypatch.setattr(sys, "stdout", None)
+    writer = LineWriter(tell)
+    writer.write(b"one\n")
+    assert writer.dropped == 1
 
 
 SERVICE = """

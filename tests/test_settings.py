@@ -181,8 +181,8 @@ def test_api_keys(monkeypatch: pytest.MonkeyPatch, text: str, keys: list[APIKey]
     ("text", "message"),
     [
         ("hunter2", "write name=SHA256, several with commas"),
-        ("ci=hunter2", "the API key 'ci' is not given as name and SHA-256"),
-        (f"ci={DIGEST[:-1]}Z", "the API key 'ci' is not given as name and SHA-256"),
+        ("ci=hunter2", "number 1: an API key is not given as name and SHA-256"),
+        (f"ci={DIGEST[:-1]}Z", "number 1: an API key is not given as name and SHA-256"),
         ('{"ci": hunter2}', "this is not JSON"),
         ('{"a":' * 100_000, "this is not JSON"),
         ('{"ci": ["hunter2"]}', "number 1"),

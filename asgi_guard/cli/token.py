@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import time
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,12 +144,13 @@ def _explain(identity: IdentityMiddleware, store: Store | None, value: bytes, *,
         else:
             say(f"it cannot be judged: {detail}", "bold red")
         return 1
-    left = user.expires - time.time()
+    left = None if user.expires == inf else round(user.expires - time.time())
     if as_json:
-        told = {"accepted": True, "subject": user.subject, "scopes": user.scopes, "seconds_left": round(left)}
+        told = {"accepted": True, "subject": user.subject, "scopes": user.scopes, "seconds_left": left}
         dump({**told, "needs": needs})
     else:
-        say(f"accepted: {user.subject!r} of {user.issuer}, for {left:.0f} s more", "green")
+        ends = "as long as the issuer calls it active" if left is None else f"for {left} s more"
+        say(f"accepted: {user.subject!r} of {user.issuer}, {ends}", "green")
         say(f"scopes: {' '.join(user.scopes) or 'none'}")
         for need in needs:
             say(f"only with {need}", "yellow")

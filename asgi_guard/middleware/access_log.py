@@ -12,6 +12,7 @@ import orjson
 from asgi_guard.errors import require_choice
 from asgi_guard.layer import Layer
 from asgi_guard.log_writer import LineWriter
+from asgi_guard.policy.listing import listed
 from asgi_guard.policy.log_entry import CLIENT_GONE, Entry, Remarks, sampled, severity, text
 from asgi_guard.policy.log_record import RECORDS, LogFormat, dropped
 from asgi_guard.policy.routes import NO_ROW, Route, RouteTable
@@ -34,7 +35,8 @@ class AccessLogMiddleware(Layer):
         app: the app within.
         format: the schema: `json` (the same as `otel`: OpenTelemetry's names), `ecs`, `gcp`, `datadog`, or `off`.
         sample: the share of ordinary exchanges that are logged, from 0 to 1, the same for all of one trace. Errors
-            (5xx), refusals, slow and aborted exchanges are always logged, and what the CSRF layer would refuse.
+            (5xx), refusals, slow and aborted exchanges are always logged, and what would be refused were it not only
+            logged: by limits in shadow, and by the CSRF layer.
         slow_ms: milliseconds from which an exchange is marked as slow; None marks none.
         quiet: paths whose successes are not logged: the probes. Scrapes that the Metrics layer answers are not either.
         gcp_project: the project of Google Cloud whose traces lines in the schema `gcp` are to stand beside; None writes
@@ -53,7 +55,7 @@ class AccessLogMiddleware(Layer):
         format: LogFormat = "json",  # noqa: A002 - it is what users call it
         sample: float = 1.0,
         slow_ms: float | None = None,
-        quiet: Sequence[str] = (),
+        quiet: str | Sequence[str] = (),
         gcp_project: str | None = None,
         routes: Sequence[Route] | RouteTable = (),
         write: Callable[[bytes], object] | None = None,
@@ -65,7 +67,7 @@ class AccessLogMiddleware(Layer):
         self._record = RECORDS.get(format, RECORDS["json"])
         self._sample = sample
         self._slow = None if slow_ms is None else int(slow_ms * 1e6)
-        self._quiet = tuple(quiet)
+        self._quiet = listed(quiet)
         self._project = gcp_project
         self._writer = LineWriter(self._dropped)
         self.write: Callable[[bytes], object] = write or self._writer.write
@@ -114,7 +116,8 @@ class AccessLogMiddleware(Layer):
     def _is_logged(self, entry: Entry) -> bool:
         remarks = entry.remarks
         loud = remarks is not None and (
-            remarks.slow or any(each is not None for each in (remarks.error, remarks.reason, remarks.csrf_shadow))
+            remarks.slow
+            or any(each is not None for each in (remarks.error, remarks.reason, remarks.shadow, remarks.csrf_shadow))
         )
         return loud or severity(entry) == "ERROR" or sampled(entry.trace_id, entry.request_id, self._sample)
 

@@ -101,7 +101,7 @@ class RateLimitMiddleware(Layer):
         plans: Mapping[str, str] | None = None,
         plan_claim: str | None = None,
         functions: Mapping[str, Callable[[Scope], str | None]] | None = None,
-        exempt: Sequence[str] = (),
+        exempt: str | Sequence[str] = (),
         messages: str = "",
         on_store_failure: OnStoreFailure = "local",
         headers: Style = "draft",

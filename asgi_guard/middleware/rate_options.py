@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from asgi_guard.errors import Problem
 from asgi_guard.policy.exemptions import Exemptions
+from asgi_guard.policy.listing import listed
 from asgi_guard.policy.rates import KEY_KINDS, Limit, parse_rate
 
 if TYPE_CHECKING:
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 _FUNCTION = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
-def exempt_from(values: Sequence[str], problems: list[Problem]) -> Exemptions:
+def exempt_from(values: str | Sequence[str], problems: list[Problem]) -> Exemptions:
     """Whom no limit applies to; what is wrong with it is put among the problems."""
     try:
-        return Exemptions.parse(values)
+        return Exemptions.parse(listed(values))
     except ValueError as error:
         problems.append(Problem("exempt", str(error)))
         return Exemptions()

@@ -10,6 +10,8 @@ from hashlib import blake2b, sha256
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from asgi_guard.policy.listing import one_text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -150,6 +152,8 @@ class APIKey:
         if len(self.sha256) != 64 or not set(self.sha256) <= set("0123456789abcdef"):
             # Nothing of it is repeated: the name may be the key or its hash, written the wrong way round.
             raise ValueError("an API key is not given as name and SHA-256, in 64 lower-case hexadecimal digits")
+        if fault := one_text(scopes=self.scopes):
+            raise ValueError(fault)
         if self.sha256 == _OF_NOTHING:
             raise ValueError("this is the SHA-256 of nothing: the key was empty when it was hashed")
 

@@ -49,3 +49,14 @@ def all_listed(**options: str | Sequence[str]) -> dict[str, tuple[str, ...]]:
     if faults:
         raise FaultsError(faults)
     return lists
+
+
+def one_text(**options: object) -> str | None:
+    """What to write in the place of one text that is given where a tuple of them belongs; None where none is.
+
+    It would be taken for a sequence of its letters.
+    """
+    for name, value in options.items():
+        if isinstance(value, str):
+            return f"{name}={value!r} is one text where several belong: write {name}=({value!r},)"
+    return None

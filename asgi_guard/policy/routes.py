@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 from urllib.parse import unquote
 
 from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.policy.listing import one_text
 from asgi_guard.policy.security import Preset, SecurityHeaders
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Route:
     csrf: bool = True
 
     def __post_init__(self) -> None:
+        if fault := one_text(methods=self.methods, scopes=self.scopes, any_scopes=self.any_scopes):
+            raise ValueError(f"path {self.path!r}: {fault}")
         if problems := list(self._problems()):
             raise ValueError("; ".join(problems))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING
 
@@ -136,9 +137,13 @@ def test_an_opaque_token_is_explained(guarded: LocalIssuer, monkeypatch: pytest.
         monkeypatch.setenv("ASGI_GUARD_AUTH_MAX_TOKEN_LIFETIME", "")
         accepted = invoke("token", "--explain", opaque.token())
         refused = invoke("token", "--explain", "unknown")
+        opaque.tokens["endless"] = {"active": True, "sub": "bob", "aud": "api"}
+        endless = [invoke("token", "--explain", "endless", *options) for options in ((), ("--json",))]
     assert (accepted.exit_code, "accepted: 'alice'" in accepted.output) == (0, True)
     assert (refused.exit_code, "not accepted (inactive)" in refused.output) == (1, True)
     assert f"what to do: {HINTS['inactive']}" in refused.output
+    assert "as long as the issuer calls it active" in endless[0].output
+    assert json.loads(endless[1].output)["seconds_left"] is None
 
 
 def test_an_ambiguous_key_is_explained(guarded: LocalIssuer) -> None:

@@ -350,7 +350,7 @@ async def test_quiet(lines: Lines) -> None:
 
 
 async def test_sample(lines: Lines) -> None:
-    """What is sampled away is not logged, unless it was refused, failed or was slow."""
+    """What is sampled away is not logged, unless it was refused or only would have been, failed, or was slow."""
     await get(lines.layer(Echo(), sample=0))
     assert lines == []
     await get(lines.layer(HostMiddleware(Echo(), allowed="a.example"), sample=0))
@@ -359,6 +359,22 @@ async def test_sample(lines: Lines) -> None:
     records = [json.loads(line) for line in lines]
     assert [record["http.response.status_code"] for record in records] == [400, 502, 200]
     assert records[-1]["asgi_guard.slow"] is True
+
+    lines.clear()
+    limited = lines.layer(RateLimitMiddleware(Echo(), limit="1/hour by ip", shadow=True), sample=0)
+    for _ in range(3):
+        await get(limited)
+    assert [json.loads(line)["asgi_guard.limit_shadow"] for line in lines] == ["ip", "ip"]
+
+
+@pytest.mark.parametrize("quiet", ["/health/live", ["/health/live"]])
+async def test_one_quiet_path(lines: Lines, quiet: str | list[str]) -> None:
+    """A path by itself is one path, and no list of its letters."""
+    layer = lines.layer(Echo(), quiet=quiet)
+    await get(layer, "/health/live")
+    assert lines == []
+    await get(layer, "/")
+    assert lines.record["url.path"] == "/"
 
 
 async def test_sampling_by_trace(lines: Lines) -> None:

@@ -338,6 +338,13 @@ async def test_what_an_issuer_is_bound_to(issuer: LocalIssuer) -> None:
         assert caught.value.reason == word
 
 
+def test_one_text_is_a_list_of_one() -> None:
+    """A name by itself is one name, and no list of its letters."""
+    made = Issuer("https://a.example", "api", algorithms="ES256", required_claims="tenant", scope_claims="roles, scp")
+    found = (made.audience, made.algorithms, made.required_claims, made.scope_claims)
+    assert found == (("api",), ("ES256",), ("tenant",), ("roles", "scp"))
+
+
 def test_keys_behind_a_query() -> None:
     """A key set may stand behind a query, as some issuers have it."""
     url = "https://issuer.example/keys?p=policy"

@@ -124,6 +124,12 @@ def test_an_api_key_is_given_by_its_hash(digest: str) -> None:
     assert "billing" not in str(caught.value)
 
 
+def test_an_api_keys_scopes_are_several() -> None:
+    """One text would be taken for scopes of a letter each."""
+    with pytest.raises(ValueError, match=r"write scopes=\('deploy',\)"):
+        APIKey("billing", "0" * 64, "deploy")  # type: ignore[arg-type]  # that is what is tested
+
+
 def test_an_api_key_is_not_empty() -> None:
     """The hash of nothing, as a shell makes it of a variable that is not set, would let in an empty header."""
     with pytest.raises(ValueError, match="the SHA-256 of nothing"):

@@ -291,6 +291,9 @@ def test_a_table_is_taken_as_it_is() -> None:
         ({"path": "/a", "scopes": ("x",), "auth": "none"}, "cannot be 'none'"),
         ({"path": "/a", "scopes": ("x",), "auth": "optional"}, "cannot be 'optional'"),
         ({"path": "/a", "cost": -1}, "cannot give units back"),
+        ({"path": "/a", "methods": "GET"}, "write methods=('GET',)"),
+        ({"path": "/a", "scopes": "admin"}, "write scopes=('admin',)"),
+        ({"path": "/a", "any_scopes": "admin"}, "write any_scopes=('admin',)"),
     ],
 )
 def test_malformed_rows(options: dict[str, object], says: str) -> None:
