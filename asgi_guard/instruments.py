@@ -28,7 +28,7 @@ class Metric(NamedTuple):
     """One metric.
 
     Attributes:
-        kind: `counter`, `gauge` or `histogram`.
+        kind: `counter`, `up_down`, which is told by how much it has changed, `gauge` or `histogram`.
         name: Prometheus's; the one of OpenTelemetry has dots for the words' ends.
         other_name: OpenTelemetry's.
         unit: OpenTelemetry's.
@@ -55,7 +55,7 @@ METRICS = {
         required=("scheme",),
     ),
     "in_flight": Metric(
-        "gauge", "asgi_guard_requests_in_flight", "asgi_guard.requests_in_flight", "{request}",
+        "up_down", "asgi_guard_requests_in_flight", "asgi_guard.requests_in_flight", "{request}",
         "Requests and WebSocket sessions under way.",
     ),
     "refusals": Metric(
@@ -144,11 +144,16 @@ def prometheus(registry: CollectorRegistry) -> Instruments:
         if metric.kind == "counter":
             counter = prometheus_client.Counter(metric.name, metric.help, metric.labels, **options)
             return lambda *values: (counter.labels(*values) if values else counter).inc
+        if metric.kind == "up_down":
+            gauge = prometheus_client.Gauge(
+                metric.name, metric.help, metric.labels, multiprocess_mode="livesum", **options
+            )
+            return lambda *values: (gauge.labels(*values) if values else gauge).inc
         if metric.kind == "gauge":
-            # Of several processes, the living ones: requests add up, and of ages and breakers the worst counts.
-            mode = "livesum" if metric.name.endswith("in_flight") else "livemax"
-            options["multiprocess_mode"] = mode
-            gauge = prometheus_client.Gauge(metric.name, metric.help, metric.labels, **options)
+            # Of several processes that live, the worst counts.
+            gauge = prometheus_client.Gauge(
+                metric.name, metric.help, metric.labels, multiprocess_mode="livemax", **options
+            )
             return lambda *values: (gauge.labels(*values) if values else gauge).set
         options["buckets"] = metric.bounds
         histogram = prometheus_client.Histogram(metric.name, metric.help, metric.labels, **options)
@@ -199,6 +204,8 @@ def opentelemetry() -> Instruments:
         told: Any = (metric.other_name, metric.unit, metric.help)
         if metric.kind == "counter":
             measure: Any = meter.create_counter(*told).add
+        elif metric.kind == "up_down":
+            measure = meter.create_up_down_counter(*told).add
         elif metric.kind == "gauge":
             measure = meter.create_gauge(*told).set
         else:

@@ -175,8 +175,8 @@ class IdentityMiddleware(Layer):
         user = self._remembered(self._cache.digest(value[7:]), self._clock())
         if user is None or self.possession.required or "cnf" in user.claims:
             return False
-        exchange.user = exchange.scope["user"] = user
-        exchange.scope["auth"] = user.auth
+        self._cache.hit()
+        self._accept(exchange, user)
         return True
 
     def _may_be_elsewhere(self, exchange: Exchange) -> bool:
@@ -255,6 +255,8 @@ class IdentityMiddleware(Layer):
             if key is None:
                 return self._wait(exchange, credential, self._obtain(digest, parsed, verifier))
             user = self._verify(digest, parsed, verifier, key)
+        else:
+            self._cache.hit()
         return self._admit(exchange, credential, user)
 
     async def _wait(self, exchange: Exchange, credential: Credential, obtaining: Awaitable[User]) -> None:

@@ -95,7 +95,7 @@ class MetricsMiddleware(Layer):
         self._path = path
         self._trusts_proxy = trusts_proxy
         self._table = RouteTable.of(routes)
-        self._under_way = 0
+        self._under_way = self._told = 0  # and how many of them the gauge knows of, which other guards may share
         self._due = 0
         self._in_flight = tuple(each.in_flight() for each in self.instruments)
         self._durations: dict[tuple[str, object, int | None, str], tuple[Measure, ...]] = {}
@@ -159,23 +159,23 @@ class MetricsMiddleware(Layer):
         else:
             place = getattr(route, "path", None)
         key = (exchange.method, place, CLIENT_GONE if response.unheard else response.status, exchange.scheme)
-        measures = self._durations.get(key) or self._measures(key, exchange, response)
+        measures = self._durations.get(key) or self._measures(key, response)
         seconds = (now - exchange.entered) / 1e9
         for measure in measures:
             measure(seconds)
         if exchange.answer is not None and exchange.answer.reason is not None:
             self._refused(exchange.answered_by, exchange.answer.reason)
-        if exchange.verdict is not None:
+        if exchange.verdict is not None and exchange.verdict.admitted:
             for reading in exchange.verdict.readings:
                 limit = reading.limit
                 if reading.wait == 0 and reading.remaining <= limit.burst * NEAR:
                     self._is_near(limit.name)
         if now >= self._due:
             self._tell()
+        elif self._told and (not self._under_way or exchange.answered_by == self.name):
+            self._tell_in_flight()  # for long nobody may come who would
 
-    def _measures(
-        self, key: tuple[str, object, int | None, str], exchange: Exchange, response: Response
-    ) -> tuple[Measure, ...]:
+    def _measures(self, key: tuple[str, object, int | None, str], response: Response) -> tuple[Measure, ...]:
         """Find the series of a request, and keep it under its key as long as these are few."""
         method, place, status, scheme = key
         method = method if method in KNOWN_METHODS else "_OTHER"
@@ -204,9 +204,13 @@ class MetricsMiddleware(Layer):
         for measure in self._near[limit]:
             measure(1)
 
+    def _tell_in_flight(self) -> None:
+        more, self._told = self._under_way - self._told, self._under_way
+        for measure in self._in_flight:
+            measure(more)
+
     def _tell(self) -> None:
         self._due = time.perf_counter_ns() + 1_000_000_000
-        for measure in self._in_flight:
-            measure(self._under_way)
+        self._tell_in_flight()
         for tell in self._sources:
             tell()

@@ -60,8 +60,11 @@ class TokenCache:
         """Drop a token, as when its keys have changed."""
         self._entries.pop(digest, None)
 
+    def hit(self) -> None:
+        """Note that a token is served as it was found, however often it was looked for."""
+
     def missed(self) -> None:
-        """Note that a token has to be verified: it was not found, however often it was looked for."""
+        """Note that a token has to be verified, likewise."""
 
 
 class CountedTokenCache(TokenCache):
@@ -76,12 +79,9 @@ class CountedTokenCache(TokenCache):
         super().__init__(size)
         self.hits = self.misses = 0
 
-    def get(self, digest: bytes, now: float) -> tuple[User, KeySet] | None:
-        """Find a token as `TokenCache` does, and count it."""
-        found = super().get(digest, now)
-        if found is not None:
-            self.hits += 1
-        return found
+    def hit(self) -> None:
+        """Count it."""
+        self.hits += 1
 
     def missed(self) -> None:
         """Count it."""

@@ -179,9 +179,9 @@ class MemoryStore:
     async def revoke(self, name: str, ttl: float, instant: int = EVER) -> None:
         """Put a token, a session or a subject among the revoked, for `ttl` seconds."""
         now = self._clock()
-        if len(self._revoked) >= self._max_keys:
+        if name not in self._revoked and len(self._revoked) >= self._max_keys:
             self._revoked = {key: kept for key, kept in self._revoked.items() if kept[0] > now}
-        if len(self._revoked) >= self._max_keys:
+        if name not in self._revoked and len(self._revoked) >= self._max_keys:
             # The one that ends first is the least loss.
             del self._revoked[min(self._revoked, key=lambda key: self._revoked[key])]
         self._revoked[name] = now + int(ttl * 1_000_000), instant

@@ -128,20 +128,25 @@ async def test_in_flight(registry: CollectorRegistry) -> None:
     task = asyncio.create_task(get(layer))
     await begun.wait()
     assert (await scrape(layer))["asgi_guard_requests_in_flight"] == {(): 2}
+    other = MetricsMiddleware(Echo(), registry=registry)
+    assert (await get(other)).status == 200
+    assert (await scrape(other))["asgi_guard_requests_in_flight"] == {(): 2}, "another guard's are told along"
     end.set()
     await task
+    assert (await scrape(other))["asgi_guard_requests_in_flight"] == {(): 1}
     assert (await scrape(layer))["asgi_guard_requests_in_flight"] == {(): 1}
 
 
 async def test_refusals_and_near_limits(registry: CollectorRegistry) -> None:
-    """Refusals are counted by layer and reason, and what was allowed with a fifth of a limit left or less, by limit."""
-    layer = MetricsMiddleware(RateLimitMiddleware(Echo(), limit="5/hour by ip"), registry=registry)
+    """Refusals are counted by layer and reason, and what was allowed with a fifth of a limit left or less."""
+    limits = "5/hour by ip; 6/hour by ip as wide"
+    layer = MetricsMiddleware(RateLimitMiddleware(Echo(), limit=limits), registry=registry)
     for _ in range(8):
         await get(layer)
     await call(layer, websocket_scope())
     found = await scrape(layer)
     assert found["asgi_guard_refusals_total"] == {("rate_limit", "rate_limited"): 4}
-    assert found["asgi_guard_limit_near_total"] == {("ip",): 2}
+    assert found["asgi_guard_limit_near_total"] == {("ip",): 2, ("wide",): 1}
 
 
 @pytest.mark.parametrize(

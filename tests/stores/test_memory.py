@@ -182,6 +182,10 @@ async def test_revocations_are_bounded_and_the_ended_leave_first() -> None:
 
     assert await _revoked(store, "short", "middle", "long", "new", "newer") == ["long", "new", "newer"]
 
+    await store.revoke("newer", 70)  # it has its room already
+
+    assert await _revoked(store, "long", "new", "newer") == ["long", "new", "newer"]
+
 
 async def _revoked(store: MemoryStore, *names: str) -> list[str]:
     return [name for name in names if (await store.admit(Admission((), name))).revoked]
