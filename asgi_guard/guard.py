@@ -85,8 +85,8 @@ class Guard(Chain):
 
     @property
     def store(self) -> Store | None:
-        """Where limits and revocations are kept; None where nothing is."""
-        return next((layer.store for layer in self.layers if isinstance(layer, RateLimitMiddleware)), None)
+        """Where limits, revocations and proofs that were seen are kept; None where nothing is."""
+        return store_of(self.layers)
 
     async def revoke(self, user: User) -> None:
         """Refuse the token of an identity from now on, for the rest of its life: what a logout is to do.
@@ -142,6 +142,16 @@ class Guard(Chain):
             message = "it is not true, so nobody would look the token up"
             raise ConfigError([Problem(f"{PREFIX}AUTH_REVOCATION", message)])
         return Revocations(store, lives_of(identity))
+
+
+def store_of(layers: Sequence[Layer]) -> Store | None:
+    """The store of layers: that of limits and revocations, else the one that counts proofs; None without either."""
+    for layer in reversed(layers):
+        if isinstance(layer, RateLimitMiddleware):
+            return layer.store
+        if isinstance(layer, IdentityMiddleware):
+            return layer.possession.store
+    return None
 
 
 def guarded(app: ASGIApp) -> Guard:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote_plus
@@ -40,6 +41,7 @@ MAX_WAITING = 512
 ABOUT_THE_TOKEN = frozenset({400, 403, 413, 414, 422})
 """Answers by which servers, and firewalls before them, mean what was sent: one such token, which anybody can send, does
 not keep the others from being asked about."""
+NOBODYS = b"asgi-guard-asks-whether-it-may-ask"
 QUIET = 60.0
 """Seconds between two words in the log on such tokens."""
 
@@ -201,6 +203,15 @@ class Introspector:
         if question.cancelled():
             raise KeysUnavailableError(f"{self.url} is not asked any more", 1)
         return question.result()
+
+    async def check(self) -> None:
+        """Ask about a token that nobody has, so that it is known whether others can be asked about.
+
+        Raises:
+            KeysUnavailableError: they cannot.
+        """
+        with suppress(TokenError):
+            await self.obtain(NOBODYS)
 
     async def aclose(self) -> None:
         """Give up what is asked, and let go of the connections of this event loop."""

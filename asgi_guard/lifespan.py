@@ -54,6 +54,10 @@ class Lifespan:
             # As servers do: an app without lifespan usually raises on the scope, before it waits for anything.
             level = logging.INFO if self._starting is None else logging.WARNING
             logger.log(level, "the app raised on the lifespan scope, so it is taken to have no lifespan", exc_info=True)
+        except BaseException:
+            if not self._over:
+                await self._stop()  # the server has given the scope up, and asks nothing more
+            raise
         if not self._over:
             await self._complete()
 

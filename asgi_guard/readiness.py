@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from asgi_guard.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 logger = logging.getLogger("asgi_guard")
 
@@ -73,12 +73,22 @@ def checks_of(checks: Checks) -> tuple[Check, ...]:
     made = tuple(Check(name, probe) for name, probe in checks.items()) if isinstance(checks, Mapping) else tuple(checks)
     if faults := [fault for each in made if (fault := _misfit(each))]:
         raise ConfigError([Problem("checks", fault) for fault in faults])
-    names = Counter([*OWN_CHECKS, *(check.name for check in made)])
-    taken = [name for name, number in names.items() if number > 1]
-    if taken:
-        own = ", ".join(sorted(OWN_CHECKS))
-        raise ConfigError([Problem("checks", f"{name!r} is taken: {own} are the guard's own") for name in taken])
+    own = ", ".join(sorted(OWN_CHECKS))
+    problems = [
+        Problem("checks", f"{check.name!r} is taken: {own} are the guard's own")
+        for check in made
+        if check.name in OWN_CHECKS
+    ]
+    if problems or (problems := list(namesakes(made))):
+        raise ConfigError(problems)
     return made
+
+
+def namesakes(checks: Iterable[Check]) -> Iterator[Problem]:
+    """Names that several checks have: nobody could tell which of them failed, and each would be taken for the other."""
+    for name, number in Counter(check.name for check in checks).items():
+        if number > 1:
+            yield Problem("checks", f"{number} are called {name!r}: give each a name of its own")
 
 
 def _misfit(check: object) -> str | None:
@@ -118,7 +128,9 @@ class Readiness:
         task = self._asking
         if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
             task = self._asking = asyncio.create_task(self._ask_all(), name="asgi-guard readiness")
-        return await asyncio.shield(task)
+        # A probe that is cancelled does not cancel it, nor does its end a probe that waits.
+        await asyncio.wait([task])
+        return Report(False, {}) if task.cancelled() else task.result()
 
     def stop(self) -> None:
         """Ask nothing more: the app's resources, which the checks use, are gone."""

@@ -192,6 +192,31 @@ async def test_an_app_that_fails_to_start() -> None:
     assert isinstance(server.error, OSError)
 
 
+async def test_a_scope_that_is_given_up() -> None:
+    """Where the server cancels the scope, what was started is stopped all the same."""
+    events: list[str] = []
+    layers = [Noting(label, events, "") for label in "ab"]
+    begun, never = asyncio.Event(), asyncio.Event()
+
+    async def receive() -> Message:
+        if begun.is_set():
+            await never.wait()
+        return {"type": STARTUP}
+
+    async def send(message: Message) -> None:
+        begun.set()
+
+    async def serve() -> None:
+        await Chain(starlette([]), layers)({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
+
+    serving = asyncio.create_task(serve())
+    await begun.wait()
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert events[-2:] == ["shutdown b", "shutdown a"]
+
+
 async def test_an_app_that_fails_to_stop() -> None:
     """An app's failed shut-down is passed on, once, and the layers are stopped all the same."""
     events: list[str] = []

@@ -18,7 +18,8 @@ from asgi_guard.cli.headers import grades_as_json, show_grades
 from asgi_guard.cli.output import dump, say, table, with_cause
 from asgi_guard.cli.production import Deployment, as_json, facts_of, report, show
 from asgi_guard.errors import AsgiGuardError
-from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
+from asgi_guard.guard import store_of
+from asgi_guard.middleware import IdentityMiddleware
 from asgi_guard.policy.servers import SERVERS, ServerName, drain_problem
 from asgi_guard.settings import variables
 from asgi_guard.variables import PREFIX, written
@@ -235,10 +236,12 @@ def notes(settings: GuardSettings) -> list[str]:
 async def _probe(layers: Sequence[Layer]) -> list[tuple[str, bool, str]]:
     asked: list[tuple[str, Callable[[], Awaitable[object]], Callable[[], str]]] = []
     for layer in layers:
-        if isinstance(layer, RateLimitMiddleware):
-            asked.append(("store", layer.store.ping, str))
-        elif isinstance(layer, IdentityMiddleware) and layer.verifiers:
+        if isinstance(layer, IdentityMiddleware) and layer.verifiers:
             asked.append(("issuer keys", layer.check, partial(_keys, layer)))
+        if isinstance(layer, IdentityMiddleware) and layer.introspector is not None:
+            asked.append(("introspection", layer.introspector.check, str))
+    if (store := store_of(layers)) is not None:
+        asked.append(("store", store.ping, str))
     results = []
     for name, ask, tell in asked:
         started = time.perf_counter()

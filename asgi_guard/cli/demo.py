@@ -83,7 +83,8 @@ def demo(app: str | None, host: str, port: int, issuer_port: int) -> None:
         config = uvicorn.Config(
             guarded, host=host, port=port, log_level="warning", log_config=log_config(), **SERVER_OPTIONS
         )
-        serving = _announcing(uvicorn, lambda: _announce(local, f"http://{host}:{port}"))(config)
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        serving = _announcing(uvicorn, lambda: _announce(local, url))(config)
         serving.run()
     if not serving.started:
         sys.exit(3)  # as uvicorn by itself says that the app's start-up failed, which is in its log
@@ -102,7 +103,7 @@ def _announcing(uvicorn: Any, ready: Callable[[], None]) -> Any:
 
 
 def _check_free(host: str, port: int, option: str) -> None:
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

@@ -111,7 +111,8 @@ def client_of(key: str, here: Configured) -> str:
     is_hash = len(name) == 32 and set(name) <= set("0123456789abcdef")
     if kind == "header" and "=" in name:
         field, _, value = name.partition("=")
-        return f"header:{store_key(f'header:{field.lower()}', value)}"
+        sent = value.encode("utf-8", "surrogateescape").decode("latin-1")  # as limits read a header's bytes
+        return f"header:{store_key(f'header:{field.lower()}', sent)}"
     if name and (is_hash or kind == "route"):
         return key
     functions = {limit.key for limit in _rules(here).values()} - set(KEY_KINDS)

@@ -100,7 +100,8 @@ def run(
     """
     uvicorn = server()
     os.environ[f"{PREFIX}APP"] = app
-    os.environ.setdefault(f"{PREFIX}RATE_WORKERS", str(workers))
+    if workers > 1:
+        os.environ.setdefault(f"{PREFIX}RATE_WORKERS", str(workers))
     sys.path.insert(0, app_dir)
     found = load_app(app, "MODULE:ATTRIBUTE")
     target: Guard | str = "asgi_guard.wrapped:app"

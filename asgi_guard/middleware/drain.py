@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from random import randint
 from typing import TYPE_CHECKING
 
 import orjson
 
-from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.exchange import FORWARDING
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.leaving import SCOPE_KEY, Draining, DrainSignal
@@ -67,6 +68,10 @@ class DrainMiddleware(Layer):
     ) -> None:
         super().__init__(app)
         problems = []
+        if on_signal is not None:
+            require_choice("on_signal", on_signal, DrainSignal)
+            if not hasattr(signal, on_signal):
+                problems.append(Problem("on_signal", f"there is no {on_signal} on this system"))
         if path is not None and path[:1] != "/":
             problems.append(Problem("path", f"{path!r} does not start with '/'"))
         if max_requests < 0:

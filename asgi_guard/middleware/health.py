@@ -12,7 +12,7 @@ from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.address import parse_networks, within
 from asgi_guard.policy.answer import Answer, Reason
 from asgi_guard.policy.listing import listed
-from asgi_guard.readiness import CHECK_TIMEOUT, Check, Readiness
+from asgi_guard.readiness import CHECK_TIMEOUT, Check, Readiness, namesakes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,6 +69,7 @@ class HealthMiddleware(Layer):
             problems.append(Problem("details", str(error)))
         if not check_timeout > 0:
             problems.append(Problem("check_timeout", f"{check_timeout} s are no time to answer in"))
+        problems += namesakes(checks)
         if problems:
             raise ConfigError(problems)
         self._trusts_proxy = trusts_proxy

@@ -71,7 +71,7 @@ class Possession:
         self.bindings = frozenset(name for name, asked in known.items() if asked)
         self._source = client_cert
         self._trusts_proxy = trusts_proxy
-        self._store = store if self.dpop and store is not None and store.shared else None
+        self.store = store if self.dpop and store is not None and store.shared else None
         self._seen = SeenProofs(self.policy.life)
         life = int(self.policy.life * SECOND)
         self._once = Limit("dpop", f"1/{self.policy.life:.0f}s", "dpop", life, 1)
@@ -153,8 +153,8 @@ class Possession:
         outer: int = exchange.scope.get(PROOFS_KEY, 0)
         exchange.scope[PROOFS_KEY] = outer + 1
         name = store_key(proof, str(outer)) if outer else proof
-        if self._store is not None:
-            return self._ask(self._store, name)
+        if self.store is not None:
+            return self._ask(self.store, name)
         now = self._clock()
         if self._seen.is_full(user.key, now):
             raise StoreUnavailableError("there is no room to remember proofs")
@@ -170,8 +170,8 @@ class Possession:
 
     async def aclose(self) -> None:
         """Let the store's connections go."""
-        if self._store is not None:
-            await self._store.aclose()
+        if self.store is not None:
+            await self.store.aclose()
 
 
 def _replayed() -> ProofError:

@@ -11,6 +11,7 @@ from asgi_guard.cli.check import public_url
 from tests.cli.conftest import NOBODY, program
 from tests.configuring import DIGEST, SAID
 from tests.end_to_end.serving import free_port
+from tests.introspecting import CLIENT, OpaqueIssuer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,6 +108,32 @@ def test_the_store_does_not_answer(command: Command, monkeypatch: pytest.MonkeyP
     assert "the store does not answer (ConnectionError): " in probe["detail"]
     assert "Error 111 connecting to 127.0.0.1:1" in probe["detail"]
     assert command("check", "--no-probe").code == 0
+
+
+def test_a_store_that_only_counts_proofs_is_asked(
+    command: Command, configured: LocalIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without limits and revocation, the store is asked where proofs of possession need it."""
+    monkeypatch.setenv("ASGI_GUARD_STORE_URL", NOBODY)
+    monkeypatch.setenv("ASGI_GUARD_AUTH_DPOP", "accept")
+    ran = command("check", "--json")
+    assert [(probe["name"], probe["ok"]) for probe in orjson.loads(ran.out)["probes"]] == [
+        ("issuer keys", True), ("store", False)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("secret", "ok"), [(CLIENT[1], True), ("wrong", False)])
+def test_the_introspection_endpoint_is_asked(
+    command: Command, monkeypatch: pytest.MonkeyPatch, secret: str, ok: bool
+) -> None:
+    """Where opaque tokens are asked about, it is told whether this client may ask."""
+    with OpaqueIssuer() as opaque:
+        for name, value in (("URL", opaque.url), ("CLIENT_ID", CLIENT[0]), ("CLIENT_SECRET", secret)):
+            monkeypatch.setenv(f"ASGI_GUARD_AUTH_INTROSPECTION_{name}", value)
+        monkeypatch.setenv("ASGI_GUARD_AUTH_AUDIENCE", "api")
+        ran = command("check", "--json")
+    assert [(probe["name"], probe["ok"]) for probe in orjson.loads(ran.out)["probes"]] == [("introspection", ok)]
+    assert ran.code == (0 if ok else 1)
 
 
 def test_the_issuer_does_not_answer(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

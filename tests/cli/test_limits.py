@@ -69,12 +69,14 @@ def rows(*arguments: str) -> list[dict[str, Any]]:
 def test_what_is_left_of_a_client_is_shown(server: Server) -> None:
     """Every limit that a client has used is shown, with what is left of it."""
     use(3, (b"x-team", b"red"))
+    use(2, (b"x-team", "bl\u00e5".encode()))
 
-    assert [(row["limit"], row["left"], row["of"]) for row in rows("show", f"ip:{ALICE}")] == [("ip", 7, 10)]
+    assert [(row["limit"], row["left"], row["of"]) for row in rows("show", f"ip:{ALICE}")] == [("ip", 5, 10)]
+    assert [(row["limit"], row["left"]) for row in rows("show", "header:X-Team=bl\u00e5")] == [("header-x-team", 38)]
     assert [(row["limit"], row["left"]) for row in rows("show", "header:X-TEAM=red")] == [("header-x-team", 37)]
-    assert [(row["limit"], row["left"]) for row in rows("show", "route:root-2")] == [("route", 997)]
+    assert [(row["limit"], row["left"]) for row in rows("show", "route:root-2")] == [("route", 995)]
     text = invoke("limits", "show", f"ip:{ALICE}").output
-    assert "7 of 10 left" in text
+    assert "5 of 10 left" in text
     assert "full in" in text
 
 

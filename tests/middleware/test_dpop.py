@@ -285,7 +285,7 @@ async def test_nobody_passes_while_the_keys_are_away(issuer: LocalIssuer) -> Non
     request = shown(bound(issuer))
     issuer.outage = True
     assert await front.says(*request) == AWAY
-    other = Front(issuer, store=front.possession._store)
+    other = Front(issuer, store=front.possession.store)
     issuer.outage = False
     assert await other.says(*request) == OK
 

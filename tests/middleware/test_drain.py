@@ -355,10 +355,11 @@ async def test_a_request_after_the_end(server: Server) -> None:
         ({"max_requests": 5}, ["max_requests"]),
         ({"max_requests": -1, "seconds": 1}, ["max_requests"]),
         ({"max_requests": 5, "path": "drain"}, ["path", "max_requests"]),
+        ({"on_signal": "SIGFOO"}, ["on_signal"]),
     ],
 )
 def test_an_end_without_draining(options: dict[str, Any], names: list[str]) -> None:
-    """A process that would end without draining is refused, by name, with all else that is wrong."""
+    """What would end or begin in no way there is is refused, by name, with all else that is wrong."""
     with pytest.raises(ConfigError) as caught:
         DrainMiddleware(Echo(), **options)
     assert [problem.name for problem in caught.value.problems] == names

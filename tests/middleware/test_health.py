@@ -177,13 +177,13 @@ async def test_a_check_that_is_cancelled_from_within() -> None:
 
 
 async def test_checks_end_with_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A check that is under way when the app has shut down is cancelled, and leaves no task behind."""
+    """A check that is under way when the app has shut down is cancelled; who waits for it is told not to come."""
     layer = HealthMiddleware(Echo(), checks=[Check("slow", asyncio.Event().wait)], check_timeout=3600)
     asking = asyncio.create_task(probed(layer))
     for _ in range(5):
         await asyncio.sleep(0)
     await layer.shutdown()
-    await asyncio.gather(asking, return_exceptions=True)
+    assert state(await asking) == (503, {"status": "not ready"})
     for _ in range(5):
         await asyncio.sleep(0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -222,13 +222,19 @@ async def test_details_behind_a_proxy(proxies: int, forwarded: str | None, told:
     ("checks", "message"),
     [
         ({"store": fine}, "'store' is taken"),
-        ([Check("a", fine), Check("a", fine)], "'a' is taken"),
+        ([Check("a", fine), Check("a", fine)], "2 are called 'a'"),
     ],
 )
 def test_names_of_checks(checks: Any, message: str) -> None:
     """A name that says nothing of what failed, since two have it, is refused."""
     with pytest.raises(ConfigError, match=message):
         Guard(Echo(), GuardSettings(), checks=checks)
+
+
+def test_names_of_checks_of_the_layer_alone() -> None:
+    """The layer by itself holds to that too: the second would be taken for the first, and never pass."""
+    with pytest.raises(ConfigError, match="2 are called 'a'"):
+        HealthMiddleware(Echo(), checks=[Check("a", fine), Check("a", fine)])
 
 
 def test_no_time_for_a_check() -> None:
