@@ -39,8 +39,8 @@ logger = logging.getLogger("asgi_guard")
 class Guard(Chain):
     """A production front around any ASGI app.
 
-    The layers, outermost first: health, proxy, request id, access log, security headers, hosts, CORS, CSRF,
-    resource metadata, identity, rate limits, access. Those that need no setting are on; the others once they are
+    The layers, outermost first: drain, health, metrics, proxy, request id, access log, security headers, hosts, CORS,
+    CSRF, resource metadata, identity, rate limits, access. Those that need no setting are on; the others once they are
     configured.
 
     Args:
@@ -96,7 +96,8 @@ class Guard(Chain):
 
         Raises:
             ConfigError: `auth.revocation` is off, so nobody would look the token up.
-            ValueError: an API key showed it, which does not end by itself: take it out of the configuration.
+            ValueError: an API key showed it, which does not end by itself: take it out of the configuration. Or an
+                opaque token without a `jti`, by which it could be named: revoke it where it was issued.
             StoreUnavailableError: the store did not answer, and the token may be accepted still.
         """
         await self._revocations().token(user)

@@ -56,8 +56,8 @@ QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded
 class RateLimitMiddleware(Layer):
     """Token buckets by address, user or API key, and numbers of requests at once: all are charged, or none is.
 
-    A refusal is 429 with `Retry-After` as the bucket computes it, and up to a tenth more. Where the address is not
-    known (UNIX sockets), all such clients share one bucket.
+    A refusal is 429 with `Retry-After` as the bucket computes it, and a little more: see `retry_after`. Where the
+    address is not known (UNIX sockets), all such clients share one bucket.
 
     Args:
         app: the app within.

@@ -55,8 +55,8 @@ class Plan:
         place: the route's name among limits by route.
         counts: whether any of them counts requests under way.
         by_client: whether all of them go by the client's address or identity, or by the route alone.
-        policy: the `RateLimit-Policy` header of the limits that refuse, the same for every such request; None where
-            some refuse only a part of the clients.
+        policy: the `RateLimit-Policy` header of the limits that refuse, the same for every such request but one that is
+            refused before it is known whose it is; None where some refuse only a part of the clients.
         share: this worker's share of each limit that holds when the store does not answer, by name.
     """
 

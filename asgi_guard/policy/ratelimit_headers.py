@@ -32,7 +32,7 @@ HEADER_NAMES: dict[Style, tuple[str, ...]] = {
 
 
 def policy_header(limits: Iterable[Limit]) -> Header:
-    """`RateLimit-Policy`: what the limits are. It is the same on every response of a route."""
+    """`RateLimit-Policy`: what the limits are, the same on every response of a route but the early refusals."""
     return b"ratelimit-policy", ", ".join(map(_policy, limits)).encode()
 
 

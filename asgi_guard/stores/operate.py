@@ -1,7 +1,7 @@
 """What an operator asks of a shared store: what stands in a bucket, which ones are the emptiest, and to fill one again.
 
 None of it is on the path of a request. The keys are those that requests use; the commands are `TIME`, `SCAN`, `GET`,
-`ZCOUNT` and `DEL`, which requests do not need.
+`ZCOUNT` and `DEL`.
 """
 
 from __future__ import annotations
