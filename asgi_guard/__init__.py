@@ -8,7 +8,7 @@ What is named here is the public interface; everything else may change.
 
 from __future__ import annotations
 
-from asgi_guard import csp, csrf
+from asgi_guard import csp, csrf, limits
 from asgi_guard.errors import (
     AsgiGuardError,
     ConfigError,
@@ -20,6 +20,7 @@ from asgi_guard.errors import (
 )
 from asgi_guard.exchange import request_id
 from asgi_guard.guard import Guard
+from asgi_guard.introspection import Introspection
 from asgi_guard.leaving import draining
 from asgi_guard.logs import RequestContextFilter, add_request_context
 from asgi_guard.middleware import (
@@ -39,7 +40,9 @@ from asgi_guard.middleware import (
     ResourceMetadataMiddleware,
     SecurityHeadersMiddleware,
 )
+from asgi_guard.middleware.possession import Possession
 from asgi_guard.policy.identity import Anonymous, APIKey, Auth, User
+from asgi_guard.policy.keyring import KeyTimes
 from asgi_guard.policy.routes import Route
 from asgi_guard.policy.security import SecurityHeaders
 from asgi_guard.policy.trace_context import Trace
@@ -60,7 +63,7 @@ from asgi_guard.sections import (
     StoreSettings,
 )
 from asgi_guard.settings import GuardSettings
-from asgi_guard.stores import MemoryStore, RedisStore, Store
+from asgi_guard.stores import ClusterStore, MemoryStore, RedisStore, SentinelStore, Store
 
 __all__ = [
     "APIKey",
@@ -75,6 +78,7 @@ __all__ = [
     "CSRFMiddleware",
     "CSRFSettings",
     "Check",
+    "ClusterStore",
     "ConfigError",
     "DrainMiddleware",
     "Guard",
@@ -84,12 +88,15 @@ __all__ = [
     "HostMiddleware",
     "HostsSettings",
     "IdentityMiddleware",
+    "Introspection",
     "Issuer",
+    "KeyTimes",
     "KeysUnavailableError",
     "LogSettings",
     "MemoryStore",
     "MetricsMiddleware",
     "MetricsSettings",
+    "Possession",
     "Problem",
     "ProxyMiddleware",
     "ProxySettings",
@@ -104,6 +111,7 @@ __all__ = [
     "SecurityHeaders",
     "SecurityHeadersMiddleware",
     "SecuritySettings",
+    "SentinelStore",
     "Store",
     "StoreSettings",
     "StoreUnavailableError",
@@ -115,6 +123,7 @@ __all__ = [
     "csp",
     "csrf",
     "draining",
+    "limits",
     "propagate",
     "propagation_headers",
     "request_id",

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from asgi_guard.issuer import DEFAULT_ALGORITHMS
 from asgi_guard.leaving import DrainSignal
+from asgi_guard.policy.address import LOCAL
 from asgi_guard.policy.certificate import CertificateSource
 from asgi_guard.policy.claims import SCOPE_CLAIMS, Profile
 from asgi_guard.policy.dpop import DPoPMode
@@ -348,9 +349,7 @@ class MetricsSettings(Section):
     """Metrics. Off, unless said."""
 
     path: str = Field(default="", description="the path of Prometheus's scrapes, such as `/metrics`; empty for none")
-    allow: Names = Field(
-        default=("127.0.0.0/8", "::1/128"), description="addresses and networks (CIDR) whose scrapes are answered"
-    )
+    allow: Names = Field(default=LOCAL, description="addresses and networks (CIDR) whose scrapes are answered")
     otel: bool = Field(default=False, description="whether to measure with OpenTelemetry's metrics API")
 
     @property
@@ -373,7 +372,7 @@ class HealthSettings(Section):
     max_requests: int = Field(default=0, ge=0, description="requests after which a worker drains and ends; 0 for never")
     check_timeout: float = Field(default=1, gt=0, le=60, description="seconds that each check of readiness has")
     details: Names = Field(
-        default=("127.0.0.0/8", "::1/128"),
+        default=LOCAL,
         description="addresses and networks (CIDR) that readiness tells which check failed",
     )
 

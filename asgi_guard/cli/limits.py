@@ -21,7 +21,7 @@ from asgi_guard.stores import ClusterStore, RedisStore, operate
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from asgi_guard.stores.operate import Found
 
@@ -48,8 +48,7 @@ def show(ctx: click.Context, key: str, *, app: str | None, as_json: bool) -> Non
     """Show one client."""
     here = configured(app)
     rules = _rules(here)
-    client = client_of(key, here)
-    names = [f"{{{client}}}:{name}" for name in rules]
+    client, names = _buckets(key, here, rules)
     found = _ask(ctx, here, lambda redis, prefix: operate.look(redis, prefix, names))
     # Which limits a client is under is known by what it was charged: the others are full, or not its own.
     _print([each for each in found if each.reset or each.under_way], rules, f"limits of {client}", as_json=as_json)
@@ -62,9 +61,7 @@ def show(ctx: click.Context, key: str, *, app: str | None, as_json: bool) -> Non
 def reset(ctx: click.Context, key: str, *, app: str | None) -> None:
     """Fill the buckets of one client."""
     here = configured(app)
-    rules = _rules(here)
-    client = client_of(key, here)
-    names = [f"{{{client}}}:{name}" for name in rules]
+    client, names = _buckets(key, here, _rules(here))
     count = _ask(ctx, here, lambda redis, prefix: operate.reset(redis, prefix, names))
     say(f"{count} of the limits of {client} had been used; they are full again", "green")
     if count and here.settings.rate.deny_cache:
@@ -97,6 +94,12 @@ def _rules(here: Configured) -> dict[str, Limit]:
     if not found:
         raise ConfigError([Problem(f"{PREFIX}RATE_LIMIT", "no limit is set, so nobody is counted")])
     return found
+
+
+def _buckets(key: str, here: Configured, rules: Iterable[str]) -> tuple[str, list[str]]:
+    """The client's name in the store, and those of its buckets."""
+    client = client_of(key, here)
+    return client, [f"{{{client}}}:{name}" for name in rules]
 
 
 def client_of(key: str, here: Configured) -> str:

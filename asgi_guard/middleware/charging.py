@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("asgi_guard")
 
-MAX_ADDRESS = 64
+LONGEST_ADDRESS = 64
 """Characters of the longest address there is, with its zone; whatever is longer is hashed."""
 MAX_REMEMBERED = 16_384
 """Clients whose charges are remembered: names of buckets are the same with every request of a client."""
@@ -54,7 +54,7 @@ class Charging:
             charges = self._anew(exchange, plan)
             if len(self._recent) >= MAX_REMEMBERED:
                 self._recent.clear()
-            if len(exchange.client or "") <= MAX_ADDRESS:
+            if len(exchange.client or "") <= LONGEST_ADDRESS:
                 self._recent[who] = charges
         return charges
 
@@ -103,4 +103,4 @@ class Charging:
                 logger.warning("the server names no client address: all clients share one bucket a limit")
             return UNKNOWN
         # Foreign middleware may have put anything there, of any length.
-        return limit_key(address, self._ipv6_prefix) if len(address) <= MAX_ADDRESS else store_key("ip", address)
+        return limit_key(address, self._ipv6_prefix) if len(address) <= LONGEST_ADDRESS else store_key("ip", address)

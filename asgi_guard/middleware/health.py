@@ -9,7 +9,7 @@ import orjson
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.layer import Decision, Layer
-from asgi_guard.policy.address import parse_networks, within
+from asgi_guard.policy.address import LOCAL, parse_networks, within
 from asgi_guard.policy.answer import Answer, Reason
 from asgi_guard.policy.listing import listed
 from asgi_guard.readiness import CHECK_TIMEOUT, Check, Readiness, namesakes
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from asgi_guard.asgi import ASGIApp
-
-LOCAL = ("127.0.0.0/8", "::1/128")
 
 
 class HealthMiddleware(Layer):

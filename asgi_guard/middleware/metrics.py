@@ -9,7 +9,7 @@ from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.instruments import exposition, opentelemetry, prometheus
 from asgi_guard.layer import Decision, Layer
-from asgi_guard.policy.address import parse_networks, within
+from asgi_guard.policy.address import LOCAL, parse_networks, within
 from asgi_guard.policy.answer import Answer
 from asgi_guard.policy.listing import listed
 from asgi_guard.policy.log_entry import CLIENT_GONE
@@ -29,7 +29,6 @@ UNMATCHED = "_unmatched"
 """The route of a request that no row of the route table and no router of the app has one for."""
 MAX_SERIES = 2000
 """Combinations of method, route and status; an app that names more routes has the rest under `_unmatched`."""
-LOCAL = ("127.0.0.0/8", "::1/128")
 KNOWN_SCHEMES = ("http", "https", "ws", "wss")
 NEAR = 0.2
 """A limit is near when this share of its bucket, or less, is left."""

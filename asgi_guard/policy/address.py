@@ -16,6 +16,8 @@ Network: TypeAlias = IPv4Network | IPv6Network
 UNKNOWN = "unknown"
 """The address of a client whose server names none (a UNIX socket): all of them share it, and so share limits."""
 
+LOCAL = ("127.0.0.0/8", "::1/128")
+"""This machine's own networks."""
 MAX_ADDRESS = 128
 """Characters of the longest text that is looked at as an address; it bounds what the caches below can hold."""
 

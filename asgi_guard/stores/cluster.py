@@ -14,7 +14,7 @@ from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Admission, Verdict
 from asgi_guard.policy.revocation import EVER
 from asgi_guard.stores.hosts import read_hosts
-from asgi_guard.stores.nodes import Nodes, Plan
+from asgi_guard.stores.nodes import NodePlan, Nodes
 from asgi_guard.stores.parts import merge, slot_of, split, taken
 from asgi_guard.stores.redis import PING, SCRIPT
 from asgi_guard.stores.topology import ATTEMPT
@@ -76,7 +76,7 @@ class ClusterStore:
         self._loop: asyncio.AbstractEventLoop | None = None
         with reading_url("hosts, ports and options"):
             seeds, options = _read(url)
-            self._plan = Plan(seeds, options, timeout, clock, breaker or Breaker(), {})
+            self._plan = NodePlan(seeds, options, timeout, clock, breaker or Breaker(), {})
             try_client(self._plan.client(seeds[0]))
 
     def watch(self, told: Callable[[float, int], None]) -> None:

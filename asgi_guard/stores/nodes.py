@@ -38,7 +38,7 @@ QUIET = 10.0
 """Seconds between two log lines about slots that are not served."""
 
 
-class Plan(NamedTuple):
+class NodePlan(NamedTuple):
     """What nodes are made with.
 
     Attributes:
@@ -87,7 +87,7 @@ class Node(NamedTuple):
 class Nodes:
     """The nodes, in one event loop."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: NodePlan) -> None:
         self._plan = plan
         self._nodes: dict[Address, Node] = {}
         self._tasks: set[asyncio.Task[None]] = set()
