@@ -1,6 +1,6 @@
 """Measure what the guard costs on this machine, beside nothing, beside others and beside itself.
 
-Without the name of a suite all of them are measured: about twenty-five minutes, or with --quick less than one. Nothing
+Without the name of a suite all of them are measured: about thirty-five minutes, or with --quick less than one. Nothing
 but this machine is asked. Peers that are not installed are left out, by name: pip install 'asgi-guard[bench]'.
 """
 
