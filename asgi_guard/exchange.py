@@ -44,7 +44,7 @@ def request_id() -> str | None:
 
 
 Account: TypeAlias = "tuple[object, Store, tuple[Charge, ...], str]"
-"""What one layer of limits charged a request: the layer, the store, the charges, and the name of its lease, if any."""
+"""What one layer of limits charged a request: whose account it is, the store, the charges, and its lease, if any."""
 
 
 class Exchange:

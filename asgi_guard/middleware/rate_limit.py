@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
 from random import random
 from typing import TYPE_CHECKING
 
 from asgi_guard.asgi import Head, Header
 from asgi_guard.errors import ConfigError, Problem, StoreUnavailableError, require_choice
 from asgi_guard.layer import Decision, Layer
+from asgi_guard.middleware.accounts import Accounts
 from asgi_guard.middleware.charging import Charging
-from asgi_guard.middleware.leases import Leases
 from asgi_guard.middleware.rate_options import exempt_from, messages_of, out_of_range, unusable
 from asgi_guard.policy.access import Revocation, unavailable
 from asgi_guard.policy.answer import Answer, Reason, ambiguous_path, problem
@@ -141,7 +140,7 @@ class RateLimitMiddleware(Layer):
         self._charging = Charging(self.store, functions, ipv6_prefix)
         self._revocation = revocation
         self.denied = DenyCache(int(deny_cache * SECOND))
-        self._leases = Leases()
+        self._accounts = Accounts(self.denied, clock)
         self._clock = clock
         self._unsure = any(limit.key in OF_IDENTITIES for limit in self._every_limit())
 
@@ -194,9 +193,9 @@ class RateLimitMiddleware(Layer):
             verdict = self.denied.refuse(charges, self._clock())
             if verdict is not None:
                 return self._concluded(exchange, plan, verdict)
-        lease = self._leases.name() if plan.counts and charges else ""
+        lease = self._accounts.leases.name() if plan.counts and charges else ""
         if charges:
-            self._charged(exchange, self.store, charges, lease)
+            self._accounts.open(exchange, self.store, charges, lease)
         if self._memory is None:
             return self._ask(exchange, plan, asked((charges, token_id, lease, False, marks)))
         verdict = self._memory.judge(charges, token_id, lease, marks)
@@ -205,7 +204,7 @@ class RateLimitMiddleware(Layer):
             return None
         if not verdict.admitted:
             self.denied.note(charges, verdict, self._clock())
-        return self._answered(exchange, plan, charges, lease, verdict)
+        return self._answered(exchange, plan, charges, verdict)
 
     def _is_exempt(self, exchange: Exchange, user: User | None) -> bool:
         # In doubt the address is a proxy's, and what is granted to that is not its clients'.
@@ -230,17 +229,13 @@ class RateLimitMiddleware(Layer):
             return self._without_store(exchange, plan, request, error)
         if not verdict.admitted:
             self.denied.note(request.charges, verdict, since)
-        return self._answered(exchange, plan, request.charges, request.lease, verdict)
+        return self._answered(exchange, plan, request.charges, verdict)
 
-    def _answered(
-        self, exchange: Exchange, plan: Plan, charges: tuple[Charge, ...], lease: str, verdict: Verdict
-    ) -> Answer | None:
+    def _answered(self, exchange: Exchange, plan: Plan, charges: tuple[Charge, ...], verdict: Verdict) -> Answer | None:
         if verdict.revoked:
             exchange.revocation = Revocation.REVOKED
         if not verdict.admitted and charges:
-            # Nothing was charged, so there is nothing to settle.
-            exchange.accounts.pop()
-            self._leases.let_go(lease)
+            self._accounts.drop(exchange)
         return self._concluded(exchange, plan, verdict)
 
     def _without_store(
@@ -250,9 +245,7 @@ class RateLimitMiddleware(Layer):
         if request.token_id is not None or request.marks is not None:
             exchange.revocation, exchange.retry_after = Revocation.UNKNOWN, error.retry_after
         if request.charges:
-            # Whether it charged the request nobody knows: what the app charges or gives back is none of its buckets'.
-            under_way = tuple(charge for charge in request.charges if charge.limit.at_once)
-            exchange.accounts[-1] = (self, self.store, under_way, request.lease)
+            self._accounts.doubt(exchange)
         binding = [charge for charge in request.charges if charge.binding]
         if any(charge.limit.on_failure == "deny" for charge in binding):
             return unavailable(Reason.STORE_UNAVAILABLE, error.retry_after, exchange.request_id)
@@ -261,50 +254,14 @@ class RateLimitMiddleware(Layer):
         charges = tuple(Charge(share, charge.key, min(charge.cost, share.burst)) for charge, share in shares)
         if not charges:
             return None
-        self._charged(exchange, self._local, charges, request.lease)
+        self._accounts.open(exchange, self._local, charges, request.lease)
         verdict = self._local.judge(charges, lease=request.lease)
-        return self._answered(exchange, plan, charges, request.lease, verdict)
-
-    def _charged(self, exchange: Exchange, store: Store, charges: tuple[Charge, ...], lease: str) -> None:
-        """Open an account before the store is asked: whatever becomes of the request, it will be settled."""
-        exchange.accounts.append((self, store, charges, lease))
-        if lease:
-            self._leases.hold(lease, store, charges)
+        return self._answered(exchange, plan, charges, verdict)
 
     def leave(self, exchange: Exchange, response: Response, error: BaseException | None) -> None:
-        """Settle the accounts: the request is under way no more, and what the app charged afterwards is taken."""
-        cost, others = exchange.extra_cost, []
-        for account in exchange.accounts:
-            layer, store, charges, lease = account
-            if layer is not self:
-                others.append(account)
-            elif cost or lease:
-                self._settle(store, charges, lease, cost)
-            if layer is self and exchange.answered_by == "access":
-                self._give_back(store, charges, revoked=exchange.revocation is Revocation.REVOKED)
-        exchange.accounts = others
-
-    def _give_back(self, store: Store, charges: tuple[Charge, ...], *, revoked: bool) -> None:
-        """Give back what a request that Access refused took from others, who else could be shut out by it.
-
-        That is from all clients of a route, and from the owner of a token that was revoked. A limit in shadow, which
-        shuts nobody out, may not have been charged.
-        """
-        others = ("route", *OF_IDENTITIES) if revoked else ("route",)
-        taken = (charge for charge in charges if charge.limit.key in others and not charge.limit.at_once)
-        back = tuple(replace(charge, cost=-charge.cost) for charge in taken if charge.cost and charge.binding)
-        if back:
-            self.denied.forget((charge.key for charge in back), self._clock())
-            store.tell(Admission(back, settles=True))
-
-    def _settle(self, store: Store, charges: tuple[Charge, ...], lease: str, cost: int) -> None:
-        if lease:
-            self._leases.let_go(lease)
-        settled = tuple(replace(charge, cost=cost) for charge in charges if cost or (lease and charge.limit.at_once))
-        if settled:
-            if cost < 0:
-                self.denied.forget((charge.key for charge in settled), self._clock())
-            store.tell(Admission(settled, lease=lease, settles=True))
+        """Settle what the request was charged."""
+        if exchange.accounts:
+            self._accounts.settle(exchange)
 
     def _concluded(self, exchange: Exchange, plan: Plan, verdict: Verdict) -> Answer | None:
         exchange.verdict, exchange.policy = verdict, plan.policy

@@ -169,7 +169,7 @@ class Session:
 
 def held(layer: RateLimitMiddleware) -> int:
     """How many leases a layer renews."""
-    return len(layer._leases)
+    return len(layer._accounts.leases)
 
 
 def counted(store: MemoryStore) -> int:

@@ -173,4 +173,4 @@ async def test_a_defect_of_the_store() -> None:
     layer = RateLimitMiddleware(app, limit="1/hour by ip; 1 at once by ip", store=Broken())
     exchange = await get(layer)
     assert (exchange.status, type(exchange.error), app.scopes) == (500, LookupError, [])
-    assert len(layer._leases) == 0
+    assert len(layer._accounts.leases) == 0

@@ -29,7 +29,7 @@ async def test_long_requests_are_renewed() -> None:
     await app.reached(1)
     for _ in range(6):
         clock.pass_seconds(RENEWAL)
-        layer._leases.renew()
+        layer._accounts.leases.renew()
         assert (await get(layer)).status == 429
     assert store.renewed == 6
     app.go.set()
@@ -59,7 +59,7 @@ async def test_renewal_after_the_store_lost_its_data() -> None:
     task = begin(layer, http_scope())
     await app.reached(1)
     inner._under_way.clear()
-    layer._leases.renew()
+    layer._accounts.leases.renew()
     assert (await get(layer)).status == 429
     app.go.set()
     await task
