@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from asgi_guard.issuer import DEFAULT_ALGORITHMS
 from asgi_guard.leaving import DrainSignal
+from asgi_guard.middleware.request_id import Generator, Trusted
 from asgi_guard.policy.address import LOCAL
 from asgi_guard.policy.certificate import CertificateSource
 from asgi_guard.policy.claims import SCOPE_CLAIMS, Profile
@@ -324,10 +325,10 @@ class RequestIDSettings(Section):
     """Request ids. On."""
 
     header: str = Field(default="x-request-id", description="the header that ids come in and go out by")
-    trust_incoming: Literal["anyone", "proxies", "nobody"] = Field(
+    trust_incoming: Trusted = Field(
         default="anyone", description="whose well-formed ids and trace contexts are taken over; `proxies`: trusted ones"
     )
-    generator: Literal["uuid7", "uuid4"] = Field(default="uuid7", description="how new ids are made")
+    generator: Generator = Field(default="uuid7", description="how new ids are made")
 
 
 class LogSettings(Section):
