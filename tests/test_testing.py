@@ -97,7 +97,7 @@ def test_accepted_options(issuer: LocalIssuer) -> None:
     """Further options are those of the issuer as the layer takes it."""
     times = KeyTimes(ttl=1)
     accepted = issuer.accepted(times=times, leeway=5)
-    assert (accepted.times, accepted.leeway, accepted.audience) == (times, 5, issuer.audience)
+    assert (accepted.times, accepted.leeway, accepted.audience) == (times, 5, (issuer.audience,))
 
 
 async def test_load(tmp_path: Path) -> None:
