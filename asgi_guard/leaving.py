@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -23,6 +24,9 @@ SCOPE_KEY = "asgi_guard.draining"
 """Where the app finds the event in its scope."""
 LOOK_SECONDS = 0.25
 """How often it is looked whether the file is there."""
+ECHO_SECONDS = 1.0
+"""From a SIGTERM on, how long another counts as the same: service managers send it to all processes of a service, and
+a parent among them hands its own on to its workers."""
 LAST_SECONDS = 0.5
 """From the last new connection to the server's own stop, for the requests that are on their way by then."""
 
@@ -65,6 +69,7 @@ class Draining:
         self.begun = False
         self.recycling = False
         self._down = False
+        self._signalled: float | None = None
 
     @property
     def should_exit(self) -> bool:
@@ -85,7 +90,7 @@ class Draining:
                 from a handler, for without one there is nobody to hand it on to.
         """
         self._loop, self._down = asyncio.get_running_loop(), False
-        self.event, self.begun, self.recycling = asyncio.Event(), False, False
+        self.event, self.begun, self.recycling, self._signalled = asyncio.Event(), False, False, None
         if threading.current_thread() is threading.main_thread():
             handler = signal.getsignal(signal.SIGTERM)
             if self._seconds > 0 and not _is_of_a_loop(handler) and (callable(handler) or not late):
@@ -155,6 +160,10 @@ class Draining:
             before(number, frame)
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._signalled is not None and now - self._signalled < ECHO_SECONDS:
+            return
+        self._signalled = now
         if self.begun:
             self._hand_on(number, frame)  # a second signal: whoever sends it does not want to wait
             return
@@ -178,12 +187,16 @@ class Draining:
         """
         listeners = getattr(getattr(self._before.get(number), "__self__", None), "servers", None)
         if not isinstance(listeners, list) or self._loop is None:
-            _signal_main_thread(number)
+            self._end(number)
             return
         for listener in listeners:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(listener.close)
-        self._after(LAST_SECONDS, _signal_main_thread, number)
+        self._after(LAST_SECONDS, self._end, number)
+
+    def _end(self, number: int) -> None:
+        self._signalled = None  # this is no echo
+        _signal_main_thread(number)
 
     def _hand_on(self, number: int, frame: FrameType | None) -> None:
         if self._timer is not None:
