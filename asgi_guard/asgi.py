@@ -94,6 +94,16 @@ def misfit(app: object) -> str | None:
     return "it does not take scope, receive and send, so it is not an ASGI app"
 
 
+def is_factory(made: object) -> bool:
+    """Whether something can be called for an app, as far as that can be told."""
+    if not callable(made):
+        return False
+    try:
+        return _takes(inspect.signature(made), 0)
+    except (ValueError, TypeError):
+        return True
+
+
 def own_root_path(app: object) -> str:
     """The root path that an app puts in the place of the server's; empty if it takes that one.
 

@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from asgi_guard.asgi import misfit
-from asgi_guard.cautions import warnings
+from asgi_guard.cautions import of_app, warnings
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.fetching import default_client
 from asgi_guard.layer import Chain
@@ -80,7 +80,8 @@ class Guard(Chain):
         self.settings, layers = configure(app, settings, store, checks_of(checks), http_client, limit_functions)
         super().__init__(app, layers)
         shared = self.settings.store.shared if store is None else store.shared
-        for warning in warnings(self.settings, plans_in(layers, self.settings.routes), shared=shared):
+        plans = plans_in(layers, self.settings.routes)
+        for warning in (*warnings(self.settings, plans, shared=shared), *of_app(app, self.settings)):
             logger.warning("%s", warning)
 
     @property

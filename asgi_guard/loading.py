@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from asgi_guard.asgi import misfit
+from asgi_guard.asgi import is_factory, misfit
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.variables import PREFIX
 
@@ -28,6 +28,9 @@ def load_app(name: str | None, variable: str = f"{PREFIX}APP") -> ASGIApp:
     """
     found: object = _find(name, variable)
     if (name or "").endswith("()"):
+        if not is_factory(found):
+            message = f"{(name or '')[:-2]} cannot be called without arguments: if it is the app, leave the () out"
+            raise ConfigError([Problem(variable, message)])
         found = cast("Callable[[], object]", found)()
         if fault := misfit(found):
             raise ConfigError([Problem(variable, f"what {name} gives: {fault}")])

@@ -70,9 +70,7 @@ def checks_of(checks: Checks) -> tuple[Check, ...]:
     Raises:
         ConfigError: two are called the same, or one as the guard's own are; or one is no check.
     """
-    made = tuple(Check(name, probe) for name, probe in checks.items()) if isinstance(checks, Mapping) else tuple(checks)
-    if faults := [fault for each in made if (fault := _misfit(each))]:
-        raise ConfigError([Problem("checks", fault) for fault in faults])
+    made = as_checks(checks)
     own = ", ".join(sorted(OWN_CHECKS))
     problems = [
         Problem("checks", f"{check.name!r} is taken: {own} are the guard's own")
@@ -81,6 +79,18 @@ def checks_of(checks: Checks) -> tuple[Check, ...]:
     ]
     if problems or (problems := list(namesakes(made))):
         raise ConfigError(problems)
+    return made
+
+
+def as_checks(checks: Checks) -> tuple[Check, ...]:
+    """What is asked, as checks.
+
+    Raises:
+        ConfigError: one is no check.
+    """
+    made = tuple(Check(name, probe) for name, probe in checks.items()) if isinstance(checks, Mapping) else tuple(checks)
+    if faults := [fault for each in made if (fault := _misfit(each))]:
+        raise ConfigError([Problem("checks", fault) for fault in faults])
     return made
 
 

@@ -213,6 +213,11 @@ class GuardSettings(BaseSettings):
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             yield Problem(name, f"{self.routes_file} is not TOML: {error}")
         except ValidationError as error:
+            if isinstance(document.get("routes"), dict):
+                yield Problem(
+                    name, f"{self.routes_file} has one [routes]: rows are written [[routes]], in two brackets"
+                )
+                return
             if set(document) != {"routes"}:
                 found = ", ".join(sorted(document)) or "nothing"
                 yield Problem(name, f"{self.routes_file} holds {found}: it holds the table as [[routes]], and no more")

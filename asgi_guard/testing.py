@@ -184,7 +184,7 @@ class LocalIssuer:
         self,
         subject: str = "alice",
         *,
-        scopes: Sequence[str] = (),
+        scopes: str | Sequence[str] = (),
         lifetime: float = 300,
         headers: dict[str, Any] | None = None,
         **claims: Any,
@@ -193,7 +193,7 @@ class LocalIssuer:
 
         Args:
             subject: its `sub`.
-            scopes: its `scope`.
+            scopes: its `scope`, as one text or several.
             lifetime: seconds until its `exp`; a negative one makes a token that has ended.
             headers: header members to add or replace; None leaves one out.
             claims: claims to add or replace; None leaves one out.
@@ -206,7 +206,7 @@ class LocalIssuer:
             "iat": now,
             "exp": now + int(lifetime),
             "jti": uuid4().hex,
-            "scope": " ".join(scopes),
+            "scope": scopes if isinstance(scopes, str) else " ".join(scopes),
             **claims,
         }
         payload = {name: value for name, value in payload.items() if value is not None}

@@ -6,6 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from asgi_guard import (
     APIKey,
@@ -130,6 +132,25 @@ def test_what_is_told(sections: dict[str, Any], text: str) -> None:
 def test_what_is_as_it_should_be(sections: dict[str, Any]) -> None:
     """Of settings that say what is probably meant, nothing is told."""
     assert told(**sections) == []
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"auth": KEYS}, "the app's own CORSMiddleware sees no preflight"),
+        ({"cors": CORSSettings(allow_origins=("https://a.example",))}, "the app's own CORSMiddleware marks answers"),
+        ({}, ""),
+    ],
+)
+def test_an_app_with_cors_of_its_own(sections: dict[str, Any], told: str, caplog: pytest.LogCaptureFixture) -> None:
+    """An app that marks answers for browsers itself is told of where it and the guard are in each other's way."""
+    app = FastAPI()
+    Guard(app, GuardSettings(**sections))
+    assert "CORSMiddleware" not in caplog.text
+    app.add_middleware(CORSMiddleware, allow_origins=["*"])
+    Guard(app, GuardSettings(**sections))
+    assert told in caplog.text
+    assert ("CORSMiddleware" in caplog.text) is bool(told)
 
 
 def test_variables_that_do_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,10 @@ async def test_an_app_is_found(module: str, name: str) -> None:
         ("guarded_site:app..x", "the module 'guarded_site' has no attribute 'app..x'"),
         ("guarded_site:number", "guarded_site:number: a int is not an ASGI app: it cannot be called"),
         ("guarded_site:number()", "guarded_site:number(): a int is not an ASGI app: it cannot be called"),
+        (
+            "guarded_site:app()",
+            "guarded_site:app cannot be called without arguments: if it is the app, leave",
+        ),
         ("guarded_site:create", "guarded_site:create: it takes no arguments: if it makes the app, call it"),
         ("guarded_site:create_number()", "what guarded_site:create_number() gives: a int is not an ASGI app"),
         ("guarded_site:Site", "guarded_site:Site: Site is a class: an ASGI app is an instance of it, as in Site()"),

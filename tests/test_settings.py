@@ -136,6 +136,7 @@ def test_routes_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         (b"a = " + b"[" * 100_000, "is not TOML"),
         (b"", "holds nothing: it holds the table as [[routes]], and no more"),
         (b'[[route]]\npath = "/"\n', "holds route: it holds the table as [[routes]], and no more"),
+        (b'[routes]\npath = "/"\n', "has one [routes]: rows are written [[routes]]"),
         (b'[[routes]]\npath = "login"\n', "number 1: path 'login' does not start"),
         (b'[[routes]]\npath = "/"\nlimit = "x"\n', "number 1, limit: there is no such column"),
     ],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from asgi_guard.errors import require_choice
+from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.layer import Layer
 from asgi_guard.log_writer import LineWriter
 from asgi_guard.policy.listing import listed
@@ -62,6 +62,9 @@ class AccessLogMiddleware(Layer):
     ) -> None:
         super().__init__(app)
         require_choice("format", format, LogFormat)
+        given: object = sample
+        if not isinstance(given, int | float) or not 0 <= given <= 1:
+            raise ConfigError([Problem("sample", f"{sample!r} is no share from 0 to 1")])
         self._table = RouteTable.of(routes)
         self._format = format
         self._record = RECORDS.get(format, RECORDS["json"])

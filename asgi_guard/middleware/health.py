@@ -12,7 +12,7 @@ from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.address import LOCAL, parse_networks, within
 from asgi_guard.policy.answer import Answer, Reason
 from asgi_guard.policy.listing import listed
-from asgi_guard.readiness import CHECK_TIMEOUT, Check, Readiness, namesakes
+from asgi_guard.readiness import CHECK_TIMEOUT, Check, Checks, Readiness, as_checks, namesakes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ class HealthMiddleware(Layer):
         *,
         live_path: str | None = "/health/live",
         ready_path: str | None = "/health/ready",
-        checks: Sequence[Check] = (),
+        checks: Checks = (),
         check_timeout: float = CHECK_TIMEOUT,
         details: str | Sequence[str] = LOCAL,
         trusts_proxy: Callable[[str], bool] = trusts_nobody,
@@ -67,14 +67,15 @@ class HealthMiddleware(Layer):
             problems.append(Problem("details", str(error)))
         if not check_timeout > 0:
             problems.append(Problem("check_timeout", f"{check_timeout} s are no time to answer in"))
-        problems += namesakes(checks)
+        asked = as_checks(checks)
+        problems += namesakes(asked)
         if problems:
             raise ConfigError(problems)
         self._trusts_proxy = trusts_proxy
         self._endings = tuple(path for path in (live_path, ready_path) if path)
         self._live_path = live_path
         self._ready_path = ready_path
-        self._readiness = Readiness(checks, check_timeout)
+        self._readiness = Readiness(asked, check_timeout)
         self._state = "serving"  # a server without lifespan never says when start-up is complete
 
     @property

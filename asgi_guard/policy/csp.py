@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Self
 
 from asgi_guard.policy.faults import Fault, FaultsError
+from asgi_guard.policy.listing import one_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -86,6 +87,8 @@ class CSP:
     upgrade_insecure_requests: bool = False
 
     def __post_init__(self) -> None:
+        if fault := one_text(**{each.name: getattr(self, each.name) for each in fields(self)}):
+            raise FaultsError([Fault("csp", fault)])
         if faults := list(csp_faults(str(self), "csp")):
             raise FaultsError(faults)
 

@@ -15,7 +15,14 @@ import structlog
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard import AccessLogMiddleware, HostMiddleware, ProxyMiddleware, RateLimitMiddleware, RequestIDMiddleware
+from asgi_guard import (
+    AccessLogMiddleware,
+    ConfigError,
+    HostMiddleware,
+    ProxyMiddleware,
+    RateLimitMiddleware,
+    RequestIDMiddleware,
+)
 from asgi_guard import Route as Row
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
 
@@ -375,6 +382,13 @@ async def test_one_quiet_path(lines: Lines, quiet: str | list[str]) -> None:
     assert lines == []
     await get(layer, "/")
     assert lines.record["url.path"] == "/"
+
+
+@pytest.mark.parametrize("sample", [-0.1, 1.1, 10, "0.1", float("nan")])
+def test_a_share_that_is_none(sample: Any) -> None:
+    """A share of exchanges is a number from 0 to 1."""
+    with pytest.raises(ConfigError, match="is no share from 0 to 1"):
+        AccessLogMiddleware(Echo(), sample=sample)
 
 
 async def test_sampling_by_trace(lines: Lines) -> None:

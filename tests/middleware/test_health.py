@@ -231,6 +231,13 @@ def test_names_of_checks(checks: Any, message: str) -> None:
         Guard(Echo(), GuardSettings(), checks=checks)
 
 
+async def test_checks_by_their_names() -> None:
+    """The layer by itself takes coroutine functions by name, as the guard does, and nothing that is no check."""
+    assert state(await probed(HealthMiddleware(Echo(), checks={"a": failing})))[0] == 503
+    with pytest.raises(ConfigError, match="is no Check"):
+        HealthMiddleware(Echo(), checks=[fine])  # type: ignore[list-item]  # that is what is tested
+
+
 def test_names_of_checks_of_the_layer_alone() -> None:
     """The layer by itself holds to that too: the second would be taken for the first, and never pass."""
     with pytest.raises(ConfigError, match="2 are called 'a'"):

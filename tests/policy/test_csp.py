@@ -60,6 +60,12 @@ def test_faults(text: str, says: str) -> None:
     assert {fault.field for fault in csp_faults(text, "here")} == {"here"}
 
 
+def test_one_text_is_no_list_of_sources() -> None:
+    """One text would be taken for sources of a letter each."""
+    with pytest.raises(FaultsError, match=r"write default_src=\('https://a.example',\)"):
+        csp.CSP(default_src="https://a.example")  # type: ignore[arg-type]  # that is what is tested
+
+
 def test_faults_of_what_is_built() -> None:
     """A policy that is built is held to the same, all at once."""
     with pytest.raises(ValueError, match="write 'self'") as caught:
