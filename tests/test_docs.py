@@ -89,3 +89,10 @@ def test_reasons_that_are_named_exist() -> None:
     named = set(re.findall(r"`((?:cross|csrf_token)_[a-z]+)`", BROWSER))
     assert named == {"cross_site", "csrf_token_missing", "csrf_token_invalid"}
     assert named <= {reason.value for reason in Reason}
+
+
+def test_what_is_shown_of_apps_runs() -> None:
+    """The code of the page on apps is run as it stands, one block after the other."""
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "apps.md").read_text("utf-8"), re.DOTALL)
+    assert len(blocks) == 2
+    exec("\n".join(blocks), {"__name__": "shown"})  # noqa: S102 - that is what is tested
