@@ -152,7 +152,9 @@ def _dead_rows(routes: Sequence[Route]) -> Iterator[Problem]:
         takers = {table.match(sample(route.path), method) for method in route.methods or (UNNAMED,)}
         if index not in takers:
             earlier = " and ".join(str(routes[taker]) for taker in sorted(takers))
-            message = f"the row {route} never holds, since {earlier} before it takes its requests: put it first"
+            twice = any(str(routes[taker]) == str(route) for taker in takers)
+            advice = "it stands there twice" if twice else "put it first"
+            message = f"the row {route} never holds, since {earlier} before it takes its requests: {advice}"
             yield Problem(f"{PREFIX}ROUTES", message)
 
 

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard import AuthSettings, ConfigError, Guard, GuardSettings, RateSettings, SecurityHeaders
+from asgi_guard import (
+    AuthSettings,
+    ConfigError,
+    Guard,
+    GuardSettings,
+    RateSettings,
+    SecurityHeaders,
+    StoreSettings,
+)
 from asgi_guard.guard import configure
 from asgi_guard.policy.identity import APIKey
 from asgi_guard.policy.routes import Route
 from asgi_guard.settings import environment, variables
 from tests.asgi import Echo, get
 from tests.configuring import DIGEST, OTHER_DIGEST, SAID, problems, setting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def test_each_variable_has_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,3 +358,18 @@ def test_security_headers_of_a_row_that_cannot_be(said: str, message: str) -> No
     """What is wrong with a row's security headers is told once, by its place."""
     (found,) = problems(ROUTES=f'[{{"path": "/a", "security": {said}}}]')["ROUTES"]
     assert found.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: AuthSettings(isuer="x"), "AuthSettings.isuer: there is no such field; did you mean issuer?"),  # type: ignore[call-arg]  # that is what is tested
+        (lambda: RateSettings(limit=60), "RateSettings.limit: Input should be a valid string"),  # type: ignore[arg-type]  # likewise
+        (lambda: StoreSettings(timeout=-1, prefix="x" * 99), "StoreSettings.timeout: Input should be greater than 0"),
+    ],
+)
+def test_a_section_in_python(make: Callable[[], object], told: str) -> None:
+    """What is wrong with a section that is made in Python is an error of ours, with the field, and the nearest name."""
+    with pytest.raises(ConfigError) as caught:
+        make()
+    assert told in str(caught.value)

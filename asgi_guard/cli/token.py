@@ -82,8 +82,8 @@ def token(
     """Sign a token with the local issuer's key, for development; or explain a token.
 
     The key is that of `asgi-guard demo`; it is made when it is first needed. No other issuer's tokens can be made here.
-    With --explain, the token is judged as the guard of this environment, or that of --app, would judge it, and every
-    reason is told; with revocation on, the store is asked too. Exit code 1 if it is not accepted.
+    With --explain, the token is judged as the guard of this environment, or that of --app, would judge it, and the
+    first reason is told; with revocation on, the store is asked too. Exit code 1 if it is not accepted.
     """
     found = configured(app)
     settings = found.settings

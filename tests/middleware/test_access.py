@@ -163,3 +163,15 @@ async def test_a_token_is_nobody_elses_to_send(issuer: LocalIssuer) -> None:
     """A token in the header cannot be sent by another site, so it is served wherever its page is from."""
     headers = [bearer(issuer.token()), (b"sec-fetch-site", b"cross-site"), (b"origin", b"https://evil.example")]
     assert (await call(stack(issuer, Echo()), http_scope("POST", "/", headers))).status == 200
+
+
+@pytest.mark.parametrize("path", ["/admin//../teams/x", "/teams/../admin/x", "/teams\\x/../../admin/x"])
+async def test_a_path_of_several_rows(issuer: LocalIssuer, path: str) -> None:
+    """A path that another router could take for another row's is refused with 400, whatever identity comes with it."""
+    app, rows = Echo(), [Route("/admin/*", scopes=("admin",)), Route("/teams/*"), Route("/*", auth="none")]
+    access = AccessMiddleware(app, routes=rows)
+    layer = IdentityMiddleware(access, issuers=[issuer.accepted()], routes=rows)
+    exchange = await get(layer, path, [bearer(issuer.token(scopes=["other"]))])
+    assert exchange.status == 400
+    assert json.loads(exchange.body)["reason"] == "path_ambiguous"
+    assert app.scopes == []
