@@ -27,7 +27,9 @@ from asgi_guard import (
     Route,
     SecurityHeadersMiddleware,
 )
+from asgi_guard.exchange import Exchange
 from asgi_guard.policy.identity import api_key_digest
+from asgi_guard.policy.routes import RouteTable
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
 from tests.middleware.limiting import Fickle, counted
 
@@ -225,6 +227,38 @@ async def test_a_rewritten_path() -> None:
     assert (await get(rewritten, "/public")).status == 401
     assert (await get(RequestIDMiddleware(Foreign(guarded, path="/public")), "/admin", raw_path=None)).status == 200
     assert (await call(RequestIDMiddleware(Foreign(guarded, method="post")), http_scope(path="/public"))).status == 200
+
+
+@pytest.mark.parametrize(
+    "scope", [http_scope("GET", "/without"), websocket_scope("/without")], ids=["http", "websocket"]
+)
+async def test_a_path_is_logged_as_it_was_handed_in(scope: dict[str, Any]) -> None:
+    """An outer layer concludes with the path that it was handed, whatever it was within, and without a head too."""
+    lines: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+        else:
+            await Echo()(scope, receive, send)
+
+    within = Foreign(RequestIDMiddleware(app), path="/within")
+    await call(AccessLogMiddleware(within, write=lines.append), scope)
+    assert json.loads(lines[0])["url.path"] == "/without"
+
+
+@pytest.mark.parametrize(
+    "changed", [{}, {"root_path": "/app"}, {"raw_path": b"/app%2Fx"}, {"path": "/x"}, {"method": "delete"}]
+)
+def test_a_changed_place_is_looked_up_anew(changed: dict[str, Any]) -> None:
+    """A table that was asked before is asked again, if anything by which it finds the row has changed."""
+    table = RouteTable([Route("/app/x", methods=("GET",)), Route("/x", auth="none")])
+    scope = http_scope("GET", "/app/x", raw_path=b"/app/x")
+    exchange = Exchange(scope)
+    assert (exchange.row(table), exchange.disputed) == (0, False)
+    exchange.turn_to({**scope, **changed})
+    fresh = Exchange({**scope, **changed})
+    assert (exchange.row(table), exchange.disputed) == (fresh.row(table), fresh.disputed)
 
 
 async def test_changed_headers() -> None:

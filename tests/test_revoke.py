@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asgi_guard import AuthSettings, ConfigError, Guard, GuardSettings
+from asgi_guard import AuthSettings, ConfigError, Guard, GuardSettings, MemoryStore, User
 from asgi_guard.guard import guarded
+from asgi_guard.policy.revocation import LONGEST_TTL
+from asgi_guard.revocation import Revocations
 from asgi_guard.sections import IssuerSettings
 from tests.asgi import Exchange, call, http_scope
 from tests.guarded import KEY, settings
@@ -101,6 +103,12 @@ async def test_a_session_is_revoked(issuer: LocalIssuer, server: Server, *, shar
     assert [await ask(guard, "/items", authorization=each) for each in (token, other, later)] == [401, 204, 401]
     assert guard.store is not None
     await guard.store.aclose()
+
+
+@pytest.mark.parametrize(("expires", "kept"), [(0.0, 0.0), (float("inf"), LONGEST_TTL)])
+async def test_how_long_a_token_is_kept_among_the_revoked_is_told(expires: float, kept: float) -> None:
+    """That is for the rest of its life: no time if it has ended, and not for ever if it never does."""
+    assert await Revocations(MemoryStore(), {}).token(User("alice", token_id="t", expires=expires)) == kept
 
 
 async def test_a_session_that_is_no_text_is_refused(issuer: LocalIssuer) -> None:

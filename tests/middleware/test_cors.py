@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asgi_guard import ConfigError, CORSMiddleware
+from asgi_guard import ConfigError, CORSMiddleware, RequestIDMiddleware
 from asgi_guard.middleware.cors import MAX_REMEMBERED
+from asgi_guard.policy.answer import Answer
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
 
 if TYPE_CHECKING:
@@ -65,11 +68,14 @@ async def test_refused_preflight(headers: list[Header]) -> None:
     assert app.scopes == []
 
 
-@pytest.mark.parametrize("headers", [[], [ORIGIN], [ASKED]])
-async def test_options_that_is_no_preflight(headers: list[Header]) -> None:
-    """OPTIONS without the marks of a preflight is the app's."""
+@pytest.mark.parametrize(
+    ("method", "headers"),
+    [("OPTIONS", []), ("OPTIONS", [ORIGIN]), ("OPTIONS", [ASKED]), ("GET", [ORIGIN, ASKED]), ("PUT", [ORIGIN, ASKED])],
+)
+async def test_what_is_no_preflight(method: str, headers: list[Header]) -> None:
+    """OPTIONS without the marks of a preflight is the app's, and so is any other method with them."""
     app = Echo()
-    await call(layer(app), http_scope("OPTIONS", headers=headers))
+    await call(layer(app), http_scope(method, headers=headers))
     assert len(app.scopes) == 1
 
 
@@ -197,6 +203,40 @@ async def test_debugging() -> None:
     exchange = await call(guarded, http_scope("OPTIONS", headers=[(b"origin", b"https://evil.example"), ASKED, asked]))
     assert exchange.status == 403
     assert not [name for name in exchange.headers if name.startswith("access-control-")]
+
+
+@pytest.mark.parametrize("credentials", [False, True])
+async def test_debugging_a_method(credentials: bool) -> None:
+    """Where a method is refused, an allowed origin is told whether cookies are what failed."""
+    guarded = layer(allow_headers="x-a", allow_credentials=credentials, unsafe_debug=True)
+    exchange = await call(guarded, http_scope("OPTIONS", headers=[ORIGIN, (b"access-control-request-method", b"X")]))
+    assert exchange.status == 204
+    assert exchange.headers.get("access-control-allow-credentials") == ("true" if credentials else None)
+    assert exchange.headers["access-control-allow-origin"] == PAGE.decode()
+    assert "access-control-allow-headers" not in exchange.headers
+
+
+async def test_refused_preflights_are_told_apart() -> None:
+    """A refusal names the request that it refuses, also where the same was refused before."""
+    guarded = RequestIDMiddleware(layer())
+    headers = [(b"origin", b"https://evil.example"), ASKED]
+    for _ in range(2):
+        exchange = await call(guarded, http_scope("OPTIONS", headers=headers))
+        assert json.loads(exchange.body)["request_id"] == exchange.headers["x-request-id"]
+
+
+async def test_no_more_answers_are_kept_than_pages_ask_for() -> None:
+    """Whoever asks for ever other methods makes this process remember no more of them than its bound."""
+
+    def answers() -> int:
+        gc.collect()
+        return sum(type(each) is Answer for each in gc.get_objects())
+
+    guarded, before = layer(allow_methods="*"), answers()
+    for each in range(2 * MAX_REMEMBERED):
+        headers = [ORIGIN, (b"access-control-request-method", b"X%d" % each)]
+        assert (await call(guarded, http_scope("OPTIONS", headers=headers))).status == 204
+    assert answers() - before <= MAX_REMEMBERED + 1
 
 
 async def test_preflights_that_are_asked_again() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asgi_guard import (
+    AccessLogMiddleware,
     Check,
     ConfigError,
     Guard,
@@ -203,6 +204,16 @@ async def test_details_are_for_the_allowed(address: str | None, told: bool) -> N
     assert state(await probed(layer, address)) == (503, body)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
+@pytest.mark.parametrize("header", [None, b"forwarded", b"x-forwarded-for", b"x-real-ip"])
+async def test_details_are_for_this_machine_unless_said(address: str, header: bytes | None) -> None:
+    """Whoever asks from here is told, unless it is a proxy that asks for somebody, by whichever header it says so."""
+    layer = HealthMiddleware(Echo(), checks=[Check("a", failing)])
+    headers = [] if header is None else [(header, b"203.0.113.9")]
+    body = {"status": "not ready", **({"checks": {"a": "failed"}} if header is None else {})}
+    assert state(await probed(layer, address, headers=headers)) == (503, body)
+
+
 @pytest.mark.parametrize(
     ("proxies", "forwarded", "told"),
     [(0, "10.0.0.1", False), (0, "203.0.113.9", False), (0, None, True), (1, "nonsense", False)],
@@ -309,6 +320,15 @@ def test_bad_path(options: dict[str, str]) -> None:
     with pytest.raises(ConfigError) as caught:
         HealthMiddleware(Echo(), **{"live_path": "/l", "ready_path": "/r", **options})  # type: ignore[arg-type]  # mypy takes the values for those of every argument
     assert [problem.name for problem in caught.value.problems] == list(options)
+
+
+@pytest.mark.parametrize(("check", "status", "why"), [(fine, 200, None), (failing, 503, "not_ready")])
+async def test_a_probe_is_logged_as_a_refusal_only_where_it_fails(check: Any, status: int, why: str | None) -> None:
+    """The line of a probe that passes gives no reason, since nothing was refused."""
+    lines: list[bytes] = []
+    layer = AccessLogMiddleware(HealthMiddleware(Echo(), checks=[Check("it", check)]), write=lines.append)
+    assert (await get(layer, "/health/ready")).status == status
+    assert json.loads(lines[0]).get("asgi_guard.reason") == why
 
 
 def test_one_path_for_both() -> None:

@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from asgi_guard import AccessMiddleware, APIKey, ConfigError, IdentityMiddleware, Issuer, Route, TokenError, User
 from asgi_guard.errors import KeysUnavailableError
+from asgi_guard.policy.token import MAX_TOKEN_BYTES
 from asgi_guard.testing import JWKS, LocalIssuer, SigningKey
 from tests.asgi import Echo, call, get, websocket_scope
 
@@ -37,6 +38,17 @@ async def who(layer: IdentityMiddleware, *headers: Header, **members: Any) -> An
     assert (exchange.error, exchange.status) == (None, 200)
     assert app.scopes[0]["auth"].scopes == getattr(app.scopes[0]["user"], "scopes", ())
     return app.scopes[0]["user"]
+
+
+async def test_the_largest_token(issuer: LocalIssuer) -> None:
+    """A token of as many bytes as are allowed is verified, and one that is larger is not."""
+    spare = MAX_TOKEN_BYTES - len(issuer.token(pad=""))
+    # Three characters of a claim are four of the token, so not every length can be met, but the bound can.
+    sizes = {len(token): token for more in range(-8, 4) if (token := issuer.token(pad="x" * (spare * 3 // 4 + more)))}
+    layer = IdentityMiddleware(Echo(), issuers=[issuer.accepted()])
+    assert (await who(layer, bearer(sizes[MAX_TOKEN_BYTES]))).is_authenticated
+    assert not (await who(layer, bearer(sizes[max(sizes)]))).is_authenticated
+    assert max(sizes) > MAX_TOKEN_BYTES
 
 
 async def reason(issuer: LocalIssuer, *headers: Header, **options: Any) -> tuple[int, bytes]:

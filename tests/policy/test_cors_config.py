@@ -132,6 +132,14 @@ def test_malformed_options(options: dict[str, Any]) -> None:
     assert fields(**options) == [next(iter(options))]
 
 
+@pytest.mark.parametrize(
+    "options", [{"max_age": -1}, {"max_age": 86400}, {"preflight_status": 200}, {"preflight_status": 299}]
+)
+def test_the_bounds_of_options(options: dict[str, Any]) -> None:
+    """What stands at its bound is within it."""
+    assert CORSPolicy.of(allow_origins=[APP], **options).allows_origin(APP.encode())
+
+
 def test_every_fault_is_told_at_once() -> None:
     """All that is wrong is told together."""
     assert fields(

@@ -43,7 +43,7 @@ def test_a_bearer_header_is_exactly_one_token(value: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b" ", b"Basic eA==", b"Digest a=b", b"Negotiate x", b"Bearerabc", b"xBearer", b"abc"]
+    "value", [b"", b" ", b"Basic eA==", b"Digest a=b", b"Negotiate x", b"Bearerabc", b"xBearer", b"abc", b"DPoP abc"]
 )
 def test_other_schemes_are_nothing_of_ours(value: bytes) -> None:
     """Credentials of another scheme are left to the app, and count as none."""

@@ -106,6 +106,12 @@ def test_api_keys_are_kept_by_their_sha_256() -> None:
     assert api_key_digest(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
+@pytest.mark.parametrize("name", ["a", "a" * 128, "ä b"])
+def test_the_longest_name_of_an_api_key(name: str) -> None:
+    """A name has 1 to 128 characters, of any alphabet."""
+    assert APIKey(name, "0" * 64).user().subject == name
+
+
 @pytest.mark.parametrize("name", ["", "a" * 129, "a\nb", "a\0", "\x1b[31m", "\u202e", "\ud800"])
 def test_the_name_of_an_api_key_is_printable(name: str) -> None:
     """A name that is empty, too long or not printable is refused, for it stands in logs."""

@@ -199,6 +199,16 @@ def test_dropped(schema: LogFormat) -> None:
 
 
 @pytest.mark.parametrize(
+    "method", ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"]
+)
+def test_known_methods(method: str) -> None:
+    """A method of OpenTelemetry's set stands for itself."""
+    found = record(replace(FULL, method=method), "otel")
+    assert found["http.request.method"] == method
+    assert "http.request.method_original" not in found
+
+
+@pytest.mark.parametrize(
     ("method", "named", "original"), [("QUERY", "QUERY", None), ("BREW", "_OTHER", "BREW"), ("get", "_OTHER", "get")]
 )
 def test_unknown_methods(method: str, named: str, original: str | None) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from asgi_guard.policy.routes import NO_ROW, AuthMode, Route, RouteTable, ambiguous, route_path
+from asgi_guard.policy.routes import NO_ROW, AuthMode, Route, RouteTable, ambiguous, joined_path, route_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -260,6 +260,43 @@ def test_ambiguous(path: str, is_ambiguous: bool) -> None:
 def test_route_path(path: str, root_path: str, below: str) -> None:
     """The path is looked at below the root path, and the root path itself is its root."""
     assert route_path(path, root_path) == below
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path", "joined"),
+    [
+        ("/api/users", "", None),
+        ("/api/users", "/api", None),
+        ("/api", "/api", None),
+        ("/users", "/api", None),
+        ("/apiadmin", "/api", "/admin"),
+        ("/public/api/admin", "/api", "/admin"),
+        ("/public/api", "/api", "/"),
+        ("/public/apiadmin", "/api", "/admin"),
+    ],
+)
+def test_joined_path(path: str, root_path: str, joined: str | None) -> None:
+    """Another path is told only where some router looks for the root path elsewhere than in front."""
+    assert joined_path(path, root_path) == joined
+
+
+@pytest.mark.parametrize(
+    ("path", "joined", "found"),
+    [
+        ("/public", None, (0, False)),
+        ("/public/x", "/admin", (NO_ROW, True)),
+        ("/admin", "/public", (1, True)),
+        ("/admin", "/admin", (1, False)),
+        ("/x", "//admin", (NO_ROW, True)),
+        ("admin", None, (NO_ROW, True)),
+        ("http://testserver/admin", None, (NO_ROW, True)),
+        ("*", None, (NO_ROW, False)),
+    ],
+)
+def test_readings_of_different_rows_are_disputed(path: str, joined: str | None, found: tuple[int, bool]) -> None:
+    """A path without a slash in front, or one that is another to some routers, opens nothing, and is disputed."""
+    table = RouteTable([Route("/public", auth="none"), Route("/admin")])
+    assert table.find(path, "GET", None, joined) == found
 
 
 def test_no_rows() -> None:

@@ -158,6 +158,14 @@ def test_what_is_handed_on_is_read_as_it_was(one: str, other: str) -> None:
     assert (trace.flags, trace.sampled) == (RANDOM, False)
 
 
+@pytest.mark.parametrize(
+    ("more", "parent"), [("f" * 32, "f" * 16), ("0123456789abcdef" * 2, "0123456789abcdef"), ("0" * 32, "0" * 15 + "1")]
+)
+def test_the_span_of_a_new_trace_is_as_random_as_its_digits(more: str, parent: str) -> None:
+    """Each of the digits stands in the id as it is, but that it never is only zeros."""
+    assert begin("a" * 32, more).parent_id == parent
+
+
 def test_headers() -> None:
     """What came is handed on: the ids, the flags and the state."""
     trace = parse_trace([GOOD], [b"a=1 , b=2"])
