@@ -13,6 +13,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from asgi_guard.leaving import ECHO_SECONDS
 from asgi_guard.testing import LocalIssuer
 from tests.end_to_end.serving import Served, free_port, serve
 
@@ -243,6 +244,7 @@ def test_a_second_sigterm_ends_draining(folder: Path, tmp_path: Path) -> None:
         deadline = time.monotonic() + PATIENCE
         while httpx.get(f"{served.url}/health/ready").status_code == 200 and time.monotonic() < deadline:
             time.sleep(0.01)
+        time.sleep(ECHO_SECONDS)  # within that it would be the first once more
         assert served.stop() == 0
 
 
