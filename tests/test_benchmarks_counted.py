@@ -40,21 +40,18 @@ def test_tables() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_headers_cost_a_server_something(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that sends more lines has more to do, by the same number each time; without valgrind that is said."""
+    """A server that sends more lines has more to do; without valgrind it is said that nothing is counted."""
     monkeypatch.setattr(counted, "STACKS", {"raw": (BARE, LEAST)})
     monkeypatch.setattr(counted, "COUNTED", 8)
     told: list[str] = []
-    suites = [counted.measure(("raw",), lambda name, seconds: told.append(name)) for _ in range(2)]
+    suite = counted.measure(("raw",), lambda name, seconds: told.append(name))
     if shutil.which("valgrind") is None:
-        assert suites[0].skipped == {"instructions": "valgrind is not installed"}
+        assert suite.skipped == {"instructions": "valgrind is not installed"}
         return
-    assert told == ["counted: raw ASGI app"] * 4
-    first, second = ([suite.find("raw ASGI app", name, counted.COUNT) for name in (BARE, LEAST)] for suite in suites)
-    assert first[0] is not None
-    assert first[1] is not None
-    assert first[0].median < first[1].median < 3 * first[0].median
-    for one, other in zip(first, second, strict=True):
-        assert one is not None
-        assert other is not None
-        assert other.median == pytest.approx(one.median, rel=0.05)
+    assert told == ["counted: raw ASGI app"] * 2
+    bare, least = (suite.find("raw ASGI app", name, counted.COUNT) for name in (BARE, LEAST))
+    assert bare is not None
+    assert least is not None
+    assert bare.median < least.median < 3 * bare.median
