@@ -144,17 +144,17 @@ def prometheus(registry: CollectorRegistry) -> Instruments:
         if metric.kind == "counter":
             counter = prometheus_client.Counter(metric.name, metric.help, metric.labels, **options)
             return lambda *values: (counter.labels(*values) if values else counter).inc
-        if metric.kind == "up_down":
-            gauge = prometheus_client.Gauge(
-                metric.name, metric.help, metric.labels, multiprocess_mode="livesum", **options
-            )
-            return lambda *values: (gauge.labels(*values) if values else gauge).inc
-        if metric.kind == "gauge":
-            # Of several processes that live, the worst counts.
-            gauge = prometheus_client.Gauge(
-                metric.name, metric.help, metric.labels, multiprocess_mode="livemax", **options
-            )
-            return lambda *values: (gauge.labels(*values) if values else gauge).set
+        if metric.kind in ("gauge", "up_down"):
+            # Of several processes that live, what goes up and down adds up, and of the others the worst counts.
+            adds = metric.kind == "up_down"
+            options["multiprocess_mode"] = "livesum" if adds else "livemax"
+            gauge = prometheus_client.Gauge(metric.name, metric.help, metric.labels, **options)
+
+            def gauging(*values: Any) -> Measure:
+                of_values = gauge.labels(*values) if values else gauge
+                return of_values.inc if adds else of_values.set
+
+            return gauging
         options["buckets"] = metric.bounds
         histogram = prometheus_client.Histogram(metric.name, metric.help, metric.labels, **options)
         count = len(metric.labels)

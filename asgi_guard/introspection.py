@@ -42,6 +42,7 @@ ABOUT_THE_TOKEN = frozenset({400, 403, 413, 414, 422})
 """Answers by which servers, and firewalls before them, mean what was sent: one such token, which anybody can send, does
 not keep the others from being asked about."""
 NOBODYS = b"asgi-guard-asks-whether-it-may-ask"
+"""A token that no issuer has made."""
 QUIET = 60.0
 """Seconds between two words in the log on such tokens."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, Literal, dataclass_transform
 
@@ -40,16 +40,21 @@ class _Told(ModelMetaclass):
             try:
                 return super().__call__(*values, **fields)
             except ValidationError as error:
-                raise ConfigError(_problems(self.__name__, frozenset(self.model_fields), error)) from None
+                raise ConfigError(_problems(self.__name__, list(self.model_fields), error)) from None
 
 
-def _problems(section: str, fields: frozenset[str], error: ValidationError) -> Iterator[Problem]:
+def no_such_field(name: str, fields: Collection[str]) -> str:
+    """What to write instead of a name that there is not."""
+    close = get_close_matches(name, fields, n=1)
+    return "there is no such field; " + (f"did you mean {close[0]}?" if close else f"there are {', '.join(fields)}")
+
+
+def _problems(section: str, fields: Collection[str], error: ValidationError) -> Iterator[Problem]:
     for each in error.errors(include_url=False, include_context=False, include_input=False):
         name, *inner = (str(part) for part in each["loc"])
         message = each["msg"].removeprefix("Value error, ")
         if each["type"] == "extra_forbidden" and not inner:
-            close = get_close_matches(name, fields, n=1)
-            message = f"there is no such field; {f'did you mean {close[0]}?' if close else 'see its docstring'}"
+            message = no_such_field(name, fields)
         yield Problem(f"{section}.{name}", f"{', '.join(inner)}: {message}" if inner else message)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import tomllib
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +36,7 @@ from asgi_guard.sections import (
     Section,
     SecuritySettings,
     StoreSettings,
+    no_such_field,
 )
 from asgi_guard.values import Routes
 from asgi_guard.variables import PREFIX, Variable, unknown_variables, variables_of
@@ -265,8 +265,7 @@ def _no_such(location: tuple[int | str, ...]) -> str:
     fields = list(_fields_beside(location))
     if location[0] == "routes":
         return f"there is no such column; {'it' if 'security' in location else 'a row'} has {', '.join(fields)}"
-    close = get_close_matches(str(location[-1]), fields, n=1)
-    return "there is no such field; " + (f"did you mean {close[0]}?" if close else f"there are {', '.join(fields)}")
+    return no_such_field(str(location[-1]), fields)
 
 
 def _fields_beside(location: tuple[int | str, ...]) -> Iterable[str]:

@@ -181,9 +181,9 @@ class MemoryStore:
         now = self._clock()
         if name not in self._revoked and len(self._revoked) >= self._max_keys:
             self._revoked = {key: kept for key, kept in self._revoked.items() if kept[0] > now}
-        if name not in self._revoked and len(self._revoked) >= self._max_keys:
-            # The one that ends first is the least loss.
-            del self._revoked[min(self._revoked, key=lambda key: self._revoked[key])]
+            if len(self._revoked) >= self._max_keys:
+                # The one that ends first is the least loss.
+                del self._revoked[min(self._revoked, key=lambda key: self._revoked[key])]
         self._revoked[name] = now + int(ttl * 1_000_000), instant
 
     async def ping(self) -> float:

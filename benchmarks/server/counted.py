@@ -55,7 +55,7 @@ def measure(apps: Sequence[str], advance: Callable[[str, float], None]) -> Suite
     if shutil.which("valgrind") is None:
         return Suite("counted", [], skipped={"instructions": "valgrind is not installed"})
     figures: list[Figure] = []
-    skipped = {NAMES[name]: why for name in ("assembly",) if (why := peers.absence(name)) is not None}
+    skipped = {NAMES[name]: why for app in apps for name in STACKS[app] if (why := peers.absence(name)) is not None}
     issuer = LocalIssuer()
     with issuer.serve():
         token = issuer.token(lifetime=24 * 3600)
