@@ -18,8 +18,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-from asgi_guard.asgi import ASGIApp, Head, Receive, Scope, Send, own_root_path
-from asgi_guard.errors import UnknownScopeError
+from asgi_guard.asgi import ASGIApp, Head, Receive, Scope, Send, misfit, own_root_path
+from asgi_guard.errors import ConfigError, Problem, UnknownScopeError
 from asgi_guard.exchange import CHAIN_KEY, SCOPE_KEY, Exchange, current
 from asgi_guard.lifespan import Lifespan
 from asgi_guard.policy.answer import Answer, Reason, problem
@@ -164,6 +164,8 @@ class Layer(Chain):
     """The layer's name in logs and on the command line."""
 
     def __init__(self, app: ASGIApp) -> None:
+        if fault := misfit(app):
+            raise ConfigError([Problem("app", fault)])
         super().__init__(app, (self,))
 
     def enter(self, exchange: Exchange) -> None:

@@ -12,6 +12,7 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.policy.plain_types import require_fields
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -35,7 +36,7 @@ class Check:
         timeout: seconds after which it has failed; None for what is said for all of them.
 
     Raises:
-        ValueError: it has no time to answer in.
+        ValueError: a value is of the wrong type, or it has no time to answer in.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Check:
     timeout: float | None = None
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if self.timeout is not None and not self.timeout > 0:
             raise ValueError(f"the check {self.name!r} has {self.timeout} s, which is no time to answer in")
 

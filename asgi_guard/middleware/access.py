@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.layer import Decision, Layer
@@ -47,6 +48,7 @@ class AccessMiddleware(Layer):
 
     name = "access"
 
+    @typed
     def __init__(
         self,
         app: ASGIApp,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.layer import Layer
 from asgi_guard.log_writer import LineWriter
@@ -48,6 +49,7 @@ class AccessLogMiddleware(Layer):
 
     name = "access_log"
 
+    @typed
     def __init__(
         self,
         app: ASGIApp,
@@ -62,8 +64,7 @@ class AccessLogMiddleware(Layer):
     ) -> None:
         super().__init__(app)
         require_choice("format", format, LogFormat)
-        given: object = sample
-        if not isinstance(given, int | float) or not 0 <= given <= 1:
+        if not 0 <= sample <= 1:
             raise ConfigError([Problem("sample", f"{sample!r} is no share from 0 to 1")])
         self._table = RouteTable.of(routes)
         self._format = format

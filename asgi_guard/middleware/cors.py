@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.answer import Answer, Reason, problem
@@ -52,6 +53,7 @@ class CORSMiddleware(Layer):
 
     name = "cors"
 
+    @typed
     def __init__(
         self,
         app: ASGIApp,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Literal
 
+from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError, require_choice
 from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.layer import Decision, Layer
@@ -92,6 +93,7 @@ class CSRFMiddleware(Layer):
 
     name = "csrf"
 
+    @typed
     def __init__(
         self,
         app: ASGIApp,

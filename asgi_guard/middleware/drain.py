@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.exchange import FORWARDING
 from asgi_guard.layer import Decision, Layer
@@ -55,6 +56,7 @@ class DrainMiddleware(Layer):
 
     name = "drain"
 
+    @typed
     def __init__(
         self,
         app: ASGIApp,

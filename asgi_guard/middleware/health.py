@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.layer import Decision, Layer
@@ -43,6 +44,7 @@ class HealthMiddleware(Layer):
 
     name = "health"
 
+    @typed
     def __init__(
         self,
         app: ASGIApp,

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from asgi_guard.arguments import typed
 from asgi_guard.errors import (
     ConfigError,
     KeysUnavailableError,
@@ -66,6 +67,7 @@ class IdentityMiddleware(Layer):
 
     name = "identity"
 
+    @typed
     def __init__(
         self,
         app: ASGIApp,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.instruments import exposition, opentelemetry, prometheus
@@ -56,6 +57,7 @@ class MetricsMiddleware(Layer):
 
     name = "metrics"
 
+    @typed
     def __init__(
         self,
         app: ASGIApp,

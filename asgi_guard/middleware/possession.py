@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError, Problem, StoreUnavailableError, TokenError, require_choice
 from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.policy import certificate
@@ -49,6 +50,7 @@ class Possession:
         ConfigError: an argument cannot be used.
     """
 
+    @typed
     def __init__(
         self,
         *,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
+from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError, Problem, require_choice
+from asgi_guard.exchange import FORWARDING, Exchange
 from asgi_guard.layer import Layer
-from asgi_guard.policy.address import Network, parse_networks
+from asgi_guard.policy.address import Network, parse_address, parse_networks
 from asgi_guard.policy.listing import listed
 from asgi_guard.policy.proxies import MAX_HOPS, Client, ForwardedHeader, ProxyPolicy
+from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asgi_guard.asgi import ASGIApp
-    from asgi_guard.exchange import Exchange
+
+logger = logging.getLogger("asgi_guard")
 
 MAX_REMEMBERED = 16_384
 MAX_REMEMBERED_BYTES = 256
@@ -23,6 +28,9 @@ MAX_REMEMBERED_BYTES = 256
 
 class ProxyMiddleware(Layer):
     """Corrects `scope["client"]` and `scope["scheme"]` behind proxies that are trusted; believes nobody else.
+
+    A neighbour that forwards requests and is not trusted may be a proxy that was forgotten, and one that is may name
+    its clients by another header. Behind either all clients count as one, so the first such request is told in the log.
 
     Args:
         app: the app within.
@@ -40,6 +48,7 @@ class ProxyMiddleware(Layer):
 
     name = "proxy"
 
+    @typed
     def __init__(
         self,
         app: ASGIApp,
@@ -68,15 +77,20 @@ class ProxyMiddleware(Layer):
         self._on = bool(networks or hops)
         self._names = (header.encode(), b"x-forwarded-proto", *((b"x-forwarded-host",) if host else ()))
         self._known: dict[tuple[str | None, bytes | None, bytes | None, bytes | None], Client] = {}
+        self._told = False
 
     def enter(self, exchange: Exchange) -> None:
         """Find out the client, and tell the app."""
         if not self._on:
+            if not self._told:
+                self._look_for_proxy(exchange)
             return
         client = self._client(exchange)
         if client.address != exchange.peer:
             exchange.client = client.address
             exchange.scope["client"] = (client.address, 0)  # as the port of a client behind a proxy is not known
+        elif not self._told:
+            self._look_for_proxy(exchange)
         if client.scheme is not None:
             secure = client.scheme in ("https", "wss")
             plain, encrypted = ("http", "https") if exchange.kind == "http" else ("ws", "wss")
@@ -84,6 +98,31 @@ class ProxyMiddleware(Layer):
         if client.host is not None:
             _ask_for(exchange, client.host)
         exchange.client_doubt = client.doubt
+
+    def _look_for_proxy(self, exchange: Exchange) -> None:
+        """Warn, once, of clients that count as one, since the proxy before them is not read. Strangers may pretend."""
+        headers, peer, read = exchange.headers, exchange.peer, self._names[0]
+        sent = next((name for name in FORWARDING if name in headers), None)
+        believed = self.policy.believes(peer)
+        if sent is None or (believed and read in headers):
+            return
+        address = None if peer is None else parse_address(peer)
+        if peer is not None and (address is None or address.is_global):
+            return
+        self._told = True
+        if believed:
+            fault = f"it is to name its clients by {read.decode()}"
+            advice = f"have it do so, or say by {PREFIX}PROXY_HEADER how it does"
+        else:
+            fault = "it is no trusted proxy"
+            advice = f"if it is one of yours, name it in {PREFIX}PROXY_TRUSTED"
+            if peer is None:
+                advice = f"if it is a proxy of yours, say how many there are by {PREFIX}PROXY_HOPS"
+        where = "a UNIX socket" if peer is None else peer
+        logger.warning(
+            "%s sent %s, and %s: all whose requests it forwards count as one client, and whether they came by TLS "
+            "is not seen; %s", where, sent.decode(), fault, advice,
+        )  # fmt: skip
 
     def _client(self, exchange: Exchange) -> Client:
         """Ask the policy, or remember: parsing addresses is the dearest part of a request, and clients come again."""

@@ -18,6 +18,7 @@ import time
 from random import random
 from typing import TYPE_CHECKING
 
+from asgi_guard.arguments import typed
 from asgi_guard.asgi import Head, Header
 from asgi_guard.errors import ConfigError, Problem, StoreUnavailableError, require_choice
 from asgi_guard.layer import Decision, Layer
@@ -90,6 +91,7 @@ class RateLimitMiddleware(Layer):
 
     name = "rate_limit"
 
+    @typed
     def __init__(
         self,
         app: ASGIApp,

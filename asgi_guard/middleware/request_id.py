@@ -6,6 +6,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.layer import Layer
@@ -46,6 +47,7 @@ class RequestIDMiddleware(Layer):
 
     name = "request_id"
 
+    @typed
     def __init__(
         self,
         app: ASGIApp,

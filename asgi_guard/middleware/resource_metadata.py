@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.answer import Answer, Reason, problem
@@ -42,6 +43,7 @@ class ResourceMetadataMiddleware(Layer):
 
     name = "resource_metadata"
 
+    @typed
     def __init__(
         self,
         app: ASGIApp,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.layer import Layer
 from asgi_guard.policy.faults import FaultsError
@@ -49,6 +50,7 @@ class SecurityHeadersMiddleware(Layer):
 
     name = "security"
 
+    @typed
     def __init__(
         self,
         app: ASGIApp,

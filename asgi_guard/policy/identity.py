@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from asgi_guard.policy.listing import one_text
+from asgi_guard.policy.plain_types import require_fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -147,6 +148,7 @@ class APIKey:
     plan: str | None = None
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if not self.name or len(self.name) > 128 or not self.name.isprintable():
             raise ValueError("an API key's name is 1 to 128 printable characters")
         if len(self.sha256) != 64 or not set(self.sha256) <= set("0123456789abcdef"):

@@ -31,6 +31,8 @@ from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from asgi_guard.policy.plain_types import require_fields
+
 if TYPE_CHECKING:
     from asgi_guard.policy.keys import KeySet, VerificationKey
 
@@ -57,7 +59,7 @@ class KeyTimes:
         max_backoff: the longest wait between tries.
 
     Raises:
-        ValueError: keys would have no life, or a time is negative.
+        ValueError: keys would have no life, or a time is negative or no number.
     """
 
     ttl: float = 300
@@ -70,6 +72,7 @@ class KeyTimes:
     max_backoff: float = 60
 
     def __post_init__(self) -> None:
+        require_fields(self)
         for field in fields(self):
             if not getattr(self, field.name) >= 0:  # written so that it holds for NaN, too
                 raise ValueError(f"{field.name} is negative")

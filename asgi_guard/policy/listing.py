@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from asgi_guard.policy.faults import Fault, FaultsError
@@ -17,10 +18,14 @@ def listed(value: str | Sequence[str]) -> tuple[str, ...]:
     A plain string is a list too, and never a sequence of its letters: `in` on a string would look for substrings.
 
     Raises:
-        ValueError: it starts like JSON and is not a JSON list of strings.
+        ValueError: it starts like JSON and is not a JSON list of strings; or it is no list of strings in Python.
     """
     if not isinstance(value, str):
-        return tuple(value)
+        given: object = value
+        items: object = tuple(given) if isinstance(given, Iterable) else None
+        if not isinstance(items, tuple) or not all(isinstance(item, str) for item in items):
+            raise ValueError('this is no list of texts: write ["a", "b"], or "a, b"')
+        return items
     text = value.strip()
     if not text.startswith("["):
         return tuple(item for part in text.split(",") if (item := part.strip()))

@@ -21,6 +21,7 @@ from urllib.parse import unquote
 
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.policy.listing import one_text
+from asgi_guard.policy.plain_types import require_fields
 from asgi_guard.policy.security import Preset, SecurityHeaders
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Route:
     csrf: bool = True
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if fault := one_text(methods=self.methods, scopes=self.scopes, any_scopes=self.any_scopes):
             raise ValueError(f"path {self.path!r}: {fault}")
         if problems := list(self._problems()):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.crc import key_slot
 
+from asgi_guard.arguments import typed
 from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Admission, Verdict
@@ -60,6 +61,7 @@ class ClusterStore:
 
     shared = True
 
+    @typed
     def __init__(
         self,
         url: str,

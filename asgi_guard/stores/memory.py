@@ -6,6 +6,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from asgi_guard.arguments import typed
 from asgi_guard.policy.bucket import PLACES, Admission, Verdict, allowed, decide, settle
 from asgi_guard.policy.revocation import EVER, is_revoked
 
@@ -32,6 +33,7 @@ class MemoryStore:
 
     shared = False
 
+    @typed
     def __init__(
         self, *, max_keys: int = 100_000, clock: Callable[[], int] = lambda: time.monotonic_ns() // 1000
     ) -> None:

@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from asgi_guard.arguments import typed
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Admission, Charge
 from asgi_guard.policy.rates import Limit
@@ -61,6 +62,7 @@ class RedisStore:
 
     shared = True
 
+    @typed
     def __init__(
         self,
         url: str,

@@ -134,6 +134,34 @@ async def test_host_of_a_stranger() -> None:
     assert {dict(scope["headers"])[b"host"] for scope in app.scopes} == {b"testserver"}
 
 
+@pytest.mark.parametrize(
+    ("options", "peer", "headers", "told"),
+    [
+        ({}, "10.0.0.5", [(FOR, b"198.51.100.7")], ["10.0.0.5 sent x-forwarded-for", "PROXY_TRUSTED"]),
+        ({}, "::1", [(b"x-real-ip", b"198.51.100.7")], ["::1 sent x-real-ip", "PROXY_TRUSTED"]),
+        ({}, "100.64.0.9", [(b"forwarded", b"for=198.51.100.7")], ["100.64.0.9 sent forwarded", "PROXY_TRUSTED"]),
+        ({}, None, [(FOR, b"198.51.100.7")], ["a UNIX socket sent x-forwarded-for", "PROXY_HOPS"]),
+        ({"trusted": "10.0.0.0/8"}, "172.18.0.1", [(FOR, b"198.51.100.7")], ["172.18.0.1", "PROXY_TRUSTED"]),
+        ({"trusted": "10.0.0.0/8"}, "10.0.0.5", [(b"x-real-ip", b"198.51.100.7")], ["10.0.0.5", "PROXY_HEADER"]),
+        ({}, "8.8.8.8", [(FOR, b"198.51.100.7")], []),
+        ({}, "testclient", [(FOR, b"198.51.100.7")], []),
+        ({}, "10.0.0.5", [], []),
+        ({"trusted": "10.0.0.0/8"}, "10.0.0.5", [(FOR, b"198.51.100.7")], []),
+        ({"trusted": "10.0.0.0/8"}, "10.0.0.5", [(FOR, b"unknown")], []),
+        ({"hops": 1}, None, [(FOR, b"198.51.100.7")], []),
+    ],
+)
+async def test_forgotten_proxy(
+    options: dict[str, Any], peer: str | None, headers: list[Header], told: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A neighbour that forwards and is not read is told of, once, with what to write; a stranger may be pretending."""
+    layer = ProxyMiddleware(Echo(), **options)
+    for _ in range(3):
+        await call(layer, http_scope(headers=headers, client=None if peer is None else (peer, 5000)))
+    assert len(caplog.messages) == bool(told)
+    assert all(part in caplog.text for part in told)
+
+
 async def test_one_answer_for_all_layers() -> None:
     """Limits, host checks, the log and the app go by the same client, scheme and host."""
     app, lines = Echo(), list[bytes]()
