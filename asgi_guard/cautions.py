@@ -49,7 +49,8 @@ def warnings(settings: GuardSettings, plans: Sequence[RoutePlans], *, shared: bo
         shared: whether other processes see what is kept, as one sees it who knows a store that was given in Python.
     """
     if settings.unread:
-        yield f"{', '.join(settings.unread)} will not hold: a section that is given in Python is taken as it is there"
+        names, places = ", ".join(settings.unread), ", ".join(dict.fromkeys(settings.unread.values()))
+        yield f"{names} will not hold: a section that is given in Python is taken as it is there; say {places}"
     limited = settings.limited
     if limited and not shared and settings.rate.workers > 1:
         yield (

@@ -42,7 +42,7 @@ from asgi_guard.values import Routes
 from asgi_guard.variables import PREFIX, Variable, unknown_variables, variables_of
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator, Mapping
 
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
@@ -93,11 +93,13 @@ def _file_problems(given: Container[str]) -> Iterator[Problem]:
             yield Problem(variable.file, f"{path} is not text")
 
 
-def _set_for(given: Container[str]) -> Iterator[str]:
-    """The variables that are set for sections that are given in Python."""
+def _set_for(given: Container[str]) -> Iterator[tuple[str, str]]:
+    """The variables that are set for sections that are given in Python, each with the place that holds instead."""
     for variable in variables():
         if (variable.section or variable.field) in given:
-            yield from (name for name in (variable.name, variable.file) if name is not None and _said(name))
+            kind = type(GuardSettings.model_fields[variable.section].default) if variable.section else GuardSettings
+            place = f"{kind.__name__}({variable.field}=...)"
+            yield from ((name, place) for name in (variable.name, variable.file) if name is not None and _said(name))
 
 
 class _Environment(PydanticBaseSettingsSource):
@@ -155,7 +157,7 @@ class GuardSettings(BaseSettings):
     metrics: MetricsSettings = MetricsSettings()
     health: HealthSettings = HealthSettings()
 
-    _unread: tuple[str, ...] = PrivateAttr(())
+    _unread: dict[str, str] = PrivateAttr(default_factory=dict)
 
     def __init__(self, **values: Any) -> None:
         known = {name for variable in variables() for name in (variable.name, variable.file) if name}
@@ -169,15 +171,15 @@ class GuardSettings(BaseSettings):
             if not {str(each["loc"][0]) for each in error.errors()} & CROSS_CHECKED:
                 problems += cross_check(rest)
             raise SettingsError(problems, rest) from None
-        self._unread = tuple(_set_for(values))
+        self._unread = dict(_set_for(values))
         problems += self._load_routes_file()
         problems += cross_check(self)
         if problems:
             raise SettingsError(problems, self)
 
     @property
-    def unread(self) -> tuple[str, ...]:
-        """The variables that are set and do not hold, since their sections are given in Python."""
+    def unread(self) -> Mapping[str, str]:
+        """The variables that are set and do not hold, since their sections are given in Python: where to say it."""
         return self._unread
 
     @property

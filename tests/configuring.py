@@ -19,7 +19,7 @@ OTHER_DIGEST = "fedcba9876543210" * 4
 
 # Each variable with a value that is not its default, and what the setting then is.
 SAID: dict[str, tuple[str, Any]] = {
-    "APP": ("myapp:app", "myapp:app"),
+    "APP": ("asgi_guard.guard:no_app", "asgi_guard.guard:no_app"),
     "ROUTES": ('[{"path": "/login", "auth": "none"}]', (Route("/login", auth="none"),)),
     "ROUTES_FILE": ("", None),  # has tests of its own
     "STORE_URL": ("redis://cache:6379/2", "redis://cache:6379/2"),

@@ -161,7 +161,8 @@ def test_variables_that_do_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASGI_GUARD_LOG_FORMAT", "ecs")
     (said,) = told(auth=TOKENS, routes=(), store=StoreSettings())
     names = "ASGI_GUARD_ROUTES, ASGI_GUARD_STORE_URL_FILE, ASGI_GUARD_AUTH_MAX_TOKEN_LIFETIME"
-    assert said == f"{names} will not hold: a section that is given in Python is taken as it is there"
+    places = "GuardSettings(routes=...), StoreSettings(url=...), AuthSettings(max_token_lifetime=...)"
+    assert said == f"{names} will not hold: a section that is given in Python is taken as it is there; say {places}"
 
 
 def test_a_header_that_is_named_twice() -> None:

@@ -197,7 +197,7 @@ def effective(settings: GuardSettings) -> list[tuple[str, str, str]]:
         elif variable.field == "api_keys":
             text = ", ".join(key.name for key in value)
         elif variable.field == "routes":
-            text = f"{len(value)} rows" if value else ""
+            text = f"{len(value)} row{'s' if len(value) > 1 else ''}" if value else ""
         else:
             text = written(value)
         found.append((variable.name, text, variable.default))

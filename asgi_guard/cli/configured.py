@@ -12,6 +12,7 @@ from asgi_guard.guard import Guard, configure
 from asgi_guard.loading import load_app
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.middleware.rate_limit import plans_in
+from asgi_guard.settings import environment
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 app_option = click.option(
     "--app",
     metavar="MODULE:ATTRIBUTE",
-    help="Look at the Guard that this app has, if it is one: what is set in Python, and its limit functions.",
+    help="Look at the Guard that this app has, if it is one: what is set in Python, and its limit functions. Unless "
+    f"said, the app that {PREFIX}APP names.",
 )
 
 
@@ -72,14 +74,15 @@ class Configured(NamedTuple):
 
 
 def configured(app: str | None) -> Configured:
-    """What the environment says, or the guard that this app brings along.
+    """What the environment says, or the guard that this app brings along, or the one that the environment names.
 
     Raises:
         ConfigError: there is no such app, or the configuration has problems.
     """
-    if app is not None:
+    name = app or environment().get("app")
+    if name is not None:
         sys.path.insert(0, ".")
-        found = load_app(app, "--app")
+        found = load_app(name, "--app" if app else f"{PREFIX}APP")
         if isinstance(found, Guard):
             return Configured(found.settings, found.layers, found)
     return Configured(*configure())

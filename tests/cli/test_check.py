@@ -48,7 +48,7 @@ def test_everything_configured(command: Command, monkeypatch: pytest.MonkeyPatch
     assert told["settings"]["ASGI_GUARD_AUTH_API_KEYS"] == "ci"
     assert told["settings"]["ASGI_GUARD_CORS_ALLOW_METHODS"] == "PUT, DELETE"
     assert told["settings"]["ASGI_GUARD_AUTH_LEEWAY"] == "5"
-    assert told["settings"]["ASGI_GUARD_ROUTES"] == "1 rows"
+    assert told["settings"]["ASGI_GUARD_ROUTES"] == "1 row"
     assert told["routes"] == ["any method /login"]
     assert told["probes"] == []
     assert "limits refuse nothing: ASGI_GUARD_RATE_SHADOW is on" in told["warnings"]

@@ -102,3 +102,14 @@ def test_without_the_app_a_function_is_unknown_and_that_is_said(monkeypatch: pyt
     said = " ".join(invoke("explain", "GET", "/").output.split())
     assert "there is no key 'tenant'" in said
     assert "or a function that Guard is given" in said
+
+
+def test_the_app_that_the_environment_names(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked at where no other is said, and what is wrong with it is told by the variable."""
+    monkeypatch.setenv("ASGI_GUARD_APP", "own_limits:app")
+    said = json.loads(invoke("check", "--json", "--no-probe").output)
+    assert said["settings"]["ASGI_GUARD_RATE_LIMIT"] == "5/minute by tenant; 100/hour by ip"
+    monkeypatch.setenv("ASGI_GUARD_APP", "own_limits:nope")
+    for named, arguments in (("ASGI_GUARD_APP", ()), ("--app", ("--app", "own_limits:nope"))):
+        told = invoke("check", "--no-probe", *arguments)
+        assert (told.exit_code, f"{named}: the module 'own_limits' has no" in told.stderr) == (2, True)
