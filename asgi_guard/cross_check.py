@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from asgi_guard.policy.routes import Route
-    from asgi_guard.sections import AuthSettings, Section
+    from asgi_guard.section_base import Section
+    from asgi_guard.sections import AuthSettings
     from asgi_guard.settings import GuardSettings
 
 CROSS_CHECKED = frozenset({"routes", "auth", "rate", "cors", "csrf", "hosts", "proxy", "request_id"})

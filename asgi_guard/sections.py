@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, Literal, dataclass_transform
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
-from pydantic._internal._model_construction import ModelMetaclass  # which has no public name
+from pydantic import BeforeValidator, Field, SecretStr
 
-from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.issuer import DEFAULT_ALGORITHMS
 from asgi_guard.leaving import DrainSignal
 from asgi_guard.middleware.request_id import Generator, Trusted
@@ -24,48 +21,8 @@ from asgi_guard.policy.rates import OnStoreFailure
 from asgi_guard.policy.resource_metadata import audiences_of
 from asgi_guard.policy.routes import Route
 from asgi_guard.policy.security import Preset
+from asgi_guard.section_base import Section
 from asgi_guard.values import APIKeys, Names, Plans, ProbePath, issuers
-
-
-@dataclass_transform(kw_only_default=True, field_specifiers=(Field,))
-class _Told(ModelMetaclass):
-    """Has whoever makes a section in Python told what is wrong with it as the environment's variables are.
-
-    Such a call begins here; what pydantic makes of the environment does not come this way, and is told as a whole.
-    """
-
-    if not TYPE_CHECKING:  # to type checkers a call is as pydantic declares it: they see misspelt fields before
-
-        def __call__(self, *values: Any, **fields: Any) -> Any:
-            try:
-                return super().__call__(*values, **fields)
-            except ValidationError as error:
-                raise ConfigError(_problems(self.__name__, list(self.model_fields), error)) from None
-
-
-def no_such_field(name: str, fields: Collection[str]) -> str:
-    """What to write instead of a name that there is not."""
-    close = get_close_matches(name, fields, n=1)
-    return "there is no such field; " + (f"did you mean {close[0]}?" if close else f"there are {', '.join(fields)}")
-
-
-def _problems(section: str, fields: Collection[str], error: ValidationError) -> Iterator[Problem]:
-    for each in error.errors(include_url=False, include_context=False, include_input=False):
-        name, *inner = (str(part) for part in each["loc"])
-        message = each["msg"].removeprefix("Value error, ")
-        if each["type"] == "extra_forbidden" and not inner:
-            message = no_such_field(name, fields)
-        yield Problem(f"{section}.{name}", f"{', '.join(inner)}: {message}" if inner else message)
-
-
-class Section(BaseModel, metaclass=_Told):
-    """What all sections share: they are frozen, and a misspelt field is an error.
-
-    Raises:
-        ConfigError: with everything that is wrong, by field.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class StoreSettings(Section):

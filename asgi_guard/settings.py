@@ -21,6 +21,7 @@ from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.policy.identity import APIKey
 from asgi_guard.policy.routes import Route
 from asgi_guard.policy.security import SecurityHeaders
+from asgi_guard.section_base import Section, no_such_field
 from asgi_guard.sections import (
     AuthSettings,
     CORSSettings,
@@ -33,10 +34,8 @@ from asgi_guard.sections import (
     ProxySettings,
     RateSettings,
     RequestIDSettings,
-    Section,
     SecuritySettings,
     StoreSettings,
-    no_such_field,
 )
 from asgi_guard.values import Routes
 from asgi_guard.variables import PREFIX, Variable, unknown_variables, variables_of
