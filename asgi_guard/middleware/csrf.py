@@ -24,10 +24,11 @@ from asgi_guard.policy.cors import CORSPolicy
 from asgi_guard.policy.cors_names import is_forbidden_header, is_token
 from asgi_guard.policy.credentials import MalformedCredentialsError, cookie_values
 from asgi_guard.policy.csrf import SAFE_METHODS, ForgeryExemptions, is_own
-from asgi_guard.policy.csrf_token import MIN_SECRET, NONCE_BYTES, CSRFTokens
+from asgi_guard.policy.csrf_token import NONCE_BYTES, CSRFTokens
 from asgi_guard.policy.faults import Fault, FaultsError
 from asgi_guard.policy.listing import listed
 from asgi_guard.policy.routes import Route, RouteTable
+from asgi_guard.policy.secret import too_short
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -210,8 +211,8 @@ def _trusted(origins: Sequence[str], *, insecure: bool) -> CORSPolicy | None:
 def _token_faults(cookie: str | None, secret: str, previous: str, header: str) -> Iterator[Fault]:
     """What is wrong with the options on tokens."""
     for field, value in (("secret", secret), ("previous_secret", previous)):
-        if value and len(value) < MIN_SECRET:
-            yield Fault(field, f"it is too short to be a secret: take {MIN_SECRET} random characters or more")
+        if fault := too_short(value):
+            yield Fault(field, fault)
     if previous and not secret:
         yield Fault("previous_secret", "it has no effect without the secret that came after it")
     if secret and cookie is None:

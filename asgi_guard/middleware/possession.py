@@ -18,6 +18,7 @@ from asgi_guard.policy.claims import confirmation
 from asgi_guard.policy.dpop import BINDING, DPoPMode, DPoPPolicy, Nonces, ProofError, Request, SeenProofs, url_of
 from asgi_guard.policy.identity import store_key
 from asgi_guard.policy.rates import SECOND, Limit
+from asgi_guard.policy.secret import too_short
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 PROOFS_KEY = "asgi_guard.proofs"
 """Where the scope says how many guards further out have counted this request's proof: each counts it once."""
-MIN_SECRET = 32
-"""Characters of the shortest secret for nonces."""
 
 
 class Possession:
@@ -63,9 +62,8 @@ class Possession:
     ) -> None:
         require_choice("dpop", dpop, DPoPMode)
         require_choice("client_cert", client_cert, CertificateSource)
-        if dpop_nonce_secret and len(dpop_nonce_secret) < MIN_SECRET:
-            message = f"it is too short to be a secret: take {MIN_SECRET} random characters or more"
-            raise ConfigError([Problem("dpop_nonce_secret", message)])
+        if fault := too_short(dpop_nonce_secret):
+            raise ConfigError([Problem("dpop_nonce_secret", fault)])
         self.dpop = dpop != "off"
         self.required = dpop == "require"
         self.policy = DPoPPolicy(nonces=Nonces(dpop_nonce_secret) if dpop_nonce_secret else None)

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MIN_SECRET = 32
-"""Characters of the shortest secret."""
 NONCE_BYTES = 16
 TOKEN_CHARACTERS = 64
 """Of 48 bytes, which base64 needs no padding for."""
