@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import TYPE_CHECKING
 
 from asgi_guard.policy.rates import parse_limits
@@ -75,6 +76,7 @@ def warnings(settings: GuardSettings, plans: Sequence[RoutePlans], *, shared: bo
         if route.opens and route.limits is None and settings.rate.limit and not plan.anonymous.limits:
             yield f"the row {route} has no limit for those without identity: {PREFIX}RATE_LIMIT says nothing of them"
     yield from _forgeable(plans)
+    yield from _idle(plans)
     yield from _for_keys_only(settings)
     yield from _credentials_at_risk(settings)
     yield from _redirected_for_ever(settings)
@@ -166,6 +168,21 @@ def _forgeable(plans: Iterable[RoutePlans]) -> Iterator[str]:
                 yield (
                     f"the limit {limit.text!r} goes by a header that any client can write, and change with every "
                     "request: put a limit by ip or user beside it"
+                )
+
+
+def _idle(plans: Iterable[RoutePlans]) -> Iterator[str]:
+    """Limits that never refuse anything, since another one beside them is as strict or stricter."""
+    told = set()
+    for plan in (each for plans_of_row in plans for each in plans_of_row.all()):
+        for (place, limit), (other_place, other) in permutations(enumerate(plan.limits), 2):
+            # Of two that are the same, the later one is told of.
+            idle = other.covers(limit) and (place > other_place or not limit.covers(other))
+            if idle and (limit, other) not in told:
+                told.add((limit, other))
+                yield (
+                    f"the limit {limit.text!r} refuses nothing that {other.text!r} does not: leave it out, or make it "
+                    "stricter in one way, the rate or the burst"
                 )
 
 

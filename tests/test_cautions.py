@@ -82,6 +82,14 @@ def told(functions: Sequence[str] = (), **sections: Any) -> list[str]:
         ({"csrf": CSRFSettings(mode="enforce"), "cors": CORS}, "name them in ASGI_GUARD_CSRF_TRUSTED_ORIGINS"),
         ({"rate": RateSettings(limit="1/second by ip", shadow=True)}, "limits refuse nothing"),
         ({"rate": RateSettings(messages="1/second", shadow=True)}, "limits refuse nothing"),
+        (
+            {"rate": RateSettings(limit="9/second by ip; 5/second by ip; 5/hour by anonymous")},
+            "the limit '9/second by ip' refuses nothing that '5/second by ip' does not: leave it out",
+        ),
+        (
+            {"routes": (Route("/a", limits="5/second burst 9 by ip; 5/second burst 9 by ip as twice"),)},
+            "the limit '5/second burst 9 by ip as twice' refuses nothing that '5/second burst 9 by ip' does not",
+        ),
         ({"rate": RateSettings(limit=HEADER)}, f"the limit {HEADER!r} goes by a header that any client can write"),
         ({"rate": RateSettings(limit=f"{HEADER}; 9/hour by route")}, "goes by a header"),
         (
@@ -116,6 +124,7 @@ def test_what_is_told(sections: dict[str, Any], text: str) -> None:
         {"rate": RateSettings(shadow=True)},
         {"auth": TOKENS.model_copy(update={"cookie": "__Host-session"})},
         {"store": REDIS, "auth": AuthSettings(issuer="https://i.example", audience=("a",), revocation=True)},
+        {"rate": RateSettings(limit="5/second by ip; 100/minute by ip; 9 at once by ip")},
         {"rate": RateSettings(limit=f"{HEADER}; 9/hour by ip")},
         {"auth": TOKENS, "rate": RateSettings(limit=f"{HEADER}; 9/hour by ip; 9/hour by user")},
         {"auth": TOKENS, "rate": RateSettings(limit=f"{HEADER}; 9/hour by anonymous; 9/hour by user")},

@@ -93,6 +93,12 @@ class Limit:
     def __post_init__(self) -> None:
         object.__setattr__(self, "capacity", self.interval * self.burst)
 
+    def covers(self, other: Limit) -> bool:
+        """Whether this limit refuses everything that the other one does, when both are asked of every request."""
+        alike = (self.key, self.at_once, self.on_failure) == (other.key, other.at_once, other.on_failure)
+        stricter = self.burst <= other.burst and self.interval >= other.interval
+        return alike and stricter and self.enforced == 100
+
 
 def parse_limits(text: str, prefix: str = "", functions: Collection[str] = ()) -> tuple[Limit, ...]:
     """Parse limits. An empty text is no limit.

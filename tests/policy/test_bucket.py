@@ -125,6 +125,21 @@ def test_all_or_none(rows: list[tuple[Limit, int, int]]) -> None:
     assert after == ([state for state, _ in alone] if admitted else counting)
 
 
+@given(limits, st.integers(0, 12), st.integers(0, 3 * SECOND), steps)
+@example(limit(SECOND, 1), 0, 0, [(0, 1), (0, 1), (SECOND, 1)])
+def test_a_limit_that_covers_another(strict: Limit, more: int, faster: int, requests: list[tuple[int, int]]) -> None:
+    """What a limit refuses is refused by every one that covers it, however requests come."""
+    loose = limit(max(1, strict.interval - faster), strict.burst + more)
+    assert strict.covers(loose)
+    states, now = [0, 0], NOW
+    for gap, cost in requests:
+        now += gap
+        charges = (Charge(strict, "strict", cost), Charge(loose, "loose", cost))
+        _, after, (of_strict, of_loose) = decide(charges, states, now)
+        states = list(after)
+        assert of_strict.wait != 0 or of_loose.wait == 0
+
+
 def test_refusal_changes_nothing() -> None:
     """A refused request charges no bucket, not even the one that would have allowed it."""
     empty, full = limit(SECOND, 2), limit(SECOND, 50)

@@ -168,6 +168,29 @@ def test_unsaid_names_give_way() -> None:
     assert names == ["user", "p-user-2", "p-user-at-once", "p-user-at-once-2"]
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "covers"),
+    [
+        ("5/second by ip", "5/second by ip", True),
+        ("5/second by ip", "1000/minute by ip", True),
+        ("5/second by ip", "100/minute by ip", False),
+        ("5/second by ip", "5/second burst 4 by ip", False),
+        ("5/second by ip", "5/second by user", False),
+        ("5 at once by ip", "6 at once by ip", True),
+        ("6 at once by ip", "5 at once by ip", False),
+        ("5/second by ip", "9 at once by ip", False),
+        ("5/second by ip shadow", "9/second by ip", False),
+        ("5/second by ip enforce 99%", "9/second by ip", False),
+        ("5/second by ip", "9/second by ip shadow", True),
+        ("5/second by ip", "9/second by ip on-failure deny", False),
+    ],
+)
+def test_covers(one: str, other: str, covers: bool) -> None:
+    """A limit covers those of the same key that are no stricter in anything, unless it lets some through."""
+    ((one_limit,), (other_limit,)) = parse_limits(one), parse_limits(other)
+    assert one_limit.covers(other_limit) is covers
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from([*KEY_KINDS, "header:x-a", "header:x.a", "header:x-a-2", "f"]), st.booleans()),
