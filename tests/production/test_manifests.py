@@ -154,6 +154,16 @@ def test_probes_and_ports_are_those_of_the_service() -> None:
     assert settings.health.drain_seconds > noticed
 
 
+def test_the_ingress_leads_to_the_service() -> None:
+    """It answers by TLS for the hosts that the guard answers for, and hands on to the Service's port."""
+    spec, ports = manifest("Ingress", "payments")["spec"], manifest("Service", "payments")["spec"]["ports"]
+    hosts = config()["ASGI_GUARD_HOSTS_ALLOWED"].split(", ")
+    assert [rule["host"] for rule in spec["rules"]] == [host for each in spec["tls"] for host in each["hosts"]] == hosts
+    for rule in spec["rules"]:
+        (path,) = rule["http"]["paths"]
+        assert path["backend"] == {"service": {"name": "payments", "port": {"name": ports[0]["name"]}}}
+
+
 def test_what_prometheus_is_told() -> None:
     """The pods' annotations name the path that the guard answers and the port that the server listens on."""
     annotations = manifest("Deployment", "payments")["spec"]["template"]["metadata"]["annotations"]
@@ -180,7 +190,7 @@ def test_a_rollout_never_has_fewer_replicas() -> None:
     scale = manifest("HorizontalPodAutoscaler", "payments")["spec"]
     assert manifest("PodDisruptionBudget", "payments")["spec"]["minAvailable"] < scale["minReplicas"] == 3
     assert scale["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": "payments"}
-    assert int(config()["ASGI_GUARD_RATE_WORKERS"]) == scale["minReplicas"]
+    assert int(config()["ASGI_GUARD_RATE_WORKERS"]) == scale["maxReplicas"]
 
 
 def test_names_lead_to_what_there_is() -> None:
