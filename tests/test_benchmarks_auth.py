@@ -32,6 +32,7 @@ def test_who_is_compared_verifies(algorithm: Algorithm) -> None:
             run._refused(verify, bad)()  # raises where it is accepted
 
 
+@pytest.mark.long
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run, as short as can be, gives a figure to everyone, prints them all, and writes them down."""
     monkeypatch.setattr("benchmarks.suites._AUTH", {"quick": (0.0, 1)})

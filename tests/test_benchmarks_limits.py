@@ -31,6 +31,9 @@ TINY = run.Budget(
 PEERS = {"limits", "throttled-py", "valkey-glide"}
 
 
+pytestmark = pytest.mark.long  # the whole suite is run once, and looked at by all of these
+
+
 @pytest.fixture(scope="module")
 def figures() -> Figures:
     """One run, as short as can be."""
@@ -50,7 +53,6 @@ def printed(figures: Figures) -> str:
     return stream.getvalue()
 
 
-@pytest.mark.long
 def test_whoever_is_here_is_measured_at_every_level(figures: Figures, names: list[str]) -> None:
     """Every contender that is installed has made checks at each level, with ordered percentiles and a ratio of ours."""
     assert names[:3] == [OURS, ONE_CALL, COPIED]

@@ -52,6 +52,7 @@ def test_a_leak_is_found(resident: Callable[[int], int], reached: list[bool]) ->
     assert [figure.of[1] for figure in found if figure.asked is not None] == [run.GROWN, run.RISING]
 
 
+@pytest.mark.long
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run, as short as can be, tells its memory, fills its store no further than it may, and says what is asked."""
     monkeypatch.setattr(run, "QUICK", run.Budget(process.Plan(100, 10, 20), 0.5, (50,), 100))

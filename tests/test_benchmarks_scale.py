@@ -29,6 +29,7 @@ def test_slopes(costs: list[float], found: float) -> None:
     assert run.slope([1, 10, 100], costs) == pytest.approx(found)
 
 
+@pytest.mark.long
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run, as short as can be, has a figure for every size, a slope for every axis, and says which are asked."""
     monkeypatch.setattr(run, "QUICK", TINY)

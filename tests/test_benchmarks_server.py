@@ -18,6 +18,7 @@ from tests.asgi import call
 BRIEF = run.Budget(rounds=2, seconds=0.2, connections=2)
 
 
+@pytest.mark.long
 def test_the_guard_and_the_bare_app_are_measured_with_a_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run gives a figure for each stack, tells how it was made, and leaves the process its cores."""
     monkeypatch.setattr(run, "tool", lambda: "Python")

@@ -94,7 +94,7 @@ async def test_an_answer_that_nobody_waits_for(registry: CollectorRegistry) -> N
 
 
 async def test_series_are_bounded(registry: CollectorRegistry) -> None:
-    """Twenty thousand paths, and as many methods, make no series, and an app of many routes makes no endless ones."""
+    """Five thousand paths, and as many methods, make no series, and an app of many routes makes no endless ones."""
     dice = random.Random(1)  # noqa: S311 - nothing here is secret
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,11 +106,11 @@ async def test_series_are_bounded(registry: CollectorRegistry) -> None:
     await get(layer, "/first")
     await call(layer, http_scope("M", "/first"))
     before = (await scrape(layer))[DURATIONS].keys()
-    for _ in range(20_000):
+    for _ in range(5000):
         await call(layer, http_scope(dice.choice(["GET", f"M{dice.random()}"]), f"/{dice.getrandbits(64):x}"))
     after = (await scrape(layer))[DURATIONS]
     assert after.keys() - {("GET", "_unmatched", "200")} == before - {("GET", "_unmatched", "200")}
-    assert sum(after.values()) == 20_002 + 1
+    assert sum(after.values()) == 5002 + 1
     for number in range(3000):
         await get(layer, f"/named/{number}")
     assert len((await scrape(layer))[DURATIONS]) <= 2001
