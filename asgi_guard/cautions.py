@@ -83,6 +83,10 @@ def warnings(settings: GuardSettings, plans: Sequence[RoutePlans], *, shared: bo
     yield from _anyone_is_believed(settings)
     yield from _forged(settings)
     yield from _beside_a_mount(settings)
+    yield from _below_a_row(settings)
+    yield from _at_probes(settings)
+    yield from _unreadable_by_pages(settings)
+    yield from _for_everyone(settings)
     if settings.rate.shadow and (limited or settings.rate.messages):
         yield f"limits refuse nothing: {PREFIX}RATE_SHADOW is on"
 
@@ -118,6 +122,68 @@ def _beside_a_mount(settings: GuardSettings) -> Iterator[str]:
             yield f"the row {route} asks for scopes, and {neither}: {of_their_own}"
         elif row != NO_ROW and settings.routes[row].opens and settings.auth.on:
             yield f"the row {route} asks who it is, and {neither}, which {settings.routes[row]} opens: {of_their_own}"
+
+
+def _below_a_row(settings: GuardSettings) -> Iterator[str]:
+    """What is asked of a path, and of nothing below it, since another row opens that."""
+    table = RouteTable(settings.routes)
+    for route in settings.routes:
+        asks = route.scopes or route.any_scopes or not route.opens
+        if not settings.auth.on or not asks or route.path.endswith(("*", "/")):
+            continue
+        row = table.match(sample(f"{route.path}/*"), (route.methods or ("GET",))[0])
+        if row != NO_ROW and settings.routes[row].opens:
+            yield (
+                f"the row {route} asks who it is, and holds for nothing below {route.path}, which "
+                f"{settings.routes[row]} opens: if the app answers there, add a row for {route.path}/*"
+            )
+
+
+def _at_probes(settings: GuardSettings) -> Iterator[str]:
+    """Rows for probes, which the guard answers before, and a drain that nobody is told of."""
+    health = settings.health
+    for route in settings.routes:
+        reads = not route.methods or {"GET", "HEAD"} & set(route.methods)
+        if reads and route.path in {health.live_path, health.ready_path}:
+            yield f"the row {route} does not hold for the probe there, which the guard answers itself, to everyone"
+    if health.drain_seconds and not health.ready_path:
+        yield (
+            f"nobody is told of a drain: {PREFIX}HEALTH_READY_PATH is off, by which load balancers learn that this "
+            "process wants no more requests"
+        )
+
+
+def _unreadable_by_pages(settings: GuardSettings) -> Iterator[str]:
+    """Credentials that pages of other origins cannot send, though they may call."""
+    auth, cors = settings.auth, settings.cors
+    if not auth.on or not cors.allow_origins:
+        return
+    allowed = {name.lower() for name in cors.allow_headers}
+    by_header = {"authorization"} if auth.trusted or auth.introspection_url else set()
+    by_header |= {auth.api_key_header.lower()} if auth.api_keys else set()
+    if by_header & allowed or (by_header - {"authorization"} and "*" in allowed):
+        return
+    if auth.cookie is None:
+        yield (
+            f"pages of {PREFIX}CORS_ALLOW_ORIGINS can send no credentials: name {' or '.join(sorted(by_header))} in "
+            f"{PREFIX}CORS_ALLOW_HEADERS" + (", for * does not mean authorization" if "*" in allowed else "")
+        )
+    elif not cors.allow_credentials:
+        yield (
+            f"pages of {PREFIX}CORS_ALLOW_ORIGINS can send no credentials: set {PREFIX}CORS_ALLOW_CREDENTIALS for the "
+            f"cookie {auth.cookie}, or name authorization in {PREFIX}CORS_ALLOW_HEADERS"
+        )
+
+
+def _for_everyone(settings: GuardSettings) -> Iterator[str]:
+    """Exemptions that leave nobody out."""
+    of_networks = (("RATE_EXEMPT", settings.rate.exempt), ("METRICS_ALLOW", settings.metrics.allow))
+    for name, values in of_networks:
+        everyone = [value for value in values if value.endswith("/0")]
+        if everyone:
+            yield f"{PREFIX}{name} means everybody: {', '.join(everyone)}"
+    if "/*" in settings.csrf.exempt:
+        yield f"{PREFIX}CSRF_EXEMPT means every path: /*"
 
 
 def _forged(settings: GuardSettings) -> Iterator[str]:

@@ -29,26 +29,10 @@ _BY_KEY = re.compile(r"\bby\s+api-key(?=[\s;]|$)")
 def cross_check(settings: GuardSettings) -> Iterator[Problem]:
     """Find every rule that another setting keeps from holding."""
     auth, cors = settings.auth, settings.cors
-    if auth.issuer is not None and not auth.audiences:
-        message = "name this API: a token without an audience could be meant for anyone"
-        yield Problem(f"{PREFIX}AUTH_AUDIENCE", message)
-    if len({each.issuer for each in auth.trusted}) < len(auth.trusted):
-        yield Problem(f"{PREFIX}AUTH_ISSUERS", "an issuer is named twice")
+    yield from _credentials(auth)
     yield from _introspection(auth)
-    if not auth.trusted and auth.introspection_url is None:
-        needless = (
-            "audience", "cookie", "unsafe_websocket_query_token", "max_token_age", "max_token_lifetime",
-            "required_claims", "revocation",
-        )  # fmt: skip
-        yield from _without(auth, "auth", "issuer", needless)
     yield from _resource(auth)
     yield from _possession(settings)
-    if auth.issuer is None and auth.jwks_url is not None:
-        yield Problem(f"{PREFIX}AUTH_JWKS_URL", f"it has no effect without {PREFIX}AUTH_ISSUER")
-    names = Counter(key.sha256 for key in auth.api_keys)
-    for key in auth.api_keys:
-        if names.pop(key.sha256, 1) > 1:
-            yield Problem(f"{PREFIX}AUTH_API_KEYS", f"the key of {key.name!r} has another name too: keep one")
     if not cors.allow_origins:
         yield from _without(cors, "cors", "allow_origins", _said(cors))
     if settings.csrf.mode == "off":
@@ -66,6 +50,47 @@ def cross_check(settings: GuardSettings) -> Iterator[Problem]:
     yield from _dead_rows(settings.routes)
     yield from _costs_missing(settings)
     yield from _paths_taken(settings)
+    yield from _unused(settings)
+
+
+def _unused(settings: GuardSettings) -> Iterator[Problem]:
+    """What is said of something that there is not, by no more than its default."""
+    proxy, log, metrics = settings.proxy, settings.log, settings.metrics
+    if not proxy.trusted and not proxy.hops and "header" in _said(proxy):
+        yield from _without(proxy, "proxy", "trusted", ("header",))
+    if not metrics.path and "allow" in _said(metrics):
+        yield from _without(metrics, "metrics", "path", ("allow",))
+    if log.format == "off":
+        said = sorted({"sample", "slow_ms", "gcp_project"} & set(_said(log)))
+        message = f"it has no effect while {PREFIX}LOG_FORMAT is off"
+        yield from (Problem(f"{PREFIX}LOG_{each.upper()}", message) for each in said)
+    elif log.format != "gcp" and log.gcp_project is not None:
+        yield Problem(f"{PREFIX}LOG_GCP_PROJECT", f"it has no effect unless {PREFIX}LOG_FORMAT is gcp")
+
+
+def _credentials(auth: AuthSettings) -> Iterator[Problem]:
+    """Who is believed, where it is not told whole, or told of nobody."""
+    if auth.issuer is not None and not auth.audiences:
+        message = "name this API: a token without an audience could be meant for anyone"
+        yield Problem(f"{PREFIX}AUTH_AUDIENCE", message)
+    if len({each.issuer for each in auth.trusted}) < len(auth.trusted):
+        yield Problem(f"{PREFIX}AUTH_ISSUERS", "an issuer is named twice")
+    if not auth.trusted and auth.introspection_url is None:
+        needless = (
+            "audience", "cookie", "unsafe_websocket_query_token", "max_token_age", "max_token_lifetime",
+            "required_claims", "revocation",
+        )  # fmt: skip
+        # And of those that have a default, which of them are said.
+        changed = {"algorithms", "leeway", "profile", "scope_claims"} & set(_said(auth))
+        yield from _without(auth, "auth", "issuer", (*needless, *sorted(changed)))
+    if not auth.api_keys and "api_key_header" in _said(auth):
+        yield from _without(auth, "auth", "api_keys", ("api_key_header",))
+    if auth.issuer is None and auth.jwks_url is not None:
+        yield Problem(f"{PREFIX}AUTH_JWKS_URL", f"it has no effect without {PREFIX}AUTH_ISSUER")
+    names = Counter(key.sha256 for key in auth.api_keys)
+    for key in auth.api_keys:
+        if names.pop(key.sha256, 1) > 1:
+            yield Problem(f"{PREFIX}AUTH_API_KEYS", f"the key of {key.name!r} has another name too: keep one")
 
 
 def _costs_missing(settings: GuardSettings) -> Iterator[Problem]:

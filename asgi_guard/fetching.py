@@ -51,9 +51,14 @@ def check_url(url: str, *, query: bool = False) -> str:
         query: whether it may have one: an identifier may not, and some issuers tell their key sets apart by it.
 
     Raises:
-        ValueError: it is not https (or http to loopback), or holds user information, a query or a fragment.
+        ValueError: it is not https (or http to loopback), or holds user information, a query or a fragment; or it is
+            several, or where an issuer's keys are discovered.
     """
     parts = urlsplit(url)
+    if "," in parts.netloc or any(character.isspace() for character in url):
+        raise ValueError("this is no single URL: write one, without spaces and commas")
+    if not query and "/.well-known/" in parts.path:
+        raise ValueError("an issuer is what stands before /.well-known/, where its keys are looked for")
     if not parts.hostname or parts.username is not None or parts.fragment or (parts.query and not query):
         also = "" if query else ", query"
         raise ValueError(f"write a plain URL: https://host/path, without user{also} or fragment")

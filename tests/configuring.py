@@ -112,7 +112,7 @@ SAID: dict[str, tuple[str, Any]] = {
     "REQUEST_ID_HEADER": ("x-correlation-id", "x-correlation-id"),
     "REQUEST_ID_TRUST_INCOMING": ("nobody", "nobody"),
     "REQUEST_ID_GENERATOR": ("uuid4", "uuid4"),
-    "LOG_FORMAT": ("ecs", "ecs"),
+    "LOG_FORMAT": ("gcp", "gcp"),
     "LOG_SAMPLE": ("0.25", 0.25),
     "LOG_SLOW_MS": ("250", 250),
     "LOG_GCP_PROJECT": ("shop-1", "shop-1"),

@@ -189,6 +189,12 @@ def test_url(url: str) -> None:
     assert check_url(url) == url
 
 
+def test_a_url_of_keys() -> None:
+    """Where keys are may be anywhere below the issuer, with a query."""
+    url = "https://issuer.example/.well-known/jwks.json?tenant=a,b"
+    assert check_url(url, query=True) == url
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -206,6 +212,10 @@ def test_url(url: str) -> None:
         "https://issuer.example/#a",
         "https://issuer.example/?a=b",
         "https://[::1",
+        "https://issuer.example, https://other.example",
+        "https://issuer.example,https://other.example",
+        "https://issuer.example https://other.example",
+        "https://issuer.example/.well-known/openid-configuration",
     ],
 )
 def test_bad_url(url: str) -> None:

@@ -23,6 +23,10 @@ KNOWN = {variable.name for variable in variables()}
         ("ASGI_GUARD_AUTH_AUDIENCES", "there is no such variable; did you mean ASGI_GUARD_AUTH_AUDIENCE?"),
         ("asgi_guard_auth_issuer", "there is no such variable; did you mean ASGI_GUARD_AUTH_ISSUER?"),
         ("ASGI_GUARD_CORS_ORIGINS", "there is no such variable; did you mean ASGI_GUARD_CORS_ALLOW_ORIGINS?"),
+        ("ASGI_GAURD_AUTH_ISSUER", "there is no such variable; did you mean ASGI_GUARD_AUTH_ISSUER?"),
+        ("ASGI_GUARDRATE_LIMIT", "there is no such variable; did you mean ASGI_GUARD_RATE_LIMIT?"),
+        ("ASGIGUARD_STORE_URL_FILE", "there is no such variable; did you mean ASGI_GUARD_STORE_URL_FILE?"),
+        ("asgi-guard_app", "there is no such variable; did you mean ASGI_GUARD_APP?"),
         ("ASGI_GUARD_XYZZY", "there is no such variable; `asgi-guard env` lists those there are"),
         ("ASGI_GUARD_", "there is no such variable; `asgi-guard env` lists those there are"),
     ],
@@ -48,7 +52,9 @@ def test_an_unknown_name(monkeypatch: pytest.MonkeyPatch, name: str, message: st
         "ASGI_GUARD_PORT_8000_UDP_PORT",
         "ASGI_GUARD_PORT_8000_SCTP_ADDR",
         "ASGI_GUARDIAN",
-        "GUARD_RATE_LIMITS",
+        "GUARD_RATE_LIMIT",
+        "ASGI_APP",
+        "TF_VAR_ASGI_GUARD_RATE_LIMIT",
     ],
 )
 def test_names_of_others_are_passed_over(monkeypatch: pytest.MonkeyPatch, name: str) -> None:

@@ -21,6 +21,7 @@ from asgi_guard.layer import Decision, Layer
 from asgi_guard.middleware.possession import Possession
 from asgi_guard.policy import token
 from asgi_guard.policy.access import Failure
+from asgi_guard.policy.cors_names import is_forbidden_header
 from asgi_guard.policy.credentials import Credential, MalformedCredentialsError, find
 from asgi_guard.policy.dpop import ProofError
 from asgi_guard.policy.identity import ANONYMOUS, NO_AUTH, APIKey, User, api_key_digest
@@ -93,6 +94,10 @@ class IdentityMiddleware(Layer):
         if not issuers and introspection is None and not api_keys:
             message = "nobody could show who they are: give issuers, introspection or api_keys"
             raise ConfigError([Problem("issuers", message)])
+        taken = api_key_header.lower() == "authorization" and (issuers or introspection is not None)
+        if taken or is_forbidden_header(api_key_header.lower()):
+            message = f"{api_key_header!r} is where something else stands: name another header, such as x-api-key"
+            raise ConfigError([Problem("api_key_header", message)])
         self.possession = possession if possession is not None else Possession()
         self.verifiers = {issuer.issuer: Verifier.of(issuer, self.possession.bindings) for issuer in issuers}
         if len(self.verifiers) != len(issuers):

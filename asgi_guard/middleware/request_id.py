@@ -10,6 +10,11 @@ from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.layer import Layer
+from asgi_guard.policy.cors_names import (
+    FORBIDDEN_REQUEST_HEADERS,
+    FORBIDDEN_RESPONSE_HEADERS,
+    SAFELISTED_RESPONSE_HEADERS,
+)
 from asgi_guard.policy.request_id import TAIL_DIGITS, accepts, uuid4, uuid7, uuid7_tails
 from asgi_guard.policy.trace_context import parse_trace
 from asgi_guard.randomness import Stock, random_digits
@@ -23,6 +28,13 @@ Generator: TypeAlias = Literal["uuid7", "uuid4"]
 Trusted: TypeAlias = Literal["anyone", "proxies", "nobody"]
 
 _tail = Stock(TAIL_DIGITS, uuid7_tails).take
+_OF_OTHERS = (
+    FORBIDDEN_REQUEST_HEADERS
+    | FORBIDDEN_RESPONSE_HEADERS
+    | SAFELISTED_RESPONSE_HEADERS
+    | {"accept", "allow", "authorization", "etag", "location", "retry-after", "user-agent", "vary", "www-authenticate"}
+)
+"""Headers that an id would take the place of, in a request or in a response."""
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 
 
@@ -62,6 +74,8 @@ class RequestIDMiddleware(Layer):
         require_choice("trust_incoming", trust_incoming, Trusted)
         if not _HEADER.fullmatch(header):
             raise ConfigError([Problem("header", f"{header!r} is not a header's name")])
+        if header.lower() in _OF_OTHERS:
+            raise ConfigError([Problem("header", f"{header!r} says something else already: take x-request-id")])
         self._header = header.lower().encode()
         self._header_name = header.lower()
         self._trusted = trust_incoming

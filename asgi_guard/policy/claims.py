@@ -123,7 +123,7 @@ class ClaimsPolicy:
             value = claim(claims, name)
             if value is None:
                 raise TokenError("claim", f"{name} is missing, and it is required")
-            if wanted is not None and value != wanted and not (isinstance(value, list) and wanted in value):
+            if wanted is not None and not any(_is(each, wanted) for each in _several(value)):
                 raise TokenError("claim", f"{name} is {_shown(value)}, not {wanted!r}")
 
     def _check_audience(self, audience: object) -> None:
@@ -170,15 +170,26 @@ def parse_required(values: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
     """Parse required claims: `NAME`, or `NAME=VALUE`.
 
     Raises:
-        ValueError: one has no name.
+        ValueError: one has no name, or two signs of equality where one is meant.
     """
     found = []
     for text in values:
         name, equals, value = text.partition("=")
-        if not name.strip():
+        if not name.strip() or value.startswith("="):
             raise ValueError(f"{text!r} names no claim: write NAME or NAME=VALUE")
         found.append((name.strip(), value.strip() if equals else None))
     return tuple(found)
+
+
+def _several(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _is(value: Any, wanted: str) -> bool:
+    """Whether a claim has a value that is written down as text: `true` is the text, and what JSON has for it."""
+    if isinstance(value, bool):
+        return wanted == ("true" if value else "false")
+    return value == wanted or (isinstance(value, int | float) and str(value) == wanted)
 
 
 def confirmation(claims: Mapping[str, Any], known: Collection[str]) -> Mapping[str, str]:

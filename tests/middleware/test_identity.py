@@ -184,6 +184,19 @@ async def test_api_key() -> None:
     assert not (await who(layer, (b"x-api-key", KEY.encode()))).is_authenticated
 
 
+@pytest.mark.parametrize("header", ["Authorization", "cookie", "host", "origin", "sec-fetch-site"])
+def test_a_header_of_others(issuer: LocalIssuer, header: str) -> None:
+    """API keys come in no header in which something else comes: bearer tokens, where they are taken, first of all."""
+    with pytest.raises(ConfigError, match=r"^api_key_header: .* is where something else stands"):
+        IdentityMiddleware(Echo(), issuers=[issuer.accepted()], api_keys=[ROBOT], api_key_header=header)
+
+
+async def test_keys_alone_may_come_where_tokens_do() -> None:
+    """Where nothing else is taken, they may stand in Authorization, without a scheme."""
+    layer = IdentityMiddleware(Echo(), api_keys=[ROBOT], api_key_header="authorization")
+    assert (await who(layer, (b"authorization", KEY.encode()))).subject == "robot"
+
+
 async def test_cookie(issuer: LocalIssuer) -> None:
     """A token in the configured cookie is verified as one in the header is."""
     layer = IdentityMiddleware(Echo(), issuers=[issuer.accepted()], cookie="session")

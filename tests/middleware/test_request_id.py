@@ -126,9 +126,12 @@ async def test_unhandled_exception() -> None:
     assert b'"request_id":"err-1"' in exchange.body
 
 
-@pytest.mark.parametrize("header", ["", "x request", "x:id", "é", "x\r\n", "a" * 65])
+@pytest.mark.parametrize(
+    "header",
+    ["", "x request", "x:id", "é", "x\r\n", "a" * 65, "Content-Type", "set-cookie", "location"],
+)
 def test_bad_header(header: str) -> None:
-    """A name that no header can have is refused at construction."""
+    """A name that no header can have, or one that means something else, is refused at construction."""
     with pytest.raises(ConfigError) as caught:
         RequestIDMiddleware(Echo(), header=header)
     assert [problem.name for problem in caught.value.problems] == ["header"]

@@ -271,7 +271,17 @@ def test_a_bounded_life_needs_a_beginning() -> None:
         ("tenant=acme", {"tenant": ["other", "acme"]}, True),
         ("tenant=acme", {"tenant": "acme2"}, False),
         ("tenant=acme", {"tenant": ["other"]}, False),
-        ("tenant=1", {"tenant": 1}, False),
+        ("tenant=1", {"tenant": 1}, True),
+        ("tenant=1", {"tenant": True}, False),
+        ("tenant=1", {"tenant": 10}, False),
+        ("tenant=0.5", {"tenant": 0.5}, True),
+        ("tenant=1", {"tenant": [2, 1]}, True),
+        ("email_verified=true", {"email_verified": True}, True),
+        ("email_verified=true", {"email_verified": "true"}, True),
+        ("email_verified=true", {"email_verified": False}, False),
+        ("email_verified=True", {"email_verified": True}, False),
+        ("email_verified=false", {"email_verified": False}, True),
+        ("tenant=acme", {"tenant": {"acme": 1}}, False),
         ("org.id=7", {"org": {"id": "7"}}, True),
         ("org.id=7", {"org.id": "7"}, True),
         ("org.id=7", {"org.id": "8", "org": {"id": "7"}}, False),
@@ -288,7 +298,7 @@ def test_required_claims(required: str, said: dict[str, Any], accepted: bool) ->
         assert refusal(claims(**said), policy).reason == "claim"
 
 
-@pytest.mark.parametrize("text", ["", "=", " =x"])
+@pytest.mark.parametrize("text", ["", "=", " =x", "tenant==acme"])
 def test_a_required_claim_has_a_name(text: str) -> None:
     """A required claim without a name is an error."""
     with pytest.raises(ValueError, match="names no claim"):
