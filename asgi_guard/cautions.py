@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import permutations
 from typing import TYPE_CHECKING
 
@@ -72,9 +73,8 @@ def warnings(settings: GuardSettings, plans: Sequence[RoutePlans], *, shared: bo
         )
     if settings.auth.revocation and not shared:
         yield f"revocations are kept in this process's memory and end with it: set {PREFIX}STORE_URL to a Redis"
-    for route, plan in zip(settings.routes, plans, strict=False):
-        if route.opens and route.limits is None and settings.rate.limit and not plan.anonymous.limits:
-            yield f"the row {route} has no limit for those without identity: {PREFIX}RATE_LIMIT says nothing of them"
+    yield from _of_strangers(settings, plans)
+    yield from _counted_apart(settings)
     yield from _forgeable(plans)
     yield from _idle(plans)
     yield from _for_keys_only(settings)
@@ -89,6 +89,26 @@ def warnings(settings: GuardSettings, plans: Sequence[RoutePlans], *, shared: bo
     yield from _for_everyone(settings)
     if settings.rate.shadow and (limited or settings.rate.messages):
         yield f"limits refuse nothing: {PREFIX}RATE_SHADOW is on"
+
+
+def _of_strangers(settings: GuardSettings, plans: Sequence[RoutePlans]) -> Iterator[str]:
+    """Limits that leave out those who show nothing, or nothing good: what they send is looked at all the same."""
+    if not settings.rate.limit or plans[-1].anonymous.limits:
+        return
+    rows = [str(route) for route in settings.routes if route.opens and route.limits is None]
+    yield (
+        f"those without identity are under no limit, however many tokens they try: {PREFIX}RATE_LIMIT says nothing of "
+        "them; add one by anonymous or by ip" + (f", also for what is open: {'; '.join(rows)}" if rows else "")
+    )
+
+
+def _counted_apart(settings: GuardSettings) -> Iterator[str]:
+    """Metrics of several workers, of which a scrape sees but one."""
+    if settings.metrics.path and settings.rate.workers > 1 and not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        yield (
+            f"{settings.rate.workers} workers each measure for themselves, and a scrape meets any one of them: set "
+            "PROMETHEUS_MULTIPROC_DIR to an empty directory before they start"
+        )
 
 
 def _credentials_at_risk(settings: GuardSettings) -> Iterator[str]:

@@ -31,7 +31,7 @@ class Check:
 
     Attributes:
         name: what it is called in the answer.
-        probe: fails by raising.
+        probe: fails by raising, or by giving False.
         required: whether its failure makes this process not ready, or is only told.
         timeout: seconds after which it has failed; None for what is said for all of them.
 
@@ -114,6 +114,10 @@ class NoCoroutineFunctionError(TypeError):
     """A check gave nothing to wait for. Its name is what is told, as of any error of a check."""
 
 
+class SaidFalseError(Exception):
+    """A check gave False in the place of an error. Its name is what is told."""
+
+
 class Readiness:
     """Asks the checks, or remembers what they said; however many probes ask at once, each check is asked once.
 
@@ -184,4 +188,6 @@ async def _probed(check: Check) -> object:
     waiting: object = check.probe()
     if not isawaitable(waiting):
         raise NoCoroutineFunctionError
-    return await waiting
+    if (answer := await waiting) is False:
+        raise SaidFalseError
+    return answer

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
+WORKERS = f"{PREFIX}RATE_WORKERS"
+
+
 def variables() -> list[Variable]:
     """Every variable there is, section by section."""
     return variables_of(GuardSettings)
@@ -90,6 +93,21 @@ def _file_problems(given: Container[str]) -> Iterator[Problem]:
             yield Problem(variable.file, f"{path} cannot be read: {error.strerror}")
         except UnicodeDecodeError:
             yield Problem(variable.file, f"{path} is not text")
+
+
+def _count_workers(given: dict[str, Any]) -> bool:
+    """Have a rate section in Python that says nothing of workers know how many there are; tell whether it did not.
+
+    That is no matter of policy but of how the app is started, and `asgi-guard run --workers` says so by the variable.
+    """
+    rate, said = given.get("rate"), _said(WORKERS)
+    if isinstance(rate, RateSettings) and "workers" not in rate.model_fields_set and said.isdecimal() and int(said):
+        given["rate"] = rate.model_copy(update={"workers": int(said)})
+        return True
+    if isinstance(rate, dict) and "workers" not in rate and said:
+        given["rate"] = {**rate, "workers": said}
+        return True
+    return False
 
 
 def _set_for(given: Container[str]) -> Iterator[tuple[str, str]]:
@@ -159,6 +177,7 @@ class GuardSettings(BaseSettings):
     _unread: dict[str, str] = PrivateAttr(default_factory=dict)
 
     def __init__(self, **values: Any) -> None:
+        counted = _count_workers(values)
         known = {name for variable in variables() for name in (variable.name, variable.file) if name}
         problems = [*unknown_variables(os.environ, known), *_file_problems(values)]
         try:
@@ -170,7 +189,7 @@ class GuardSettings(BaseSettings):
             if not {str(each["loc"][0]) for each in error.errors()} & CROSS_CHECKED:
                 problems += cross_check(rest)
             raise SettingsError(problems, rest) from None
-        self._unread = dict(_set_for(values))
+        self._unread = {name: place for name, place in _set_for(values) if not (counted and name == WORKERS)}
         problems += self._load_routes_file()
         problems += cross_check(self)
         if problems:

@@ -26,6 +26,7 @@ from asgi_guard import (
 from asgi_guard.cautions import warnings
 from asgi_guard.guard import configure
 from asgi_guard.policy.plans import Rules, compile_table
+from asgi_guard.variables import PREFIX
 from tests.asgi import Echo
 from tests.configuring import DIGEST, problems
 
@@ -120,6 +121,14 @@ def told(functions: Sequence[str] = (), **sections: Any) -> list[str]:
         ),
         ({"metrics": MetricsSettings(path="/m", allow=("0.0.0.0/0",))}, "ASGI_GUARD_METRICS_ALLOW means everybody"),
         ({"csrf": CSRFSettings(mode="enforce", exempt=("/*",))}, "ASGI_GUARD_CSRF_EXEMPT means every path"),
+        (
+            {"auth": TOKENS, "rate": RateSettings(limit="1/hour by user")},
+            "those without identity are under no limit, however many tokens they try",
+        ),
+        (
+            {"metrics": MetricsSettings(path="/metrics"), "rate": RateSettings(workers=2)},
+            "2 workers each measure for themselves, and a scrape meets any one of them",
+        ),
         ({"rate": RateSettings(limit=HEADER)}, f"the limit {HEADER!r} goes by a header that any client can write"),
         ({"rate": RateSettings(limit=f"{HEADER}; 9/hour by route")}, "goes by a header"),
         (
@@ -130,7 +139,7 @@ def told(functions: Sequence[str] = (), **sections: Any) -> list[str]:
         ({"routes": (Route("/a", limits=HEADER),)}, "goes by a header"),
         (
             {"auth": KEYS, "rate": RateSettings(limit="1/hour by user"), "routes": (Route("/a", auth="none"),)},
-            "the row any method /a has no limit for those without identity",
+            "add one by anonymous or by ip, also for what is open: any method /a",
         ),
         (
             {"auth": PRO, "rate": RateSettings(plans={"pro": "1/hour by api-key"}, plan_claim="plan")},
@@ -210,6 +219,17 @@ def test_variables_that_do_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     names = "ASGI_GUARD_ROUTES, ASGI_GUARD_STORE_URL_FILE, ASGI_GUARD_AUTH_MAX_TOKEN_LIFETIME"
     places = "GuardSettings(routes=...), StoreSettings(url=...), AuthSettings(max_token_lifetime=...)"
     assert said == f"{names} will not hold: a section that is given in Python is taken as it is there; say {places}"
+
+
+@pytest.mark.parametrize("rate", [RateSettings(limit="1/second by ip"), {"limit": "1/second by ip"}])
+def test_workers_are_counted_where_python_says_nothing_of_them(monkeypatch: pytest.MonkeyPatch, rate: object) -> None:
+    """How many workers there are is said by who starts them, and holds for limits that are given in Python too."""
+    monkeypatch.setenv("ASGI_GUARD_RATE_WORKERS", "2")
+    (said,), place = told(rate=rate), "say RateSettings(workers=...)"
+    assert "2 workers each keep their own buckets in memory" in said
+    assert told(rate=RateSettings(limit="1/second by ip", workers=1)) == [
+        f"{PREFIX}RATE_WORKERS will not hold: a section that is given in Python is taken as it is there; {place}"
+    ]
 
 
 def test_a_header_that_is_named_twice() -> None:

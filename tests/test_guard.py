@@ -206,7 +206,7 @@ def test_bad_app(app: Any) -> None:
                 "rate": RateSettings(limit="1/second by user"),
                 "routes": (Route("/login", auth="none"),),
             },
-            "the row any method /login has no limit for those without identity",
+            "those without identity are under no limit",
         ),
     ],
 )

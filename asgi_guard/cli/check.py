@@ -138,7 +138,7 @@ def _as_json(found: Configured, probes: list[tuple[str, bool, str]]) -> dict[str
         "routes": [str(route) for route in settings.routes],
         "probes": [{"name": name, "ok": ok, "detail": detail} for name, ok, detail in probes],
         "warnings": cautions(found),
-        "notes": notes(settings),
+        "notes": notes(found),
     }
 
 
@@ -160,7 +160,7 @@ def _print(found: Configured, probes: list[tuple[str, bool, str]]) -> None:
         )
     for caution in cautions(found):
         say(f"warning: {caution}", "yellow")
-    for note in notes(settings):
+    for note in notes(found):
         say(f"note: {note}", "dim")
 
 
@@ -219,9 +219,14 @@ def cautions(configured: Configured) -> list[str]:
     return found
 
 
-def notes(settings: GuardSettings) -> list[str]:
-    """Where a server's own features would get in the way. `asgi-guard run` turns them off itself."""
-    found = []
+def notes(configured: Configured) -> list[str]:
+    """What holds for one process, and where a server's own features would get in the way; `run` turns these off."""
+    settings, found = configured.settings, []
+    if settings.limited and not configured.shared and settings.rate.workers == 1:
+        found.append(
+            f"limits are counted in this process's memory: with N workers clients get N times as much, unless "
+            f"{PREFIX}STORE_URL names a Redis that all share"
+        )
     if find_spec("uvicorn") is not None:
         found.append(
             "uvicorn by itself believes X-Forwarded-For from 127.0.0.1, tells its name and writes its own access log: "

@@ -9,6 +9,7 @@ from asgi_guard.policy.address import UNKNOWN, limit_key
 from asgi_guard.policy.bucket import Charge
 from asgi_guard.policy.identity import store_key
 from asgi_guard.policy.plans import binds
+from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -100,7 +101,8 @@ class Charging:
         if address is None:
             if not self._warned:
                 self._warned = True
-                logger.warning("the server names no client address: all clients share one bucket a limit")
+                told = "the server names no client address, as on a UNIX socket: all clients share one bucket a limit"
+                logger.warning("%s; if a proxy there names them, say so by %sPROXY_HOPS=1", told, PREFIX)
             return UNKNOWN
         # Foreign middleware may have put anything there, of any length.
         return limit_key(address, self._ipv6_prefix) if len(address) <= LONGEST_ADDRESS else store_key("ip", address)

@@ -11,6 +11,8 @@ from typing import Literal
 from urllib.parse import unquote_to_bytes
 from zlib import crc32
 
+from asgi_guard.policy.answer import Reason
+
 MAX_TEXT = 2048
 CLIENT_GONE = 499
 """The status of an exchange whose client left before it had an answer. It stands in logs and metrics only."""
@@ -90,6 +92,8 @@ def severity(entry: Entry) -> Literal["INFO", "WARN", "ERROR"]:
     error, slow = (None, False) if remarks is None else (remarks.error, remarks.slow)
     if status is not None and status < 400 and error is None:
         return "WARN" if slow else "INFO"
+    if remarks is not None and remarks.reason == Reason.NOT_READY:
+        return "WARN"  # a drain, as in every rollout, or what readiness has logged itself
     if status is None or status >= 500 or error not in (None, "client_disconnected"):
         return "ERROR"
     if slow or (status >= 400 and status not in (429, CLIENT_GONE)):

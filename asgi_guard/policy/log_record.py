@@ -4,6 +4,9 @@
 - ecs: `event.duration`, nanoseconds
 - gcp: `httpRequest.latency`, seconds as "0.012s"
 - datadog: `duration`, nanoseconds
+
+Where a schema has no name of its own for the route, the peer or the user, OpenTelemetry's stands: `http.route`,
+`network.peer.address`, `user.id`.
 """
 
 from __future__ import annotations
@@ -159,6 +162,8 @@ def _ecs(entry: Entry) -> dict[str, Any]:
     }
     if entry.request_id is not None:
         members["http.request.id"] = entry.request_id
+    if entry.route is not None:
+        members["http.route"] = entry.route
     if status is not None:
         members["http.response.status_code"] = status
     if entry.query:
@@ -202,6 +207,12 @@ def _gcp(entry: Entry) -> dict[str, Any]:
     }
     if entry.request_id is not None:
         members["logging.googleapis.com/labels"] = {"request_id": entry.request_id}
+    if entry.route is not None:
+        members["http.route"] = entry.route
+    if entry.user is not None:
+        members["user.id"] = entry.user
+    if entry.peer is not None:
+        members["network.peer.address"] = entry.peer
     if entry.trace_id is not None:
         prefix = "" if entry.project is None else f"projects/{entry.project}/traces/"
         members["logging.googleapis.com/trace"] = prefix + entry.trace_id
@@ -224,6 +235,8 @@ def _datadog(entry: Entry) -> dict[str, Any]:
         "network.bytes_written": entry.sent,
         "duration": entry.duration,
     }
+    if entry.route is not None:
+        members["http.route"] = entry.route
     if status is not None:
         members["http.status_code"] = status
     if entry.user_agent is not None:
@@ -232,6 +245,8 @@ def _datadog(entry: Entry) -> dict[str, Any]:
         members["http.request_id"] = entry.request_id
     if entry.client is not None:
         members["network.client.ip"] = entry.client
+    if entry.peer is not None:
+        members["network.peer.address"] = entry.peer
     if entry.user is not None:
         members["usr.id"] = entry.user
     if entry.trace_id is not None:

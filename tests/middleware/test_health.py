@@ -299,6 +299,17 @@ async def test_a_check_that_waits_for_nothing(caplog: pytest.LogCaptureFixture) 
     assert "not ready: pg failed: NoCoroutineFunctionError" in caplog.text
 
 
+@pytest.mark.parametrize(("given", "status"), [(False, 503), (None, 200), (True, 200), (0, 200)])
+async def test_a_check_that_says_no(given: object, status: int, caplog: pytest.LogCaptureFixture) -> None:
+    """A check that gives False has failed, as its writer will have meant; whatever else it gives is no answer."""
+
+    async def probe() -> object:
+        return given
+
+    assert (await get(HealthMiddleware(Echo(), checks={"pg": probe}), "/health/ready")).status == status
+    assert ("pg failed: SaidFalseError" in caplog.text) is (status == 503)
+
+
 async def test_a_probe_that_leaves_does_not_cancel_the_checks() -> None:
     """A probe that is cancelled leaves the checks to the others that wait for them."""
     go = asyncio.Event()

@@ -91,6 +91,7 @@ ORACLE: dict[LogFormat, dict[str, Any]] = {
         "source.ip": "10.0.0.1",
         "user_agent.original": "curl/8",
         "user.id": "alice",
+        "http.route": "/payments/*",
         "trace.id": TRACE_ID,
         "span.id": "00f067aa0ba902b7",
     },
@@ -108,6 +109,9 @@ ORACLE: dict[LogFormat, dict[str, Any]] = {
             "latency": "0.012346s",
             "protocol": "HTTP/1.1",
         },
+        "http.route": "/payments/*",
+        "user.id": "alice",
+        "network.peer.address": "10.0.0.1",
         "logging.googleapis.com/labels": {"request_id": "req-1"},
         "logging.googleapis.com/trace": TRACE_ID,
         "logging.googleapis.com/spanId": "00f067aa0ba902b7",
@@ -124,6 +128,8 @@ ORACLE: dict[LogFormat, dict[str, Any]] = {
         "http.request_id": "req-1",
         "http.version": "1.1",
         "network.client.ip": "192.0.2.1",
+        "network.peer.address": "10.0.0.1",
+        "http.route": "/payments/*",
         "network.bytes_written": 512,
         "duration": 12_345_678,
         "usr.id": "alice",
@@ -249,6 +255,12 @@ def test_severity(status: int | None, error: str | None, slow: bool, level: str)
     assert record(entry, "ecs")["log.level"] == level.lower()
     assert record(entry, "ecs")["event.outcome"] == ("failure" if level == "ERROR" else "success")
     assert record(entry, "datadog")["status"] == level.lower()
+
+
+def test_a_drain_is_no_error() -> None:
+    """Readiness that is refused is a warning: each rollout has some, and whoever is not ready has said so already."""
+    assert severity(replace(BARE, status=503, remarks=Remarks(reason="not_ready"))) == "WARN"
+    assert severity(replace(BARE, status=503, remarks=Remarks(reason="store_unavailable"))) == "ERROR"
 
 
 @pytest.mark.parametrize(
