@@ -20,28 +20,6 @@ BESIDE = {"ip", "anonymous", "user", "api-key"}
 """What a client cannot choose: whoever slips out of another limit stays in one of these."""
 
 
-def of_app(app: object, settings: GuardSettings) -> Iterator[str]:
-    """What an app has within, and the guard does in its place: told where it would get in the way.
-
-    Args:
-        app: the app; Starlette's and FastAPI's name what was added to them.
-        settings: those of the guard around it.
-    """
-    added = {getattr(each, "cls", None) for each in getattr(app, "user_middleware", ())}
-    if not any(getattr(each, "__name__", "") == "CORSMiddleware" for each in added):
-        return
-    if settings.cors.allow_origins:
-        yield (
-            f"the app's own CORSMiddleware marks answers beside {PREFIX}CORS_ALLOW_ORIGINS, for whatever origins it is "
-            "told: take it out"
-        )
-    elif settings.auth.on:
-        yield (
-            "the app's own CORSMiddleware sees no preflight, which brings no token and so is refused: take it out, and "
-            f"say its origins by {PREFIX}CORS_ALLOW_ORIGINS"
-        )
-
-
 def warnings(settings: GuardSettings, plans: Sequence[RoutePlans], *, shared: bool) -> Iterator[str]:
     """What works, and is probably not meant.
 

@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from asgi_guard.asgi import misfit
-from asgi_guard.cautions import of_app, warnings
+from asgi_guard.cautions import warnings
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.fetching import default_client
 from asgi_guard.layer import Chain
@@ -21,6 +21,7 @@ from asgi_guard.settings import GuardSettings, SettingsError
 from asgi_guard.stack import stack
 from asgi_guard.stores import no_store
 from asgi_guard.variables import PREFIX
+from asgi_guard.within import cautions_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -81,7 +82,7 @@ class Guard(Chain):
         super().__init__(app, layers)
         shared = self.settings.store.shared if store is None else store.shared
         plans = plans_in(layers, self.settings.routes)
-        for warning in (*warnings(self.settings, plans, shared=shared), *of_app(app, self.settings)):
+        for warning in (*warnings(self.settings, plans, shared=shared), *cautions_of(app, self.settings)):
             logger.warning("%s", warning)
 
     @property

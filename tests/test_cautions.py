@@ -21,12 +21,14 @@ from asgi_guard import (
     MetricsSettings,
     RateSettings,
     Route,
+    SecuritySettings,
     StoreSettings,
 )
 from asgi_guard.cautions import warnings
 from asgi_guard.guard import configure
 from asgi_guard.policy.plans import Rules, compile_table
 from asgi_guard.variables import PREFIX
+from asgi_guard.within import cautions_of
 from tests.asgi import Echo
 from tests.configuring import DIGEST, problems
 
@@ -207,6 +209,27 @@ def test_an_app_with_cors_of_its_own(sections: dict[str, Any], told: str, caplog
     Guard(app, GuardSettings(**sections))
     assert told in caplog.text
     assert ("CORSMiddleware" in caplog.text) is bool(told)
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({}, 'nothing at /docs and /redoc, whose scripts'),
+        ({}, 'give them rows, as in {"path": "/docs", "security": "docs"}, or'),
+        ({"routes": (Route("/docs", security="docs"),)}, "nothing at /redoc, whose"),
+        ({"auth": KEYS, "routes": (Route("/docs", auth="none"),)}, '{"path": "/docs", "auth": "none", "security"'),
+        ({"routes": (Route("/docs", security="docs"), Route("/redoc", security="docs"))}, ""),
+        ({"auth": KEYS}, ""),
+        ({"security": SecuritySettings(preset="docs")}, ""),
+        ({"security": SecuritySettings(csp="default-src 'self'")}, ""),
+    ],
+)  # fmt: skip
+def test_an_app_with_pages_of_documentation(sections: dict[str, Any], told: str) -> None:
+    """FastAPI's own pages are told of where they are let through and stay blank, with the row that mends it."""
+    said = list(cautions_of(FastAPI(), GuardSettings(**sections)))
+    assert [told in each for each in said] == [True] * bool(told)
+    assert list(cautions_of(FastAPI(docs_url=None, redoc_url=None), GuardSettings(**sections))) == []
+    assert list(cautions_of(FastAPI(openapi_url=None), GuardSettings(**sections))) == []
 
 
 def test_variables_that_do_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from asgi_guard.middleware import IdentityMiddleware
 from asgi_guard.policy.servers import SERVERS, ServerName, drain_problem
 from asgi_guard.settings import variables
 from asgi_guard.variables import PREFIX, written
+from asgi_guard.within import cautions_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -85,7 +86,7 @@ def check(
     if said and not production:
         raise click.UsageError(f"--{said[0].replace('_', '-')} is for the checklist: say --production too")
     found = configured(app)
-    settings, layers, _ = found
+    settings, layers = found.settings, found.layers
     if headers:
         _grade(layers, json_wanted=json_wanted)
         return
@@ -131,7 +132,7 @@ def _drains(name: ServerName, settings: GuardSettings, *, json_wanted: bool) -> 
 
 
 def _as_json(found: Configured, probes: list[tuple[str, bool, str]]) -> dict[str, Any]:
-    settings, layers, _ = found
+    settings, layers = found.settings, found.layers
     return {
         "layers": {name: _is_on(name, layers, settings) for name in SWITCHES},
         "settings": {name: value for name, value, default in effective(settings) if value != default},
@@ -143,7 +144,7 @@ def _as_json(found: Configured, probes: list[tuple[str, bool, str]]) -> dict[str
 
 
 def _print(found: Configured, probes: list[tuple[str, bool, str]]) -> None:
-    settings, layers, _ = found
+    settings, layers = found.settings, found.layers
     rows = []
     for name, switch in SWITCHES.items():
         on = _is_on(name, layers, settings)
@@ -214,6 +215,7 @@ def public_url(url: str) -> str:
 def cautions(configured: Configured) -> list[str]:
     """What works, and is probably not meant; to begin with, that nobody is asked who they are."""
     found = list(warnings(configured.settings, configured.plans, shared=configured.shared))
+    found += cautions_of(configured.app, configured.settings)
     if not configured.settings.auth.on:
         found.append(f"identity is off: everyone may do everything; set {PREFIX}AUTH_ISSUER or {PREFIX}AUTH_API_KEYS")
     return found

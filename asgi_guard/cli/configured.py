@@ -38,11 +38,13 @@ class Configured(NamedTuple):
         settings: the settings.
         layers: what was made of them.
         guard: the app's own guard, if it has one.
+        app: the app, where one is looked at.
     """
 
     settings: GuardSettings
     layers: Sequence[Layer]
     guard: Guard | None = None
+    app: object = None
 
     @property
     def plans(self) -> Sequence[RoutePlans]:
@@ -84,5 +86,6 @@ def configured(app: str | None) -> Configured:
         sys.path.insert(0, ".")
         found = load_app(name, "--app" if app else f"{PREFIX}APP")
         if isinstance(found, Guard):
-            return Configured(found.settings, found.layers, found)
+            return Configured(found.settings, found.layers, found, found.app)
+        return Configured(*configure(), app=found)
     return Configured(*configure())

@@ -43,7 +43,7 @@ def facts_of(
         deployment: what was told beside.
         answered: whether the store and the issuers answered, by the probe's name.
     """
-    settings, layers, guard = configured
+    settings, layers, guard = configured.settings, configured.layers, configured.guard
     auth, rate, cors = settings.auth, settings.rate, settings.cors
     asked = {check.name for layer in layers if isinstance(layer, HealthMiddleware) for check in layer.checks}
     section = settings.security

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def parse_networks(values: Iterable[str]) -> tuple[Network, ...]:
     """Parse CIDRs and single addresses. Networks of IPv4 in IPv6 are IPv4, as the addresses are.
 
     Raises:
-        ValueError: one of them is neither; the text names it.
+        ValueError: one of them is neither, or an address within a network, of which either may be meant; the text names
+            it.
     """
     networks: list[Network] = []
     for value in values:
@@ -40,6 +41,11 @@ def parse_networks(values: Iterable[str]) -> tuple[Network, ...]:
             network = ip_network(value, strict=False)
         except ValueError:
             raise ValueError(f"{value!r} is not an address or a network such as 10.0.0.0/8") from None
+        if ip_interface(value).ip != network.network_address:
+            single = value.partition("/")[0]
+            raise ValueError(
+                f"{value!r} is an address in a network: write {single} for the one, {network} for the other"
+            )
         mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
         if mapped is not None and network.prefixlen >= 96:
             network = ip_network((mapped, network.prefixlen - 96))

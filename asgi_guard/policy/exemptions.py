@@ -46,9 +46,8 @@ class Exemptions:
                 continue
             try:
                 networks += parse_networks([value])
-            except ValueError:
-                message = f"{value!r} is not an address, a network such as 10.0.0.0/8, user:SUBJECT, or api-key:NAME"
-                raise ValueError(message) from None
+            except ValueError as error:
+                raise ValueError(f"{error}; who is known is written user:SUBJECT or api-key:NAME") from None
         return cls(tuple(networks), frozenset(identities))
 
     def __bool__(self) -> bool:

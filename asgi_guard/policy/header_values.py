@@ -18,6 +18,15 @@ _ALLOWLIST = r'(?:\*|self|\(\s*(?:(?:\*|self|"https?://[^"\s]+")\s*)*\))'
 _PERMISSION = re.compile(rf"[a-z][a-z0-9-]*={_ALLOWLIST}(;report-to=[a-z][a-z0-9_-]*)?")
 _ENDPOINT = re.compile(r"(?P<name>[a-z*][a-z0-9_.*-]*)=(?P<url>\S+)")
 
+_SECONDS = frozenset({"max-age", "s-maxage", "stale-while-revalidate", "stale-if-error"})
+_CACHE_WORDS = frozenset(
+    {
+        "public", "private", "no-cache", "no-store", "no-transform", "must-revalidate", "proxy-revalidate",
+        "must-understand", "immutable",
+    }
+)  # fmt: skip
+"""Directives of a response's Cache-Control that take seconds, and those that take nothing (RFC 9111, 5861, 8246)."""
+
 CHOICES: Mapping[str, frozenset[str]] = {
     "referrer_policy": frozenset(
         {
@@ -44,6 +53,8 @@ def value_faults(field: str, value: str) -> Iterator[Fault]:
         for part in map(str.strip, value.split(",")):
             if not _PERMISSION.fullmatch(part):
                 yield Fault(field, f'{part!r} is no permission: write camera=() or camera=(self "https://a.example")')
+    elif field == "cache_control":
+        yield from _cache_faults(value)
     elif field in CHOICES:
         words = map(str.strip, value.split(",")) if field == "referrer_policy" else (value,)
         for word in words:
@@ -73,6 +84,17 @@ def endpoint_faults(values: Sequence[str]) -> Iterator[Fault]:
             yield Fault(field, f"{value!r}: browsers send reports to https URLs only")
     if len(endpoints(values)) < len(values) and all(map(_ENDPOINT.fullmatch, values)):
         yield Fault(field, "an endpoint is named twice")
+
+
+def _cache_faults(value: str) -> Iterator[Fault]:
+    """What caches would not understand, and so pass over."""
+    for part in map(str.strip, value.split(",")):
+        name, equals, seconds = part.lower().partition("=")
+        if name in _SECONDS and not (seconds.isascii() and seconds.isdecimal()):
+            yield Fault("cache_control", f"{part!r} says no seconds: write {name}=60")
+        elif name not in _SECONDS and (name not in _CACHE_WORDS or (equals and name not in ("no-cache", "private"))):
+            known = ", ".join((*sorted(_CACHE_WORDS), *(f"{each}=SECONDS" for each in sorted(_SECONDS))))
+            yield Fault("cache_control", f"{part!r} is no directive: {known}")
 
 
 def _hsts_fault(value: str) -> str | None:

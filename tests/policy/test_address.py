@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, ip_address
 
 import pytest
@@ -108,10 +109,24 @@ def test_a_malformed_network_is_named(text: str) -> None:
     assert repr(text) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("10.1.2.3/8", "write 10.1.2.3 for the one, 10.0.0.0/8 for the other"),
+        ("2001:db8::1/64", "write 2001:db8::1 for the one, 2001:db8::/64 for the other"),
+        ("::ffff:10.0.0.1/104", "write ::ffff:10.0.0.1 for the one, ::ffff:a00:0/104 for the other"),
+    ],
+)
+def test_an_address_in_a_network(text: str, advice: str) -> None:
+    """Bits beyond the prefix are an error: whoever wrote them meant one address, or did not look."""
+    with pytest.raises(ValueError, match=re.escape(advice)):
+        parse_networks([text])
+
+
 def test_networks() -> None:
-    """A single address is a network of one, bits beyond the prefix are passed over, and IPv4 in IPv6 is IPv4."""
-    written = ["10.1.2.3/8", "192.0.2.1", "::1", "::ffff:10.0.0.0/104", "::ffff:192.0.2.1", "::/0"]
-    read = ["10.0.0.0/8", "192.0.2.1/32", "::1/128", "10.0.0.0/8", "192.0.2.1/32", "::/0"]
+    """A single address is a network of one, and IPv4 in IPv6 is IPv4."""
+    written = ["10.0.0.0/8", "10.1.2.3/32", "192.0.2.1", "::1", "::ffff:10.0.0.0/104", "::ffff:192.0.2.1", "::/0"]
+    read = ["10.0.0.0/8", "10.1.2.3/32", "192.0.2.1/32", "::1/128", "10.0.0.0/8", "192.0.2.1/32", "::/0"]
     assert [str(network) for network in parse_networks(written)] == read
 
 

@@ -26,7 +26,7 @@ KEY = User("ann", kind="api-key")
         (["10.0.0.1"], "10.0.0.1", None, True),
         (["10.0.0.1"], "10.0.0.2", None, False),
         (["10.0.0.1"], "::ffff:10.0.0.1", None, True),
-        (["10.0.0.1/8"], "10.9.9.9", None, True),
+        (["10.0.0.0/8"], "10.9.9.9", None, True),
         (["2001:db8::/32"], "2001:db8::1", None, True),
         (["2001:db8::/32"], "2001:db9::1", None, False),
         (["::1"], "::1", None, True),
@@ -59,7 +59,10 @@ def test_whether_there_are_any(values: list[str], some: bool) -> None:
 @pytest.mark.parametrize("value", ["", "ann", "user:", "api-key:", "key:a", "USER:a", "10.0.0.0/33", "::g", "10.0.0"])
 def test_malformed(value: str) -> None:
     """What is neither an address, a network nor an identity is an error that quotes it and says what may be."""
-    expected = f"{value!r} is not an address, a network such as 10.0.0.0/8, user:SUBJECT, or api-key:NAME"
+    expected = (
+        f"{value!r} is not an address or a network such as 10.0.0.0/8; "
+        "who is known is written user:SUBJECT or api-key:NAME"
+    )
     with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
         Exemptions.parse(["10.0.0.1", value])
 

@@ -147,6 +147,21 @@ def test_overrides(preset: Preset, option: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "value",
+    [
+        "no-store",
+        "Public, Max-Age=60",
+        "max-age=0,must-revalidate",
+        'private="set-cookie"',
+        "stale-if-error=60, immutable",
+    ],
+)
+def test_what_caches_are_told(value: str) -> None:
+    """A Cache-Control of directives that caches know is sent as it is written."""
+    assert plain(policy_of("api", cache_control=value))["cache-control"] == value
+
+
+@pytest.mark.parametrize(
     ("option", "value"),
     [
         ("referrer_policy", "no-referer"),
@@ -157,6 +172,11 @@ def test_overrides(preset: Preset, option: str) -> None:
         ("opener_policy", "same-site"),
         ("embedder_policy", "same-origin"),
         ("resource_policy", "none"),
+        ("cache_control", "no"),
+        ("cache_control", "max-age=1h, public"),
+        ("cache_control", "max-age"),
+        ("cache_control", "public=yes"),
+        ("cache_control", "public; max-age=60"),
         ("csp", "default-src self"),
         ("csp_report_only", "script-src 'self'; report-to nowhere"),
         ("preset", "pages"),

@@ -1,0 +1,55 @@
+"""What an app has within, where it and the guard get in each other's way: told as the cautions are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asgi_guard.policy.routes import NO_ROW, RouteTable
+from asgi_guard.variables import PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asgi_guard.settings import GuardSettings
+
+
+def cautions_of(app: object, settings: GuardSettings) -> Iterator[str]:
+    """What an app has within, and the guard does in its place: told where it would get in the way.
+
+    Args:
+        app: the app; Starlette's and FastAPI's name what was added to them.
+        settings: those of the guard around it.
+    """
+    yield from _blank_pages(app, settings)
+    added = {getattr(each, "cls", None) for each in getattr(app, "user_middleware", ())}
+    if not any(getattr(each, "__name__", "") == "CORSMiddleware" for each in added):
+        return
+    if settings.cors.allow_origins:
+        yield (
+            f"the app's own CORSMiddleware marks answers beside {PREFIX}CORS_ALLOW_ORIGINS, for whatever origins it is "
+            "told: take it out"
+        )
+    elif settings.auth.on:
+        yield (
+            "the app's own CORSMiddleware sees no preflight, which brings no token and so is refused: take it out, and "
+            f"say its origins by {PREFIX}CORS_ALLOW_ORIGINS"
+        )
+
+
+def _blank_pages(app: object, settings: GuardSettings) -> Iterator[str]:
+    """FastAPI's pages of documentation, where they are let through and may load nothing of what they consist of."""
+    if not getattr(app, "openapi_url", None) or settings.security.preset != "api" or settings.security.csp is not None:
+        return
+    table, blank = RouteTable(settings.routes), []
+    for path in filter(None, (getattr(app, name, None) for name in ("docs_url", "redoc_url"))):
+        row = table.match(path, "GET")
+        route = None if row == NO_ROW else settings.routes[row]
+        closed = settings.auth.on and (route is None or not route.opens)
+        if not closed and (route is None or route.security is None):
+            blank.append(path)
+    if blank:
+        opens = ', "auth": "none"' if settings.auth.on else ""
+        yield (
+            f"browsers show nothing at {' and '.join(blank)}, whose scripts the policy of APIs forbids: give "
+            f'them rows, as in {{"path": "{blank[0]}"{opens}, "security": "docs"}}, or tell FastAPI to have none'
+        )
