@@ -55,7 +55,7 @@ def test_settings_that_are_shown_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert set(guard.settings.rate.plans) == {"partner", "internal"}
     assert guard.settings.rate.messages
-    assert len(guard.settings.routes) == 2
+    assert len(guard.settings.routes) == 3
 
 
 def test_permissions_that_are_shown_are_those_needed() -> None:

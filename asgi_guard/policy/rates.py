@@ -131,6 +131,8 @@ def parse_limits(text: str, prefix: str = "", functions: Collection[str] = ()) -
 
 def _parse(text: str, functions: Collection[str]) -> Limit:
     match = _LIMIT.fullmatch(text)
+    if match is None and _BARE_RATE.fullmatch(text):
+        raise ValueError(f"{text!r} does not say by what it counts: write '{text} by ip', or by another of its keys")
     if match is None:
         raise ValueError(f"{text!r} is not a limit: {_EXPECTED}")
     key = match["key"].lower() if match["key"].lower().startswith("header:") else match["key"]

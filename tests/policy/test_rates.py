@@ -57,7 +57,8 @@ def test_several_have_names_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("10/second", "is not a limit"),
+        ("10/second", "does not say by what it counts: write '10/second by ip', or by another"),
+        ("5/15m burst 9", "write '5/15m burst 9 by ip'"),
         ("10 by ip", "is not a limit"),
         ("ten/second by ip", "is not a limit"),
         ("-1/second by ip", "is not a limit"),
