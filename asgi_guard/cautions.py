@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from itertools import permutations
 from typing import TYPE_CHECKING
 
@@ -98,7 +99,7 @@ def _credentials_at_risk(settings: GuardSettings) -> Iterator[str]:
             f"{PREFIX}AUTH_UNSAFE_WEBSOCKET_QUERY_TOKEN={parameter}; a __Host- cookie is not written down"
         )
     if cookie is not None and not cookie.startswith("__Host-"):
-        better = f"__Host-{cookie.removeprefix('__Secure-')}"
+        better = "__Host-" + re.sub("^__(host|secure)-", "", cookie, flags=re.IGNORECASE)
         yield (
             f"{PREFIX}AUTH_COOKIE={cookie} can be planted, for without the prefix __Host- any subdomain may set "
             f"it, so that a user acts in an attacker's account: call it {better}, and set it with Secure, HttpOnly, "

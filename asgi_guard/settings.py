@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tomllib
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -266,6 +267,9 @@ def problems_of(error: ValidationError) -> Iterator[Problem]:
         message = each["msg"].removeprefix("Value error, ")
         if each["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             message = _no_such(location)
+        elif each["type"].endswith("_parsing") and is_section and len(location) == depth:
+            fields = type(section.default).model_fields if section is not None else {}
+            message = f"{message}: it is {fields[str(location[1])].description}"
         yield Problem(name, f"{where}: {message}" if where else message)
 
 
@@ -284,7 +288,9 @@ def _no_such(location: tuple[int | str, ...]) -> str:
     """What to write instead of a name that there is not."""
     fields = list(_fields_beside(location))
     if location[0] == "routes":
-        return f"there is no such column; {'it' if 'security' in location else 'a row'} has {', '.join(fields)}"
+        close = get_close_matches(str(location[-1]), fields, n=1)
+        meant = f"did you mean {close[0]}? " if close else ""
+        return f"there is no such column; {meant}{'It' if 'security' in location else 'A row'} has {', '.join(fields)}"
     return no_such_field(str(location[-1]), fields)
 
 

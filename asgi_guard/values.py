@@ -58,15 +58,23 @@ def _api_keys(value: object) -> object:
         value = _json(value, """write {"name": {"sha256": "...", "scopes": ["..."]}}""")
     if isinstance(value, dict):
         entries = {name: {"sha256": entry} if isinstance(entry, str) else entry for name, entry in value.items()}
-        return [{"name": name, **entry} if isinstance(entry, dict) else entry for name, entry in entries.items()]
+        return [
+            {"name": name, **_scoped(entry)} if isinstance(entry, dict) else entry for name, entry in entries.items()
+        ]
     return value
+
+
+def _scoped(entry: dict[str, Any]) -> dict[str, Any]:
+    """Let `"scopes": "a b"` mean what it means in a token, and `"a, b"` what it means elsewhere."""
+    scopes = entry.get("scopes")
+    return {**entry, "scopes": tuple(listed(scopes.replace(" ", ",")))} if isinstance(scopes, str) else entry
 
 
 def issuers(value: object) -> object:
-    """Read `[{"issuer": "https://id.example.com", "audience": "api"}, ...]`."""
+    """Read `[{"issuer": "https://id.example.com", "audience": "api"}, ...]`; one that says no more may be a text."""
     if isinstance(value, str):
         value = _json_list(value, _ISSUERS)
-    return value
+    return [{"issuer": each} if isinstance(each, str) else each for each in value] if isinstance(value, list) else value
 
 
 def _plans(value: object) -> object:

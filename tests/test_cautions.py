@@ -82,7 +82,10 @@ def told(functions: Sequence[str] = (), **sections: Any) -> list[str]:
         ),
         ({"auth": TOKENS.model_copy(update={"cookie": "session"})}, "call it __Host-session, and set it with Secure"),
         ({"auth": TOKENS.model_copy(update={"cookie": "__Secure-t"})}, "call it __Host-t, and set"),
-        ({"auth": TOKENS.model_copy(update={"cookie": "__host-t"})}, "ASGI_GUARD_AUTH_COOKIE=__host-t can be planted"),
+        (
+            {"auth": TOKENS.model_copy(update={"cookie": "__host-t"})},
+            "in an attacker's account: call it __Host-t, and set it",
+        ),
         ({"csrf": CSRFSettings(mode="log")}, "are only logged: ASGI_GUARD_CSRF_MODE is log"),
         ({"csrf": CSRFSettings(mode="enforce"), "cors": CORS}, "name them in ASGI_GUARD_CSRF_TRUSTED_ORIGINS"),
         ({"rate": RateSettings(limit="1/second by ip", shadow=True)}, "limits refuse nothing"),

@@ -117,7 +117,7 @@ def test_routes_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
         ('{"path": "/"}', "this is no list: write a list of rows"),
         ("[1]", "number 1"),
         ('[{"path": "/"}, {"path": "x"}]', "number 2: path 'x' does not start with '/'"),
-        ('[{"pth": "/"}]', "number 1, pth: there is no such column; a row has path, methods, auth"),
+        ('[{"pth": "/"}]', "number 1, pth: there is no such column; did you mean path? A row has path, methods, auth"),
         ('[{"path": "/", "auth": "maybe"}]', "number 1, auth"),
         ('[{"path": "/", "methods": "[GET"}]', "neither a list"),
         ('[{"path": "/", "methods": "get"}]', "upper-case"),
@@ -347,7 +347,10 @@ def test_a_row_with_security_headers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ('{"frame_option": "DENY"}', "number 1, security, frame_option: there is no such column; it has preset, csp"),
+        (
+            '{"frame_option": "DENY"}',
+            "number 1, security, frame_option: there is no such column; did you mean frame_options? It has",
+        ),
         ('{"frame_options": "X"}', "number 1: "),
         ('{"preset": "pages"}', "number 1, security, preset: Input should be 'api', 'page', 'docs' or 'off'"),
         ('"pages"', "number 1, security: Input should be 'api', 'page', 'docs' or 'off'"),
@@ -373,3 +376,21 @@ def test_a_section_in_python(make: Callable[[], object], told: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make()
     assert told in str(caught.value)
+
+
+def test_a_number_that_is_none_is_told_with_what_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever writes a unit behind a number learns which one it has."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_LEEWAY", "5m")
+    with pytest.raises(ConfigError, match="unable to parse string as a number: it is seconds by which the issuer's"):
+        GuardSettings()
+
+
+def test_issuers_and_scopes_in_a_few_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An issuer that says nothing but its name may be a text, and so may the scopes of an API key."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUER", "https://a.example")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_AUDIENCE", "api")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUERS", '["https://b.example"]')
+    monkeypatch.setenv("ASGI_GUARD_AUTH_API_KEYS", f'{{"ci": {{"sha256": "{DIGEST}", "scopes": "a b, c"}}}}')
+    auth = GuardSettings().auth
+    assert [each.issuer for each in auth.trusted] == ["https://a.example", "https://b.example"]
+    assert auth.api_keys[0].scopes == ("a", "b", "c")

@@ -15,6 +15,7 @@ from asgi_guard.exchange import FORWARDING
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.leaving import SCOPE_KEY, Draining, DrainSignal
 from asgi_guard.policy.answer import Answer
+from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Head
@@ -79,7 +80,12 @@ class DrainMiddleware(Layer):
         if max_requests < 0:
             problems.append(Problem("max_requests", f"{max_requests} is no number of requests"))
         if max_requests and not seconds:
-            problems.append(Problem("max_requests", "a process that ends by itself drains first: say how many seconds"))
+            problems.append(
+                Problem(
+                    "max_requests",
+                    f"a process that ends by itself drains first: say how long by {PREFIX}HEALTH_DRAIN_SECONDS",
+                )
+            )
         if problems:
             raise ConfigError(problems)
         self._counts, self._siblings = max_requests > 0, siblings
