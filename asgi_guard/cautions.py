@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from itertools import permutations
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asgi_guard.policy.rates import parse_limits
@@ -145,6 +146,8 @@ def _at_probes(settings: GuardSettings) -> Iterator[str]:
         reads = not route.methods or {"GET", "HEAD"} & set(route.methods)
         if reads and route.path in {health.live_path, health.ready_path}:
             yield f"the row {route} does not hold for the probe there, which the guard answers itself, to everyone"
+    if health.drain_file and not Path(health.drain_file).parent.is_dir():
+        yield f"nobody can make {PREFIX}HEALTH_DRAIN_FILE={health.drain_file} there: its folder does not exist"
     if health.drain_seconds and not health.ready_path:
         yield (
             f"nobody is told of a drain: {PREFIX}HEALTH_READY_PATH is off, by which load balancers learn that this "

@@ -106,6 +106,7 @@ def told(functions: Sequence[str] = (), **sections: Any) -> list[str]:
             {"routes": (Route("/health/live", limits="5/second by ip"),)},
             "the row any method /health/live does not hold for the probe there",
         ),
+        ({"health": HealthSettings(drain_file="/nowhere/drain")}, "/nowhere/drain there: its folder does not exist"),
         ({"health": HealthSettings(ready_path="off", drain_seconds=5)}, "nobody is told of a drain"),
         (
             {"auth": TOKENS, "cors": CORS},

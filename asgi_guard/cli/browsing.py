@@ -12,6 +12,7 @@ from asgi_guard.layer import Chain
 from asgi_guard.middleware import CORSMiddleware, CSRFMiddleware
 from asgi_guard.policy.cors import obstacles
 from asgi_guard.policy.fetch import PageRequest, Reply, Step, judge, preflight_of, unsafe_names
+from asgi_guard.policy.routes import NO_ROW, RouteTable
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def seen_by_browser(
         cookie = request.credentials and settings.auth.cookie is not None
         trusts = csrf.trusts if csrf is not None else cors.names_origin if cors and cors.credentials else None
         trusted = trusts is not None and trusts(request.origin.encode())
-        return _forged(_handshake(request, cors, passes=passes, cookie=cookie, trusted=trusted), csrf, scope)
+        seen = _handshake(request, cors, passes=passes, cookie=cookie, trusted=trusted)
+        return _forged(_nameless(seen, settings, scope["path"], cookie=cookie), csrf, scope)
     asked = preflight_of(request)
     preflight = None
     if asked is not None:
@@ -80,6 +82,18 @@ def _forged(seen: dict[str, Any], layer: CSRFMiddleware | None, scope: Scope) ->
     if scope["type"] == "websocket" and not layer.log_only:
         seen |= {"readable": False, "verdict": "a page there is refused at the handshake"}
     return seen
+
+
+def _nameless(seen: dict[str, Any], settings: GuardSettings, path: str, *, cookie: bool) -> dict[str, Any]:
+    """Add that nobody's token can come along: a page's script can set no header of a handshake."""
+    row = RouteTable(settings.routes).match(path, "GET")
+    asks = settings.auth.on and (row == NO_ROW or not settings.routes[row].opens)
+    if not seen["readable"] or not asks or cookie or settings.auth.unsafe_websocket_query_token is not None:
+        return seen
+    verdict = "a page there can send no token with the handshake, so it is refused with 401"
+    name = f"{PREFIX}AUTH_COOKIE"
+    advice = "have the token in a cookie" if settings.auth.cookie is None else "ask for it with --credentials"
+    return {**seen, "readable": False, "verdict": verdict, "change": {**seen["change"], name: advice}}
 
 
 def _handshake(

@@ -56,7 +56,7 @@ def drain_problem(name: ServerName, seconds: float, *, on_signal: bool, file: bo
     """
     server = SERVERS[name]
     if server.sigterm:
-        return None if seconds > 0 else "nothing drains: set ASGI_GUARD_HEALTH_DRAIN_SECONDS"
+        return None if seconds > 0 else "SIGTERM ends it without a drain: set ASGI_GUARD_HEALTH_DRAIN_SECONDS"
     if server.several and not file:
         others = "a signal or a POST reaches one process of several" if on_signal or path else "it takes SIGTERM itself"
         return f"{others}: set ASGI_GUARD_HEALTH_DRAIN_FILE, and make that file before SIGTERM comes"

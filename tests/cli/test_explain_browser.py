@@ -80,19 +80,32 @@ def test_a_websocket(command: Command, origin: str, opens: bool) -> None:
     assert bool(found["change"]) is not opens
 
 
-@pytest.mark.parametrize(("options", "opens"), [((), True), (("--credentials",), False)])
-def test_a_websocket_with_a_cookie(
-    command: Command, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], opens: bool
-) -> None:
+def test_a_websocket_with_a_cookie(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a cookie tells who the user is, a WebSocket that brings it has to come from a page that may send it."""
     monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUER", "https://id.example")
     monkeypatch.setenv("ASGI_GUARD_AUTH_AUDIENCE", "api")
     monkeypatch.setenv("ASGI_GUARD_AUTH_COOKIE", "__Host-session")
-    call = ("--origin", PAGE, "--websocket", "GET", "/ws", *options)
+    call = ("--origin", PAGE, "--websocket", "GET", "/ws", "--credentials")
     found = seen(command, *call)
-    assert (found["readable"], "cookie" in found["verdict"]) == (opens, not opens)
-    assert list(found["change"]) == ([] if opens else ["ASGI_GUARD_CORS_ALLOW_CREDENTIALS"])
+    assert (found["readable"], "cookie" in found["verdict"]) == (False, True)
+    assert list(found["change"]) == ["ASGI_GUARD_CORS_ALLOW_CREDENTIALS"]
     monkeypatch.setenv("ASGI_GUARD_CORS_ALLOW_CREDENTIALS", "true")
+    assert seen(command, *call)["readable"]
+
+
+def test_a_websocket_without_a_token(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the path asks who it is, and nothing of a handshake could tell, that is said, and what to set."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUER", "https://id.example")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_AUDIENCE", "api")
+    monkeypatch.setenv("ASGI_GUARD_ROUTES", '[{"path": "/open", "auth": "none"}]')
+    call = ("--origin", PAGE, "--websocket", "GET", "/ws")
+    found = seen(command, *call)
+    assert (found["readable"], "can send no token" in found["verdict"]) == (False, True)
+    assert found["change"] == {"ASGI_GUARD_AUTH_COOKIE": "have the token in a cookie"}
+    assert seen(command, *call[:-1], "/open")["readable"]
+    monkeypatch.setenv("ASGI_GUARD_AUTH_COOKIE", "__Host-session")
+    assert seen(command, *call)["change"] == {"ASGI_GUARD_AUTH_COOKIE": "ask for it with --credentials"}
+    monkeypatch.setenv("ASGI_GUARD_AUTH_UNSAFE_WEBSOCKET_QUERY_TOKEN", "access_token")
     assert seen(command, *call)["readable"]
 
 

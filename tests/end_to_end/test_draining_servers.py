@@ -140,7 +140,7 @@ def test_workers_are_started_anew(name: ServerName, tmp_path: Path) -> None:
     ("server", "seconds", "triggers", "message"),
     [
         ("uvicorn", 1, "", None),
-        ("uvicorn", 0, "file", "nothing drains"),
+        ("uvicorn", 0, "file", "ends it without a drain"),
         ("hypercorn", 1, "", "takes SIGTERM itself"),
         ("hypercorn", 1, "on_signal path", "reaches one process"),
         ("hypercorn", 0, "file", None),
