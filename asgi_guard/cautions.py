@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from itertools import permutations
 from pathlib import Path
@@ -84,7 +83,7 @@ def _of_strangers(settings: GuardSettings, plans: Sequence[RoutePlans]) -> Itera
 
 def _counted_apart(settings: GuardSettings) -> Iterator[str]:
     """Metrics of several workers, of which a scrape sees but one."""
-    if settings.metrics.path and settings.rate.workers > 1 and not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    if settings.metrics.path and settings.rate.workers > 1 and not settings.scraped_whole:
         yield (
             f"{settings.rate.workers} workers each measure for themselves, and a scrape meets any one of them: set "
             "PROMETHEUS_MULTIPROC_DIR to an empty directory before they start"

@@ -176,6 +176,7 @@ class GuardSettings(BaseSettings):
     health: HealthSettings = HealthSettings()
 
     _unread: dict[str, str] = PrivateAttr(default_factory=dict)
+    _scraped_whole: bool = PrivateAttr(default=False)
 
     def __init__(self, **values: Any) -> None:
         counted = _count_workers(values)
@@ -191,6 +192,7 @@ class GuardSettings(BaseSettings):
                 problems += cross_check(rest)
             raise SettingsError(problems, rest) from None
         self._unread = {name: place for name, place in _set_for(values) if not (counted and name == WORKERS)}
+        self._scraped_whole = bool(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
         problems += self._load_routes_file()
         problems += cross_check(self)
         if problems:
@@ -200,6 +202,11 @@ class GuardSettings(BaseSettings):
     def unread(self) -> Mapping[str, str]:
         """The variables that are set and do not hold, since their sections are given in Python: where to say it."""
         return self._unread
+
+    @property
+    def scraped_whole(self) -> bool:
+        """Whether a scrape sees what all workers measured, by prometheus_client's `PROMETHEUS_MULTIPROC_DIR`."""
+        return self._scraped_whole
 
     @property
     def limited(self) -> bool:

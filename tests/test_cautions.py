@@ -259,6 +259,12 @@ def test_workers_are_counted_where_python_says_nothing_of_them(monkeypatch: pyte
     ]
 
 
+def test_workers_that_measure_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where prometheus_client is told to gather what all workers measured, there is nothing to tell."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "metrics")
+    assert told(metrics=MetricsSettings(path="/metrics"), rate=RateSettings(workers=2)) == []
+
+
 def test_a_header_that_is_named_twice() -> None:
     """One limit by a header is told of once, however many rows have it, and each other by itself."""
     rate = RateSettings(limit=HEADER)

@@ -118,6 +118,7 @@ def test_the_file(served: Served, tmp_path: Path) -> None:
     served.process.wait(PATIENCE)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["uvicorn-workers", "gunicorn-uvicorn"])
 def test_workers_are_started_anew(name: ServerName, tmp_path: Path) -> None:
     """A worker that has served its number drains, ends and is replaced, and no request fails meanwhile."""

@@ -115,7 +115,7 @@ def test_a_row_with_limits_knows_no_plans() -> None:
 @pytest.mark.parametrize(
     ("limit", "routes", "plans", "says"),
     [
-        ("5/hour", (), {}, ["limit: '5/hour' is not a limit"]),
+        ("5/hour", (), {}, ["limit: '5/hour' does not say by what"]),
         ("5/hour by ip", [Route("/a", limits="x")], {}, ["routes: ", "'x' is not a limit"]),
         ("5/hour by ip", (), {"a": "x"}, ["plans: a: 'x' is not a limit"]),
         ("5/hour by ip", (), {"a": "5/hour by ip as x"}, ["plans: a plan limits identities"]),
