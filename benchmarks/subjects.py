@@ -127,7 +127,7 @@ def settings(issuer: str, audience: str, store: str = "memory://", *, revocation
     return GuardSettings(
         auth=AuthSettings(issuer=issuer, audience=(audience,), revocation=revocation),
         rate=RateSettings(limit=LIMITS.format("user")),
-        cors=CORSSettings(allow_origins=(ORIGIN,)),
+        cors=CORSSettings(allow_origins=(ORIGIN,), allow_headers=("authorization",)),
         hosts=HostsSettings(allowed=(HOST,)),
         proxy=ProxySettings(trusted=tuple(PROXIES.split(", "))),
         store=StoreSettings(url=SecretStr(store), timeout=STORE_TIMEOUT),
