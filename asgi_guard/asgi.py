@@ -82,7 +82,7 @@ def misfit(app: object) -> str | None:
     if isinstance(app, type) and not hasattr(app, "__await__"):
         return f"{app.__name__} is a class: an ASGI app is an instance of it, as in {app.__name__}()"
     try:
-        signature = inspect.signature(app)
+        signature = inspect.signature(app, follow_wrapped=False)  # what it wraps may be no app
     except (ValueError, TypeError):  # what is compiled need not tell
         return None
     if _takes(signature, 3):
@@ -99,7 +99,7 @@ def is_factory(made: object) -> bool:
     if not callable(made):
         return False
     try:
-        return _takes(inspect.signature(made), 0)
+        return _takes(inspect.signature(made, follow_wrapped=False), 0)
     except (ValueError, TypeError):
         return True
 

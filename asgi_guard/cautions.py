@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from itertools import permutations
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asgi_guard.policy.rates import parse_limits
@@ -32,6 +31,8 @@ def warnings(settings: GuardSettings, plans: Sequence[RoutePlans], *, shared: bo
     if settings.unread:
         names, places = ", ".join(settings.unread), ", ".join(dict.fromkeys(settings.unread.values()))
         yield f"{names} will not hold: a section that is given in Python is taken as it is there; say {places}"
+    for name, meant in settings.resembling.items():
+        yield f"{name} is none of the guard's variables, and does nothing: did you mean {meant}?"
     limited = settings.limited
     if limited and not shared and settings.rate.workers > 1:
         yield (
@@ -53,7 +54,6 @@ def warnings(settings: GuardSettings, plans: Sequence[RoutePlans], *, shared: bo
     if settings.auth.revocation and not shared:
         yield f"revocations are kept in this process's memory and end with it: set {PREFIX}STORE_URL to a Redis"
     yield from _of_strangers(settings, plans)
-    yield from _counted_apart(settings)
     yield from _forgeable(plans)
     yield from _idle(plans)
     yield from _for_keys_only(settings)
@@ -79,15 +79,6 @@ def _of_strangers(settings: GuardSettings, plans: Sequence[RoutePlans]) -> Itera
         f"those without identity are under no limit, however many tokens they try: {PREFIX}RATE_LIMIT says nothing of "
         "them; add one by anonymous or by ip" + (f", also for what is open: {'; '.join(rows)}" if rows else "")
     )
-
-
-def _counted_apart(settings: GuardSettings) -> Iterator[str]:
-    """Metrics of several workers, of which a scrape sees but one."""
-    if settings.metrics.path and settings.rate.workers > 1 and not settings.scraped_whole:
-        yield (
-            f"{settings.rate.workers} workers each measure for themselves, and a scrape meets any one of them: set "
-            "PROMETHEUS_MULTIPROC_DIR to an empty directory before they start"
-        )
 
 
 def _credentials_at_risk(settings: GuardSettings) -> Iterator[str]:
@@ -124,41 +115,37 @@ def _beside_a_mount(settings: GuardSettings) -> Iterator[str]:
 
 
 def _below_a_row(settings: GuardSettings) -> Iterator[str]:
-    """What is asked of a path, and of nothing below it, since another row opens that."""
+    """What takes a scope, and nothing below it does, since a row for more than that opens it."""
     table = RouteTable(settings.routes)
     for route in settings.routes:
-        asks = route.scopes or route.any_scopes or not route.opens
-        if not settings.auth.on or not asks or route.path.endswith(("*", "/")):
+        if not (route.scopes or route.any_scopes) or route.path.endswith(("*", "/")):
             continue
         row = table.match(sample(f"{route.path}/*"), (route.methods or ("GET",))[0])
-        if row != NO_ROW and settings.routes[row].opens:
+        # What is opened below it by name is meant to be open.
+        if row != NO_ROW and settings.routes[row].opens and not settings.routes[row].path.startswith(f"{route.path}/"):
             yield (
-                f"the row {route} asks who it is, and holds for nothing below {route.path}, which "
+                f"the row {route} asks for scopes, and holds for nothing below {route.path}, which "
                 f"{settings.routes[row]} opens: if the app answers there, add a row for {route.path}/*"
             )
 
 
 def _at_probes(settings: GuardSettings) -> Iterator[str]:
-    """Rows for probes, which the guard answers before, and a drain that nobody is told of."""
+    """Rows for probes, which the guard answers before; one that opens a probe and says no more is right about it."""
     health = settings.health
     for route in settings.routes:
         reads = not route.methods or {"GET", "HEAD"} & set(route.methods)
-        if reads and route.path in {health.live_path, health.ready_path}:
+        asks = not route.opens or route.limits
+        if reads and asks and route.path in {health.live_path, health.ready_path}:
             yield f"the row {route} does not hold for the probe there, which the guard answers itself, to everyone"
-    if health.drain_file and not Path(health.drain_file).parent.is_dir():
-        yield f"nobody can make {PREFIX}HEALTH_DRAIN_FILE={health.drain_file} there: its folder does not exist"
-    if health.drain_seconds and not health.ready_path:
-        yield (
-            f"nobody is told of a drain: {PREFIX}HEALTH_READY_PATH is off, by which load balancers learn that this "
-            "process wants no more requests"
-        )
 
 
 def _unreadable_by_pages(settings: GuardSettings) -> Iterator[str]:
     """Credentials that pages of other origins cannot send, though they may call."""
     auth, cors = settings.auth, settings.cors
-    if not auth.on or not cors.allow_origins:
+    if not auth.on or not cors.allow_origins or auth.unsafe_websocket_query_token is not None:
         return
+    if any(route.opens for route in settings.routes):
+        return  # which pages may be for
     allowed = {name.lower() for name in cors.allow_headers}
     by_header = {"authorization"} if auth.trusted or auth.introspection_url else set()
     by_header |= {auth.api_key_header.lower()} if auth.api_keys else set()
@@ -180,7 +167,7 @@ def _for_everyone(settings: GuardSettings) -> Iterator[str]:
     """Exemptions that leave nobody out."""
     of_networks = (("RATE_EXEMPT", settings.rate.exempt), ("METRICS_ALLOW", settings.metrics.allow))
     for name, values in of_networks:
-        everyone = [value for value in values if value.endswith("/0")]
+        everyone = [value for value in values if value.endswith("/0") and not value.startswith(("user:", "api-key:"))]
         if everyone:
             yield f"{PREFIX}{name} means everybody: {', '.join(everyone)}"
     if "/*" in settings.csrf.exempt:
@@ -245,8 +232,9 @@ def _idle(plans: Iterable[RoutePlans]) -> Iterator[str]:
         for (place, limit), (other_place, other) in permutations(enumerate(plan.limits), 2):
             # Of two that are the same, the later one is told of.
             idle = other.covers(limit) and (place > other_place or not limit.covers(other))
-            if idle and (limit, other) not in told:
-                told.add((limit, other))
+            # Rows may say the same, and one that is in shadow is there to be looked at.
+            if idle and limit.enforced and (limit.text, other.text) not in told:
+                told.add((limit.text, other.text))
                 yield (
                     f"the limit {limit.text!r} refuses nothing that {other.text!r} does not: leave it out, or make it "
                     "stricter in one way, the rate or the burst"

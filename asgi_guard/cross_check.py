@@ -55,17 +55,11 @@ def cross_check(settings: GuardSettings) -> Iterator[Problem]:
 
 def _unused(settings: GuardSettings) -> Iterator[Problem]:
     """What is said of something that there is not, by no more than its default."""
-    proxy, log, metrics = settings.proxy, settings.log, settings.metrics
+    proxy, metrics = settings.proxy, settings.metrics
     if not proxy.trusted and not proxy.hops and "header" in _said(proxy):
         yield from _without(proxy, "proxy", "trusted", ("header",))
     if not metrics.path and "allow" in _said(metrics):
         yield from _without(metrics, "metrics", "path", ("allow",))
-    if log.format == "off":
-        said = sorted({"sample", "slow_ms", "gcp_project"} & set(_said(log)))
-        message = f"it has no effect while {PREFIX}LOG_FORMAT is off"
-        yield from (Problem(f"{PREFIX}LOG_{each.upper()}", message) for each in said)
-    elif log.format != "gcp" and log.gcp_project is not None:
-        yield Problem(f"{PREFIX}LOG_GCP_PROJECT", f"it has no effect unless {PREFIX}LOG_FORMAT is gcp")
 
 
 def _credentials(auth: AuthSettings) -> Iterator[Problem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 import threading
@@ -103,6 +104,9 @@ class Draining:
             self._left_over = self._touched()
             if self._left_over is not None:
                 logger.warning("%s is left over: it drains once it is touched", self._file)
+            # Not Path's own, which raises where it may not look.
+            elif not os.path.isdir(self._file.parent):  # noqa: PTH112 - for that reason
+                logger.warning("%s cannot be made to drain: its folder does not exist", self._file)
             self._looking = self._loop.call_later(LOOK_SECONDS, self._look)
 
     def take_down(self) -> None:

@@ -39,7 +39,7 @@ from asgi_guard.sections import (
     StoreSettings,
 )
 from asgi_guard.values import Routes
-from asgi_guard.variables import PREFIX, Variable, unknown_variables, variables_of
+from asgi_guard.variables import PREFIX, Variable, resembling, unknown_variables, variables_of
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping
@@ -176,6 +176,7 @@ class GuardSettings(BaseSettings):
     health: HealthSettings = HealthSettings()
 
     _unread: dict[str, str] = PrivateAttr(default_factory=dict)
+    _resembling: dict[str, str] = PrivateAttr(default_factory=dict)
     _scraped_whole: bool = PrivateAttr(default=False)
 
     def __init__(self, **values: Any) -> None:
@@ -192,6 +193,7 @@ class GuardSettings(BaseSettings):
                 problems += cross_check(rest)
             raise SettingsError(problems, rest) from None
         self._unread = {name: place for name, place in _set_for(values) if not (counted and name == WORKERS)}
+        self._resembling = resembling(os.environ, known)
         self._scraped_whole = bool(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
         problems += self._load_routes_file()
         problems += cross_check(self)
@@ -202,6 +204,11 @@ class GuardSettings(BaseSettings):
     def unread(self) -> Mapping[str, str]:
         """The variables that are set and do not hold, since their sections are given in Python: where to say it."""
         return self._unread
+
+    @property
+    def resembling(self) -> Mapping[str, str]:
+        """Variables that are set, and look like misspelt ones: what may be meant by each."""
+        return self._resembling
 
     @property
     def scraped_whole(self) -> bool:

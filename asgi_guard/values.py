@@ -67,14 +67,20 @@ def _api_keys(value: object) -> object:
 def _scoped(entry: dict[str, Any]) -> dict[str, Any]:
     """Let `"scopes": "a b"` mean what it means in a token, and `"a, b"` what it means elsewhere."""
     scopes = entry.get("scopes")
-    return {**entry, "scopes": tuple(listed(scopes.replace(" ", ",")))} if isinstance(scopes, str) else entry
+    if not isinstance(scopes, str):
+        return entry
+    return {**entry, "scopes": listed(scopes if scopes.lstrip().startswith("[") else scopes.replace(" ", ","))}
 
 
 def issuers(value: object) -> object:
     """Read `[{"issuer": "https://id.example.com", "audience": "api"}, ...]`; one that says no more may be a text."""
     if isinstance(value, str):
         value = _json_list(value, _ISSUERS)
-    return [{"issuer": each} if isinstance(each, str) else each for each in value] if isinstance(value, list) else value
+    return (
+        [{"issuer": each} if isinstance(each, str) else each for each in value]
+        if isinstance(value, list | tuple)
+        else value
+    )
 
 
 def _plans(value: object) -> object:

@@ -70,29 +70,30 @@ def variables_of(settings: type[BaseModel]) -> list[Variable]:
 
 
 def unknown_variables(names: Iterable[str], known: set[str]) -> Iterator[Problem]:
-    """Name every variable that means nothing, and was to: a misspelt limit would otherwise be no limit."""
+    """Name every `ASGI_GUARD_*` variable that means nothing: a misspelt limit would otherwise be no limit."""
     endings = [name.removeprefix(PREFIX) for name in known]
     for name in sorted(names):
-        if not name.upper().startswith(PREFIX):
-            if meant := _with_another_prefix(name.upper(), endings):
-                yield Problem(name, f"there is no such variable; did you mean {meant}?")
-            continue
-        if name in known or _KUBERNETES.fullmatch(name.removeprefix(PREFIX)):
+        if not name.upper().startswith(PREFIX) or name in known or _KUBERNETES.fullmatch(name.removeprefix(PREFIX)):
             continue
         close = get_close_matches(name.upper().removeprefix(PREFIX), endings, n=1, cutoff=0.6)
         hint = f"; did you mean {PREFIX}{close[0]}?" if close else "; `asgi-guard env` lists those there are"
         yield Problem(name, f"there is no such variable{hint}")
 
 
-def _with_another_prefix(name: str, endings: Iterable[str]) -> str | None:
-    """The variable that is meant by one that ends as it does, and begins almost as it does: `ASGI_GAURD_APP`."""
-    if PREFIX in name:  # which is someone else's, as of a tool that hands variables on
-        return None
-    for ending in endings:
-        before = name.removesuffix(ending)
-        if before != name and SequenceMatcher(None, before, PREFIX).ratio() > ALIKE:
-            return PREFIX + ending
-    return None
+def resembling(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Variables that end as some of these do, and begin almost as they do: `ASGI_GAURD_APP`; each with what is meant.
+
+    They may be someone else's, so they are no error.
+    """
+    found: dict[str, str] = {}
+    for name in sorted(names):
+        if PREFIX in name.upper():  # which is a tool's that hands variables on, or has been told
+            continue
+        for each in known:
+            before = name.upper().removesuffix(each.removeprefix(PREFIX))
+            if before != name.upper() and SequenceMatcher(None, before, PREFIX).ratio() > ALIKE:
+                found[name] = each
+    return found
 
 
 def _is_secret(annotation: Any) -> bool:

@@ -38,18 +38,27 @@ def cautions_of(app: object, settings: GuardSettings) -> Iterator[str]:
 
 def _blank_pages(app: object, settings: GuardSettings) -> Iterator[str]:
     """FastAPI's pages of documentation, where they are let through and may load nothing of what they consist of."""
-    if not getattr(app, "openapi_url", None) or settings.security.preset != "api" or settings.security.csp is not None:
+    openapi = getattr(app, "openapi_url", None)
+    if (
+        not openapi
+        or not isinstance(openapi, str)
+        or settings.security.preset != "api"
+        or settings.security.csp is not None
+    ):
         return
     table, blank = RouteTable(settings.routes), []
-    for path in filter(None, (getattr(app, name, None) for name in ("docs_url", "redoc_url"))):
+    for path in (getattr(app, name, None) for name in ("docs_url", "redoc_url")):
+        if not path or not isinstance(path, str):
+            continue
         row = table.match(path, "GET")
         route = None if row == NO_ROW else settings.routes[row]
         closed = settings.auth.on and (route is None or not route.opens)
         if not closed and (route is None or route.security is None):
             blank.append(path)
     if blank:
-        opens = ', "auth": "none"' if settings.auth.on else ""
+        opens, more = (', "auth": "none"', f", and one for {openapi}") if settings.auth.on else ("", "")
         yield (
-            f"browsers show nothing at {' and '.join(blank)}, whose scripts the policy of APIs forbids: give "
-            f'them rows, as in {{"path": "{blank[0]}"{opens}, "security": "docs"}}, or tell FastAPI to have none'
+            f"browsers show nothing at {' and '.join(blank)}, whose scripts the policy of APIs forbids, unless the app "
+            f'sets one of its own: give them rows, as in {{"path": "{blank[0]}"{opens}, "security": "docs"}}{more}, or '
+            "tell FastAPI to have none"
         )

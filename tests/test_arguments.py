@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,10 +34,12 @@ from asgi_guard import (
     SecurityHeadersMiddleware,
     SentinelStore,
 )
-from tests.asgi import Echo
+from tests.asgi import Echo, get
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
 
 LAYERS: list[tuple[Any, dict[str, Any], str]] = [
     (AccessLogMiddleware, {"slow_ms": "500"}, "slow_ms"),
@@ -101,3 +104,20 @@ def test_no_app(app: Any) -> None:
     """A layer around what is no app is told so, before any request comes."""
     with pytest.raises(ConfigError, match=r"^app: "):
         RequestIDMiddleware(app)
+
+
+async def test_a_decorated_app() -> None:
+    """An app that says to wrap something else is judged by what it takes itself."""
+
+    def asgi(view: Callable[[str], str]) -> ASGIApp:
+        @functools.wraps(view)
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await Echo()(scope, receive, send)
+
+        return app
+
+    @asgi
+    def home(request: str) -> str:
+        return request
+
+    assert (await get(RequestIDMiddleware(home))).status == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 from fastapi import FastAPI
@@ -16,7 +17,6 @@ from asgi_guard import (
     CSRFSettings,
     Guard,
     GuardSettings,
-    HealthSettings,
     HostsSettings,
     MetricsSettings,
     RateSettings,
@@ -100,14 +100,12 @@ def told(functions: Sequence[str] = (), **sections: Any) -> list[str]:
         ),
         (
             {"auth": TOKENS, "routes": (Route("/admin", scopes=("a",)), Route("/*", auth="none"))},
-            "the row any method /admin asks who it is, and holds for nothing below /admin, which any method /* opens",
+            "the row any method /admin asks for scopes, and holds for nothing below /admin, which any method /* opens",
         ),
         (
             {"routes": (Route("/health/live", limits="5/second by ip"),)},
             "the row any method /health/live does not hold for the probe there",
         ),
-        ({"health": HealthSettings(drain_file="/nowhere/drain")}, "/nowhere/drain there: its folder does not exist"),
-        ({"health": HealthSettings(ready_path="off", drain_seconds=5)}, "nobody is told of a drain"),
         (
             {"auth": TOKENS, "cors": CORS},
             "can send no credentials: name authorization in ASGI_GUARD_CORS_ALLOW_HEADERS",
@@ -125,15 +123,15 @@ def told(functions: Sequence[str] = (), **sections: Any) -> list[str]:
             {"rate": RateSettings(limit="1/hour by ip", exempt=("::/0",))},
             "ASGI_GUARD_RATE_EXEMPT means everybody: ::/0",
         ),
+        (
+            {"routes": (Route("/a", limits="1/s by ip; 2/s by ip"), Route("/b", limits="1/s by ip; 2/s by ip"))},
+            "the limit '2/s by ip' refuses nothing that '1/s by ip' does not",
+        ),
         ({"metrics": MetricsSettings(path="/m", allow=("0.0.0.0/0",))}, "ASGI_GUARD_METRICS_ALLOW means everybody"),
         ({"csrf": CSRFSettings(mode="enforce", exempt=("/*",))}, "ASGI_GUARD_CSRF_EXEMPT means every path"),
         (
             {"auth": TOKENS, "rate": RateSettings(limit="1/hour by user")},
             "those without identity are under no limit, however many tokens they try",
-        ),
-        (
-            {"metrics": MetricsSettings(path="/metrics"), "rate": RateSettings(workers=2)},
-            "2 workers each measure for themselves, and a scrape meets any one of them",
         ),
         ({"rate": RateSettings(limit=HEADER)}, f"the limit {HEADER!r} goes by a header that any client can write"),
         ({"rate": RateSettings(limit=f"{HEADER}; 9/hour by route")}, "goes by a header"),
@@ -172,6 +170,11 @@ def test_what_is_told(sections: dict[str, Any], text: str) -> None:
         {"rate": RateSettings(limit="5/second by ip; 100/minute by ip; 9 at once by ip")},
         {"auth": TOKENS, "routes": (Route("/a", scopes=("x",)), Route("/a/*"), Route("/*", auth="none"))},
         {"auth": TOKENS, "routes": (Route("/a", auth="none"), Route("/*", auth="none"))},
+        {"auth": TOKENS, "routes": (Route("/a"), Route("/*", auth="none"))},
+        {"auth": TOKENS, "routes": (Route("/a", scopes=("x",)), Route("/a/*", auth="none"))},
+        {"auth": TOKENS, "routes": (Route("/health/live", auth="none"),)},
+        {"auth": TOKENS, "cors": CORS, "routes": (Route("/public", auth="none"),)},
+        {"rate": RateSettings(limit="5/second by ip; 9/second by ip shadow")},
         {"auth": TOKENS, "cors": CORS.model_copy(update={"allow_headers": ("Authorization",)})},
         {"auth": KEYS, "cors": CORS.model_copy(update={"allow_headers": ("*",)})},
         {
@@ -220,6 +223,7 @@ def test_an_app_with_cors_of_its_own(sections: dict[str, Any], told: str, caplog
     [
         ({}, 'nothing at /docs and /redoc, whose scripts'),
         ({}, 'give them rows, as in {"path": "/docs", "security": "docs"}, or'),
+        ({"auth": KEYS, "routes": (Route("/docs", auth="none"),)}, "and one for /openapi.json, or"),
         ({"routes": (Route("/docs", security="docs"),)}, "nothing at /redoc, whose"),
         ({"auth": KEYS, "routes": (Route("/docs", auth="none"),)}, '{"path": "/docs", "auth": "none", "security"'),
         ({"routes": (Route("/docs", security="docs"), Route("/redoc", security="docs"))}, ""),
@@ -234,6 +238,33 @@ def test_an_app_with_pages_of_documentation(sections: dict[str, Any], told: str)
     assert [told in each for each in said] == [True] * bool(told)
     assert list(cautions_of(FastAPI(docs_url=None, redoc_url=None), GuardSettings(**sections))) == []
     assert list(cautions_of(FastAPI(openapi_url=None), GuardSettings(**sections))) == []
+
+
+@pytest.mark.parametrize("app", [AsyncMock(), MagicMock()])
+def test_an_app_that_has_whatever_it_is_asked_for(app: Any) -> None:
+    """The stubs of other people's tests are no apps with pages."""
+    assert list(cautions_of(app, GuardSettings(routes=(Route("/a", auth=None),)))) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ASGI_GAURD_AUTH_ISSUER", "ASGI_GUARD_AUTH_ISSUER"),
+        ("ASGI_GUARDRATE_LIMIT", "ASGI_GUARD_RATE_LIMIT"),
+        ("ASGIGUARD_STORE_URL_FILE", "ASGI_GUARD_STORE_URL_FILE"),
+        ("asgi-guard_app", "ASGI_GUARD_APP"),
+        ("GUARD_RATE_LIMIT", None),
+        ("ASGI_APP", None),
+        ("TF_VAR_ASGI_GUARD_RATE_LIMIT", None),
+    ],
+)
+def test_a_misspelt_prefix(monkeypatch: pytest.MonkeyPatch, name: str, meant: str | None) -> None:
+    """A variable that looks like a misspelt one is told of, without its value; it may be somebody else's."""
+    monkeypatch.setenv(name, "hunter2")
+    said = told()
+    assert len(said) == (meant is not None)
+    assert all(f"{name} is none of the guard's variables" in each and f"mean {meant}?" in each for each in said)
+    assert "hunter2" not in str(said)
 
 
 def test_variables_that_do_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,12 +288,6 @@ def test_workers_are_counted_where_python_says_nothing_of_them(monkeypatch: pyte
     assert told(rate=RateSettings(limit="1/second by ip", workers=1)) == [
         f"{PREFIX}RATE_WORKERS will not hold: a section that is given in Python is taken as it is there; {place}"
     ]
-
-
-def test_workers_that_measure_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where prometheus_client is told to gather what all workers measured, there is nothing to tell."""
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "metrics")
-    assert told(metrics=MetricsSettings(path="/metrics"), rate=RateSettings(workers=2)) == []
 
 
 def test_a_header_that_is_named_twice() -> None:

@@ -394,3 +394,17 @@ def test_issuers_and_scopes_in_a_few_words(monkeypatch: pytest.MonkeyPatch) -> N
     auth = GuardSettings().auth
     assert [each.issuer for each in auth.trusted] == ["https://a.example", "https://b.example"]
     assert auth.api_keys[0].scopes == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("written", [["https://b.example"], ("https://b.example",)])
+def test_issuers_in_a_few_words_in_python(written: Any) -> None:
+    """So may one in Python."""
+    auth = AuthSettings(issuer="https://a.example", audience=("api",), issuers=written)
+    assert [each.issuer for each in auth.trusted] == ["https://a.example", "https://b.example"]
+
+
+@pytest.mark.parametrize("scopes", ["a b", "a, b", '["a", "b"]', ["a", "b"]])
+def test_scopes_of_keys(scopes: object) -> None:
+    """Scopes of an API key are written as lists are, and as in a token."""
+    keys: Any = {"ci": {"sha256": DIGEST, "scopes": scopes}}
+    assert AuthSettings(api_keys=keys).api_keys[0].scopes == ("a", "b")

@@ -50,7 +50,7 @@ def seen_by_browser(
         trusts = csrf.trusts if csrf is not None else cors.names_origin if cors and cors.credentials else None
         trusted = trusts is not None and trusts(request.origin.encode())
         seen = _handshake(request, cors, passes=passes, cookie=cookie, trusted=trusted)
-        return _forged(_nameless(seen, settings, scope["path"], cookie=cookie), csrf, scope)
+        return _forged(_nameless(seen, settings, scope["path"]), csrf, scope)
     asked = preflight_of(request)
     preflight = None
     if asked is not None:
@@ -84,16 +84,16 @@ def _forged(seen: dict[str, Any], layer: CSRFMiddleware | None, scope: Scope) ->
     return seen
 
 
-def _nameless(seen: dict[str, Any], settings: GuardSettings, path: str, *, cookie: bool) -> dict[str, Any]:
-    """Add that nobody's token can come along: a page's script can set no header of a handshake."""
-    row = RouteTable(settings.routes).match(path, "GET")
-    asks = settings.auth.on and (row == NO_ROW or not settings.routes[row].opens)
-    if not seen["readable"] or not asks or cookie or settings.auth.unsafe_websocket_query_token is not None:
+def _nameless(seen: dict[str, Any], settings: GuardSettings, path: str) -> dict[str, Any]:
+    """Add that nothing can come along that tells who it is: a page's script can set no header of a handshake."""
+    auth, row = settings.auth, RouteTable(settings.routes).match(path, "GET")
+    asks = auth.on and (row == NO_ROW or not settings.routes[row].opens)
+    if not seen["readable"] or not asks or auth.cookie is not None or auth.unsafe_websocket_query_token is not None:
         return seen
+    tokens = auth.trusted or auth.introspection_url is not None
+    change = {f"{PREFIX}AUTH_COOKIE": "have the token in a cookie"} if tokens else {}
     verdict = "a page there can send no token with the handshake, so it is refused with 401"
-    name = f"{PREFIX}AUTH_COOKIE"
-    advice = "have the token in a cookie" if settings.auth.cookie is None else "ask for it with --credentials"
-    return {**seen, "readable": False, "verdict": verdict, "change": {**seen["change"], name: advice}}
+    return {**seen, "readable": False, "verdict": verdict, "change": {**seen["change"], **change}}
 
 
 def _handshake(

@@ -223,7 +223,7 @@ def cautions(configured: Configured) -> list[str]:
 
 def notes(configured: Configured) -> list[str]:
     """What holds for one process, and where a server's own features would get in the way; `run` turns these off."""
-    settings, found = configured.settings, []
+    settings, found = configured.settings, [configured.unseen] if configured.unseen else []
     if settings.limited and not configured.shared and settings.rate.workers == 1:
         found.append(
             f"limits are counted in this process's memory: with N workers clients get N times as much, unless "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -16,18 +18,20 @@ from asgi_guard.settings import environment
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from asgi_guard.layer import Layer
     from asgi_guard.policy.plans import RoutePlans
     from asgi_guard.settings import GuardSettings
     from asgi_guard.stores import Store
 
+logger = logging.getLogger("asgi_guard")
+
 app_option = click.option(
     "--app",
     metavar="MODULE:ATTRIBUTE",
     help="Look at the Guard that this app has, if it is one: what is set in Python, and its limit functions. Unless "
-    f"said, the app that {PREFIX}APP names.",
+    f"said, the app that {PREFIX}APP names, if it can be imported here; an empty one for none.",
 )
 
 
@@ -39,12 +43,14 @@ class Configured(NamedTuple):
         layers: what was made of them.
         guard: the app's own guard, if it has one.
         app: the app, where one is looked at.
+        unseen: why the one that the environment names is not.
     """
 
     settings: GuardSettings
     layers: Sequence[Layer]
     guard: Guard | None = None
     app: object = None
+    unseen: str = ""
 
     @property
     def plans(self) -> Sequence[RoutePlans]:
@@ -78,14 +84,42 @@ class Configured(NamedTuple):
 def configured(app: str | None) -> Configured:
     """What the environment says, or the guard that this app brings along, or the one that the environment names.
 
+    An app that only the environment names may be out of reach here: then what the environment says is looked at alone.
+
+    Args:
+        app: the app; empty for none, whatever the environment names.
+
     Raises:
         ConfigError: there is no such app, or the configuration has problems.
     """
-    name = app or environment().get("app")
-    if name is not None:
-        sys.path.insert(0, ".")
-        found = load_app(name, "--app" if app else f"{PREFIX}APP")
-        if isinstance(found, Guard):
-            return Configured(found.settings, found.layers, found, found.app)
-        return Configured(*configure(), app=found)
-    return Configured(*configure())
+    sys.path.insert(0, ".")
+    if app:
+        return _around(load_app(app, "--app"))
+    name = environment().get("app") if app is None else None
+    if name is None:
+        return Configured(*configure())
+    try:
+        with _quietly():
+            found = load_app(name)
+    except Exception as error:  # noqa: BLE001 - whatever an app may raise where it is not at home
+        why = str(error) if isinstance(error, ConfigError) else f"importing it raised {type(error).__name__}"
+        return Configured(*configure(), unseen=f"{PREFIX}APP={name} was not looked at: {why}")
+    return _around(found)
+
+
+def _around(found: object) -> Configured:
+    if isinstance(found, Guard):
+        return Configured(found.settings, found.layers, found, found.app)
+    return Configured(*configure(), app=found)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Have what is imported write to nowhere that a command's own answer goes, and its guard warn of nothing twice."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        logger.setLevel(level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -17,6 +18,9 @@ from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+
+logger = logging.getLogger("asgi_guard")
 
 
 def server() -> ModuleType:
@@ -107,8 +111,13 @@ def run(
     target: Guard | str = "asgi_guard.wrapped:app"
     if workers == 1:
         target = guarded(found)
-    elif not isinstance(found, Guard):
-        configure()  # each worker does it for itself; what is wrong is told here, and once
+    else:  # each worker makes a guard for itself; what is wrong with it is told here, and once
+        settings = found.settings if isinstance(found, Guard) else configure()[0]
+        if settings.metrics.path and not settings.scraped_whole:
+            logger.warning(
+                "%d workers each measure for themselves, and a scrape meets any one of them: set "
+                "PROMETHEUS_MULTIPROC_DIR to an empty directory before they start", workers,
+            )  # fmt: skip
     end_well_on_signals()
     uvicorn.run(
         target,

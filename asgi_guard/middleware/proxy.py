@@ -104,7 +104,7 @@ class ProxyMiddleware(Layer):
         headers, peer, read = exchange.headers, exchange.peer, self._names[0]
         sent = next((name for name in FORWARDING if name in headers), None)
         believed = self.policy.believes(peer)
-        if sent is None or (believed and read in headers):
+        if sent is None or (believed and read in headers) or _is_forwarded(exchange, headers[sent]):
             return
         address = None if peer is None else parse_address(peer)
         if peer is not None and (address is None or address.is_global):
@@ -142,6 +142,12 @@ class ProxyMiddleware(Layer):
 
     def _decide(self, exchange: Exchange) -> Client:
         return self.policy.client(exchange.peer, *map(exchange.lines, self._names))
+
+
+def _is_forwarded(exchange: Exchange, value: bytes) -> bool:
+    """Whether whoever stands before this layer has put the client in the peer's place already, as servers do."""
+    client = exchange.scope.get("client")
+    return client is not None and (client[1] == 0 or str(client[0]).encode() in value)
 
 
 def _ask_for(exchange: Exchange, host: bytes) -> None:

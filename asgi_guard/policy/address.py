@@ -41,7 +41,7 @@ def parse_networks(values: Iterable[str]) -> tuple[Network, ...]:
             network = ip_network(value, strict=False)
         except ValueError:
             raise ValueError(f"{value!r} is not an address or a network such as 10.0.0.0/8") from None
-        if ip_interface(value).ip != network.network_address:
+        if int(ip_interface(value).ip) != int(network.network_address):
             single = value.partition("/")[0]
             raise ValueError(
                 f"{value!r} is an address in a network: write {single} for the one, {network} for the other"

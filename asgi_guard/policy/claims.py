@@ -175,8 +175,10 @@ def parse_required(values: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
     found = []
     for text in values:
         name, equals, value = text.partition("=")
-        if not name.strip() or value.startswith("="):
+        if not name.strip():
             raise ValueError(f"{text!r} names no claim: write NAME or NAME=VALUE")
+        if value.startswith("="):
+            raise ValueError(f"{text!r} has two signs of equality: write NAME=VALUE")
         found.append((name.strip(), value.strip() if equals else None))
     return tuple(found)
 

@@ -19,6 +19,7 @@ _PERMISSION = re.compile(rf"[a-z][a-z0-9-]*={_ALLOWLIST}(;report-to=[a-z][a-z0-9
 _ENDPOINT = re.compile(r"(?P<name>[a-z*][a-z0-9_.*-]*)=(?P<url>\S+)")
 
 _SECONDS = frozenset({"max-age", "s-maxage", "stale-while-revalidate", "stale-if-error"})
+_UNQUOTED_COMMA = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*$)')
 _CACHE_WORDS = frozenset(
     {
         "public", "private", "no-cache", "no-store", "no-transform", "must-revalidate", "proxy-revalidate",
@@ -86,13 +87,19 @@ def endpoint_faults(values: Sequence[str]) -> Iterator[Fault]:
         yield Fault(field, "an endpoint is named twice")
 
 
+def _takes_value(directive: str) -> bool:
+    """Whether a directive may have a value: two of the known ones, and extensions, which some caches know."""
+    known = directive in _CACHE_WORDS
+    return directive in ("no-cache", "private") if known else re.fullmatch(r"[a-z0-9-]+", directive) is not None
+
+
 def _cache_faults(value: str) -> Iterator[Fault]:
     """What caches would not understand, and so pass over."""
-    for part in map(str.strip, value.split(",")):
-        name, equals, seconds = part.lower().partition("=")
-        if name in _SECONDS and not (seconds.isascii() and seconds.isdecimal()):
+    for part in filter(None, map(str.strip, _UNQUOTED_COMMA.split(value))):
+        name, equals, argument = part.lower().partition("=")
+        if name in _SECONDS and not re.fullmatch(r'"?[0-9]+"?', argument):
             yield Fault("cache_control", f"{part!r} says no seconds: write {name}=60")
-        elif name not in _SECONDS and (name not in _CACHE_WORDS or (equals and name not in ("no-cache", "private"))):
+        elif name not in _SECONDS and not (_takes_value(name) if equals else name in _CACHE_WORDS):
             known = ", ".join((*sorted(_CACHE_WORDS), *(f"{each}=SECONDS" for each in sorted(_SECONDS))))
             yield Fault("cache_control", f"{part!r} is no directive: {known}")
 

@@ -104,9 +104,15 @@ def test_a_websocket_without_a_token(command: Command, monkeypatch: pytest.Monke
     assert found["change"] == {"ASGI_GUARD_AUTH_COOKIE": "have the token in a cookie"}
     assert seen(command, *call[:-1], "/open")["readable"]
     monkeypatch.setenv("ASGI_GUARD_AUTH_COOKIE", "__Host-session")
-    assert seen(command, *call)["change"] == {"ASGI_GUARD_AUTH_COOKIE": "ask for it with --credentials"}
+    assert seen(command, *call)["readable"]
+    monkeypatch.delenv("ASGI_GUARD_AUTH_COOKIE")
     monkeypatch.setenv("ASGI_GUARD_AUTH_UNSAFE_WEBSOCKET_QUERY_TOKEN", "access_token")
     assert seen(command, *call)["readable"]
+    for name in ("ISSUER", "AUDIENCE", "UNSAFE_WEBSOCKET_QUERY_TOKEN"):
+        monkeypatch.delenv(f"ASGI_GUARD_AUTH_{name}")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_API_KEYS", f"ci={'0' * 64}")
+    found = seen(command, *call)
+    assert (found["readable"], found["change"]) == (False, {})
 
 
 def test_an_answer_that_is_a_refusal(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,29 @@ def test_the_app_that_the_environment_names(token: str, monkeypatch: pytest.Monk
     monkeypatch.setenv("ASGI_GUARD_APP", "own_limits:app")
     said = json.loads(invoke("check", "--json", "--no-probe").output)
     assert said["settings"]["ASGI_GUARD_RATE_LIMIT"] == "5/minute by tenant; 100/hour by ip"
-    monkeypatch.setenv("ASGI_GUARD_APP", "own_limits:nope")
-    for named, arguments in (("ASGI_GUARD_APP", ()), ("--app", ("--app", "own_limits:nope"))):
-        told = invoke("check", "--no-probe", *arguments)
-        assert (told.exit_code, f"{named}: the module 'own_limits' has no" in told.stderr) == (2, True)
+    told = invoke("check", "--no-probe", "--app", "own_limits:nope")
+    assert (told.exit_code, "--app: the module 'own_limits' has no" in told.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("", "has no attribute 'app'"),
+        ("import os; print('at work'); os.environ['DATABASE_URL_OF_NOBODY']", "importing it raised KeyError"),
+    ],
+)
+def test_an_app_that_is_not_at_home_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, why: str
+) -> None:
+    """Where the environment's app cannot be imported, what the environment says is looked at, and that is noted."""
+    (tmp_path / "elsewhere.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "elsewhere", raising=False)
+    monkeypatch.setenv("ASGI_GUARD_APP", "elsewhere:app")
+    said = json.loads(invoke("check", "--json", "--no-probe").stdout)
+    assert any("ASGI_GUARD_APP=elsewhere:app was not looked at" in note and why in note for note in said["notes"])
+    said = json.loads(invoke("check", "--json", "--no-probe", "--app", "").stdout)
+    assert not any("was not looked at" in note for note in said["notes"])
+    monkeypatch.setenv("ASGI_GUARD_RATE_LIMITT", "1")
+    told = invoke("check", "--no-probe")
+    assert (told.exit_code, "ASGI_GUARD_RATE_LIMITT: there is no such variable" in told.stderr) == (2, True)

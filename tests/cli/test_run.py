@@ -262,3 +262,23 @@ def test_a_token_that_is_no_text(command: Command, served: LocalIssuer, monkeypa
     for ran in (command("token", "--explain", "\udcff.a.b"), command("token", "--explain", "-", stdin=b"\xff.a.b")):
         assert ran.code == 1
         assert "not accepted (malformed)" in ran.out
+
+
+@pytest.mark.parametrize(("workers", "directory", "told"), [("2", "", True), ("2", "metrics", False), ("1", "", False)])
+def test_workers_that_measure_each_for_themselves(
+    command: Command,
+    site: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    workers: str,
+    directory: str,
+    told: bool,
+) -> None:
+    """That a scrape meets one worker of several is warned of, unless they measure together."""
+    served: list[int] = []
+    monkeypatch.setattr("uvicorn.run", lambda *_, **options: served.append(options["workers"]))
+    monkeypatch.setenv("ASGI_GUARD_METRICS_PATH", "/metrics")
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", directory)
+    assert command("run", "run_site:app", "--app-dir", str(site), "--workers", workers).code == 0
+    assert served == [int(workers)]
+    assert ("each measure for themselves" in caplog.text) is told

@@ -162,6 +162,17 @@ async def test_forgotten_proxy(
     assert all(part in caplog.text for part in told)
 
 
+@pytest.mark.parametrize(
+    ("client", "value"), [(("10.1.2.3", 0), b"198.51.100.7"), (("10.1.2.3", 5000), b"10.1.2.3"), (("10.1.2.3", 0), b"")]
+)
+async def test_a_client_that_the_server_has_found_out(
+    client: tuple[str, int], value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a server has put the client in the proxy's place itself, no client is taken for a forgotten proxy."""
+    await call(ProxyMiddleware(Echo()), http_scope(headers=[(FOR, value)], client=client))
+    assert caplog.messages == []
+
+
 async def test_one_answer_for_all_layers() -> None:
     """Limits, host checks, the log and the app go by the same client, scheme and host."""
     app, lines = Echo(), list[bytes]()

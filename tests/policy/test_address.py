@@ -130,6 +130,12 @@ def test_networks() -> None:
     assert [str(network) for network in parse_networks(written)] == read
 
 
+def test_a_link_local_network() -> None:
+    """An address with a zone is a network of one, too."""
+    (network,) = parse_networks(["fe80::1%eth0"])
+    assert network.prefixlen == 128
+
+
 octets = st.integers(0, 300).map(str) | st.text("0123456789 +-_xa\u0661", max_size=4)
 
 

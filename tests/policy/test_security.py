@@ -154,6 +154,8 @@ def test_overrides(preset: Preset, option: str) -> None:
         "max-age=0,must-revalidate",
         'private="set-cookie"',
         "stale-if-error=60, immutable",
+        'no-cache="Set-Cookie, Set-Cookie2", max-age="60"',
+        "no-store, no-cache, post-check=0, pre-check=0,",
     ],
 )
 def test_what_caches_are_told(value: str) -> None:
