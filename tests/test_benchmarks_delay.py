@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.long  # each of them starts a proxy
+
 
 @pytest.fixture
 def upstream(tmp_path: Path) -> Iterator[socket.socket]:

@@ -22,6 +22,8 @@ SEED = """
     SELECT 'user-' || n % 600, n / 100.0 FROM generate_series(1, 5000) AS n
 """
 
+pytestmark = pytest.mark.long  # each of them makes the schema, and changes it
+
 
 async def line_with(job: asyncio.subprocess.Process, words: str) -> None:
     """Wait until a job has said this."""
@@ -41,7 +43,6 @@ def pays(replica: Served, deployment: Deployment, cents: int) -> None:
     assert listed["cents"] == cents
 
 
-@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_the_schema_changes_under_load(deployment: Deployment) -> None:
     """Three releases and four schemas follow each other, with load throughout: 0 failed, and no cent is lost."""
