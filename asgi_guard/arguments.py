@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from asgi_guard.errors import ConfigError
 from asgi_guard.policy.faults import FaultsError
-from asgi_guard.policy.plain_types import wrong_types
+from asgi_guard.policy.plain_types import require_fields, wrong_types
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from _typeshed import DataclassInstance
 
 Init = TypeVar("Init", bound="Callable[..., None]")
 
@@ -32,3 +34,11 @@ def typed(init: Init) -> Init:
         init(*args, **kwargs)
 
     return cast("Init", checked)
+
+
+def require_typed(made: DataclassInstance) -> None:
+    """The same for the fields of a dataclass, as its `__post_init__` sees them."""
+    try:
+        require_fields(made)
+    except FaultsError as error:
+        raise ConfigError.of(error) from None

@@ -7,13 +7,13 @@ from itertools import permutations
 from typing import TYPE_CHECKING
 
 from asgi_guard.policy.rates import parse_limits
-from asgi_guard.policy.routes import NO_ROW, RouteTable, sample
+from asgi_guard.policy.routes import RouteTable, sample
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from asgi_guard.policy.plans import RoutePlans
+    from asgi_guard.policy.plans import Plan, RoutePlans
     from asgi_guard.settings import GuardSettings
 
 BESIDE = {"ip", "anonymous", "user", "api-key"}
@@ -64,7 +64,7 @@ def warnings(settings: GuardSettings, plans: Sequence[RoutePlans], *, shared: bo
     yield from _beside_a_mount(settings)
     yield from _below_a_row(settings)
     yield from _at_probes(settings)
-    yield from _unreadable_by_pages(settings)
+    yield from _unsendable_by_pages(settings)
     yield from _for_everyone(settings)
     if settings.rate.shadow and (limited or settings.rate.messages):
         yield f"limits refuse nothing: {PREFIX}RATE_SHADOW is on"
@@ -105,13 +105,13 @@ def _beside_a_mount(settings: GuardSettings) -> Iterator[str]:
         if route.opens or not route.path.endswith("/*") or route.path == "/*":
             continue
         above = route.path.removesuffix("*")
-        row = table.match(sample(above), (route.methods or ("GET",))[0])
+        row = table.row(sample(above), (route.methods or ("GET",))[0])
         of_their_own = "if the app answers there, give these rows of their own"
         neither = f"holds for neither {above} nor {above.removesuffix('/')}"
-        if row == NO_ROW and (route.scopes or route.any_scopes):
+        if row is None and (route.scopes or route.any_scopes):
             yield f"the row {route} asks for scopes, and {neither}: {of_their_own}"
-        elif row != NO_ROW and settings.routes[row].opens and settings.auth.on:
-            yield f"the row {route} asks who it is, and {neither}, which {settings.routes[row]} opens: {of_their_own}"
+        elif row is not None and row.opens and settings.auth.on:
+            yield f"the row {route} asks who it is, and {neither}, which {row} opens: {of_their_own}"
 
 
 def _below_a_row(settings: GuardSettings) -> Iterator[str]:
@@ -120,12 +120,12 @@ def _below_a_row(settings: GuardSettings) -> Iterator[str]:
     for route in settings.routes:
         if not (route.scopes or route.any_scopes) or route.path.endswith(("*", "/")):
             continue
-        row = table.match(sample(f"{route.path}/*"), (route.methods or ("GET",))[0])
+        row = table.row(sample(f"{route.path}/*"), (route.methods or ("GET",))[0])
         # What is opened below it by name is meant to be open.
-        if row != NO_ROW and settings.routes[row].opens and not settings.routes[row].path.startswith(f"{route.path}/"):
+        if row is not None and row.opens and not row.path.startswith(f"{route.path}/"):
             yield (
                 f"the row {route} asks for scopes, and holds for nothing below {route.path}, which "
-                f"{settings.routes[row]} opens: if the app answers there, add a row for {route.path}/*"
+                f"{row} opens: if the app answers there, add a row for {route.path}/*"
             )
 
 
@@ -139,7 +139,7 @@ def _at_probes(settings: GuardSettings) -> Iterator[str]:
             yield f"the row {route} does not hold for the probe there, which the guard answers itself, to everyone"
 
 
-def _unreadable_by_pages(settings: GuardSettings) -> Iterator[str]:
+def _unsendable_by_pages(settings: GuardSettings) -> Iterator[str]:
     """Credentials that pages of other origins cannot send, though they may call."""
     auth, cors = settings.auth, settings.cors
     if not auth.on or not cors.allow_origins or auth.unsafe_websocket_query_token is not None:
@@ -211,10 +211,15 @@ def _anyone_is_believed(settings: GuardSettings) -> Iterator[str]:
         )
 
 
+def _every(plans: Iterable[RoutePlans]) -> Iterator[Plan]:
+    """The plans of all rows, for all sorts of clients."""
+    return (plan for plans_of_row in plans for plan in plans_of_row.all())
+
+
 def _forgeable(plans: Iterable[RoutePlans]) -> Iterator[str]:
     """Limits that a client can slip out of."""
     warned = set()
-    for plan in (each for plans_of_row in plans for each in plans_of_row.all()):
+    for plan in _every(plans):
         kinds = {limit.key for limit in plan.limits}
         for limit in plan.limits:
             if limit.key.startswith("header:") and not kinds & BESIDE and limit not in warned:
@@ -228,7 +233,7 @@ def _forgeable(plans: Iterable[RoutePlans]) -> Iterator[str]:
 def _idle(plans: Iterable[RoutePlans]) -> Iterator[str]:
     """Limits that never refuse anything, since another one beside them is as strict or stricter."""
     told = set()
-    for plan in (each for plans_of_row in plans for each in plans_of_row.all()):
+    for plan in _every(plans):
         for (place, limit), (other_place, other) in permutations(enumerate(plan.limits), 2):
             # Of two that are the same, the later one is told of.
             idle = other.covers(limit) and (place > other_place or not limit.covers(other))

@@ -56,9 +56,9 @@ def cross_check(settings: GuardSettings) -> Iterator[Problem]:
 def _unused(settings: GuardSettings) -> Iterator[Problem]:
     """What is said of something that there is not, by no more than its default."""
     proxy, metrics = settings.proxy, settings.metrics
-    if not proxy.trusted and not proxy.hops and "header" in _said(proxy):
+    if not proxy.trusted and not proxy.hops:
         yield from _without(proxy, "proxy", "trusted", ("header",))
-    if not metrics.path and "allow" in _said(metrics):
+    if not metrics.path:
         yield from _without(metrics, "metrics", "path", ("allow",))
 
 
@@ -72,12 +72,10 @@ def _credentials(auth: AuthSettings) -> Iterator[Problem]:
     if not auth.trusted and auth.introspection_url is None:
         needless = (
             "audience", "cookie", "unsafe_websocket_query_token", "max_token_age", "max_token_lifetime",
-            "required_claims", "revocation",
+            "required_claims", "revocation", "algorithms", "leeway", "profile", "scope_claims",
         )  # fmt: skip
-        # And of those that have a default, which of them are said.
-        changed = {"algorithms", "leeway", "profile", "scope_claims"} & set(_said(auth))
-        yield from _without(auth, "auth", "issuer", (*needless, *sorted(changed)))
-    if not auth.api_keys and "api_key_header" in _said(auth):
+        yield from _without(auth, "auth", "issuer", needless)
+    if not auth.api_keys:
         yield from _without(auth, "auth", "api_keys", ("api_key_header",))
     if auth.issuer is None and auth.jwks_url is not None:
         yield Problem(f"{PREFIX}AUTH_JWKS_URL", f"it has no effect without {PREFIX}AUTH_ISSUER")
@@ -159,8 +157,9 @@ def _possession(settings: GuardSettings) -> Iterator[Problem]:
 
 
 def _without(section: Section, name: str, needed: str, fields: tuple[str, ...]) -> Iterator[Problem]:
+    said = _said(section)
     for field in fields:
-        if getattr(section, field):
+        if field in said and getattr(section, field):
             message = f"it has no effect without {PREFIX}{name.upper()}_{needed.upper()}"
             yield Problem(f"{PREFIX}{name.upper()}_{field.upper()}", message)
 

@@ -17,14 +17,13 @@ from urllib.parse import quote_plus
 
 import httpx
 
+from asgi_guard.arguments import require_typed
 from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, TokenError
 from asgi_guard.fetching import HEADERS, TIMEOUT, check_url, default_client, made, read_json
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.claims import SCOPE_CLAIMS
-from asgi_guard.policy.faults import FaultsError
 from asgi_guard.policy.introspection import IntrospectionCache, IntrospectionPolicy, IntrospectionTimes, origin_of
 from asgi_guard.policy.listing import listed
-from asgi_guard.policy.plain_types import wrong_fields
 from asgi_guard.policy.token import MAX_TOKEN_BYTES, too_large
 from asgi_guard.policy.token_cache import TokenCache
 
@@ -79,8 +78,7 @@ class Introspection:
     client: Callable[[], httpx.AsyncClient] = default_client
 
     def __post_init__(self) -> None:
-        if faults := wrong_fields(self):
-            raise ConfigError.of(FaultsError(faults))
+        require_typed(self)
         try:
             check_url(self.url, query=True)
         except ValueError as error:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 
 WORKERS = f"{PREFIX}RATE_WORKERS"
+"""By which whoever starts several processes says how many."""
 
 
 def variables() -> list[Variable]:
@@ -97,7 +98,7 @@ def _file_problems(given: Container[str]) -> Iterator[Problem]:
 
 
 def _count_workers(given: dict[str, Any]) -> bool:
-    """Have a rate section in Python that says nothing of workers know how many there are; tell whether it did not.
+    """Count the workers for a rate section in Python that says nothing of them; tell whether that was done.
 
     That is no matter of policy but of how the app is started, and `asgi-guard run --workers` says so by the variable.
     """

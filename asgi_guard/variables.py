@@ -87,11 +87,12 @@ def resembling(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name in sorted(names):
-        if PREFIX in name.upper():  # which is a tool's that hands variables on, or has been told
+        upper = name.upper()
+        if PREFIX in upper:  # which is a tool's that hands variables on, or has been told
             continue
         for each in known:
-            before = name.upper().removesuffix(each.removeprefix(PREFIX))
-            if before != name.upper() and SequenceMatcher(None, before, PREFIX).ratio() > ALIKE:
+            before = upper.removesuffix(each.removeprefix(PREFIX))
+            if before != upper and SequenceMatcher(None, before, PREFIX).ratio() > ALIKE:
                 found[name] = each
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asgi_guard.policy.routes import NO_ROW, RouteTable
+from asgi_guard.policy.routes import RouteTable
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def _blank_pages(app: object, settings: GuardSettings) -> Iterator[str]:
     for path in (getattr(app, name, None) for name in ("docs_url", "redoc_url")):
         if not path or not isinstance(path, str):
             continue
-        row = table.match(path, "GET")
-        route = None if row == NO_ROW else settings.routes[row]
+        route = table.row(path, "GET")
         closed = settings.auth.on and (route is None or not route.opens)
         if not closed and (route is None or route.security is None):
             blank.append(path)

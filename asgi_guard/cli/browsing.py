@@ -12,7 +12,7 @@ from asgi_guard.layer import Chain
 from asgi_guard.middleware import CORSMiddleware, CSRFMiddleware
 from asgi_guard.policy.cors import obstacles
 from asgi_guard.policy.fetch import PageRequest, Reply, Step, judge, preflight_of, unsafe_names
-from asgi_guard.policy.routes import NO_ROW, RouteTable
+from asgi_guard.policy.routes import RouteTable
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ def _forged(seen: dict[str, Any], layer: CSRFMiddleware | None, scope: Scope) ->
 
 def _nameless(seen: dict[str, Any], settings: GuardSettings, path: str) -> dict[str, Any]:
     """Add that nothing can come along that tells who it is: a page's script can set no header of a handshake."""
-    auth, row = settings.auth, RouteTable(settings.routes).match(path, "GET")
-    asks = auth.on and (row == NO_ROW or not settings.routes[row].opens)
+    auth, row = settings.auth, RouteTable(settings.routes).row(path, "GET")
+    asks = auth.on and (row is None or not row.opens)
     if not seen["readable"] or not asks or auth.cookie is not None or auth.unsafe_websocket_query_token is not None:
         return seen
     tokens = auth.trusted or auth.introspection_url is not None

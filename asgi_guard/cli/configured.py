@@ -92,12 +92,12 @@ def configured(app: str | None) -> Configured:
     Raises:
         ConfigError: there is no such app, or the configuration has problems.
     """
+    name = environment().get("app") if app is None else app
+    if not name:
+        return Configured(*configure())
     sys.path.insert(0, ".")
     if app:
         return _around(load_app(app, "--app"))
-    name = environment().get("app") if app is None else None
-    if name is None:
-        return Configured(*configure())
     try:
         with _quietly():
             found = load_app(name)

@@ -14,6 +14,7 @@ from asgi_guard.cli.server_log import log_config
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard, configure, guarded
 from asgi_guard.loading import load_app
+from asgi_guard.settings import WORKERS
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def run(
     uvicorn = server()
     os.environ[f"{PREFIX}APP"] = app
     if workers > 1:
-        os.environ.setdefault(f"{PREFIX}RATE_WORKERS", str(workers))
+        os.environ.setdefault(WORKERS, str(workers))
     sys.path.insert(0, app_dir)
     found = load_app(app, "MODULE:ATTRIBUTE")
     target: Guard | str = "asgi_guard.wrapped:app"

@@ -38,10 +38,11 @@ def parse_networks(values: Iterable[str]) -> tuple[Network, ...]:
     networks: list[Network] = []
     for value in values:
         try:
-            network = ip_network(value, strict=False)
+            interface = ip_interface(value)
         except ValueError:
             raise ValueError(f"{value!r} is not an address or a network such as 10.0.0.0/8") from None
-        if int(ip_interface(value).ip) != int(network.network_address):
+        network: Network = interface.network
+        if int(interface.ip) != int(network.network_address):
             single = value.partition("/")[0]
             raise ValueError(
                 f"{value!r} is an address in a network: write {single} for the one, {network} for the other"

@@ -18,8 +18,8 @@ _ALLOWLIST = r'(?:\*|self|\(\s*(?:(?:\*|self|"https?://[^"\s]+")\s*)*\))'
 _PERMISSION = re.compile(rf"[a-z][a-z0-9-]*={_ALLOWLIST}(;report-to=[a-z][a-z0-9_-]*)?")
 _ENDPOINT = re.compile(r"(?P<name>[a-z*][a-z0-9_.*-]*)=(?P<url>\S+)")
 
-_SECONDS = frozenset({"max-age", "s-maxage", "stale-while-revalidate", "stale-if-error"})
 _UNQUOTED_COMMA = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*$)')
+_SECONDS = frozenset({"max-age", "s-maxage", "stale-while-revalidate", "stale-if-error"})
 _CACHE_WORDS = frozenset(
     {
         "public", "private", "no-cache", "no-store", "no-transform", "must-revalidate", "proxy-revalidate",

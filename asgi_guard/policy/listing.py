@@ -22,10 +22,10 @@ def listed(value: str | Sequence[str]) -> tuple[str, ...]:
     """
     if not isinstance(value, str):
         given: object = value
-        items: object = tuple(given) if isinstance(given, Iterable) else None
-        if not isinstance(items, tuple) or not all(isinstance(item, str) for item in items):
+        texts = tuple(given) if isinstance(given, Iterable) else (given,)
+        if not all(isinstance(item, str) for item in texts):
             raise ValueError('this is no list of texts: write ["a", "b"], or "a, b"')
-        return items
+        return texts
     text = value.strip()
     if not text.startswith("["):
         return tuple(item for part in text.split(",") if (item := part.strip()))

@@ -17,22 +17,15 @@ if TYPE_CHECKING:
 
     from _typeshed import DataclassInstance
 
-_PLAIN: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "float": (int, float),
-    "bool": (bool,),
-    "bytes": (bytes,),
-    "None": (NoneType,),
+_PLAIN: dict[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str,), "a text"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "True or False"),
+    "bytes": ((bytes,), "bytes"),
+    "None": ((NoneType,), "None"),
 }
-_SAID = {
-    "str": "a text",
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "True or False",
-    "bytes": "bytes",
-    "None": "None",
-}
+"""The plain types as they are written: what is taken for one, and how it is called."""
 
 
 def wrong_types(declared: Mapping[str, object], given: Mapping[str, object]) -> Iterator[Fault]:
@@ -43,20 +36,14 @@ def wrong_types(declared: Mapping[str, object], given: Mapping[str, object]) -> 
         given: the values, by name.
     """
     for name, value in given.items():
-        names = str(declared.get(name)).split(" | ") if name in declared else []
-        if not names or not _PLAIN.keys() >= set(names):
+        names = str(declared.get(name, "")).split(" | ")
+        if not _PLAIN.keys() >= set(names):
             continue
-        kinds = tuple(kind for each in names for kind in _PLAIN[each])
+        kinds = tuple(kind for each in names for kind in _PLAIN[each][0])
         # A bool is an int to Python, and to nobody who writes down a number.
         if not isinstance(value, kinds) or (isinstance(value, bool) and "bool" not in names):
-            said = " or ".join(_SAID[each] for each in names)
+            said = " or ".join(_PLAIN[each][1] for each in names)
             yield Fault(name, f"it is of the type {type(value).__name__}: give {said}")
-
-
-def wrong_fields(made: DataclassInstance) -> list[Fault]:
-    """Find the fields of a dataclass that are of another type."""
-    declared = {each.name: each.type for each in fields(made)}
-    return list(wrong_types(declared, {name: getattr(made, name) for name in declared}))
 
 
 def require_fields(made: DataclassInstance) -> None:
@@ -65,5 +52,6 @@ def require_fields(made: DataclassInstance) -> None:
     Raises:
         FaultsError: with every one that is not.
     """
-    if faults := wrong_fields(made):
+    declared = {each.name: each.type for each in fields(made)}
+    if faults := list(wrong_types(declared, {name: getattr(made, name) for name in declared})):
         raise FaultsError(faults)

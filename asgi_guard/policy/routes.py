@@ -238,6 +238,11 @@ class RouteTable:
         """The first row that this request matches: its index, or `NO_ROW`. The arguments are those of `find`."""
         return self.find(path, method, raw_path)[0]
 
+    def row(self, path: str, method: str) -> Route | None:
+        """The first row that a request of this path and method matches; None where the defaults hold."""
+        index = self.match(path, method)
+        return None if index == NO_ROW else self.routes[index]
+
     def _first(self, path: str, method: str, *, closed: bool) -> int:
         best = NO_ROW
         for index in self._exact.get(path, ()):
