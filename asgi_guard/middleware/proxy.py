@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("asgi_guard")
 
+_FORWARDING = frozenset(FORWARDING)
 MAX_REMEMBERED = 16_384
 MAX_REMEMBERED_BYTES = 256
 """How many answers are remembered, and for headers of which size: clients choose what stands there."""
@@ -81,15 +82,16 @@ class ProxyMiddleware(Layer):
 
     def enter(self, exchange: Exchange) -> None:
         """Find out the client, and tell the app."""
+        # Whether there is anything to look for is asked by one look-up of a set: an app without a proxy pays for it.
         if not self._on:
-            if not self._told:
+            if not self._told and not _FORWARDING.isdisjoint(exchange.headers):
                 self._look_for_proxy(exchange)
             return
         client = self._client(exchange)
         if client.address != exchange.peer:
             exchange.client = client.address
             exchange.scope["client"] = (client.address, 0)  # as the port of a client behind a proxy is not known
-        elif not self._told:
+        elif not self._told and not _FORWARDING.isdisjoint(exchange.headers):
             self._look_for_proxy(exchange)
         if client.scheme is not None:
             secure = client.scheme in ("https", "wss")
@@ -102,9 +104,9 @@ class ProxyMiddleware(Layer):
     def _look_for_proxy(self, exchange: Exchange) -> None:
         """Warn, once, of clients that count as one, since the proxy before them is not read. Strangers may pretend."""
         headers, peer, read = exchange.headers, exchange.peer, self._names[0]
-        sent = next((name for name in FORWARDING if name in headers), None)
+        sent = next(name for name in FORWARDING if name in headers)
         believed = self.policy.believes(peer)
-        if sent is None or (believed and read in headers) or _is_forwarded(exchange, headers[sent]):
+        if (believed and read in headers) or _is_forwarded(exchange, headers[sent]):
             return
         address = None if peer is None else parse_address(peer)
         if peer is not None and (address is None or address.is_global):
@@ -147,7 +149,7 @@ class ProxyMiddleware(Layer):
 def _is_forwarded(exchange: Exchange, value: bytes) -> bool:
     """Whether whoever stands before this layer has put the client in the peer's place already, as servers do."""
     client = exchange.scope.get("client")
-    return client is not None and (client[1] == 0 or str(client[0]).encode() in value)
+    return client is not None and (0 in client[1:2] or str(client[0]).encode() in value)
 
 
 def _ask_for(exchange: Exchange, host: bytes) -> None:
