@@ -101,7 +101,7 @@ class Chain:
             # The inner scope holds the exchange, and an exception's traceback this frame or one that holds it; letting
             # go of them here leaves no cycle for the garbage collector.
             exchange.scope, exchange.innermost = scope, scope.get(CHAIN_KEY)
-            error = response.lost = None
+            error = response.lost = response.fault = None
 
     def _open(self, scope: Scope, receive: Receive, send: Send) -> tuple[Exchange, Response]:
         """Find the exchange that an outer layer made, or make it; a copy of the scope is handed inward."""
@@ -119,6 +119,7 @@ class Chain:
 
     async def _failed(self, exchange: Exchange, response: Response, error: Exception, *, in_app: bool) -> None:
         """Log the exception, once, and answer 500 if nothing was sent yet. That the client left is nobody's error."""
+        in_app = in_app and error is not response.fault
         if not exchange.reported and error is not response.lost:
             exchange.reported = True
             if response.unheard:
@@ -187,4 +188,4 @@ class Layer(Chain):
         """Note that the app's start-up is complete."""
 
     async def shutdown(self) -> None:
-        """Close what `startup` or the requests opened, after the app's own shut-down."""
+        """Close what `startup` or the requests opened, after the app's own shut-down or a start-up that failed."""

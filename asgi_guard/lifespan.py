@@ -69,8 +69,8 @@ class Lifespan:
             self._starting = message
             try:
                 for layer in self._layers:
+                    self._running.append(layer)  # first, since one that fails halfway has something to close too
                     await layer.startup()
-                    self._running.append(layer)
             except Exception as error:
                 self._over, self._failure = True, error
                 await self._stop()

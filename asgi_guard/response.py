@@ -52,6 +52,7 @@ class Response:
         disconnected: whether the app was told that the client left.
         unheard: whether it was told so before the head, so that nobody has the response, and
         lost: how it was told, where it was sending: the server's error (ASGI 2.4); None where it was not.
+        fault: what a layer raised instead of marking the head: the guard's own error, though the app sees it first.
         streamed: when the first part of a body in several was sent, in nanoseconds; None for any other.
         close_code: what a WebSocket was closed with, by whoever did it first; None if it was not.
         messages_received: messages of a WebSocket that the app was given, and
@@ -60,8 +61,8 @@ class Response:
     """
 
     __slots__ = (
-        "_cut", "_exchange", "_marks", "_read", "_receive", "_scope", "_send", "close_code", "disconnected", "finished",
-        "lost", "messages_received", "messages_sent", "meter", "sent", "started", "status", "streamed",
+        "_cut", "_exchange", "_marks", "_read", "_receive", "_scope", "_send", "close_code", "disconnected", "fault",
+        "finished", "lost", "messages_received", "messages_sent", "meter", "sent", "started", "status", "streamed",
         "unheard",
     )  # fmt: skip
 
@@ -76,6 +77,7 @@ class Response:
         self.finished = False
         self.disconnected = self.unheard = False
         self.lost: OSError | None = None
+        self.fault: Exception | None = None
         self.streamed: int | None = None
         self.close_code: int | None = None
         self.messages_received = self.messages_sent = 0
@@ -123,8 +125,12 @@ class Response:
         if exchange.scope is not self._scope:
             # Another chain further in was handed another one: see the request as this one was.
             exchange.turn_to(self._scope)
-        for mark in self._marks:
-            mark(exchange, head)
+        try:
+            for mark in self._marks:
+                mark(exchange, head)
+        except Exception as error:
+            self.fault = error
+            raise
         return {**message, "headers": head.lines}
 
     async def receive(self) -> Message:

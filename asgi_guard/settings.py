@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 WORKERS = f"{PREFIX}RATE_WORKERS"
 """By which whoever starts several processes says how many."""
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+"""By which prometheus_client is told where several processes measure together."""
 
 
 def variables() -> list[Variable]:
@@ -190,16 +192,20 @@ class GuardSettings(BaseSettings):
             problems += problems_of(error)
             rest = _rest({**environment(), **values}, error)
             problems += rest._load_routes_file()
+            if no_folder := list(_no_folder(rest)):
+                rest = _unmeasured(rest)
+            problems += no_folder
             if not {str(each["loc"][0]) for each in error.errors()} & CROSS_CHECKED:
                 problems += cross_check(rest)
             raise SettingsError(problems, rest) from None
         self._unread = {name: place for name, place in _set_for(values) if not (counted and name == WORKERS)}
         self._resembling = resembling(os.environ, known)
-        self._scraped_whole = bool(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
+        self._scraped_whole = bool(os.environ.get(MULTIPROCESS))
         problems += self._load_routes_file()
-        problems += cross_check(self)
+        no_folder = list(_no_folder(self))
+        problems += (*no_folder, *cross_check(self))
         if problems:
-            raise SettingsError(problems, self)
+            raise SettingsError(problems, _unmeasured(self) if no_folder else self)
 
     @property
     def unread(self) -> Mapping[str, str]:
@@ -261,6 +267,23 @@ class GuardSettings(BaseSettings):
             yield from (Problem(name, problem.message) for problem in problems_of(error))
         else:
             object.__setattr__(self, "routes", table.routes)
+
+
+def _no_folder(settings: GuardSettings) -> Iterator[Problem]:
+    """Tell where several processes cannot measure together, before prometheus_client raises, or writes elsewhere.
+
+    It takes an empty value for a folder, too: the one that the process was started in.
+    """
+    folder = os.environ.get(MULTIPROCESS)
+    if not settings.metrics.path or folder is None or (folder and Path(folder).is_dir()):
+        return
+    found = f"there is no folder {folder}: make it before the workers start" if folder else "it is empty: name a folder"
+    yield Problem(MULTIPROCESS, f"{found}, or unset the variable if one process is all there is")
+
+
+def _unmeasured(settings: GuardSettings) -> GuardSettings:
+    """The same, but for measures: prometheus_client would make its files when it is first asked for any."""
+    return settings.model_copy(update={"metrics": type(settings.metrics)()})
 
 
 class _RouteFile(Section):

@@ -80,7 +80,7 @@ def stack(
     identity = problems.collect("auth", lambda: _identity(app, settings, table, http_client, possession))
     rate_limit = problems.collect("rate", lambda: _rate_limit(app, settings, table, store, limit_functions))
     layers: list[Layer | None] = [
-        problems.collect("health", lambda: _drain(app, settings)),
+        problems.collect("health", lambda: _drain(app, settings), path="drain_path", on_signal="drain_signal"),
         problems.collect("health", lambda: _health(app, settings, store, identity, rate_limit, checks, trusts_proxy)),
         problems.collect("metrics", lambda: _metrics(app, settings, table, trusts_proxy)),
         proxy,
@@ -116,14 +116,21 @@ class _Problems:
     def __init__(self) -> None:
         self.found: list[Problem] = []
 
-    def collect(self, section: str, make: Callable[[], T]) -> T | None:
-        """Make something; if that fails, note the problems by their variables' names and go on with None."""
+    def collect(self, section: str, make: Callable[[], T], **renamed: str) -> T | None:
+        """Make something; if that fails, note the problems by their variables' names and go on with None.
+
+        Args:
+            section: whose options they are.
+            make: makes it.
+            renamed: the section's name of an option, where the layer has another.
+        """
         try:
             return make()
         except ConfigError as error:
             fields = type(GuardSettings.model_fields[section].default).model_fields
             for problem in error.problems:
                 option, _, where = problem.name.partition(": ")
+                option = renamed.get(option, option)
                 named = PREFIX + (f"{section}_{option}" if option in fields else option).upper()
                 variable = _ARGUMENTS.get(option, named)
                 message = f"{where}: {problem.message}" if where else problem.message
@@ -149,19 +156,15 @@ def _drain(app: ASGIApp, settings: GuardSettings) -> DrainMiddleware | None:
     section = settings.health
     if not section.drains:
         return None
-    try:
-        return DrainMiddleware(
-            app,
-            seconds=section.drain_seconds,
-            on_signal=section.drain_signal,
-            file=section.drain_file or None,
-            path=section.drain_path or None,
-            max_requests=section.max_requests,
-            siblings=settings.rate.workers > 1,
-        )
-    except ConfigError as error:
-        names = {"path": "drain_path"}
-        raise ConfigError([Problem(names.get(each.name, each.name), each.message) for each in error.problems]) from None
+    return DrainMiddleware(
+        app,
+        seconds=section.drain_seconds,
+        on_signal=section.drain_signal,
+        file=section.drain_file or None,
+        path=section.drain_path or None,
+        max_requests=section.max_requests,
+        siblings=settings.rate.workers > 1,
+    )
 
 
 def _health(

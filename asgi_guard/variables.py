@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from difflib import SequenceMatcher, get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, SecretStr
 
 from asgi_guard.errors import Problem
+from asgi_guard.policy.listing import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,6 +25,8 @@ ALIKE = 0.8
 # By a part of the type's own name, the first that fits.
 _SORTS = {
     "Route": "JSON",
+    "IssuerSettings": "JSON",
+    "Mapping[": "JSON",
     "APIKey": "name=SHA256, ... or JSON",
     "tuple[str": "list",
     "bool": "true or false",
@@ -52,7 +57,8 @@ class Variable:
         self.field = field
         self.name = PREFIX + (f"{section}_{field}" if section else field).upper()
         self.choices = _choices(info.annotation)
-        self.default = written(info.default)
+        default = info.default
+        self.default = written(default.get_secret_value() if isinstance(default, SecretStr) else default)
         self.meaning = info.description or ""
         self.file = f"{self.name}_FILE" if _is_secret(info.annotation) else None
 
@@ -122,13 +128,21 @@ def _literals(annotation: Any) -> list[str]:
 
 
 def written(value: object) -> str:
-    """A setting's value as it would be written in its variable."""
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
+    """A setting's value as it would be written in its variable, so that it can be put there."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value))
+    if isinstance(value, tuple | Mapping):
+        return _list_written(value) if value else ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return "" if value is None else str(value)
+
+
+def _list_written(value: tuple[Any, ...] | Mapping[str, str]) -> str:
+    """A list as people write it, or as JSON where that could not be read back, or where there is no other way."""
+    if isinstance(value, tuple) and all(isinstance(item, str) for item in value):
+        text = ", ".join(value)
+        if not text.startswith("[") and listed(text) == value:
+            return text
+    models = (item.model_dump(exclude_none=True) if isinstance(item, BaseModel) else item for item in value)
+    return json.dumps(value if isinstance(value, Mapping) else list(models))

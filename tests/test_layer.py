@@ -291,8 +291,10 @@ async def test_a_mark_that_fails(decision: Answer | None, caplog: pytest.LogCapt
     exchange = await get(chain(app, events, {}, {"mark": ZeroDivisionError(), "decide": decision}))
     assert isinstance(exchange.error, ZeroDivisionError)
     assert exchange.status == 500
+    assert b'"reason":"guard_error"' in exchange.body
     assert "x-mark" not in exchange.headers
     assert len(caplog.records) == 2
+    assert "unhandled exception in the guard" in caplog.text
 
 
 async def test_an_answer_that_cannot_be_sent() -> None:

@@ -252,9 +252,9 @@ async def insisting(scope: Scope, receive: Receive, send: Send) -> None:
     [starlette([]), returning_later, without_lifespan, insisting, Chain(returning, []), Chain(returning_later, [])],
 )
 async def test_a_layer_that_fails_to_start(app: ASGIApp) -> None:
-    """A layer that cannot start fails the start-up, with the reason, once, and those before it are stopped."""
+    """A layer that cannot start fails the start-up, with the reason, once; it and those before it are stopped."""
     server = await run(app, ("", "startup"))
-    assert server.events == ["startup a", "startup b", "shutdown a", "startup.failed"]
+    assert server.events == ["startup a", "startup b", "shutdown b", "shutdown a", "startup.failed"]
     assert server.sent[0]["message"] == "asgi-guard: it does not work"
 
 

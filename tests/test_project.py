@@ -7,7 +7,19 @@ import tomllib
 from pathlib import Path
 
 import asgi_guard
+from asgi_guard import (
+    AuthSettings,
+    CORSSettings,
+    CSRFSettings,
+    Guard,
+    GuardSettings,
+    HealthSettings,
+    HostsSettings,
+    MetricsSettings,
+    RateSettings,
+)
 from asgi_guard.cli.check import SWITCHES
+from tests.asgi import Echo
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -49,3 +61,20 @@ def test_the_readme_names_every_layer_in_order() -> None:
     assert [row.lower() for row in rows] == [
         {"security": "securityheaders"}.get(name, name.replace("_", "")) for name in SWITCHES
     ]
+
+
+def test_check_knows_every_layer() -> None:
+    """The layers that `check` tells of are those that there are, in their order."""
+    settings = GuardSettings(
+        auth=AuthSettings(issuer="https://id.example", resource="https://api.example"),
+        rate=RateSettings(limit="1/second by ip"),
+        cors=CORSSettings(allow_origins=("https://app.example",)),
+        csrf=CSRFSettings(mode="enforce"),
+        hosts=HostsSettings(allowed=("api.example",)),
+        metrics=MetricsSettings(path="/metrics"),
+        health=HealthSettings(drain_seconds=5),
+    )
+    names = [
+        layer.name for layer in reversed(Guard(Echo(), settings).layers)
+    ]  # limits look twice: the last time counts
+    assert list(reversed(SWITCHES)) == list(dict.fromkeys(names))

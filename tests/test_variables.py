@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr
 
 from asgi_guard import ConfigError, GuardSettings
 from asgi_guard.policy.identity import APIKey
-from asgi_guard.settings import variables
+from asgi_guard.sections import IssuerSettings
+from asgi_guard.settings import SettingsError, variables
 from asgi_guard.variables import unknown_variables, written
-from tests.configuring import DIGEST
+from tests.configuring import DIGEST, SAID, setting
 
 KNOWN = {variable.name for variable in variables()}
 
@@ -78,6 +78,8 @@ def test_every_other_name_is_told(name: str) -> None:
         ("ASGI_GUARD_CSRF_SECRET", ["text, or _FILE"], ""),
         ("ASGI_GUARD_STORE_TIMEOUT", ["number"], "0.05"),
         ("ASGI_GUARD_AUTH_API_KEYS", ["name=SHA256, ... or JSON"], ""),
+        ("ASGI_GUARD_AUTH_ISSUERS", ["JSON"], ""),
+        ("ASGI_GUARD_RATE_PLANS", ["JSON"], ""),
         ("ASGI_GUARD_AUTH_ALGORITHMS", ["list"], "RS256, ES256, EdDSA"),
         ("ASGI_GUARD_AUTH_REVOCATION", ["true or false"], "false"),
         ("ASGI_GUARD_RATE_ON_STORE_FAILURE", ["allow", "deny", "local"], "local"),
@@ -118,12 +120,30 @@ def test_a_default_is_written_as_it_would_be_set(monkeypatch: pytest.MonkeyPatch
         (30.0, "30"),
         (0.123456789, "0.123456789"),
         (("a", "b"), "a, b"),
-        (SecretStr("x"), "x"),
+        ((), ""),
+        (("a, b", "c"), '["a, b", "c"]'),
+        (("[::1]", "c"), '["[::1]", "c"]'),
+        (("a ", "c"), '["a ", "c"]'),
+        ({}, ""),
+        ({"pro": "9/second by user"}, '{"pro": "9/second by user"}'),
+        ((IssuerSettings(issuer="https://a.example"),), '[{"issuer": "https://a.example"}]'),
     ],
 )
 def test_values_as_written(value: object, text: str) -> None:
     """A value is written as its variable would hold it."""
     assert written(value) == text
+
+
+@pytest.mark.parametrize("name", sorted(SAID.keys() - {"ROUTES", "ROUTES_FILE", "AUTH_API_KEYS"}))
+def test_a_value_can_be_put_back(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """What is written of a setting is read as the same again; of routes and keys only names are shown."""
+    value = SAID[name][1]
+    monkeypatch.setenv(f"ASGI_GUARD_{name}", written(value))
+    try:
+        settings = GuardSettings()
+    except SettingsError as error:  # what this option asks for beside it is not there
+        settings = error.rest
+    assert setting(settings, name) == value
 
 
 def test_a_keys_hash_is_not_in_its_repr() -> None:

@@ -43,6 +43,7 @@ SWITCHES = {
     "host": f"{PREFIX}HOSTS_ALLOWED",
     "cors": f"{PREFIX}CORS_ALLOW_ORIGINS",
     "csrf": f"{PREFIX}CSRF_MODE",
+    "resource_metadata": f"{PREFIX}AUTH_RESOURCE",
     "identity": f"{PREFIX}AUTH_ISSUER",
     "rate_limit": f"{PREFIX}RATE_LIMIT",
     "access": f"{PREFIX}AUTH_ISSUER",
@@ -200,7 +201,8 @@ def effective(settings: GuardSettings) -> list[tuple[str, str, str]]:
         elif variable.field == "routes":
             text = f"{len(value)} row{'s' if len(value) > 1 else ''}" if value else ""
         else:
-            text = written(value)
+            # An empty variable would count as not set, and its default hold.
+            text = "off" if value == "" and variable.default else written(value)
         found.append((variable.name, text, variable.default))
     return found
 

@@ -80,12 +80,8 @@ class DrainMiddleware(Layer):
         if max_requests < 0:
             problems.append(Problem("max_requests", f"{max_requests} is no number of requests"))
         if max_requests and not seconds:
-            problems.append(
-                Problem(
-                    "max_requests",
-                    f"a process that ends by itself drains first: say how long by {PREFIX}HEALTH_DRAIN_SECONDS",
-                )
-            )
+            said = f"a process that ends by itself drains first: give seconds ({PREFIX}HEALTH_DRAIN_SECONDS)"
+            problems.append(Problem("max_requests", said))
         if problems:
             raise ConfigError(problems)
         self._counts, self._siblings = max_requests > 0, siblings

@@ -11,7 +11,7 @@ from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.instruments import exposition, opentelemetry, prometheus
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.address import LOCAL, parse_networks, within
-from asgi_guard.policy.answer import Answer
+from asgi_guard.policy.answer import Answer, Reason
 from asgi_guard.policy.listing import listed
 from asgi_guard.policy.log_entry import CLIENT_GONE
 from asgi_guard.policy.log_record import KNOWN_METHODS
@@ -195,7 +195,8 @@ class MetricsMiddleware(Layer):
     def _refused(self, layer: str | None, reason: str) -> None:
         key = (layer, reason)
         if key not in self._refusals:
-            self._refusals[key] = tuple(each.refusals(layer or "app", reason) for each in self.instruments)
+            blamed = layer or ("guard" if reason == Reason.GUARD_ERROR else "app")
+            self._refusals[key] = tuple(each.refusals(blamed, reason) for each in self.instruments)
         for measure in self._refusals[key]:
             measure(1)
 

@@ -69,7 +69,9 @@ class ProxyMiddleware(Layer):
             problems.append(Problem("trusted", str(error)))
         else:
             if host and not networks and not hops:
-                problems.append(Problem("host", f"nobody is believed: say who by {PREFIX}PROXY_TRUSTED or _HOPS"))
+                problems.append(
+                    Problem("host", f"nobody is believed: say who by trusted or hops ({PREFIX}PROXY_TRUSTED or _HOPS)")
+                )
         if not 0 <= hops <= MAX_HOPS:
             problems.append(Problem("hops", f"{hops} is not within 0..{MAX_HOPS} proxies"))
         if problems:

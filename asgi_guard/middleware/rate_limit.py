@@ -135,7 +135,6 @@ class RateLimitMiddleware(Layer):
             raise ConfigError(problems)
         self._plan_claim = plan_claim
         self._shadow = shadow
-        self._on_failure = on_store_failure
         self._memory = self.store if isinstance(self.store, MemoryStore) else None
         self._local = MemoryStore()
         self._style = headers
@@ -151,11 +150,18 @@ class RateLimitMiddleware(Layer):
         try:
             await self.store.ping()
         except StoreUnavailableError as error:
-            logger.warning("%s; until it does, requests meet %r", error, self._on_failure)
+            logger.warning("%s; until it does, %s", error, " and ".join(self._without()))
 
     async def shutdown(self) -> None:
         """Let the store's connections go."""
         await self.store.aclose()
+
+    def _without(self) -> Iterator[str]:
+        """What holds while the store does not answer."""
+        if choices := sorted({str(limit.on_failure) for limit in self._every_limit()}):
+            yield f"limits meet {', '.join(map(repr, choices))}"
+        if self._revocation:
+            yield "no token can be looked up among the revoked"
 
     def _every_limit(self) -> Iterator[Limit]:
         return (limit for routes in self.plans for plan in routes.all() for limit in plan.limits)

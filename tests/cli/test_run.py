@@ -19,7 +19,7 @@ from asgi_guard import Guard
 from asgi_guard.cli.demo import demo_app, demo_settings
 from tests.asgi import Echo, call, http_scope, websocket_scope
 from tests.cli.conftest import program
-from tests.end_to_end.serving import free_port
+from tests.end_to_end.serving import ROOT, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -264,21 +264,16 @@ def test_a_token_that_is_no_text(command: Command, served: LocalIssuer, monkeypa
         assert "not accepted (malformed)" in ran.out
 
 
-@pytest.mark.parametrize(("workers", "directory", "told"), [("2", "", True), ("2", "metrics", False), ("1", "", False)])
-def test_workers_that_measure_each_for_themselves(
-    command: Command,
-    site: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    workers: str,
-    directory: str,
-    told: bool,
-) -> None:
-    """That a scrape meets one worker of several is warned of, unless they measure together."""
-    served: list[int] = []
-    monkeypatch.setattr("uvicorn.run", lambda *_, **options: served.append(options["workers"]))
-    monkeypatch.setenv("ASGI_GUARD_METRICS_PATH", "/metrics")
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", directory)
-    assert command("run", "run_site:app", "--app-dir", str(site), "--workers", workers).code == 0
-    assert served == [int(workers)]
-    assert ("each measure for themselves" in caplog.text) is told
+@pytest.mark.parametrize(("found", "said"), [("", "it is empty: name a folder"), ("nowhere", "there is no folder ")])
+def test_a_folder_of_measures_that_is_none(site: Path, found: str, said: str) -> None:
+    """Workers that could not measure together are not started, and leave no files where they were to be."""
+    place = found and str(site / found)
+    ran = program(
+        *("run", "run_site:app", "--app-dir", str(site), "--workers", "2"),
+        ASGI_GUARD_METRICS_PATH="/metrics",
+        PROMETHEUS_MULTIPROC_DIR=place,
+    )
+    assert ran.code == 2
+    assert f"  PROMETHEUS_MULTIPROC_DIR: {said}" in ran.err
+    assert "Traceback" not in ran.err
+    assert not list(ROOT.glob("*.db"))

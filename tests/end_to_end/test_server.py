@@ -265,3 +265,17 @@ def test_two_workers(folder: Path, tmp_path: Path) -> None:
     assert [line["url.path"] for line in served.log()].count("/") == sent
     assert "2 workers each keep their own buckets in memory" in served.errors()
     assert "Traceback" not in served.errors()
+
+
+@pytest.mark.parametrize(("workers", "together", "told"), [("2", False, True), ("2", True, False), ("1", False, False)])
+def test_workers_that_measure(folder: Path, tmp_path: Path, workers: str, together: bool, told: bool) -> None:
+    """That a scrape meets one worker of several is warned of, unless they measure together, as a scrape then tells."""
+    port, shared = free_port(), tmp_path / "measured"
+    shared.mkdir()
+    variables = {"PROMETHEUS_MULTIPROC_DIR": str(shared)} if together else {}
+    command = ("run", "plain_site:app", "--app-dir", str(folder), "--port", str(port), "--workers", workers)
+    with serve(tmp_path, *command, port=port, ASGI_GUARD_METRICS_PATH="/metrics", **variables) as served:
+        scraped = httpx.get(f"{served.url}/metrics")
+    assert ("each measure for themselves" in served.errors()) is told
+    assert scraped.status_code == 200
+    assert bool(list(shared.iterdir())) is together

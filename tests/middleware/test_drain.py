@@ -14,6 +14,7 @@ import asgi_guard
 from asgi_guard import ConfigError, DrainMiddleware, Guard, GuardSettings, HealthMiddleware, HealthSettings, leaving
 from asgi_guard.middleware import drain
 from tests.asgi import Echo, Exchange, call, get, http_scope, websocket_scope
+from tests.configuring import problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -366,6 +367,13 @@ def test_an_end_without_draining(options: dict[str, Any], names: list[str]) -> N
     with pytest.raises(ConfigError) as caught:
         DrainMiddleware(Echo(), **options)
     assert [problem.name for problem in caught.value.problems] == names
+
+
+def test_a_signal_that_this_system_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that is not there, as on Windows, is told by its variable."""
+    monkeypatch.delattr(signal, "SIGUSR1")
+    found = problems(HEALTH_DRAIN_SIGNAL="SIGUSR1", HEALTH_DRAIN_SECONDS="5")
+    assert found == {"HEALTH_DRAIN_SIGNAL": ["there is no SIGUSR1 on this system"]}
 
 
 async def test_libraries_find_the_server(server: Server) -> None:

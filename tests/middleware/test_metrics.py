@@ -26,12 +26,15 @@ from asgi_guard import (
     RateLimitMiddleware,
 )
 from asgi_guard import Route as Row
+from asgi_guard.layer import Layer
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
+    from asgi_guard.exchange import Exchange
+    from asgi_guard.layer import Decision
 
 LOCAL: Any = ("127.0.0.1", 50000)
 DURATIONS = "asgi_guard_request_duration_seconds_count"
@@ -147,6 +150,24 @@ async def test_refusals_and_near_limits(registry: CollectorRegistry) -> None:
     found = await scrape(layer)
     assert found["asgi_guard_refusals_total"] == {("rate_limit", "rate_limited"): 4}
     assert found["asgi_guard_limit_near_total"] == {("ip",): 2, ("wide",): 1}
+
+
+async def test_whose_error_it_was(registry: CollectorRegistry) -> None:
+    """An error is counted as the app's or as the guard's own."""
+
+    class Faulty(Layer):
+        name = "faulty"
+
+        def decide(self, exchange: Exchange) -> Decision:
+            raise ZeroDivisionError
+
+    async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+        raise LookupError
+
+    for app in (failing, Faulty(Echo())):
+        await get(MetricsMiddleware(app, registry=registry))
+    found = await scrape(MetricsMiddleware(Echo(), registry=registry))
+    assert found["asgi_guard_refusals_total"] == {("app", "app_error"): 1, ("guard", "guard_error"): 1}
 
 
 @pytest.mark.parametrize(

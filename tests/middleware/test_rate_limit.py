@@ -141,12 +141,24 @@ async def test_revocation(issuer: LocalIssuer) -> None:
     assert (await get(layer, headers=[bearer(issuer.token(jti=None))])).status == 200
 
 
-async def test_lifespan(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"limit": "1/hour by ip"}, "limits meet 'local'"),
+        ({"limit": "1/hour by ip on-failure deny; 1/hour by route"}, "limits meet 'deny', 'local'"),
+        ({"revocation": True}, "no token can be looked up among the revoked"),
+        (
+            {"limit": "1/hour by ip", "on_store_failure": "allow", "revocation": True},
+            "limits meet 'allow' and no token can be looked up among the revoked",
+        ),
+    ],
+)
+async def test_lifespan(options: dict[str, Any], said: str, caplog: pytest.LogCaptureFixture) -> None:
     """Start-up tries the store, and says what holds if it does not answer."""
-    layer = RateLimitMiddleware(Echo(), limit="1/hour by ip", store=Fickle(mood="away"))
+    layer = RateLimitMiddleware(Echo(), store=Fickle(mood="away"), **options)
     await layer.startup()
     await layer.shutdown()
-    assert "requests meet 'local'" in caplog.text
+    assert caplog.text.rstrip().endswith(f"; until it does, {said}")
 
 
 async def test_a_store_that_answers(caplog: pytest.LogCaptureFixture) -> None:
