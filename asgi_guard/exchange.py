@@ -46,6 +46,9 @@ def request_id() -> str | None:
 Account: TypeAlias = "tuple[object, Store, tuple[Charge, ...], str]"
 """What one layer of limits charged a request: whose account it is, the store, the charges, and its lease, if any."""
 
+_View: TypeAlias = "tuple[dict[bytes, bytes], bool, str, str, str, bytes | None, RouteTable | None, int, bool]"
+"""The request as one chain of layers was handed it."""
+
 
 class Exchange:
     """One HTTP exchange or WebSocket session, made by the outermost guard layer and shared by those within.
@@ -56,7 +59,10 @@ class Exchange:
         method: the HTTP method in upper case, as some frameworks read it and not every server gives it; `GET` for a
             WebSocket handshake.
         path: the decoded path, as the server gives it.
-        headers: the last line of each header; `lines` gives all of one.
+        root_path: where the server, or whatever stands before this layer, has mounted the app, and
+        raw_path: the path as it was sent, or None. Apps change both in the scope that they are handed.
+        headers: the last line of each header; `lines` gives all of one, and
+        repeated: whether any header has several lines, so that these are not all.
         peer: the connection's other end, or None.
         client: the client's address, once the Proxy layer has found it out; the peer until then.
         client_doubt: why that is only the peer's, where a proxy was to name another.
@@ -93,6 +99,7 @@ class Exchange:
     __slots__ = (
         "_row",
         "_table",
+        "_views",
         "accounts",
         "ambient",
         "answer",
@@ -116,14 +123,18 @@ class Exchange:
         "path",
         "peer",
         "policy",
+        "raw_path",
         "repeated",
         "reported",
         "request_id",
         "retry_after",
         "revocation",
+        "root_path",
         "route",
         "scheme",
         "scope",
+        "seen_client",
+        "seen_scheme",
         "shadow",
         "started",
         "trace",
@@ -135,18 +146,15 @@ class Exchange:
     entered: int
 
     def __init__(self, scope: Scope) -> None:
-        self.scope = scope
         self.kind: Literal["http", "websocket"] = scope["type"]
-        self.method: str = scope["method"].upper() if self.kind == "http" else "GET"
-        self.path: str = scope["path"]
-        lines = scope["headers"]
-        headers = self.headers = dict(lines)
-        self.repeated = len(headers) != len(lines)
-        peer = scope.get("client")
+        self._views: dict[int, _View] | None = None
+        self._read(scope)
+        peer = self.seen_client = scope.get("client")
         self.peer: str | None = peer[0] if peer else None
         self.client = self.peer
         self.client_doubt: str | None = None
-        self.scheme: str = scope.get("scheme") or ("http" if self.kind == "http" else "ws")
+        self.seen_scheme = scope.get("scheme")
+        self.scheme: str = self.seen_scheme or ("http" if self.kind == "http" else "ws")
         self.request_id: str | None = None
         self.id_header = "x-request-id"
         self.trace: Trace | None = None
@@ -155,7 +163,6 @@ class Exchange:
         self.failure: Failure | None = None
         self.detail: str | None = None
         self.shadow: Reason | None = None
-        self.disputed = False
         self.retry_after = 1.0
         self.verdict: Verdict | None = None
         self.policy: Header | None = None
@@ -173,8 +180,23 @@ class Exchange:
         self.unready = False
         self.nonce: str | None = None
         self.innermost: object = None
+
+    def _read(self, scope: Scope) -> None:
+        """See the request as this scope has it now. Apps may change it later, in place, as Starlette's mounts do."""
+        self.scope = scope
+        self.method: str = scope["method"].upper() if self.kind == "http" else "GET"
+        self.path: str = scope["path"]
+        self.root_path: str = scope.get("root_path") or ""
+        self.raw_path: bytes | None = scope.get("raw_path")
+        self.read_headers()
         self._table: RouteTable | None = None
-        self._row = 0
+        self._row, self.disputed = NO_ROW, False
+
+    def read_headers(self) -> None:
+        """See the headers as the scope has them now."""
+        lines = self.scope["headers"]
+        self.headers: dict[bytes, bytes] = dict(lines)
+        self.repeated = len(self.headers) != len(lines)
 
     def hand_on(self, scope: Scope) -> Exchange:
         """Go on with a scope from further in. What stands between the layers may have changed the request.
@@ -185,13 +207,16 @@ class Exchange:
         if scope.get(CHAIN_KEY) is not self.innermost:
             return self._apart(scope)
         scope[CHAIN_KEY] = self.innermost = object()
-        before = self.scope
-        if scope.get("client") != before.get("client"):
-            client = scope.get("client")
+        # Not compared with the scope handed on before: this may be a copy of that, changed in place.
+        client, scheme = scope.get("client"), scope.get("scheme")
+        if client != self.seen_client:
+            self.seen_client = client
             self.client = client[0] if client else None
-        if scope.get("scheme") != before.get("scheme"):
-            self.scheme = scope.get("scheme") or ("http" if self.kind == "http" else "ws")
-        self.turn_to(scope)
+        if scheme != self.seen_scheme:
+            self.seen_scheme = scheme
+            self.scheme = scheme or ("http" if self.kind == "http" else "ws")
+        self._keep_view()
+        self._read(scope)
         return self
 
     def _apart(self, scope: Scope) -> Exchange:
@@ -202,17 +227,29 @@ class Exchange:
         other.request_id, other.id_header, other.trace = self.request_id, self.id_header, self.trace
         return other
 
+    def _keep_view(self) -> None:
+        view: _View = (
+            self.headers, self.repeated, self.method, self.path, self.root_path, self.raw_path, self._table, self._row,
+            self.disputed,
+        )  # fmt: skip
+        if self._views is None:
+            self._views = {}
+        self._views[id(self.scope)] = view
+
     def turn_to(self, scope: Scope) -> None:
-        """See the request as this scope has it: each chain of layers judges what it was handed itself."""
-        before, self.scope = self.scope, scope
-        lines = scope["headers"]
-        self.headers = dict(lines)
-        self.repeated = len(self.headers) != len(lines)
-        method: str = scope["method"].upper() if self.kind == "http" else "GET"
-        same_place = all(scope.get(name) == before.get(name) for name in ("root_path", "raw_path"))
-        if not same_place or scope["path"] != self.path or method != self.method:
-            self.path, self.method = scope["path"], method
-            self._table = None
+        """See the request again as the chain did that was handed it in this scope, whatever became of the scope."""
+        self._keep_view()
+        self.turn_back(scope)
+
+    def turn_back(self, scope: Scope) -> None:
+        """The same, for good: nobody will turn to the present scope any more."""
+        self.scope = scope
+        view = self._views.get(id(scope)) if self._views is not None else None
+        if view is not None:
+            (
+                self.headers, self.repeated, self.method, self.path, self.root_path, self.raw_path, self._table,
+                self._row, self.disputed,
+            ) = view  # fmt: skip
 
     def lines(self, name: bytes) -> list[bytes]:
         """Every line of a request header, in order. `name` is lower case."""
@@ -236,12 +273,12 @@ class Exchange:
     @property
     def below(self) -> str:
         """The path below the place where the server mounted the app, by which the route table and options go."""
-        return route_path(self.path, self.scope.get("root_path", ""))
+        return route_path(self.path, self.root_path)
 
     @property
     def joined(self) -> str | None:
         """How else a router may read that; see `joined_path`."""
-        return joined_path(self.path, self.scope.get("root_path", ""))
+        return joined_path(self.path, self.root_path)
 
     def asks_for(self, path: str) -> bool:
         """Whether this is an HTTP request for a path of the guard's own."""
@@ -251,10 +288,8 @@ class Exchange:
         """The route table's row for this request; looked up once, however many layers ask."""
         if table is not self._table:
             if table.routes:
-                raw_path, path, joined = self.scope.get("raw_path"), self.path, None
-                if self.scope.get("root_path"):
-                    path, joined = self.below, self.joined
-                self._row, self.disputed = table.find(path, self.method, raw_path, joined)
+                path, joined = (self.below, self.joined) if self.root_path else (self.path, None)
+                self._row, self.disputed = table.find(path, self.method, self.raw_path, joined)
             else:
                 self._row, self.disputed = NO_ROW, False
             self._table = table

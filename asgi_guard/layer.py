@@ -27,6 +27,7 @@ from asgi_guard.response import Response
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
+    from contextvars import Token
 
 logger = logging.getLogger("asgi_guard")
 
@@ -93,15 +94,13 @@ class Chain:
             error = caught
             raise
         finally:
-            exchange.route = exchange.route or inner.get("route")
-            if exchange.scope is not inner:
-                exchange.turn_to(inner)
-            self._leave(exchange, response, error)
-            current.reset(token)
+            self._leave(exchange, response, inner, error)
             # The inner scope holds the exchange, and an exception's traceback this frame or one that holds it; letting
             # go of them here leaves no cycle for the garbage collector.
-            exchange.scope, exchange.innermost = scope, scope.get(CHAIN_KEY)
+            exchange.turn_back(scope)
+            exchange.innermost = scope.get(CHAIN_KEY)
             error = response.lost = response.fault = None
+            _leave_context(token)
 
     def _open(self, scope: Scope, receive: Receive, send: Send) -> tuple[Exchange, Response]:
         """Find the exchange that an outer layer made, or make it; a copy of the scope is handed inward."""
@@ -143,13 +142,23 @@ class Chain:
         exchange.answer, exchange.answered_by = answer, None
         await response.fail(answer)
 
-    def _leave(self, exchange: Exchange, response: Response, error: BaseException | None) -> None:
+    def _leave(self, exchange: Exchange, response: Response, inner: Scope, error: BaseException | None) -> None:
+        exchange.route = exchange.route or inner.get("route")
+        if exchange.scope is not inner:
+            exchange.turn_to(inner)
         for leave in self._leaves:
             try:
                 leave(exchange, response, error)
             except Exception:
                 # The response is on its way; an error here must not take it back.
                 logger.exception("a layer failed on leaving: %r", leave)
+
+
+def _leave_context(token: Token[Exchange | None]) -> None:
+    try:
+        current.reset(token)
+    except ValueError:  # the other context knows nothing of this request, so nothing is left there
+        logger.debug("a request that nobody waited for was closed in another context")
 
 
 def _report(exchange: Exchange, what: str, error: Exception | None = None, level: int = logging.ERROR) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from asgi_guard import (
     AccessLogMiddleware,
@@ -52,7 +56,7 @@ class Foreign:
         await self.app({**scope, **self.members}, receive, send)
 
 
-class Mount:
+class Mounting:
     """An app mounted under a path, as Starlette does it: the path stays, and the root path grows."""
 
     def __init__(self, prefix: str, app: ASGIApp) -> None:
@@ -86,7 +90,7 @@ async def test_guard_in_a_mounted_app(scope: dict[str, Any], capfdbinary: pytest
     lines: list[bytes] = []
     app = Echo()
     inner = Guard(app, GuardSettings())
-    outer = Guard(Mount("/sub", inner), GuardSettings(log=LogSettings(format="off")))
+    outer = Guard(Mounting("/sub", inner), GuardSettings(log=LogSettings(format="off")))
     stack = AccessLogMiddleware(outer, write=lines.append)
     exchange = await call(stack, scope)
     assert exchange.error is None
@@ -106,7 +110,7 @@ async def test_a_request_is_charged_once_by_nested_guards(valkey: Server, separa
     quiet = LogSettings(format="off")
     stores = [valkey.store(prefix="inner:" if separate else "asgi-guard:"), valkey.store()]
     inner = Guard(Echo(), GuardSettings(rate=inner_limits, log=quiet), store=stores[0])
-    outer = Guard(Mount("/sub", inner), GuardSettings(rate=limits, log=quiet), store=stores[1])
+    outer = Guard(Mounting("/sub", inner), GuardSettings(rate=limits, log=quiet), store=stores[1])
 
     statuses = [(await get(outer, "/sub/a")).status for _ in range(4)]
 
@@ -127,7 +131,9 @@ async def test_a_stricter_limit_within_holds(valkey: Server) -> None:
     quiet = LogSettings(format="off")
     inner = Guard(Echo(), GuardSettings(rate=RateSettings(limit="2/hour by ip"), log=quiet), store=valkey.store())
     outer = Guard(
-        Mount("/sub", inner), GuardSettings(rate=RateSettings(limit="100/hour by ip"), log=quiet), store=valkey.store()
+        Mounting("/sub", inner),
+        GuardSettings(rate=RateSettings(limit="100/hour by ip"), log=quiet),
+        store=valkey.store(),
     )
     statuses = [(await get(outer, "/sub/a")).status for _ in range(3)]
     assert statuses[-1] == 429
@@ -214,7 +220,9 @@ async def shut(*guards: Guard) -> None:
 async def test_routes_of_an_outer_layer() -> None:
     """An outer layer's rows are judged by the path that it was handed, and an inner one's by its own."""
     inner = SecurityHeadersMiddleware(Echo(), preset="off", routes=[Route("/docs", security="off")])
-    outer = SecurityHeadersMiddleware(Mount("/sub", inner), preset="off", routes=[Route("/sub/docs", security="page")])
+    outer = SecurityHeadersMiddleware(
+        Mounting("/sub", inner), preset="off", routes=[Route("/sub/docs", security="page")]
+    )
     assert "content-security-policy" in (await get(outer, "/sub/docs")).headers
     assert "content-security-policy" not in (await get(outer, "/sub/other")).headers
 
@@ -256,7 +264,7 @@ def test_a_changed_place_is_looked_up_anew(changed: dict[str, Any]) -> None:
     scope = http_scope("GET", "/app/x", raw_path=b"/app/x")
     exchange = Exchange(scope)
     assert (exchange.row(table), exchange.disputed) == (0, False)
-    exchange.turn_to({**scope, **changed})
+    exchange.hand_on({**scope, **changed})
     fresh = Exchange({**scope, **changed})
     assert (exchange.row(table), exchange.disputed) == (fresh.row(table), fresh.disputed)
 
@@ -293,6 +301,65 @@ async def test_a_corrected_client(client: tuple[str, int] | None) -> None:
     record = json.loads(lines[0])
     assert record.get("client.address") == (client and client[0])
     assert (record["url.scheme"], record["network.peer.address"]) == ("https", "203.0.113.9")
+
+
+async def test_a_client_corrected_in_place() -> None:
+    """What a server's middleware corrects in the very scope that it was handed is believed further in, too."""
+    limited = RateLimitMiddleware(
+        HostMiddleware(SecurityHeadersMiddleware(Echo()), allowed="testserver", https_redirect=True),
+        limit="1/day by ip",
+    )
+    inner: Any = limited  # uvicorn types what it calls by its own names
+    corrected: Any = ProxyHeadersMiddleware(inner, trusted_hosts="*")
+    stack = RequestIDMiddleware(corrected)
+    answers = [
+        await get(stack, headers=[(b"x-forwarded-for", client), (b"x-forwarded-proto", b"https")])
+        for client in (b"198.51.100.1", b"198.51.100.2", b"198.51.100.1")
+    ]
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    assert "strict-transport-security" in answers[0].headers
+
+
+@pytest.mark.parametrize("limit", ["", "9/second by ip"])
+async def test_rows_behind_a_mount(limit: str) -> None:
+    """An app that mounts others in the scope that it was handed changes no row, whether any layer asked before it."""
+    lines: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope.update(root_path="/admin", raw_path=b"/widget")
+        await Echo()(scope, receive, send)
+
+    table = (Route("/admin/widget", security="docs"), Route("/widget", security="off"), Route("/", security="off"))
+    guarded = Guard(app, GuardSettings(routes=table, log=LogSettings(format="off"), rate=RateSettings(limit=limit)))
+    logged = AccessLogMiddleware(guarded, routes=table, quiet="/widget", write=lines.append)
+    answer = await get(logged, "/admin/widget")
+    assert "cdn.jsdelivr.net" in answer.headers["content-security-policy"]
+    assert json.loads(lines[0])["http.route"] == "/admin/widget"
+
+
+async def test_a_table_that_is_shared_across_a_mount() -> None:
+    """Layers on both sides of a mount each find the row of the path that they see, in one table too."""
+    table = RouteTable([Route("/admin", scopes=("x",))])
+    inner = Mount("/api", AccessMiddleware(Echo(), routes=table))
+    outer = IdentityMiddleware(Starlette(routes=[inner]), api_keys=[KEY], routes=table)
+    assert (await get(outer, "/api/admin", headers=[(b"x-api-key", b"k")])).status == 403
+    assert (await get(outer, "/api/other", headers=[(b"x-api-key", b"k")])).status == 200
+
+
+async def test_a_request_closed_in_another_context() -> None:
+    """A request that is given up from outside is concluded like any other, and tells of nothing else."""
+    lines: list[bytes] = []
+
+    async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+
+    async def nothing(*_: object) -> Any:
+        await asyncio.Event().wait()
+
+    served = AccessLogMiddleware(waiting, write=lines.append)(http_scope(), nothing, nothing)
+    copy_context().run(served.send, None)
+    served.close()
+    assert len(lines) == 1
 
 
 @pytest.mark.parametrize("scope", [http_scope(), websocket_scope()], ids=["http", "websocket"])

@@ -170,8 +170,8 @@ class CSRFMiddleware(Layer):
         reason = Reason.CROSS_SITE if own is False else self._of_token(exchange)
         if reason is None:
             return None
-        raw_path = exchange.scope.get("raw_path")
-        return None if self._exempt.cover(exchange.below, exchange.method, raw_path, exchange.joined) else reason
+        covered = self._exempt.cover(exchange.below, exchange.method, exchange.raw_path, exchange.joined)
+        return None if covered else reason
 
     def _of_token(self, exchange: Exchange) -> Reason | None:
         """What the token says of a request of which the browser says nothing."""

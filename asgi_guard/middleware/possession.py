@@ -130,9 +130,8 @@ class Possession:
             raise TokenError("binding", "the token is bound to no key, and only such tokens are taken")
 
     def _request(self, exchange: Exchange) -> Request:
-        raw_path = exchange.scope.get("raw_path")
         return Request(
-            exchange.method, url_of(exchange.scheme, exchange.lines(b"host"), raw_path or None, exchange.path)
+            exchange.method, url_of(exchange.scheme, exchange.lines(b"host"), exchange.raw_path or None, exchange.path)
         )
 
     def _certificate(self, exchange: Exchange) -> str | None:

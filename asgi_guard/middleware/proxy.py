@@ -92,13 +92,17 @@ class ProxyMiddleware(Layer):
         client = self._client(exchange)
         if client.address != exchange.peer:
             exchange.client = client.address
-            exchange.scope["client"] = (client.address, 0)  # as the port of a client behind a proxy is not known
+            exchange.scope["client"] = exchange.seen_client = (
+                client.address,
+                0,
+            )  # as the port of a client behind a proxy is not known
         elif not self._told and not _FORWARDING.isdisjoint(exchange.headers):
             self._look_for_proxy(exchange)
         if client.scheme is not None:
             secure = client.scheme in ("https", "wss")
             plain, encrypted = ("http", "https") if exchange.kind == "http" else ("ws", "wss")
-            exchange.scheme = exchange.scope["scheme"] = encrypted if secure else plain
+            exchange.scheme = exchange.seen_scheme = encrypted if secure else plain
+            exchange.scope["scheme"] = exchange.scheme
         if client.host is not None:
             _ask_for(exchange, client.host)
         exchange.client_doubt = client.doubt
@@ -160,4 +164,4 @@ def _ask_for(exchange: Exchange, host: bytes) -> None:
     if exchange.headers.get(b"host") != host or len(exchange.lines(b"host")) != 1:
         others = [line for line in scope["headers"] if line[0] != b"host"]
         scope["headers"] = [(b"host", host), *others]
-        exchange.turn_to(scope)
+        exchange.read_headers()
