@@ -24,6 +24,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 
 from asgi_guard import APIKey, AuthSettings, Guard, GuardSettings, RateSettings
 from asgi_guard import Route as Row
+from asgi_guard.policy.identity import api_key_digest
 from tests.asgi import Exchange, call, http_scope, websocket_scope
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.websockets import WebSocket
 
-    from asgi_guard.asgi import ASGIApp, Message, Scope
+    from asgi_guard.asgi import ASGIApp, Header, Message, Scope
 
 ROWS = (
     Row("/admin", auth="required"),
@@ -44,6 +45,11 @@ ROWS = (
     Row("/*", auth="none"),
 )
 SETTINGS = GuardSettings(auth=AuthSettings(api_keys=(APIKey("ci", "0" * 64),)), routes=ROWS)
+SCOPED = GuardSettings(
+    auth=AuthSettings(api_keys=(APIKey("ci", api_key_digest(b"k")),)),
+    routes=tuple(Row(row.path, scopes=("secret",)) for row in ROWS if row.auth == "required"),
+)
+"""The same, where everyone who is known gets anywhere else."""
 SECRET = b"SECRET"
 
 
@@ -172,6 +178,7 @@ APPS = {
     "quart": quart(),
 }
 GUARDS = {name: Guard(app, SETTINGS) for name, app in APPS.items()}
+SCOPED_GUARDS = {name: Guard(app, SCOPED) for name, app in APPS.items()}
 PIECES = st.sampled_from(
     ["/", "/", "/", "admin", "users", "keys", "files", "v1", "api", "a", "1", ".", "..", "//", "\\", ";x", "%2f", "%5C",
      "%2e", "%", "%25", "\n", "\r", "\t", "\0", "\x0b", "\x1f", "\x7f", " ", "\xa0", "\u2028", "é", "?", "#", "http:",
@@ -195,11 +202,20 @@ ROOTS = st.sampled_from(["", "", "", "/", "/api", "/api/", "/a", "/adm", "/v1", 
 @example(path="/api/admin", root_path="/api/")
 @example(path="/api/admin", root_path="")
 @example(path="/api/api/admin", root_path="/api")
-async def test_nobody_without_credentials_reaches_a_protected_route(name: str, path: str, root_path: str) -> None:
-    """A path that leads a router to a protected endpoint is refused to those who are nobody, however it is written."""
-    scope = http_scope("GET", unquote(path), raw_path=path.encode(), root_path=root_path, server=("testserver", 80))
-    exchange = await ask(GUARDS[name], scope)
-    assert SECRET not in exchange.body, (path, root_path)
+@example(path="x:admin", root_path="")
+@example(path="foo:/admin", root_path="")
+@example(path="admin;x", root_path="")
+@example(path="admin%23x", root_path="")
+@example(path="admin", root_path="")
+async def test_nobody_who_may_not_reaches_a_protected_route(name: str, path: str, root_path: str) -> None:
+    """A path of a protected endpoint is refused to strangers and to those without its scope, however it is written."""
+    tries: tuple[tuple[Guard, list[Header]], ...] = ((GUARDS[name], []), (SCOPED_GUARDS[name], [(b"x-api-key", b"k")]))
+    for guard, headers in tries:
+        scope = http_scope(
+            "GET", unquote(path), headers, raw_path=path.encode(), root_path=root_path, server=("testserver", 80)
+        )
+        exchange = await ask(guard, scope)
+        assert SECRET not in exchange.body, (path, root_path, headers)
 
 
 @pytest.mark.parametrize("name", APPS)

@@ -210,9 +210,9 @@ class RouteTable:
     ) -> tuple[int, bool]:
         """The first row that this request matches, and whether that is disputed.
 
-        It is where routers could take the path for that of different rows, or of one that is passed over. Such a
-        request is to be refused: whichever row were chosen, an app that reads the path differently would serve it by
-        the rule of another.
+        It is where routers could take the path for that of different rows, or of one that is passed over, and where it
+        does not start with a slash, so that nobody knows what they make of it. Such a request is to be refused:
+        whichever row were chosen, an app that reads the path differently would serve it by the rule of another.
 
         Args:
             path: the decoded path, without the root path.
@@ -231,7 +231,9 @@ class RouteTable:
             return self._first(path, method, closed=False), False
         read = (*readings(path, raw_path), *(readings(joined, raw_path) if joined is not None else ()))
         rows = {self._first(reading, method, closed=False) for reading in read}
-        disputed = len(rows) > 1 or any(row != NO_ROW and self.routes[row].opens for row in rows)
+        # Of what does not start with a slash some routers take away a scheme, parameters and more. `*` is no path.
+        odd = path[:1] not in ("", "/") and path != "*"
+        disputed = odd or len(rows) > 1 or any(row != NO_ROW and self.routes[row].opens for row in rows)
         return self._first(path, method, closed=True), disputed
 
     def match(self, path: str, method: str, raw_path: bytes | None = None) -> int:

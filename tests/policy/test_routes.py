@@ -290,6 +290,12 @@ def test_joined_path(path: str, root_path: str, joined: str | None) -> None:
         ("/x", "//admin", (NO_ROW, True)),
         ("admin", None, (NO_ROW, True)),
         ("http://testserver/admin", None, (NO_ROW, True)),
+        ("x:admin", None, (NO_ROW, True)),
+        ("foo:/admin", None, (NO_ROW, True)),
+        ("admin;x", None, (NO_ROW, True)),
+        ("admin#x", None, (NO_ROW, True)),
+        ("x", None, (NO_ROW, True)),
+        ("", None, (NO_ROW, False)),
         ("*", None, (NO_ROW, False)),
     ],
 )
