@@ -5,8 +5,6 @@ The types are those of the ASGI specification 3.0 in the loose form that Starlet
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
 
@@ -15,9 +13,6 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-MAX_WRAPPERS = 64
-"""How deep an app is looked for within wrappers: one may wrap itself."""
 
 Header: TypeAlias = tuple[bytes, bytes]
 Headers: TypeAlias = list[Header]
@@ -70,60 +65,3 @@ class Head:
                     if field.lower() in named or b"*" in named:
                         return
         self.add(b"vary", field)
-
-
-def misfit(app: object) -> str | None:
-    """Why something is no ASGI app, as far as that can be told without calling it; None if it may be one.
-
-    A server would start with it all the same, and every request would meet an error.
-    """
-    if not callable(app):
-        return f"a {type(app).__name__} is not an ASGI app: it cannot be called"
-    if isinstance(app, type) and not hasattr(app, "__await__"):
-        return f"{app.__name__} is a class: an ASGI app is an instance of it, as in {app.__name__}()"
-    try:
-        signature = inspect.signature(app, follow_wrapped=False)  # what it wraps may be no app
-    except (ValueError, TypeError):  # what is compiled need not tell
-        return None
-    if _takes(signature, 3):
-        return None
-    if _takes(signature, 0):
-        return "it takes no arguments: if it makes the app, call it, as in create_app()"
-    if _takes(signature, 2):
-        return "it takes two arguments, as WSGI apps do: wrap it, as in a2wsgi.WSGIMiddleware(app)"
-    return "it does not take scope, receive and send, so it is not an ASGI app"
-
-
-def is_factory(made: object) -> bool:
-    """Whether something can be called for an app, as far as that can be told."""
-    if not callable(made):
-        return False
-    try:
-        return _takes(inspect.signature(made, follow_wrapped=False), 0)
-    except (ValueError, TypeError):
-        return True
-
-
-def own_root_path(app: object) -> str:
-    """The root path that an app puts in the place of the server's; empty if it takes that one.
-
-    FastAPI has its argument `root_path`, Django its setting FORCE_SCRIPT_NAME. A guard that read paths by the server's
-    would judge `/api/admin` by another row than that of `/admin`, which the app then serves. Neither is imported, and
-    both are found through wrappers that keep what they wrap as `app`.
-    """
-    for _ in range(MAX_WRAPPERS):
-        kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(app).__mro__}
-        if "fastapi.FastAPI" in kinds:
-            return str(getattr(app, "root_path", "") or "")
-        if "django.ASGIHandler" in kinds:
-            return str(getattr(sys.modules["django.conf"].settings, "FORCE_SCRIPT_NAME", "") or "")
-        app = getattr(app, "app", None)
-    return ""
-
-
-def _takes(signature: inspect.Signature, count: int) -> bool:
-    try:
-        signature.bind(*range(count))
-    except TypeError:
-        return False
-    return True

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal, TypeAlias
+from weakref import WeakSet
 
 from asgi_guard.policy.access import NOT_REVOKED
-from asgi_guard.policy.routes import NO_ROW, joined_path, route_path
+from asgi_guard.policy.routes import NO_ROW, beyond_root, joined_path, route_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from asgi_guard.policy.routes import RouteTable
     from asgi_guard.policy.trace_context import Trace
     from asgi_guard.stores import Store
+
+logger = logging.getLogger("asgi_guard")
 
 SCOPE_KEY = "asgi_guard"
 """Where the exchange stands in the scope, so that layers find it whatever stands between them."""
@@ -145,10 +149,10 @@ class Exchange:
 
     entered: int
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, root_path: str = "") -> None:
         self.kind: Literal["http", "websocket"] = scope["type"]
         self._views: dict[int, _View] | None = None
-        self._read(scope)
+        self._read(scope, root_path)
         peer = self.seen_client = scope.get("client")
         self.peer: str | None = peer[0] if peer else None
         self.client = self.peer
@@ -181,12 +185,17 @@ class Exchange:
         self.nonce: str | None = None
         self.innermost: object = None
 
-    def _read(self, scope: Scope) -> None:
-        """See the request as this scope has it now. Apps may change it later, in place, as Starlette's mounts do."""
+    def _read(self, scope: Scope, root_path: str) -> None:
+        """See the request as this scope has it now. Apps may change it later, in place, as Starlette's mounts do.
+
+        Args:
+            scope: the scope.
+            root_path: what the app within will put in the place of the server's (`own_root_path`); empty for nothing.
+        """
         self.scope = scope
         self.method: str = scope["method"].upper() if self.kind == "http" else "GET"
         self.path: str = scope["path"]
-        self.root_path: str = scope.get("root_path") or ""
+        self.root_path: str = root_path or scope.get("root_path") or ""
         self.raw_path: bytes | None = scope.get("raw_path")
         self.read_headers()
         self._table: RouteTable | None = None
@@ -198,14 +207,14 @@ class Exchange:
         self.headers: dict[bytes, bytes] = dict(lines)
         self.repeated = len(self.headers) != len(lines)
 
-    def hand_on(self, scope: Scope) -> Exchange:
+    def hand_on(self, scope: Scope, root_path: str = "") -> Exchange:
         """Go on with a scope from further in. What stands between the layers may have changed the request.
 
         An app may call several guarded apps at once within one request. Each of them then judges for itself: what one
         has found out must not let anyone in at the other, so only the first shares this exchange.
         """
         if scope.get(CHAIN_KEY) is not self.innermost:
-            return self._apart(scope)
+            return self._apart(scope, root_path)
         scope[CHAIN_KEY] = self.innermost = object()
         # Not compared with the scope handed on before: this may be a copy of that, changed in place.
         client, scheme = scope.get("client"), scope.get("scheme")
@@ -216,12 +225,12 @@ class Exchange:
             self.seen_scheme = scheme
             self.scheme = scheme or ("http" if self.kind == "http" else "ws")
         self._keep_view()
-        self._read(scope)
+        self._read(scope, root_path)
         return self
 
-    def _apart(self, scope: Scope) -> Exchange:
+    def _apart(self, scope: Scope, root_path: str) -> Exchange:
         """An exchange of its own for the same request: who sent it and its name, but nothing that was found out."""
-        other = scope[SCOPE_KEY] = Exchange(scope)
+        other = scope[SCOPE_KEY] = Exchange(scope, root_path)
         scope[CHAIN_KEY] = other.innermost = object()
         other.peer, other.client_doubt, other.unready = self.peer, self.client_doubt, self.unready
         other.request_id, other.id_header, other.trace = self.request_id, self.id_header, self.trace
@@ -288,9 +297,23 @@ class Exchange:
         """The route table's row for this request; looked up once, however many layers ask."""
         if table is not self._table:
             if table.routes:
-                path, joined = (self.below, self.joined) if self.root_path else (self.path, None)
+                path, joined = self.path, None
+                if self.root_path:
+                    path, joined = self.below, self.joined
+                    if table not in _looked_at:
+                        _look_for_rows_beyond(table, self.root_path)
                 self._row, self.disputed = table.find(path, self.method, self.raw_path, joined)
             else:
                 self._row, self.disputed = NO_ROW, False
             self._table = table
         return self._row
+
+
+_looked_at: WeakSet[RouteTable] = WeakSet()
+
+
+def _look_for_rows_beyond(table: RouteTable, root_path: str) -> None:
+    """Warn, with the first request below a root path, of rows that were written as if there were none."""
+    _looked_at.add(table)
+    for beyond in beyond_root(table.routes, root_path):
+        logger.warning("%s", beyond)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from asgi_guard.asgi import misfit
 from asgi_guard.cautions import warnings
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.fetching import default_client
+from asgi_guard.inspection import misfit
 from asgi_guard.layer import Chain
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.middleware.rate_limit import plans_in

@@ -18,9 +18,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-from asgi_guard.asgi import ASGIApp, Head, Receive, Scope, Send, misfit, own_root_path
+from asgi_guard.asgi import ASGIApp, Head, Receive, Scope, Send
 from asgi_guard.errors import ConfigError, Problem, UnknownScopeError
 from asgi_guard.exchange import CHAIN_KEY, SCOPE_KEY, Exchange, current
+from asgi_guard.inspection import misfit, own_root_path
 from asgi_guard.lifespan import Lifespan
 from asgi_guard.policy.answer import Answer, Reason, problem
 from asgi_guard.response import Response
@@ -108,12 +109,10 @@ class Chain:
         inner = dict(scope)
         if type(scope["headers"]) is not list:
             inner["headers"] = list(scope["headers"])  # what was an iterator can be read once
-        if self._root_path:
-            inner["root_path"] = self._root_path  # as the app will see it, so that both read the path alike
         if exchange is None:
-            inner[SCOPE_KEY] = exchange = Exchange(inner)
+            inner[SCOPE_KEY] = exchange = Exchange(inner, self._root_path)
         else:
-            exchange = exchange.hand_on(inner)
+            exchange = exchange.hand_on(inner, self._root_path)
         return exchange, Response(exchange, receive, send, self._marks)
 
     async def _failed(self, exchange: Exchange, response: Response, error: Exception, *, in_app: bool) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from asgi_guard.asgi import is_factory, misfit
 from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.inspection import is_factory, misfit
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asgi_guard.policy.routes import RouteTable
+from asgi_guard.inspection import own_root_path
+from asgi_guard.policy.routes import RouteTable, beyond_root
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ def cautions_of(app: object, settings: GuardSettings) -> Iterator[str]:
         settings: those of the guard around it.
     """
     yield from _blank_pages(app, settings)
+    root_path = own_root_path(app)
+    yield from beyond_root(settings.routes, root_path)
     added = {getattr(each, "cls", None) for each in getattr(app, "user_middleware", ())}
     if not any(getattr(each, "__name__", "") == "CORSMiddleware" for each in added):
         return

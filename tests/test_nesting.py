@@ -337,6 +337,16 @@ async def test_rows_behind_a_mount(limit: str) -> None:
     assert json.loads(lines[0])["http.route"] == "/admin/widget"
 
 
+async def test_rows_that_begin_with_the_root_path(caplog: pytest.LogCaptureFixture) -> None:
+    """The first request of a mounted guard has it tell of the rows that no request can match there."""
+    rows = (Route("/v1/admin", scopes=("x",)), Route("/users", scopes=("x",)))
+    guard = Guard(Echo(), GuardSettings(auth=AuthSettings(api_keys=(KEY,)), routes=rows))
+    for _ in range(2):
+        assert (await get(Mounting("/v1", guard), "/v1/users", headers=[(b"x-api-key", b"k")])).status == 403
+    told = [record.message for record in caplog.records if "root path" in record.message]
+    assert told == ["no request matches the row /v1/admin, since paths are those below the root path /v1: write /admin"]
+
+
 async def test_a_table_that_is_shared_across_a_mount() -> None:
     """Layers on both sides of a mount each find the row of the path that they see, in one table too."""
     table = RouteTable([Route("/admin", scopes=("x",))])

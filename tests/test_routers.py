@@ -24,16 +24,17 @@ from starlette.routing import Mount, Route, WebSocketRoute
 
 from asgi_guard import APIKey, AuthSettings, Guard, GuardSettings, RateSettings
 from asgi_guard import Route as Row
+from asgi_guard.inspection import own_root_path
 from asgi_guard.policy.identity import api_key_digest
 from tests.asgi import Exchange, call, http_scope, websocket_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from starlette.requests import Request
     from starlette.websockets import WebSocket
 
-    from asgi_guard.asgi import ASGIApp, Header, Message, Scope
+    from asgi_guard.asgi import ASGIApp, Header, Message, Receive, Scope, Send
 
 ROWS = (
     Row("/admin", auth="required"),
@@ -216,6 +217,61 @@ async def test_nobody_who_may_not_reaches_a_protected_route(name: str, path: str
         )
         exchange = await ask(guard, scope)
         assert SECRET not in exchange.body, (path, root_path, headers)
+
+
+class Wrapper:
+    """Someone's middleware, which keeps the app under a name of its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.other_asgi_app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.other_asgi_app(scope, receive, send)
+
+
+def enclosed(app: ASGIApp) -> ASGIApp:
+    async def wrapper(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, send)
+
+    return wrapper
+
+
+def at_root(app: ASGIApp) -> ASGIApp:
+    mounted: Any = Starlette(routes=[Mount("/", app)])
+    return mounted  # type: ignore[no-any-return]  # as above
+
+
+def delayed(app: ASGIApp) -> ASGIApp:
+    async def wrapper(scope: Scope, receive: Receive, send: Send) -> None:
+        await later(scope, receive, send)
+
+    before = wrapper
+    later = app
+    return before
+
+
+@pytest.mark.parametrize(
+    "wrap", [Wrapper, enclosed, at_root, delayed, lambda app: Wrapper(app).__call__, lambda app: enclosed(Wrapper(app))]
+)
+async def test_a_root_path_is_found_within(wrap: Callable[[ASGIApp], ASGIApp]) -> None:
+    """However an app is wrapped that sets its own root path, no row is passed by, with the root path or without."""
+    guard = Guard(wrap(fastapi("/api")), SCOPED)
+    for path in ("/admin", "/api/admin"):
+        exchange = await ask(guard, http_scope("GET", path, [(b"x-api-key", b"k")]))
+        assert exchange.status == 403, path
+
+
+def test_root_paths_that_disagree() -> None:
+    """Where several apps are found and each takes another root path, nobody's is taken for all of them."""
+    both = [fastapi("/a"), fastapi("/b")]
+
+    async def either(scope: Scope, receive: Receive, send: Send) -> None:
+        await first(scope, receive, send) if scope["path"] < "/b" else await second(scope, receive, send)
+
+    first, second = both
+    assert own_root_path(either) == ""
+    second = first
+    assert own_root_path(either) == "/a"
 
 
 @pytest.mark.parametrize("name", APPS)

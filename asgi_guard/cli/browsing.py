@@ -12,7 +12,7 @@ from asgi_guard.layer import Chain
 from asgi_guard.middleware import CORSMiddleware, CSRFMiddleware
 from asgi_guard.policy.cors import obstacles
 from asgi_guard.policy.fetch import PageRequest, Reply, Step, judge, preflight_of, unsafe_names
-from asgi_guard.policy.routes import RouteTable
+from asgi_guard.policy.routes import RouteTable, route_path
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
@@ -34,28 +34,42 @@ _ADVICE = {
 
 
 def seen_by_browser(
-    settings: GuardSettings, layers: Sequence[Layer], request: PageRequest, path: str, *, websocket: bool = False
+    settings: GuardSettings,
+    layers: Sequence[Layer],
+    request: PageRequest,
+    path: str,
+    *,
+    websocket: bool = False,
+    root_path: str = "",
 ) -> dict[str, Any]:
     """What a browser would make of a page's request, and what to change where its script may not read the answer.
 
     The guard's own layers are asked, in this process, with an app behind them that says ok.
+
+    Args:
+        settings: the settings, and
+        layers: what was made of them.
+        request: what the page asks for.
+        path: the path, as it is sent.
+        websocket: whether it opens a WebSocket.
+        root_path: the app's own, below which paths are matched.
     """
     outer = [layer for layer in layers if layer.name in BEFORE_CORS]
     cors = next((layer.policy for layer in outer if isinstance(layer, CORSMiddleware)), None)
     csrf = next((layer for layer in layers if isinstance(layer, CSRFMiddleware)), None)
     if websocket:
-        scope = _scope(settings, "GET", path, _origin(request), "websocket")
+        scope = _scope(settings, root_path, "GET", path, _origin(request), "websocket")
         passes = asyncio.run(_ask(outer, scope)).status == 101
         cookie = request.credentials and settings.auth.cookie is not None
         trusts = csrf.trusts if csrf is not None else cors.names_origin if cors and cors.credentials else None
         trusted = trusts is not None and trusts(request.origin.encode())
         seen = _handshake(request, cors, passes=passes, cookie=cookie, trusted=trusted)
-        return _forged(_nameless(seen, settings, scope["path"]), csrf, scope)
+        return _forged(_nameless(seen, settings, route_path(scope["path"], root_path)), csrf, scope)
     asked = preflight_of(request)
     preflight = None
     if asked is not None:
-        preflight = asyncio.run(_ask(outer, _scope(settings, "OPTIONS", path, asked)))
-    actual = asyncio.run(_ask(outer, _scope(settings, request.method, path, _origin(request))))
+        preflight = asyncio.run(_ask(outer, _scope(settings, root_path, "OPTIONS", path, asked)))
+    actual = asyncio.run(_ask(outer, _scope(settings, root_path, request.method, path, _origin(request))))
     verdict = judge(request, preflight, actual)
     seen = {
         "origin": request.origin,
@@ -68,7 +82,7 @@ def seen_by_browser(
         "ignored": list(verdict.ignored),
         "change": _change(verdict, cors, request),
     }
-    return _forged(seen, csrf, _scope(settings, request.method, path, _origin(request)))
+    return _forged(seen, csrf, _scope(settings, root_path, request.method, path, _origin(request)))
 
 
 def _forged(seen: dict[str, Any], layer: CSRFMiddleware | None, scope: Scope) -> dict[str, Any]:
@@ -163,7 +177,7 @@ def _origin(request: PageRequest) -> tuple[Header, ...]:
 
 
 def _scope(
-    settings: GuardSettings, method: str, path: str, headers: Iterable[Header], kind: str = "http"
+    settings: GuardSettings, root_path: str, method: str, path: str, headers: Iterable[Header], kind: str = "http"
 ) -> dict[str, Any]:
     """The request as a server would hand it on: over https, to a host that is allowed. The path is as it is sent."""
     raw_path = os.fsencode(path)
@@ -172,7 +186,7 @@ def _scope(
     scheme = "wss" if kind == "websocket" else "https"
     return {
         "type": kind, "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": scheme,
-        "path": decoded, "raw_path": raw_path, "query_string": b"", "root_path": "",
+        "path": decoded, "raw_path": raw_path, "query_string": b"", "root_path": root_path,
         "headers": [(b"host", host.encode()), *headers], "client": ("127.0.0.1", 0), "server": ("127.0.0.1", 443),
         "extensions": {"websocket.http.response": {}},
     }  # fmt: skip

@@ -11,6 +11,7 @@ import click
 
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard, configure
+from asgi_guard.inspection import own_root_path
 from asgi_guard.loading import load_app
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.middleware.rate_limit import plans_in
@@ -43,7 +44,7 @@ class Configured(NamedTuple):
         layers: what was made of them.
         guard: the app's own guard, if it has one.
         app: the app, where one is looked at.
-        unseen: why the one that the environment names is not.
+        unseen: why the one that the environment names is not, or that the one that is looked at has no guard.
     """
 
     settings: GuardSettings
@@ -56,6 +57,11 @@ class Configured(NamedTuple):
     def plans(self) -> Sequence[RoutePlans]:
         """The limits, by row."""
         return plans_in(self.layers, self.settings.routes)
+
+    @property
+    def root_path(self) -> str:
+        """Where the app will say that it is mounted: paths are matched below it."""
+        return own_root_path(self.app)
 
     @property
     def shared(self) -> bool:
@@ -97,7 +103,7 @@ def configured(app: str | None) -> Configured:
         return Configured(*configure())
     sys.path.insert(0, ".")
     if app:
-        return _around(load_app(app, "--app"))
+        return _around(load_app(app, "--app"), app)
     try:
         with _quietly():
             found = load_app(name)
@@ -107,10 +113,21 @@ def configured(app: str | None) -> Configured:
     return _around(found)
 
 
-def _around(found: object) -> Configured:
+def _around(found: object, named: str = "") -> Configured:
+    """What an app's own guard does, or what the environment's would around it.
+
+    Args:
+        found: the app.
+        named: its name, where someone gave it here, and not for a guard to be put around it.
+    """
     if isinstance(found, Guard):
         return Configured(found.settings, found.layers, found, found.app)
-    return Configured(*configure(), app=found)
+    unseen = ""
+    if named and not any(getattr(each, "cls", None) is Guard for each in getattr(found, "user_middleware", ())):
+        unseen = (
+            f"{named} is no Guard: this is what `asgi-guard run {named}` does, and `uvicorn {named}` serves it bare"
+        )
+    return Configured(*configure(), app=found, unseen=unseen)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from asgi_guard.policy.exemptions import Exemptions
 from asgi_guard.policy.fetch import PageRequest
 from asgi_guard.policy.origins import page_origin_fault
 from asgi_guard.policy.resource_metadata import ResourceMetadata
-from asgi_guard.policy.routes import NO_ROW, RouteTable, doubtful
+from asgi_guard.policy.routes import NO_ROW, RouteTable, doubtful, joined_path, route_path
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
@@ -28,22 +28,24 @@ def explanation(found: Configured, method: str, path: str) -> dict[str, Any]:
     """What the guard would ask of a request, and which rule says so. The path is written as it would be sent."""
     settings = found.settings
     raw_path = os.fsencode(path.partition("?")[0])
-    path = unquote_to_bytes(raw_path).decode("utf-8", "replace")
+    whole = unquote_to_bytes(raw_path).decode("utf-8", "replace")
+    path, joined = route_path(whole, found.root_path), joined_path(whole, found.root_path)
     if method in ("GET", "HEAD") and path in (settings.health.live_path, settings.health.ready_path):
-        return {"request": f"{method} {path}", "rule": "the guard answers this probe itself", "auth": "none"}
+        return {"request": f"{method} {whole}", "rule": "the guard answers this probe itself", "auth": "none"}
     metadata = settings.auth.resource_metadata(settings.routes)
     if metadata and path == ResourceMetadata.of(**metadata).path:
         rule = "the guard answers this itself, with what the resource says of itself (RFC 9728)"
-        return {"request": f"{method} {path}", "rule": rule, "auth": "none"}
+        return {"request": f"{method} {whole}", "rule": rule, "auth": "none"}
     table = RouteTable(settings.routes)
-    row, disputed = table.find(path, method, raw_path)
+    row, disputed = table.find(path, method, raw_path, joined)
     route = None if row == NO_ROW else settings.routes[row]
-    rate = settings.rate
+    rate, exemptions = settings.rate, ForgeryExemptions(table, settings.csrf.exempt)
     plans = found.plans[row]
     auth = "none" if not settings.auth.on else (route.auth if route and route.auth else "required")
     answer: dict[str, Any] = {
-        "request": f"{method} {path}",
+        "request": f"{method} {whole}",
         "rule": "no row matches: the defaults" if route is None else f"row {row + 1}: {route}",
+        **({"below": f"{path}, below the app's own root path {found.root_path}"} if path != whole else {}),
         "auth": auth,
         "auth_because": _auth_because(settings, route is not None and route.auth is not None, row),
         "scopes": list(route.scopes) if route else [],
@@ -53,7 +55,7 @@ def explanation(found: Configured, method: str, path: str) -> dict[str, Any]:
         "cost": route.cost if route else 1,
         "security": str(route.security) if route and route.security else settings.security.preset,
         "cors": ", ".join(settings.cors.allow_origins) or "off",
-        "csrf": _csrf(settings, ForgeryExemptions(table, settings.csrf.exempt).cover(path, method, raw_path), method),
+        "csrf": _csrf(settings, exemptions.cover(path, method, raw_path, joined), method),
     }
     answer.update(_about_limits(found, auth, plans))
     if settings.metrics.path and path == settings.metrics.path and method in ("GET", "HEAD"):
@@ -62,8 +64,10 @@ def explanation(found: Configured, method: str, path: str) -> dict[str, Any]:
         answer["note"] = "where this machine asks, the guard answers itself, and begins to drain"
     elif disputed and (settings.auth.on or settings.limited or rate.messages):
         answer["note"] = "routers may disagree about this path, and take it for another row's: it is refused with 400"
-    elif doubtful(path, raw_path):
+    elif joined is not None or doubtful(path, raw_path):
         answer["note"] = "routers may disagree about this path, so no row that opens anything matches it"
+    if found.unseen:
+        answer["guard"] = found.unseen
     return answer
 
 
@@ -130,7 +134,8 @@ def _about_limits(found: Configured, auth: str, plans: RoutePlans) -> dict[str, 
 
 def _rows(answer: dict[str, Any]) -> list[tuple[str, str]]:
     """The answer, for people."""
-    rows = [("rule", answer["rule"]), ("auth", f"{answer['auth']} ({answer.get('auth_because', 'anyone may ask')})")]
+    rows = [("path", answer["below"])] if "below" in answer else []
+    rows += [("rule", answer["rule"]), ("auth", f"{answer['auth']} ({answer.get('auth_because', 'anyone may ask')})")]
     if answer.get("scopes"):
         rows.append(("scopes", " ".join(answer["scopes"])))
     if answer.get("any_scopes"):
@@ -149,7 +154,7 @@ def _rows(answer: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(
             ("without the store", ", ".join(f"{name}: {each}" for name, each in answer["without_store"].items()))
         )
-    rows += [(name, str(answer[name])) for name in ("security", "cors", "csrf", "note") if name in answer]
+    rows += [(name, str(answer[name])) for name in ("security", "cors", "csrf", "note", "guard") if name in answer]
     return rows + _browser_rows(answer.get("browser", {}))
 
 
@@ -206,7 +211,9 @@ def explain(
     if origin is not None:
         request = PageRequest(origin, method, tuple(map(_header, headers)), credentials)
         raw_path = path.partition("?")[0]
-        answer["browser"] = seen_by_browser(found.settings, found.layers, request, raw_path, websocket=websocket)
+        answer["browser"] = seen_by_browser(
+            found.settings, found.layers, request, raw_path, websocket=websocket, root_path=found.root_path
+        )
     if as_json:
         dump(answer)
         return

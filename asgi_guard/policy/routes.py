@@ -25,7 +25,7 @@ from asgi_guard.policy.plain_types import require_fields
 from asgi_guard.policy.security import Preset, SecurityHeaders
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 AuthMode: TypeAlias = Literal["required", "optional", "none"]
 
@@ -170,6 +170,17 @@ def joined_path(path: str, root_path: str) -> str | None:
     if not found or (not before and below[:1] in ("", "/")):
         return None
     return below if below[:1] == "/" else f"/{below}"
+
+
+def beyond_root(routes: Iterable[Route], root_path: str) -> Iterator[str]:
+    """What to write in the place of rows whose paths begin with the root path, below which paths are matched."""
+    for route in routes:
+        below = route_path(route.path, root_path)
+        if below != route.path:
+            yield (
+                f"no request matches the row {route.path}, since paths are those below the root path {root_path}: "
+                f"write {below}"
+            )
 
 
 class RouteTable:

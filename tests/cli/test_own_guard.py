@@ -96,6 +96,57 @@ def test_it_is_checked(token: str) -> None:
     assert limits == "identities are under no limit of their own"  # and not: each process counts for itself
 
 
+ROOTED = """
+from fastapi import FastAPI
+from asgi_guard import APIKey, AuthSettings, Guard, GuardSettings, Route
+
+api = FastAPI()
+api.root_path = "/v1"
+auth = AuthSettings(api_keys=(APIKey("ci", "0" * 64),))
+rows = (Route("/admin", scopes=("admin",)), Route("/v1/users", scopes=("users",)))
+app = Guard(api, GuardSettings(auth=auth, routes=rows))
+
+outer = FastAPI()
+outer.mount("/v1", app)
+added = FastAPI()
+added.add_middleware(Guard)
+"""
+
+
+@pytest.fixture
+def rooted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Apps with a root path, to be found."""
+    (tmp_path / "rooted_site.py").write_text(ROOTED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "rooted_site", raising=False)
+
+
+@pytest.mark.usefixtures("rooted")
+def test_a_root_path_is_explained_as_the_guard_reads_it() -> None:
+    """Paths are explained below the app's own root path, and a row that begins with it is told to match nothing."""
+    for path in ("/admin", "/v1/admin"):
+        answer = json.loads(invoke("explain", "GET", path, "--app", "rooted_site:app", "--json").output)
+        assert (answer["request"], answer["rule"]) == (f"GET {path}", "row 1: any method /admin")
+    said = invoke("explain", "GET", "/v1/admin", "--app", "rooted_site:app").output
+    assert "/admin, below the app's own root path /v1" in said
+    assert "no row matches" in invoke("explain", "GET", "/v1/users", "--app", "rooted_site:app").output
+    checked = json.loads(invoke("check", "--app", "rooted_site:app", "--json", "--no-probe").output)
+    beyond = "no request matches the row /v1/users, since paths are those below the root path /v1: write /users"
+    assert beyond in checked["warnings"]
+
+
+@pytest.mark.usefixtures("rooted")
+def test_an_app_that_is_no_guard_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever names an app without a guard is told that a server by itself would serve it bare."""
+    told = "rooted_site:outer is no Guard: this is what `asgi-guard run rooted_site:outer` does"
+    assert told in invoke("explain", "GET", "/x", "--app", "rooted_site:outer").output
+    assert told in invoke("check", "--app", "rooted_site:outer", "--no-probe").output
+    for name in ("app", "added"):
+        assert "is no Guard" not in invoke("check", "--app", f"rooted_site:{name}", "--no-probe").output
+    monkeypatch.setenv("ASGI_GUARD_APP", "rooted_site:outer")
+    assert "is no Guard" not in invoke("check", "--no-probe").output
+
+
 def test_without_the_app_a_function_is_unknown_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the environment alone is looked at, the error says that a function is given to the Guard."""
     monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "5/minute by tenant")
