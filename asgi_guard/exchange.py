@@ -273,8 +273,10 @@ class Exchange:
         None where a proxy's may stand in its place: what is forwarded is in doubt, or a peer that is no trusted proxy
         forwards it.
         """
-        peer = self.peer
+        peer, seen = self.peer, self.seen_client
         relayed = self.client == peer and any(name in self.headers for name in FORWARDING)
+        if relayed and seen and 0 in seen[1:2]:
+            relayed = False  # no connection has this port: the server has put the client there, as uvicorn does
         if self.client_doubt or (relayed and not (peer is not None and trusts_proxy(peer))):
             return None
         return self.client

@@ -78,7 +78,9 @@ def stack(
     metadata = problems.collect("auth", lambda: _resource_metadata(app, settings, cors))
     possession = problems.collect("auth", lambda: _possession(settings.auth, store, trusts_proxy))
     identity = problems.collect("auth", lambda: _identity(app, settings, table, http_client, possession))
-    rate_limit = problems.collect("rate", lambda: _rate_limit(app, settings, table, store, limit_functions))
+    rate_limit = problems.collect(
+        "rate", lambda: _rate_limit(app, settings, table, store, limit_functions, trusts_proxy)
+    )
     layers: list[Layer | None] = [
         problems.collect("health", lambda: _drain(app, settings), path="drain_path", on_signal="drain_signal"),
         problems.collect("health", lambda: _health(app, settings, store, identity, rate_limit, checks, trusts_proxy)),
@@ -340,13 +342,19 @@ def _rate_limit(
     table: RouteTable,
     store: Store | None,
     functions: Mapping[str, Callable[[Scope], str | None]] | None,
+    trusts_proxy: Callable[[str], bool],
 ) -> RateLimitMiddleware | None:
     section = settings.rate
     if not settings.limited and not settings.auth.revocation and not section.messages:
         return None
-    revocation = settings.auth.revocation
     return RateLimitMiddleware(
-        app, store=store, routes=table, functions=functions, revocation=revocation, **section.model_dump()
+        app,
+        store=store,
+        routes=table,
+        functions=functions,
+        revocation=settings.auth.revocation,
+        trusts_proxy=trusts_proxy,
+        **section.model_dump(),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from asgi_guard.arguments import typed
@@ -96,8 +97,11 @@ class ProxyMiddleware(Layer):
                 client.address,
                 0,
             )  # as the port of a client behind a proxy is not known
-        elif not self._told and not _FORWARDING.isdisjoint(exchange.headers):
-            self._look_for_proxy(exchange)
+        elif not _FORWARDING.isdisjoint(exchange.headers):
+            if not self._told:
+                self._look_for_proxy(exchange)
+            if client.doubt is None and self._names[0] not in exchange.headers and self.policy.believes(exchange.peer):
+                client = replace(client, doubt="other_header")
         if client.scheme is not None:
             secure = client.scheme in ("https", "wss")
             plain, encrypted = ("http", "https") if exchange.kind == "http" else ("ws", "wss")

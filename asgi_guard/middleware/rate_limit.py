@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from asgi_guard.arguments import typed
 from asgi_guard.asgi import Head, Header
 from asgi_guard.errors import ConfigError, Problem, StoreUnavailableError, require_choice
+from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.middleware.accounts import Accounts
 from asgi_guard.middleware.charging import Charging
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from asgi_guard.asgi import ASGIApp, Scope
-    from asgi_guard.exchange import Exchange
     from asgi_guard.policy.identity import User
     from asgi_guard.policy.plans import RoutePlans
     from asgi_guard.policy.rates import Limit
@@ -79,6 +79,7 @@ class RateLimitMiddleware(Layer):
         revocation: whether tokens are looked up among the revoked.
         deny_cache: seconds for which a bucket that refused is not asked again, unless it would admit sooner; 0 asks
             each time. That is also how long a reset, or units given back by another worker, may go unnoticed.
+        trusts_proxy: tells which peers are proxies to be trusted; none unless said.
         clock: microseconds of a clock that only moves forward.
 
     Raises:
@@ -111,6 +112,7 @@ class RateLimitMiddleware(Layer):
         ipv6_prefix: int = 64,
         revocation: bool = False,
         deny_cache: float = 1.0,
+        trusts_proxy: Callable[[str], bool] = trusts_nobody,
         clock: Callable[[], int] = lambda: time.monotonic_ns() // 1000,
     ) -> None:
         super().__init__(app)
@@ -142,7 +144,7 @@ class RateLimitMiddleware(Layer):
         self._revocation = revocation
         self.denied = DenyCache(int(deny_cache * SECOND))
         self._accounts = Accounts(self.denied, clock)
-        self._clock = clock
+        self._clock, self._trusts_proxy = clock, trusts_proxy
         self._unsure = any(limit.key in OF_IDENTITIES for limit in self._every_limit())
 
     async def startup(self) -> None:
@@ -215,8 +217,8 @@ class RateLimitMiddleware(Layer):
         return self._answered(exchange, plan, charges, verdict)
 
     def _is_exempt(self, exchange: Exchange, user: User | None) -> bool:
-        # In doubt the address is a proxy's, and what is granted to that is not its clients'.
-        return self._exempt.cover(None if exchange.client_doubt else exchange.client, user)
+        # Where the address may be a proxy's, what is granted to that is not its clients'.
+        return self._exempt.cover(exchange.known_client(self._trusts_proxy), user)
 
     def _look_for_identity(self, exchange: Exchange) -> None:
         """See to it that limits of identities can hold; the first request that shows it settles it.

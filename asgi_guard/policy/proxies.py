@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 ForwardedHeader: TypeAlias = Literal["x-forwarded-for", "forwarded"]
-Doubt: TypeAlias = Literal["unreadable", "too_few", "too_many", "all_trusted"]
+Doubt: TypeAlias = Literal["unreadable", "too_few", "too_many", "all_trusted", "other_header"]
+"""Why the client is not known: what is written cannot be read, names too few or too many hops or proxies alone, or stands
+in another header than the one that is read."""
 
 MAX_HOPS = 16
 """The longest chain of proxies that is followed."""

@@ -12,7 +12,10 @@ from asgi_guard import (
     ConfigError,
     Guard,
     GuardSettings,
+    HealthSettings,
     HostsSettings,
+    LogSettings,
+    MetricsSettings,
     ProxyMiddleware,
     ProxySettings,
     RateSettings,
@@ -216,3 +219,50 @@ def test_bad_options(options: dict[str, Any], named: set[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         ProxyMiddleware(Echo(), **options)
     assert {problem.name for problem in caught.value.problems} == named
+
+
+@pytest.mark.parametrize(
+    ("options", "peer", "headers", "granted"),
+    [
+        ({}, ("10.0.0.5", 5000), [], True),
+        ({}, ("10.0.0.5", 5000), [(FOR, b"198.51.100.7")], False),
+        ({}, ("10.0.0.5", 5000), [(b"x-real-ip", b"198.51.100.7")], False),
+        ({}, ("10.0.0.5", 5000), [(FOR, b"10.0.0.5")], False),
+        ({}, ("10.0.0.5", 0), [(FOR, b"10.0.0.5")], True),
+        ({"trusted": ("10.0.0.5",)}, ("10.0.0.5", 5000), [], True),
+        ({"trusted": ("10.0.0.5",)}, ("10.0.0.5", 5000), [(FOR, b"198.51.100.7")], False),
+        ({"trusted": ("10.0.0.5",)}, ("10.0.0.5", 5000), [(FOR, b"10.0.0.9")], True),
+        ({"trusted": ("10.0.0.5",)}, ("10.0.0.5", 5000), [(b"x-real-ip", b"198.51.100.7")], False),
+        ({"trusted": ("10.0.0.5",)}, ("10.0.0.5", 5000), [(b"forwarded", b"for=198.51.100.7")], False),
+        ({"trusted": ("10.0.0.5",), "header": "forwarded"}, ("10.0.0.5", 5000), [(FOR, b"198.51.100.7")], False),
+        ({"hops": 1}, ("10.0.0.5", 5000), [(b"x-real-ip", b"198.51.100.7")], False),
+    ],
+)
+async def test_what_is_granted_to_an_address(
+    options: dict[str, Any], peer: tuple[str, int], headers: list[Header], granted: bool
+) -> None:
+    """What is granted to a network is nobody's whom a proxy in it forwards for without naming them as is said."""
+    settings = GuardSettings(
+        proxy=ProxySettings(**options),
+        rate=RateSettings(limit="1/day by ip", exempt=("10.0.0.0/8",)),
+        metrics=MetricsSettings(path="/metrics", allow=("10.0.0.0/8",)),
+        health=HealthSettings(details=("10.0.0.0/8",)),
+        log=LogSettings(format="off"),
+    )
+
+    async def well() -> None:
+        """Find nothing wrong."""
+
+    guard = Guard(Echo(), settings, checks={"database": well})
+    statuses = [(await get(guard, client=peer, headers=headers)).status for _ in range(2)]
+    assert statuses == [200, 200 if granted else 429]
+    assert (b"# HELP" in (await get(guard, "/metrics", client=peer, headers=headers)).body) is granted
+    assert (b"database" in (await get(guard, "/health/ready", client=peer, headers=headers)).body) is granted
+
+
+async def test_a_client_in_another_header_is_in_doubt() -> None:
+    """A trusted proxy that names its client by another header has that told in the log."""
+    lines: list[bytes] = []
+    logged = AccessLogMiddleware(Echo(), write=lines.append)
+    await get(ProxyMiddleware(logged, trusted=PROXY), headers=[(b"x-real-ip", b"198.51.100.7")])
+    assert orjson.loads(lines[0])["asgi_guard.client_doubt"] == "other_header"
