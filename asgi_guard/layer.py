@@ -118,7 +118,7 @@ class Chain:
     async def _failed(self, exchange: Exchange, response: Response, error: Exception, *, in_app: bool) -> None:
         """Log the exception, once, and answer 500 if nothing was sent yet. That the client left is nobody's error."""
         in_app = in_app and error is not response.fault
-        if not exchange.reported and error is not response.lost:
+        if not exchange.reported and not response.is_loss(error):
             exchange.reported = True
             if response.unheard:
                 _report(exchange, "the app raised after its client had left", error, logging.INFO)

@@ -36,6 +36,9 @@ _RESPONSE_BODIES = frozenset(
     }
 )
 
+_LOSSES = frozenset({"WebSocketDisconnect", "ClientDisconnect"})
+"""What Starlette, FastAPI and Litestar raise in an app whose client has left."""
+
 
 class _Mark(Protocol):
     def __call__(self, exchange: Exchange, head: Head) -> None: ...
@@ -114,6 +117,13 @@ class Response:
         except OSError as error:
             self._note_loss(error, of_head=kind in _RESPONSE_STARTS)
             raise
+
+    def is_loss(self, error: BaseException) -> bool:
+        """Whether an app's exception only says that its client left: the server's own, or a framework's."""
+        if isinstance(error, BaseExceptionGroup):
+            return all(map(self.is_loss, error.exceptions))
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        return error is self.lost or (self.disconnected and not kinds.isdisjoint(_LOSSES))
 
     def _note_loss(self, error: OSError, *, of_head: bool) -> None:
         self.disconnected, self.finished, self.lost = True, False, error

@@ -191,7 +191,7 @@ class AccessLogMiddleware(Layer):
             remarks.error = "client_disconnected" if exchange.kind == "http" else None
         elif not response.finished and exchange.kind == "http" and error is None:
             remarks.error = "response_unfinished"
-        if error is not None and error is not response.lost and remarks.error is None:
+        if error is not None and remarks.error is None and not response.is_loss(error):
             remarks.error = type(error).__name__
 
     def _is_probe(self, exchange: Exchange) -> bool:

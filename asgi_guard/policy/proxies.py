@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 ForwardedHeader: TypeAlias = Literal["x-forwarded-for", "forwarded"]
 Doubt: TypeAlias = Literal["unreadable", "too_few", "too_many", "all_trusted", "other_header"]
-"""Why the client is not known: what is written cannot be read, names too few or too many hops or proxies alone, or stands
-in another header than the one that is read."""
+"""Why the client is not known: what is written cannot be read, names too few or too many hops or none but proxies,
+or stands in another header than the one that is read."""
 
 MAX_HOPS = 16
 """The longest chain of proxies that is followed."""

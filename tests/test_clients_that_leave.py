@@ -1,0 +1,122 @@
+"""Clients that leave, as apps of Starlette and FastAPI meet it: nobody's error, in any log."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from fastapi import FastAPI, WebSocket
+from starlette.applications import Starlette
+from starlette.responses import StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+
+from asgi_guard import AccessLogMiddleware
+from tests.asgi import call, http_scope, websocket_scope
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+
+    from asgi_guard.asgi import ASGIApp, Message, Scope
+
+CONNECT: Message = {"type": "websocket.connect"}
+LEAVE: Message = {"type": "websocket.disconnect", "code": 1001}
+
+
+async def listening(websocket: WebSocket) -> None:
+    """Listen for ever, as tutorials do."""
+    await websocket.accept()
+    while True:
+        await websocket.receive_text()
+
+
+async def telling(websocket: WebSocket) -> None:
+    """Tell for ever, and listen to nothing."""
+    await websocket.accept()
+    while True:
+        await websocket.send_text("tick")
+
+
+async def failing(websocket: WebSocket) -> None:
+    """Fail while cleaning up."""
+    await websocket.accept()
+    try:
+        await websocket.receive_text()
+    finally:
+        raise LookupError
+
+
+async def stream(request: Request) -> StreamingResponse:
+    async def ticks() -> AsyncIterator[bytes]:
+        while True:
+            yield b"tick"
+
+    return StreamingResponse(ticks())
+
+
+def fastapi() -> ASGIApp:
+    made = FastAPI()
+    for endpoint in (listening, telling, failing):
+        made.websocket(f"/{endpoint.__name__}")(endpoint)
+    app: Any = made
+    return app  # type: ignore[no-any-return]  # its own types of ASGI are narrower
+
+
+def starlette() -> ASGIApp:
+    sockets = [WebSocketRoute(f"/{endpoint.__name__}", endpoint) for endpoint in (listening, telling, failing)]
+    app: Any = Starlette(routes=[*sockets, Route("/stream", stream)])
+    return app  # type: ignore[no-any-return]  # as above
+
+
+async def leave_while_told(app: ASGIApp, scope: Scope) -> None:
+    """Have a client leave that is being sent to: the server raises, as ASGI 2.4 has it."""
+    sent = 0
+
+    async def send(message: Message) -> None:
+        nonlocal sent
+        sent += 1
+        if sent > 3:
+            raise OSError
+
+    async def receive() -> Message:
+        return CONNECT
+
+    with pytest.raises(Exception):  # noqa: B017,PT011 - whatever frameworks make of it, servers see
+        await app(scope, receive, send)
+
+
+@pytest.mark.parametrize("app", [starlette(), fastapi()], ids=["starlette", "fastapi"])
+@pytest.mark.parametrize("path", ["/listening", "/telling"])
+async def test_a_websocket(app: ASGIApp, path: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A WebSocket whose client leaves, while the app listens or tells, ends without any error."""
+    lines: list[bytes] = []
+    logged = AccessLogMiddleware(app, write=lines.append)
+    if path == "/listening":
+        await call(logged, websocket_scope(path), CONNECT, LEAVE)
+    else:
+        await leave_while_told(logged, websocket_scope(path))
+    (record,) = map(orjson.loads, lines)
+    assert (record["severity"], record["http.response.status_code"], record.get("error.type")) == ("INFO", 101, None)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("app", [starlette(), fastapi()], ids=["starlette", "fastapi"])
+async def test_an_error_beside_it(app: ASGIApp, caplog: pytest.LogCaptureFixture) -> None:
+    """What an app fails at after its client has left is an error still."""
+    lines: list[bytes] = []
+    await call(AccessLogMiddleware(app, write=lines.append), websocket_scope("/failing"), CONNECT, LEAVE)
+    record = orjson.loads(lines[0])
+    assert (record["severity"], record["error.type"]) == ("ERROR", "LookupError")
+    assert [each.levelno for each in caplog.records] == [logging.ERROR]
+
+
+async def test_a_stream(caplog: pytest.LogCaptureFixture) -> None:
+    """A stream whose client leaves ends without any error, and is told as broken off."""
+    lines: list[bytes] = []
+    await leave_while_told(AccessLogMiddleware(starlette(), write=lines.append), http_scope(path="/stream"))
+    record = orjson.loads(lines[0])
+    assert (record["severity"], record["error.type"]) == ("INFO", "client_disconnected")
+    assert caplog.messages == []
