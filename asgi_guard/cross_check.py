@@ -42,6 +42,7 @@ def cross_check(settings: GuardSettings) -> Iterator[Problem]:
     if settings.request_id.trust_incoming == "proxies" and not settings.proxy.trusted:
         message = f"nobody is believed: set {PREFIX}PROXY_TRUSTED, or say `anyone` or `nobody`"
         yield Problem(f"{PREFIX}REQUEST_ID_TRUST_INCOMING", message)
+    yield from _headers_taken(settings)
     yield from _identity_missing(settings)
     if settings.rate.limit and not settings.rate.limit.strip("; "):
         yield Problem(f"{PREFIX}RATE_LIMIT", f"{settings.rate.limit!r} holds no limit: leave it out if none is meant")
@@ -93,6 +94,19 @@ def _costs_missing(settings: GuardSettings) -> Iterator[Problem]:
         if route.cost != 1:
             message = f"the row {route} costs {route.cost}, and no limit counts it: set {PREFIX}RATE_LIMIT"
             yield Problem(f"{PREFIX}ROUTES", message)
+
+
+def _headers_taken(settings: GuardSettings) -> Iterator[Problem]:
+    """One header for two things: ids of requests are logged and sent back, and what else stands there may be secret."""
+    taken = {settings.request_id.header.lower(): "REQUEST_ID_HEADER"}
+    said = (
+        (settings.auth.api_key_header, "AUTH_API_KEY_HEADER", bool(settings.auth.api_keys)),
+        (settings.csrf.token_header, "CSRF_TOKEN_HEADER", settings.csrf.secret is not None),
+    )
+    for header, variable, used in said:
+        other = taken.setdefault(header.lower(), variable)
+        if used and other != variable:
+            yield Problem(f"{PREFIX}{variable}", f"{header!r} is {PREFIX}{other} too: name another")
 
 
 def _paths_taken(settings: GuardSettings) -> Iterator[Problem]:

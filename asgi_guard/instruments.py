@@ -180,7 +180,10 @@ def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
 
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # a version in quotes, say, which may be written and is not understood
+        encode, content_type = choose_encoder("")
     return encode(registry), content_type
 
 

@@ -37,6 +37,7 @@ class Lifespan:
         self._running: list[Layer] = []
         self._failure: Exception | None = None
         self._starting: Message | None = None
+        self._unread: Message | None = None
         self._stopping = False
         self._started = False
         self._over = False
@@ -64,6 +65,9 @@ class Lifespan:
     async def _receive(self) -> Message:
         if self._failure is not None:
             raise self._failure  # nothing comes any more, whoever asks again
+        if self._unread is not None:
+            message, self._unread = self._unread, None
+            return message
         message = await self._server_receive()
         if message["type"] == "lifespan.startup":
             self._starting = message
@@ -85,6 +89,8 @@ class Lifespan:
             return  # the server was told already
         kind = message["type"]
         if kind == "lifespan.startup.complete":
+            if self._starting is None:  # an app may say so before it is asked: the layers start first all the same
+                self._unread = await self._receive()
             self._note_started()
         elif kind in ("lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed"):
             self._over = True

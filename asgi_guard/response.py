@@ -117,6 +117,10 @@ class Response:
         except OSError as error:
             self._note_loss(error, of_head=kind in _RESPONSE_STARTS)
             raise
+        except Exception:
+            if kind in _RESPONSE_STARTS:
+                self.status = None  # the server would not send it
+            raise
 
     def is_loss(self, error: BaseException) -> bool:
         """Whether an app's exception only says that its client left: the server's own, or a framework's."""

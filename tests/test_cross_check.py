@@ -113,6 +113,23 @@ ISSUER = {"AUTH_ISSUER": "https://id.example.com", "AUTH_AUDIENCE": "shop"}
             "ROUTES",
             "the row any method /export costs 5, and no limit counts it: set ASGI_GUARD_RATE_LIMIT",
         ),
+        (
+            {"AUTH_API_KEYS": KEYS, "AUTH_API_KEY_HEADER": "X-Request-Id"},
+            "AUTH_API_KEY_HEADER",
+            "'X-Request-Id' is ASGI_GUARD_REQUEST_ID_HEADER too: name another",
+        ),
+        (
+            {
+                "AUTH_API_KEYS": KEYS,
+                "AUTH_API_KEY_HEADER": "x-own",
+                "CSRF_MODE": "enforce",
+                "CSRF_SECRET": "s" * 32,
+                "CSRF_SESSION_COOKIE": "session",
+                "CSRF_TOKEN_HEADER": "x-own",
+            },
+            "CSRF_TOKEN_HEADER",
+            "'x-own' is ASGI_GUARD_AUTH_API_KEY_HEADER too: name another",
+        ),
         ({"METRICS_PATH": "/health/live"}, "METRICS_PATH", "is ASGI_GUARD_HEALTH_LIVE_PATH, which answers there"),
         ({"METRICS_PATH": "/r", "HEALTH_READY_PATH": "/r"}, "METRICS_PATH", "is ASGI_GUARD_HEALTH_READY_PATH"),
         ({"RATE_EXEMPT": "10.0.0.0/8"}, "RATE_EXEMPT", "no effect without ASGI_GUARD_RATE_LIMIT"),

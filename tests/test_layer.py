@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asgi_guard import UnknownScopeError
+from asgi_guard import AccessLogMiddleware, UnknownScopeError
 from asgi_guard.layer import Chain, Layer
 from asgi_guard.policy.answer import Answer, Reason, problem
 from asgi_guard.response import Response
@@ -312,6 +313,22 @@ async def test_an_answer_that_cannot_be_sent() -> None:
     with pytest.raises(ConnectionResetError):
         await Noting(broken(LookupError()))(http_scope(), receive, send)
     assert sent == ["http.response.start", "http.response.body"]
+
+
+async def test_a_head_that_the_server_refuses() -> None:
+    """A head that the server does not send is not logged as if it had been."""
+
+    async def send(message: Message) -> None:
+        raise RuntimeError("invalid header value")
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    lines: list[bytes] = []
+    with pytest.raises(RuntimeError):
+        await AccessLogMiddleware(Echo(), write=lines.append)(http_scope(), receive, send)
+    record = json.loads(lines[0])
+    assert (record["severity"], record.get("http.response.status_code")) == ("ERROR", None)
 
 
 async def test_a_leave_that_fails(caplog: pytest.LogCaptureFixture) -> None:

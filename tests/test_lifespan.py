@@ -138,6 +138,13 @@ async def returning_after_shutdown(scope: Scope, receive: Receive, send: Send) -
     await receive()
 
 
+async def hasty(scope: Scope, receive: Receive, send: Send) -> None:
+    """Say that all is ready before being asked."""
+    await send({"type": "lifespan.startup.complete"})
+    assert (await receive())["type"] == STARTUP
+    assert (await receive())["type"] == SHUTDOWN
+
+
 async def raising_later(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
     raise KeyError("method")
@@ -145,7 +152,15 @@ async def raising_later(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.mark.parametrize(
     "app",
-    [without_lifespan, returning, returning_later, returning_after_start, returning_after_shutdown, raising_later],
+    [
+        without_lifespan,
+        returning,
+        returning_later,
+        returning_after_start,
+        returning_after_shutdown,
+        raising_later,
+        hasty,
+    ],
 )
 async def test_an_app_without_lifespan(app: ASGIApp) -> None:
     """In the place of an app that has no lifespan, or leaves it early, the protocol is completed once."""

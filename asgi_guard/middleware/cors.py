@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Head, Header
     from asgi_guard.exchange import Exchange
 
+_CREDENTIALS = frozenset({b"access-control-allow-credentials"})
 _PRIVATE_NETWORK = b"access-control-request-private-network"
 _ASKED = b"access-control-request-headers"
 _VARY = (b"vary", b"origin")
@@ -157,6 +158,9 @@ class CORSMiddleware(Layer):
             lines = self._of_origin(exchange)
         if b"access-control-allow-origin" in names:
             lines = self._of_websockets
+        elif b"access-control-allow-credentials" in names and exchange.kind == "http":
+            # It is said of another origin than the one that is let in here; together they would say what neither does.
+            head.remove(_CREDENTIALS)
         if b"vary" in names and lines and lines[0] is _VARY:
             head.vary(b"origin")
             lines = lines[1:]

@@ -68,7 +68,8 @@ class HostMiddleware(Layer):
                 self._remember(hosts[0], scheme)
             return None
         if verdict == "redirect":
-            location = https_location(hosts[0], exchange.path, exchange.scope.get("query_string") or b"")
+            query = exchange.scope.get("query_string") or b""
+            location = https_location(hosts[0], exchange.path, query, exchange.raw_path)
             return Answer(308, ((b"location", location),))
         if verdict == "insecure":
             detail, reason = "This resource is served over TLS only.", Reason.HTTPS_REQUIRED

@@ -99,6 +99,7 @@ class MetricsMiddleware(Layer):
         self._under_way = self._told = 0  # and how many of them the gauge knows of, which other guards may share
         self._due = 0
         self._in_flight = tuple(each.in_flight() for each in self.instruments)
+        self._series: set[tuple[str, str, int, str]] = set()
         self._durations: dict[tuple[str, object, int | None, str], tuple[Measure, ...]] = {}
         self._refusals: dict[tuple[str | None, str], tuple[Measure, ...]] = {}
         self._near: dict[str, tuple[Measure, ...]] = {}
@@ -183,12 +184,16 @@ class MetricsMiddleware(Layer):
         scheme = scheme if scheme in KNOWN_SCHEMES else "_OTHER"
         if isinstance(place, int):
             place = self._table.routes[place].path
-        full = len(self._durations) >= MAX_SERIES
-        route = place if isinstance(place, str) and not full else UNMATCHED
         if status is None:
             status = CLIENT_GONE if response.disconnected else 500
-        found = tuple(each.duration(method, route, status, scheme) for each in self.instruments)
-        if not full and "_OTHER" not in (method, scheme):
+        series = (method, place if isinstance(place, str) else UNMATCHED, status, scheme)
+        full = len(self._series) >= MAX_SERIES
+        if full and series not in self._series:
+            series = (method, UNMATCHED, status, scheme)
+        self._series.add(series)
+        found = tuple(each.duration(*series) for each in self.instruments)
+        # What clients choose freely is no key: these would be any number.
+        if not full and "_OTHER" not in series:
             self._durations[key] = found
         return found
 

@@ -16,6 +16,7 @@ from asgi_guard.policy.cors_names import (
     SAFELISTED_RESPONSE_HEADERS,
 )
 from asgi_guard.policy.request_id import TAIL_DIGITS, accepts, uuid4, uuid7, uuid7_tails
+from asgi_guard.policy.security import SECURITY_HEADERS
 from asgi_guard.policy.trace_context import parse_trace
 from asgi_guard.randomness import Stock, random_digits
 
@@ -33,6 +34,9 @@ _OF_OTHERS = (
     | FORBIDDEN_RESPONSE_HEADERS
     | SAFELISTED_RESPONSE_HEADERS
     | {"accept", "allow", "authorization", "etag", "location", "retry-after", "user-agent", "vary", "www-authenticate"}
+    | {"dpop", "forwarded", "traceparent", "tracestate", "x-api-key", "x-csrf-token"}
+    | {"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}
+    | SECURITY_HEADERS
 )
 """Headers that an id would take the place of, in a request or in a response."""
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
@@ -74,7 +78,7 @@ class RequestIDMiddleware(Layer):
         require_choice("trust_incoming", trust_incoming, Trusted)
         if not _HEADER.fullmatch(header):
             raise ConfigError([Problem("header", f"{header!r} is not a header's name")])
-        if header.lower() in _OF_OTHERS:
+        if header.lower() in _OF_OTHERS or header.lower().startswith(("access-control-", "ratelimit", "x-ratelimit-")):
             raise ConfigError([Problem("header", f"{header!r} says something else already: take x-request-id")])
         self._header = header.lower().encode()
         self._header_name = header.lower()

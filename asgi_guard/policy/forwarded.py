@@ -27,6 +27,8 @@ _PAIR = re.compile(
     re.DOTALL,
 )
 """Its groups: the name, the value if it is quoted, the value if it is a token, and what comes after it."""
+_EMPTY = re.compile(r"[ \t;]*")
+"""Pairs that there are not, which may stand between those that there are."""
 _BACKSLASH, _NO_BYTE = "\\\\", "\uffff"
 """One that is escaped, and what stands for it in between: no header has it."""
 
@@ -75,7 +77,12 @@ def parse_element(text: str) -> dict[str, str] | None:
     for _ in range(MAX_PAIRS):
         match = _PAIR.match(text, at)
         if match is None:
-            return None
+            at = _EMPTY.match(text, rest := at).end()  # type: ignore[union-attr]  # which matches anywhere
+            if at == len(text):
+                return pairs or None
+            if at == rest:
+                return None
+            continue
         name, quoted, token, separator = match.groups()
         name = name.lower()
         if name in pairs:

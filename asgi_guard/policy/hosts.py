@@ -31,6 +31,7 @@ _HOST = re.compile(
 MAX_HOST = 260
 """Characters of the longest name and port; nothing longer is looked at."""
 _PATH_CHARACTERS = "/:@!$&'()*+,;=~-._"  # RFC 3986 3.3: what needs no encoding in a path
+_PLAIN_PATH = re.compile(rb"/(?!/)[/:@!$&'()*+,;=~\-._%0-9A-Za-z]*")  # nothing else in it, and one slash before it
 _PATTERN = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\]")
 
 
@@ -110,13 +111,23 @@ def is_host(value: bytes) -> bool:
     return _match(value) is not None
 
 
-def https_location(host: bytes, path: str, query: bytes) -> bytes:
-    """Where a redirect goes: the same host without its port, which was the plain one's, and the same path and query."""
+def https_location(host: bytes, path: str, query: bytes, raw_path: bytes | None = None) -> bytes:
+    """Where a redirect goes: the same host without its port, which was the plain one's, and the same path and query.
+
+    Args:
+        host: the host that was asked for.
+        path: the decoded path.
+        query: the query, as it was sent.
+        raw_path: the path as it was sent, where the server tells: what is encoded in it stays so.
+    """
     match = _HOST.fullmatch(host)
     name = match["name"] if match else host
-    # The path is encoded anew: whatever the server decoded of it, no byte of it can end the header or the authority.
-    # Leading slashes are folded, lest `//evil.example` after the host be read as something else by someone.
-    target = quote("/" + path.lstrip("/"), safe=_PATH_CHARACTERS, errors="replace")
+    if raw_path is not None and _PLAIN_PATH.fullmatch(raw_path):
+        target = raw_path.decode()
+    else:
+        # Encoded anew: whatever the server decoded of it, no byte of it can end the header or the authority. Leading
+        # slashes are folded, lest `//evil.example` after the host be read as something else by someone.
+        target = quote("/" + path.lstrip("/"), safe=_PATH_CHARACTERS, errors="replace")
     if query:
         target += "?" + quote(query, safe=_PATH_CHARACTERS + "?%")  # a query arrives encoded; only stray bytes are
     return b"https://" + name + target.encode()

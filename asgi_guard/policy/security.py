@@ -83,6 +83,10 @@ _NAMES = {
     "cache_control": "cache-control",
 }
 """The header of each option that replaces one, whatever the preset."""
+SECURITY_HEADERS = frozenset(
+    {"strict-transport-security", *_NAMES.values(), *(name for preset in _PRESETS.values() for name in preset)}
+)
+"""Every header that a preset or an option makes."""
 TELLING = frozenset({b"server", b"x-powered-by"})
 """What tells an attacker which software answers."""
 

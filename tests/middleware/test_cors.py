@@ -68,6 +68,18 @@ async def test_refused_preflight(headers: list[Header]) -> None:
     assert app.scopes == []
 
 
+@pytest.mark.parametrize("credentials", [False, True])
+async def test_an_apps_word_on_credentials(credentials: bool) -> None:
+    """What an app says of credentials for origins of its own does not hold for one that the guard lets in."""
+    app = Echo(headers=[(b"Access-Control-Allow-Credentials", b"true"), (b"x-other", b"stays")])
+    exchange = await get(layer(app, allow_credentials=credentials), headers=[ORIGIN])
+    said = [line for line in exchange.starts[0]["headers"] if line[0].lower().endswith(b"credentials")]
+    assert len(said) == credentials
+    assert exchange.headers["x-other"] == "stays"
+    apps = Echo(headers=[(b"access-control-allow-origin", PAGE), (b"access-control-allow-credentials", b"true")])
+    assert (await get(layer(apps), headers=[ORIGIN])).headers["access-control-allow-credentials"] == "true"
+
+
 @pytest.mark.parametrize(
     ("method", "headers"),
     [("OPTIONS", []), ("OPTIONS", [ORIGIN]), ("OPTIONS", [ASKED]), ("GET", [ORIGIN, ASKED]), ("PUT", [ORIGIN, ASKED])],

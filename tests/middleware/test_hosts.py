@@ -48,7 +48,7 @@ async def test_refused(names: list[bytes]) -> None:
 async def test_redirect() -> None:
     """Plain http is sent to https of the same host, path and query, without the plain port."""
     layer = HostMiddleware(Echo(), allowed="api.example.com", https_redirect=True)
-    scope = scope_of(b"api.example.com:8000", path="/a b\r\nx: y", query_string=b"q=1&r=%20")
+    scope = scope_of(b"api.example.com:8000", path="/a b\r\nx: y", raw_path=None, query_string=b"q=1&r=%20")
     exchange = await call(layer, scope)
     assert exchange.status == 308
     assert exchange.headers == {

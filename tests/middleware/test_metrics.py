@@ -114,9 +114,10 @@ async def test_series_are_bounded(registry: CollectorRegistry) -> None:
     after = (await scrape(layer))[DURATIONS]
     assert after.keys() - {("GET", "_unmatched", "200")} == before - {("GET", "_unmatched", "200")}
     assert sum(after.values()) == 5002 + 1
-    for number in range(3000):
-        await get(layer, f"/named/{number}")
-    assert len((await scrape(layer))[DURATIONS]) <= 2001
+    for method in ("GET", "M"):
+        for number in range(3000):
+            await call(layer, http_scope(method, f"/named/{number}"))
+    assert len((await scrape(layer))[DURATIONS]) <= 2002
 
 
 async def test_in_flight(registry: CollectorRegistry) -> None:
@@ -215,6 +216,9 @@ async def test_formats(registry: CollectorRegistry) -> None:
     exchange = await get(layer, "/metrics", asked, client=LOCAL)
     assert exchange.headers["content-type"].startswith("application/openmetrics-text")
     assert exchange.body.endswith(b"# EOF\n")
+    quoted = [(b"accept", b'application/openmetrics-text;version="1.0.0"')]
+    exchange = await get(layer, "/metrics", quoted, client=LOCAL)
+    assert (exchange.status, b"# HELP" in exchange.body) == (200, True)
 
 
 @pytest.mark.parametrize(("options", "name"), [({"path": "metrics"}, "path"), ({"allow": "localhost"}, "allow")])

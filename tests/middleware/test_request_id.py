@@ -128,7 +128,26 @@ async def test_unhandled_exception() -> None:
 
 @pytest.mark.parametrize(
     "header",
-    ["", "x request", "x:id", "é", "x\r\n", "a" * 65, "Content-Type", "set-cookie", "location"],
+    [
+        "",
+        "x request",
+        "x:id",
+        "é",
+        "x\r\n",
+        "a" * 65,
+        "Content-Type",
+        "set-cookie",
+        "location",
+        "dpop",
+        "X-API-Key",
+        "traceparent",
+        "x-csrf-token",
+        "x-forwarded-for",
+        "content-security-policy",
+        "strict-transport-security",
+        "access-control-allow-origin",
+        "ratelimit-policy",
+    ],
 )
 def test_bad_header(header: str) -> None:
     """A name that no header can have, or one that means something else, is refused at construction."""

@@ -23,6 +23,9 @@ from asgi_guard.policy.forwarded import MAX_COMMAS, MAX_ELEMENT, MAX_PAIRS, MAX_
         ("for=unknown", {"for": "unknown"}),
         ('for="a,b;c\\"d";host="\\\\"', {"for": 'a,b;c"d', "host": "\\"}),
         ('for=""', {"for": ""}),
+        ("for=192.0.2.1;", {"for": "192.0.2.1"}),
+        (";for=192.0.2.1", {"for": "192.0.2.1"}),
+        ("for=192.0.2.1; ;;proto=http ; ", {"for": "192.0.2.1", "proto": "http"}),
         ("for=192.0.2.1;x-hop_1=a!b", {"for": "192.0.2.1", "x-hop_1": "a!b"}),
     ],
 )  # fmt: skip
@@ -34,7 +37,7 @@ def test_an_element(text: str, pairs: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "192.0.2.1", "for", "for=", "=192.0.2.1", "for=192.0.2.1;", ";for=192.0.2.1", "for=192.0.2.1;;proto=http",
+        "", "192.0.2.1", "for", "for=", "=192.0.2.1", ";", " ; ;", ";;192.0.2.1", "for=192.0.2.1;;x",
         "for=192.0.2.1;for=192.0.2.2", "for=192.0.2.1;FOR=192.0.2.2", 'for="192.0.2.1', 'for=192.0.2.1"',
         'for="192.0.2.1"x', 'for="192.0.2.1\\"', "for = 192.0.2.1", "for=192.0.2.1 192.0.2.2", "f\xf6r=192.0.2.1",
         "for=192.0.2.1\n", "for=192.0.2.1,",

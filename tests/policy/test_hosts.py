@@ -189,6 +189,29 @@ def test_location(host: bytes, path: str, query: bytes, location: bytes) -> None
     assert https_location(host, path, query) == location
 
 
+@pytest.mark.parametrize(
+    ("path", "raw_path", "location"),
+    [
+        ("/files/a/b", b"/files/a%2Fb", b"/files/a%2Fb"),
+        ("/\ufffd", b"/%E9", b"/%E9"),
+        ("/a b", b"/a%20b", b"/a%20b"),
+        ("/a;b=1", b"/a;b=1", b"/a;b=1"),
+        ("/", b"/", b"/"),
+        ("//evil.example", b"//evil.example", b"/evil.example"),
+        ("/a b", b"/a b", b"/a%20b"),
+        ("/a\r\nb", b"/a\r\nb", b"/a%0D%0Ab"),
+        ("/a#b", b"/a#b", b"/a%23b"),
+        ("/a?b", b"/a?b", b"/a%3Fb"),
+        ("/ä", "/ä".encode(), b"/%C3%A4"),
+        ("x", b"x", b"/x"),
+        ("/x", b"", b"/x"),
+    ],
+)
+def test_location_as_sent(path: str, raw_path: bytes, location: bytes) -> None:
+    """A path that needs no encoding is told as it was sent, so that the same resource is asked for."""
+    assert https_location(b"a.example", path, b"", raw_path) == b"https://a.example" + location
+
+
 def test_the_longest_host() -> None:
     """A name of 254 characters, with its last dot, and any port make a host; one character more makes none."""
     name = b"a" * 253 + b"."
@@ -200,14 +223,19 @@ def test_the_longest_host() -> None:
     assert not is_host(b"a." * 30_000)
 
 
-@given(st.binary(max_size=30), st.text(st.characters(), max_size=30), st.binary(max_size=30))
-@example(b"api.example.com", "\ud800", b"")
-@example(b"API.example.com.:81", "/@evil.example", b"@evil")
-def test_a_redirect_stays_on_the_host(host: bytes, path: str, query: bytes) -> None:
+@given(
+    st.binary(max_size=30),
+    st.text(st.characters(), max_size=30),
+    st.binary(max_size=30),
+    st.none() | st.binary(max_size=30) | st.binary(max_size=30).map(b"/".__add__),
+)
+@example(b"api.example.com", "\ud800", b"", None)
+@example(b"API.example.com.:81", "/@evil.example", b"@evil", b"/@evil.example")
+def test_a_redirect_stays_on_the_host(host: bytes, path: str, query: bytes, raw_path: bytes | None) -> None:
     """Whatever a client sends, a redirect goes to the allowed host alone, in one line of plain ASCII."""
     if SECURE.decide([host], "http") != "redirect":
         host = b"api.example.com"
-    location = https_location(host, path, query)
+    location = https_location(host, path, query, raw_path)
     assert re.fullmatch(rb"[!-~]+", location)
     parts = urlsplit(location.decode())
     assert parts.scheme == "https"
