@@ -48,6 +48,7 @@ from asgi_guard.policy.security import SecurityHeaders
 from asgi_guard.policy.trace_context import Trace
 from asgi_guard.propagation import propagate, propagation_headers, trace
 from asgi_guard.readiness import Check
+from asgi_guard.revocation import revoke
 from asgi_guard.sections import (
     AuthSettings,
     CORSSettings,
@@ -127,5 +128,6 @@ __all__ = [
     "propagate",
     "propagation_headers",
     "request_id",
+    "revoke",
     "trace",
 ]

@@ -87,7 +87,8 @@ class Exchange:
         extra_cost: what the app charged beyond that.
         meter: counts the messages of a WebSocket.
         innermost: the mark of the chain furthest in that is under way; None for the outermost.
-        revocation: what is known of the token's revocation.
+        revocation: what is known of the token's revocation, and
+        revocations: the store in which it was looked up; None where it was not.
         answer: the guard's own answer, where the app was not asked, and
         answered_by: the layer that gave it.
         logged_by: the layer that has undertaken to log this exchange, and
@@ -133,6 +134,7 @@ class Exchange:
         "request_id",
         "retry_after",
         "revocation",
+        "revocations",
         "root_path",
         "route",
         "scheme",
@@ -174,6 +176,7 @@ class Exchange:
         self.extra_cost = 0
         self.meter: Meter | None = None
         self.revocation = NOT_REVOKED
+        self.revocations: Store | None = None
         self.answer: Answer | None = None
         self.answered_by: str | None = None
         self.logged_by: object | None = None

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 
 from asgi_guard.cautions import warnings
 from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.exchange import current
 from asgi_guard.fetching import default_client
 from asgi_guard.inspection import misfit
 from asgi_guard.layer import Chain
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.middleware.rate_limit import plans_in
 from asgi_guard.readiness import checks_of
-from asgi_guard.revocation import Revocations, lives_of
+from asgi_guard.revocation import Revocations, lives_of, nobody_looks
 from asgi_guard.settings import GuardSettings, SettingsError
 from asgi_guard.stack import stack
 from asgi_guard.stores import no_store
+from asgi_guard.stores.base import is_same
 from asgi_guard.variables import PREFIX
 from asgi_guard.within import cautions_of
 
@@ -97,7 +99,8 @@ class Guard(Chain):
             user: the identity that the token showed, as in `scope["user"]`.
 
         Raises:
-            ConfigError: `auth.revocation` is off, so nobody would look the token up.
+            ConfigError: `auth.revocation` is off, so nobody would look the token up. Or the request in hand is served
+                by another guard, which looks elsewhere: `asgi_guard.revoke` reaches that one.
             ValueError: an API key showed it, which does not end by itself: take it out of the configuration. Or an
                 opaque token without a `jti`, by which it could be named: revoke it where it was issued.
             StoreUnavailableError: the store did not answer, and the token may be accepted still.
@@ -139,11 +142,16 @@ class Guard(Chain):
         await self._revocations().subject(subject, issuer, ttl)
 
     def _revocations(self) -> Revocations:
-        store = self.store
+        store, exchange = self.store, current.get()
+        looked_up = None if exchange is None else exchange.revocations
+        if looked_up is not None and (store is None or not is_same(looked_up, store)):
+            raise nobody_looks(
+                "another Guard serves this request, and looks revocations up elsewhere, so this one's would not hold "
+                "there: revoke by that one, as asgi_guard.revoke(request.scope) does"
+            )
         identity = next((layer for layer in self.layers if isinstance(layer, IdentityMiddleware)), None)
         if store is None or identity is None or not self.settings.auth.revocation:
-            message = "it is not true, so nobody would look the token up"
-            raise ConfigError([Problem(f"{PREFIX}AUTH_REVOCATION", message)])
+            raise nobody_looks("it is not true, so nobody would look the token up")
         return Revocations(store, lives_of(identity))
 
 

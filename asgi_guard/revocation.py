@@ -1,18 +1,50 @@
-"""Putting tokens among the revoked: what `Guard.revoke*` and `asgi-guard revoke` do."""
+"""Putting tokens among the revoked: what `revoke`, `Guard.revoke*` and `asgi-guard revoke` do."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
+from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.exchange import SCOPE_KEY
 from asgi_guard.policy.revocation import LONGEST_TTL, kept_for, longest_life, session_key, subject_key
+from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from asgi_guard.asgi import Scope
+    from asgi_guard.exchange import Exchange
     from asgi_guard.middleware import IdentityMiddleware
     from asgi_guard.policy.identity import User
     from asgi_guard.stores import Store
+
+
+async def revoke(scope: Scope) -> None:
+    """Refuse the token of this request from now on, for the rest of its life: what a logout is to do.
+
+    It is revoked where the guard that serves the request looks tokens up, whichever guard that is.
+
+    Args:
+        scope: the ASGI scope of the request; `request.scope` in Starlette and FastAPI.
+
+    Raises:
+        LookupError: the scope did not pass a guard.
+        ConfigError: `auth.revocation` is off, or nobody was identified, so that no token was looked up.
+        ValueError: an API key showed the identity, or an opaque token without a `jti`, as for `Guard.revoke`.
+        StoreUnavailableError: the store did not answer, and the token may be accepted still.
+    """
+    exchange: Exchange | None = scope.get(SCOPE_KEY)
+    if exchange is None:
+        raise LookupError("this scope did not pass a guard: wrap the app in Guard")
+    if exchange.revocations is None or exchange.user is None:
+        raise nobody_looks("no token of this request was looked up among the revoked: set it, and require an identity")
+    await Revocations(exchange.revocations, {}).token(exchange.user)
+
+
+def nobody_looks(message: str) -> ConfigError:
+    """The error of a revocation that would not hold."""
+    return ConfigError([Problem(f"{PREFIX}AUTH_REVOCATION", message)])
 
 
 def lives_of(identity: IdentityMiddleware) -> Mapping[str, float | None]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asgi_guard import AuthSettings, ConfigError, Guard, GuardSettings, MemoryStore, User
+from asgi_guard import AuthSettings, ConfigError, Guard, GuardSettings, MemoryStore, RequestIDMiddleware, User, revoke
 from asgi_guard.guard import guarded
 from asgi_guard.policy.revocation import LONGEST_TTL
 from asgi_guard.revocation import Revocations
@@ -16,7 +16,7 @@ from tests.asgi import Exchange, call, http_scope
 from tests.guarded import KEY, settings
 
 if TYPE_CHECKING:
-    from asgi_guard.asgi import Receive, Scope, Send
+    from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
     from asgi_guard.testing import LocalIssuer
     from tests.stores.server import Server
 
@@ -29,7 +29,7 @@ async def logout(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body"})
 
 
-async def asked(guard: Guard, path: str, headers: dict[str, str]) -> Exchange:
+async def asked(guard: ASGIApp, path: str, headers: dict[str, str]) -> Exchange:
     lines = [(name.replace("_", "-").encode(), text.encode()) for name, text in headers.items()]
     return await call(guard, http_scope("GET", path, lines, state={"guard": guard}))
 
@@ -61,6 +61,70 @@ async def test_a_token_that_is_revoked_is_refused_from_then_on(
         await second.store.aclose()
     assert guard.store is not None
     await guard.store.aclose()
+
+
+async def leaving(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app that revokes the request's own token at `/logout`, without knowing who guards it."""
+    if scope["path"] == "/logout":
+        await revoke(scope)
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body"})
+
+
+async def test_the_guard_that_serves_the_request_revokes(issuer: LocalIssuer) -> None:
+    """A token is revoked where it is looked up, without naming the guard, in one around another app too."""
+    guard = Guard(leaving, settings(issuer), http_client=issuer.client)
+    outer = RequestIDMiddleware(guard)
+    for served in (guard, outer):
+        token, other = (f"Bearer {issuer.token('alice')}" for _ in range(2))
+        for path, headers, status in (
+            ("/items", token, 204),
+            ("/logout", token, 204),
+            ("/items", token, 401),
+            ("/items", other, 204),
+        ):
+            assert (await asked(served, path, {"authorization": headers})).status == status
+
+
+async def test_what_a_request_cannot_revoke(issuer: LocalIssuer) -> None:
+    """Where the request's token was not looked up, or there is none, that is told, and is no logout."""
+    guard = Guard(leaving, settings(issuer), http_client=issuer.client)
+    assert "token with an id" in str((await asked(guard, "/logout", {"x_api_key": KEY.decode()})).error)
+    auth = AuthSettings(issuer=issuer.url, audience=(issuer.audience,))
+    without = Guard(leaving, GuardSettings(auth=auth), http_client=issuer.client)
+    error = (await asked(without, "/logout", {"authorization": f"Bearer {issuer.token('alice')}"})).error
+    assert isinstance(error, ConfigError)
+    assert "no token of this request was looked up" in str(error)
+    with pytest.raises(LookupError, match="did not pass a guard"):
+        await revoke(http_scope())
+
+
+async def test_a_guard_that_does_not_serve_the_request(issuer: LocalIssuer, server: Server) -> None:
+    """A guard raises that is to revoke within a request that another one serves by another store; not by the same."""
+    elsewhere = Guard(logout, settings(issuer), http_client=issuer.client)
+    token = f"Bearer {issuer.token('alice')}"
+    for revoking, status in ((elsewhere, 500), (Guard(logout, GuardSettings()), 500)):
+
+        async def app(scope: Scope, receive: Receive, send: Send, guard: Guard = revoking) -> None:
+            scope["state"]["guard"] = guard
+            await logout(scope, receive, send)
+
+        serving = Guard(app, settings(issuer), http_client=issuer.client)
+        found = await asked(serving, "/logout", {"authorization": token})
+        assert found.status == status
+        assert "another Guard serves this request" in str(found.error)
+    stores = server.store(), server.store()
+    other = Guard(logout, settings(issuer), http_client=issuer.client, store=stores[0])
+
+    async def shared(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["guard"] = other
+        await logout(scope, receive, send)
+
+    serving = Guard(shared, settings(issuer), http_client=issuer.client, store=stores[1])
+    assert await ask(serving, "/logout", authorization=token) == 204
+    assert await ask(serving, "/items", authorization=token) == 401
+    for store in stores:
+        await store.aclose()
 
 
 async def test_what_cannot_be_revoked_is_said(issuer: LocalIssuer) -> None:
@@ -125,9 +189,9 @@ async def test_revocations_that_could_not_hold_are_refused(issuer: LocalIssuer) 
         issuer=issuer.url, audience=(issuer.audience,), issuers=(partner,), revocation=True, max_token_age=900
     )
     guard = Guard(logout, GuardSettings(auth=auth), http_client=issuer.client)
-    for revoke in (guard.revoke_subject, guard.revoke_session):
+    for revoking in (guard.revoke_subject, guard.revoke_session):
         with pytest.raises(ValueError, match=r"of which issuer: .*partner\.test"):
-            await revoke("alice")
+            await revoking("alice")
         with pytest.raises(ValueError, match="none of the issuers"):
             await revoke("alice", issuer="https://else.test")
         with pytest.raises(ValueError, match="accepted for 960 s"):

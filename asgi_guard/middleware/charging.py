@@ -9,6 +9,7 @@ from asgi_guard.policy.address import UNKNOWN, limit_key
 from asgi_guard.policy.bucket import Charge
 from asgi_guard.policy.identity import store_key
 from asgi_guard.policy.plans import binds
+from asgi_guard.stores.base import is_same
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ class Charging:
 
     def _taken(self, exchange: Exchange) -> set[tuple[str, int, int]]:
         """The limits under which a guard further out has charged the request already: it is charged once."""
-        same_as = getattr(self._store, "same_as", lambda other: other is self._store)
-        charges = (charge for _, store, charged, _ in exchange.accounts if same_as(store) for charge in charged)
+        accounts = (charged for _, store, charged, _ in exchange.accounts if is_same(self._store, store))
+        charges = (charge for charged in accounts for charge in charged)
         return {(charge.key, charge.limit.interval, charge.limit.burst) for charge in charges}
 
     def _client(self, exchange: Exchange, limit: Limit, plan: Plan) -> str | None:

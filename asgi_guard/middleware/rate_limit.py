@@ -193,6 +193,7 @@ class RateLimitMiddleware(Layer):
         token_id = marks = None
         if self._revocation and user is not None:
             token_id, marks = user.token_id, user.marks
+            exchange.revocations = self.store
         exempt = self._exempts and self._is_exempt(exchange, user)
         if self._messages is not None and exchange.kind == "websocket" and not exempt:
             exchange.meter = Meter(self._messages, binding=not self._shadow)

@@ -159,7 +159,7 @@ def _denylist(facts: Facts) -> Finding:
 
 def _logout(facts: Facts) -> Finding:
     del facts
-    return Finding("unknown", "what the app does at a logout", "in the app: await guard.revoke(request.user)")
+    return Finding("unknown", "what the app does at a logout", "in the app: await asgi_guard.revoke(request.scope)")
 
 
 def _bucket(facts: Facts) -> Finding:

@@ -43,3 +43,9 @@ class Store(Protocol):
 
     async def aclose(self) -> None:
         """Let go of connections. The store may be used again afterwards."""
+
+
+def is_same(store: Store, other: object) -> bool:
+    """Whether two stores keep the same: one and the same, or two of the same place."""
+    same_as = getattr(store, "same_as", None)
+    return store is other if same_as is None else bool(same_as(other))

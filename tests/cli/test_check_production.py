@@ -59,7 +59,7 @@ def test_nothing_configured_fails(command: Command) -> None:
     assert ran.code == 1
     assert "denylist fail revoked tokens are refused, by jti tokens are not looked up among the revoked" in lines
     assert "set: denylist: ASGI_GUARD_AUTH_REVOCATION=true" in lines
-    assert "look: logout: in the app: await guard.revoke(request.user)" in lines
+    assert "look: logout: in the app: await asgi_guard.revoke(request.scope)" in lines
 
 
 @pytest.mark.usefixtures("good")
