@@ -72,6 +72,16 @@ def warnings(settings: GuardSettings, plans: Sequence[RoutePlans], *, shared: bo
 
 def _of_strangers(settings: GuardSettings, plans: Sequence[RoutePlans]) -> Iterator[str]:
     """Limits that leave out those who show nothing, or nothing good: what they send is looked at all the same."""
+    closed = [
+        str(route)
+        for route, plan in zip(settings.routes, plans, strict=False)
+        if route.limits is not None and plan.token.limits and not plan.anonymous.limits and not route.opens
+    ]
+    if closed and settings.auth.on:
+        yield (
+            f"those without identity are under no limit, however many tokens they try, at {'; '.join(closed)}, whose "
+            f"limits take the place of {PREFIX}RATE_LIMIT and say nothing of them; add one by anonymous or by ip"
+        )
     if not settings.rate.limit or plans[-1].anonymous.limits:
         return
     rows = [str(route) for route in settings.routes if route.opens and route.limits is None]

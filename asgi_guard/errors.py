@@ -50,6 +50,11 @@ class ConfigError(AsgiGuardError, ValueError):
         return cls(Problem(fault.field, fault.message, fault.kind) for fault in error.faults)
 
 
+def wrong_type(value: object, instead: str) -> str:
+    """What to say of an argument of another type than it should be; the value itself may be a secret."""
+    return f"it is of the type {type(value).__name__}: give {instead}"
+
+
 def require_choice(name: str, value: str, choices: object) -> None:
     """See to it that an option has one of the values of its `Literal` type, where no type checker did.
 

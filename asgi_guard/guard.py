@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from asgi_guard.cautions import warnings
-from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.errors import ConfigError, Problem, wrong_type
 from asgi_guard.exchange import current
 from asgi_guard.fetching import default_client
 from asgi_guard.inspection import misfit
@@ -76,8 +76,12 @@ class Guard(Chain):
             raise ConfigError([Problem("app", fault)])
         given: object = settings
         if not isinstance(given, GuardSettings | None):
-            said = f"a {type(given).__name__} is none: write GuardSettings(...), with sections such as auth="
-            raise ConfigError([Problem("settings", said)])
+            said = "GuardSettings(...), with sections such as auth="
+            raise ConfigError([Problem("settings", wrong_type(given, said))])
+        maker: object = http_client
+        if not callable(maker):
+            said = "a function that makes a client, as in lambda: httpx.AsyncClient(...)"
+            raise ConfigError([Problem("http_client", wrong_type(maker, said))])
         if fault := no_store(store):
             raise ConfigError([Problem("store", f"{fault}, or the address as {PREFIX}STORE_URL")])
         self.settings, layers = configure(app, settings, store, checks_of(checks), http_client, limit_functions)

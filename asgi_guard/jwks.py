@@ -235,7 +235,9 @@ class KeyEngine:
             raise ValueError("the discovery document is no object")  # noqa: TRY004 - bad data, not a bad argument
         named = document.get("issuer")
         if named != self.issuer:
-            raise ValueError(f"the discovery document names another issuer, {str(named)[:256]!a}")
+            raise ValueError(
+                f"the discovery document names another issuer, {str(named)[:256]!a}: take that, letter by letter"
+            )
         url = document.get("jwks_uri")
         if not isinstance(url, str):
             raise ValueError("the discovery document names no jwks_uri")  # noqa: TRY004 - bad data, not a bad argument

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.errors import ConfigError, Problem, wrong_type
 from asgi_guard.policy.plain_types import require_fields
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def namesakes(checks: Iterable[Check]) -> Iterator[Problem]:
 
 def _misfit(check: object) -> str | None:
     if not isinstance(check, Check):
-        return f"{check!r} is no Check: write Check(name, function), or a dict of functions by their names"
+        return wrong_type(check, "Check(name, function), or a dict of functions by their names")
     probe: object = check.probe
     return None if callable(probe) else f"{check.name!r} asks a {type(probe).__name__}: name a coroutine function"
 

@@ -72,6 +72,8 @@ def environment() -> dict[str, Any]:
             with suppress(OSError, UnicodeDecodeError):
                 value = Path(path).read_text("utf-8").strip()
         if value:
+            if _is_quoted(variable, value):
+                value = value[1:-1]  # so that nothing else is found wrong with it; `_quoted` tells
             target = values.setdefault(variable.section, {}) if variable.section else values
             target[variable.field] = value
     return values
@@ -79,6 +81,19 @@ def environment() -> dict[str, Any]:
 
 def _said(name: str | None) -> str:
     return "" if name is None else os.environ.get(name, "").strip()
+
+
+def _is_quoted(variable: Variable, value: str) -> bool:
+    """Whether a value stands in quotes, which none but a secret has any use for."""
+    return variable.file is None and len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+
+
+def _quoted(given: Container[str]) -> Iterator[Problem]:
+    """Tell of values in quotes that no shell has taken away."""
+    for variable in variables():
+        if variable.section not in given and _is_quoted(variable, _said(variable.name)):
+            said = "the quotes are part of the value, as of one in an env file of Docker: leave them out"
+            yield Problem(variable.name, said)
 
 
 def _file_problems(given: Container[str]) -> Iterator[Problem]:
@@ -185,7 +200,7 @@ class GuardSettings(BaseSettings):
     def __init__(self, **values: Any) -> None:
         counted = _count_workers(values)
         known = {name for variable in variables() for name in (variable.name, variable.file) if name}
-        problems = [*unknown_variables(os.environ, known), *_file_problems(values)]
+        problems = [*unknown_variables(os.environ, known), *_quoted(values), *_file_problems(values)]
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -305,10 +320,17 @@ def problems_of(error: ValidationError) -> Iterator[Problem]:
         message = each["msg"].removeprefix("Value error, ")
         if each["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             message = _no_such(location)
-        elif each["type"].endswith("_parsing") and is_section and len(location) == depth:
-            fields = type(section.default).model_fields if section is not None else {}
-            message = f"{message}: it is {fields[str(location[1])].description}"
+        elif section is not None and is_section and len(location) == depth:
+            message = _explained(each["type"], message, type(section.default).model_fields[str(location[1])])
         yield Problem(name, f"{where}: {message}" if where else message)
+
+
+def _explained(kind: str, message: str, field: FieldInfo) -> str:
+    """Say what a value is for, where pydantic says only what it should look like."""
+    if kind == "string_pattern_mismatch":
+        return f"this is no such name, which stands alone, without spaces and quotes: it is {field.description}"
+    of_size = kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+    return f"{message}: it is {field.description}" if of_size or kind.endswith("_parsing") else message
 
 
 def _told(error: ValidationError) -> Iterator[ErrorDetails]:

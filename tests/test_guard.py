@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from asgi_guard import (
@@ -281,9 +282,14 @@ async def test_own_checks(issuer: LocalIssuer) -> None:
 @pytest.mark.parametrize(
     ("given", "name", "message"),
     [
-        ({"store": "redis://127.0.0.1"}, "store", "a str is none: give RedisStore(url), or the address as"),
-        ({"checks": [asyncio.sleep]}, "checks", "is no Check: write Check(name, function)"),
+        ({"store": "redis://127.0.0.1"}, "store", "it is of the type str: give RedisStore(url), or the address as"),
+        ({"checks": [asyncio.sleep]}, "checks", "it is of the type function: give Check(name, function)"),
         ({"checks": {"database": 3}}, "checks", "'database' asks a int: name a coroutine function"),
+        (
+            {"http_client": httpx.AsyncClient()},
+            "http_client",
+            "it is of the type AsyncClient: give a function that makes a client",
+        ),
         ({"limit_functions": {"ip": len}}, "limit_functions", "'ip' is one of the grammar's own words"),
     ],
 )
@@ -298,7 +304,7 @@ def test_arguments_that_cannot_be(given: dict[str, Any], name: str, message: str
 
 def test_an_issuer_that_is_none() -> None:
     """An issuer's address alone is no issuer."""
-    with pytest.raises(ConfigError, match="issuers: a str is none: write Issuer"):
+    with pytest.raises(ConfigError, match="issuers: it is of the type str: give Issuer"):
         IdentityMiddleware(Echo(), issuers=["https://id.example.com"])  # type: ignore[list-item]  # as a user may
 
 

@@ -193,12 +193,12 @@ async def test_revocations_that_could_not_hold_are_refused(issuer: LocalIssuer) 
         with pytest.raises(ValueError, match=r"of which issuer: .*partner\.test"):
             await revoking("alice")
         with pytest.raises(ValueError, match="none of the issuers"):
-            await revoke("alice", issuer="https://else.test")
+            await revoking("alice", issuer="https://else.test")
         with pytest.raises(ValueError, match="accepted for 960 s"):
-            await revoke("alice", issuer=issuer.url, ttl=900)
+            await revoking("alice", issuer=issuer.url, ttl=900)
         with pytest.raises(ValueError, match="has a name"):
-            await revoke("", issuer=issuer.url)
-        await revoke("alice", issuer=issuer.url, ttl=960)
+            await revoking("", issuer=issuer.url)
+        await revoking("alice", issuer=issuer.url, ttl=960)
     off = Guard(logout, GuardSettings(auth=auth.model_copy(update={"revocation": False})), http_client=issuer.client)
     with pytest.raises(ConfigError, match="AUTH_REVOCATION"):
         await off.revoke_subject("alice", issuer=issuer.url)

@@ -58,6 +58,50 @@ def test_lists(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     assert GuardSettings().proxy.trusted == ("a", "b")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AUTH_AUDIENCE", '"my-api"'),
+        ("AUTH_SCOPE_CLAIMS", "'scope'"),
+        ("RATE_PLAN_CLAIM", '"plan"'),
+        ("ROUTES", '\'[{"path": "/x"}]\''),
+        ("AUTH_ISSUER", '"https://id.example.com"'),
+    ],
+)
+def test_a_value_in_quotes(name: str, value: str) -> None:
+    """Quotes that no shell took away are told, and nothing else is, though they would make other values of these."""
+    beside = {"AUTH_ISSUER": "https://id.example.com", "AUTH_AUDIENCE": "api", "RATE_PLAN_CLAIM": "plan"}
+    beside["RATE_PLANS"] = '{"a": "1/hour by user"}'
+    found = problems(**{**beside, name: value})
+    assert found == {name: ["the quotes are part of the value, as of one in an env file of Docker: leave them out"]}
+
+
+def test_a_secret_may_be_in_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret is taken as it stands."""
+    secret = '"' + "s" * 32 + '"'
+    for name, value in {"MODE": "enforce", "SESSION_COOKIE": "session", "SECRET": secret}.items():
+        monkeypatch.setenv(f"ASGI_GUARD_CSRF_{name}", value)
+    assert setting(GuardSettings(), "CSRF_SECRET") == secret
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("AUTH_COOKIE", "__Host-token; Secure", "without spaces and quotes: it is a cookie that may hold the token"),
+        ("LOG_GCP_PROJECT", "p", "this is no such name, which stands alone"),
+        ("STORE_TIMEOUT", "50", "less than or equal to 10: it is seconds until an answer of the store counts as none"),
+        ("AUTH_LEEWAY", "30000", "it is seconds by which the issuer's clock may differ"),
+        ("STORE_URL", "valkey://localhost", "write redis:// in front of the address"),
+        ("STORE_URL", "localhost:6379", "write redis:// in front of the address"),
+        ("RATE_LIMIT", "60/second by user, 10/second by anonymous", "limits are parted by ';'"),
+    ],
+)
+def test_what_to_write_instead(name: str, value: str, said: str) -> None:
+    """An error says what a value is for, and not only what it should look like."""
+    extra = {"AUTH_ISSUER": "https://id.example.com", "AUTH_AUDIENCE": "api"} if name.startswith("AUTH") else {}
+    assert any(said in message for message in problems(**extra, **{name: value})[name])
+
+
 @pytest.mark.parametrize("text", ["", " ", "\n"])
 def test_an_empty_value_is_none(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """A variable that is set to nothing counts as not set."""

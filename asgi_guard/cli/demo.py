@@ -55,7 +55,8 @@ async def demo_app(scope: Scope, receive: Receive, send: Send) -> None:
         raise NotImplementedError("this app speaks HTTP only")
     who = scope["user"].display_name or "stranger"
     body = f"hello {who}, this is request {scope['state']['request_id']}\n".encode()
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    status = 201 if (scope["method"], scope["path"]) == ("POST", "/items") else 200
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -14,6 +14,7 @@ from asgi_guard.errors import (
     StoreUnavailableError,
     TokenError,
     require_choice,
+    wrong_type,
 )
 from asgi_guard.introspection import Introspection
 from asgi_guard.issuer import Issuer, Verifier
@@ -89,8 +90,7 @@ class IdentityMiddleware(Layer):
         require_choice("default", default, AuthMode)
         given: Sequence[object] = issuers
         if strangers := [each for each in given if not isinstance(each, Issuer)]:
-            message = f"a {type(strangers[0]).__name__} is none: write Issuer(issuer, audience)"
-            raise ConfigError([Problem("issuers", message)])
+            raise ConfigError([Problem("issuers", wrong_type(strangers[0], "Issuer(issuer, audience)"))])
         if not issuers and introspection is None and not api_keys:
             message = "nobody could show who they are: give issuers, introspection or api_keys"
             raise ConfigError([Problem("issuers", message)])

@@ -82,7 +82,9 @@ class KeySet:
         """
         entries = document.get("keys") if isinstance(document, dict) else None
         if not isinstance(entries, list):
-            raise ValueError("this is not a JWK set: it has no list of keys")  # noqa: TRY004 - bad data
+            is_discovery = isinstance(document, dict) and "jwks_uri" in document
+            hint = "; it is the discovery document, whose jwks_uri names the set" if is_discovery else ""
+            raise ValueError(f"this is not a JWK set: it has no list of keys{hint}")  # noqa: TRY004 - bad data
         if len(entries) > MAX_KEYS:
             raise ValueError(f"the JWK set has {len(entries)} keys; {MAX_KEYS} are allowed")
         keys: list[VerificationKey] = []

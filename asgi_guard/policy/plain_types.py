@@ -10,6 +10,7 @@ from dataclasses import fields
 from types import NoneType
 from typing import TYPE_CHECKING
 
+from asgi_guard.errors import wrong_type
 from asgi_guard.policy.faults import Fault, FaultsError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def wrong_types(declared: Mapping[str, object], given: Mapping[str, object]) -> 
         # A bool is an int to Python, and to nobody who writes down a number.
         if not isinstance(value, kinds) or (isinstance(value, bool) and "bool" not in names):
             said = " or ".join(_PLAIN[each][1] for each in names)
-            yield Fault(name, f"it is of the type {type(value).__name__}: give {said}")
+            yield Fault(name, wrong_type(value, said))
 
 
 def require_fields(made: DataclassInstance) -> None:

@@ -136,6 +136,8 @@ def _parse(text: str, functions: Collection[str]) -> Limit:
     if match is None:
         raise ValueError(f"{text!r} is not a limit: {_EXPECTED}")
     key = match["key"].lower() if match["key"].lower().startswith("header:") else match["key"]
+    if key.endswith(","):
+        raise ValueError(f"{text!r} is parted by a comma: limits are parted by ';'")
     if key not in KEY_KINDS and key not in functions and not _HEADER.fullmatch(key):
         known = ", ".join([*KEY_KINDS, "header:NAME", *functions])
         function = "a function that Guard is given (which commands look at with --app)"

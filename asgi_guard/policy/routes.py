@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 from urllib.parse import unquote
 
-from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.errors import ConfigError, Problem, wrong_type
 from asgi_guard.policy.listing import one_text
 from asgi_guard.policy.plain_types import require_fields
 from asgi_guard.policy.security import Preset, SecurityHeaders
@@ -190,9 +190,7 @@ class RouteTable:
         self.routes = tuple(routes)
         given: tuple[object, ...] = self.routes
         if strangers := [row for row in given if not isinstance(row, Route)]:
-            raise ConfigError(
-                [Problem("routes", f"a {type(strangers[0]).__name__} is no row: write Route('/path', ...)")]
-            )
+            raise ConfigError([Problem("routes", wrong_type(strangers[0], "Route('/path', ...)"))])
         self._exact: dict[str, list[int]] = {}
         self._patterns: list[tuple[int, tuple[str, ...], bool]] = []
         named = {route.path for route in self.routes}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asgi_guard.errors import wrong_type
 from asgi_guard.stores.base import Store
 from asgi_guard.stores.cluster import ClusterStore
 from asgi_guard.stores.memory import MemoryStore
@@ -31,7 +32,7 @@ def no_store(store: object) -> str | None:
     """Why something given for a store is none; None if it is one, or is not given."""
     if store is None or isinstance(store, Store):
         return None
-    return f"a {type(store).__name__} is none: give RedisStore(url)"
+    return wrong_type(store, "RedisStore(url)")
 
 
 def open_store(
@@ -71,5 +72,7 @@ def open_store(
         return MemoryStore(max_keys=max_keys)
     kind = SHARED.get(scheme)
     if kind is None:
-        raise ValueError(f"the scheme {scheme[:16]!r} is none of {', '.join(f'{known}://' for known in SCHEMES)}")
+        better = {"valkey": "redis", "valkeys": "rediss", "": "redis"}.get(scheme)
+        hint = "" if better is None else f"write {better}:// in front of the address: "
+        raise ValueError(f"{hint}the scheme {scheme[:16]!r} is none of {', '.join(f'{known}://' for known in SCHEMES)}")
     return kind(url, prefix=prefix, timeout=timeout, clock=clock)

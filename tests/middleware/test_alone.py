@@ -168,8 +168,8 @@ async def test_access_log_in_starlette() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"store": "redis://127.0.0.1"}, "store: a str is none: give RedisStore\\(url\\)"),
-        ({"routes": [{"path": "/"}]}, "routes: a dict is no row: write Route"),
+        ({"store": "redis://127.0.0.1"}, "store: it is of the type str: give RedisStore\\(url\\)"),
+        ({"routes": [{"path": "/"}]}, "routes: it is of the type dict: give Route"),
     ],
 )
 def test_what_is_given_in_the_place_of_something_else(options: dict[str, Any], says: str) -> None:

@@ -245,7 +245,7 @@ def test_names_of_checks(checks: Any, message: str) -> None:
 async def test_checks_by_their_names() -> None:
     """The layer by itself takes coroutine functions by name, as the guard does, and nothing that is no check."""
     assert state(await probed(HealthMiddleware(Echo(), checks={"a": failing})))[0] == 503
-    with pytest.raises(ConfigError, match="is no Check"):
+    with pytest.raises(ConfigError, match="of the type function: give Check"):
         HealthMiddleware(Echo(), checks=[fine])  # type: ignore[list-item]  # that is what is tested
 
 

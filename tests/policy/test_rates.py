@@ -69,7 +69,7 @@ def test_several_have_names_of_their_own() -> None:
         ("10/ms by ip", "is not a limit"),
         ("10/sec by ip", "in s, m, h and d"),
         ("10/second burst by ip", "is not a limit"),
-        ("10/second by ip, 5/second by user", "there is no key 'ip,'"),
+        ("10/second by ip, 5/second by user", "is parted by a comma: limits are parted by ';'"),
         ("1\N{ARABIC-INDIC DIGIT FOUR}/second by ip", "is not a limit"),
         ("9999999999/second by ip", "is not a limit"),
         ("10/second by IP", "there is no key 'IP'"),
