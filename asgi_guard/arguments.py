@@ -7,13 +7,10 @@ import inspect
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from asgi_guard.errors import ConfigError
-from asgi_guard.policy.faults import FaultsError
-from asgi_guard.policy.plain_types import require_fields, wrong_types
+from asgi_guard.policy.plain_types import wrong_types
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from _typeshed import DataclassInstance
 
 Init = TypeVar("Init", bound="Callable[..., None]")
 
@@ -29,16 +26,8 @@ def typed(init: Init) -> Init:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError:
             given = {}  # arguments that there are not, or too few of them: the call itself names the constructor
-        if faults := list(wrong_types(declared, given)):
-            raise ConfigError.of(FaultsError(faults))
+        if problems := list(wrong_types(declared, given)):
+            raise ConfigError(problems)
         init(*args, **kwargs)
 
     return cast("Init", checked)
-
-
-def require_typed(made: DataclassInstance) -> None:
-    """The same for the fields of a dataclass, as its `__post_init__` sees them."""
-    try:
-        require_fields(made)
-    except FaultsError as error:
-        raise ConfigError.of(error) from None

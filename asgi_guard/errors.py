@@ -1,18 +1,17 @@
-"""Every error that users of this package meet, in one tree.
+"""The errors of this package, in one tree.
 
-`AsgiGuardError` is the root: catching it catches everything below. Errors carry facts as attributes; their text is for
+`AsgiGuardError` is the root: catching it catches everything below. A single value that cannot be used, as in a `Route`
+or an `APIKey`, is a plain `ValueError`, as a `ConfigError` is too. Errors carry facts as attributes; their text is for
 people and never holds a secret value.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, get_args
+from typing import TYPE_CHECKING, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from asgi_guard.policy.faults import FaultsError
 
 
 class AsgiGuardError(Exception):
@@ -43,11 +42,6 @@ class ConfigError(AsgiGuardError, ValueError):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
-
-    @classmethod
-    def of(cls, error: FaultsError) -> Self:
-        """The error for what a policy found wrong with its options."""
-        return cls(Problem(fault.field, fault.message, fault.kind) for fault in error.faults)
 
 
 def wrong_type(value: object, instead: str) -> str:

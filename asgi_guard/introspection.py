@@ -17,13 +17,13 @@ from urllib.parse import quote_plus
 
 import httpx
 
-from asgi_guard.arguments import require_typed
 from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, TokenError
 from asgi_guard.fetching import HEADERS, TIMEOUT, check_url, default_client, made, read_json
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.claims import SCOPE_CLAIMS
 from asgi_guard.policy.introspection import IntrospectionCache, IntrospectionPolicy, IntrospectionTimes, origin_of
-from asgi_guard.policy.listing import listed
+from asgi_guard.policy.listing import all_listed
+from asgi_guard.policy.plain_types import require_fields
 from asgi_guard.policy.token import MAX_TOKEN_BYTES, too_large
 from asgi_guard.policy.token_cache import TokenCache
 
@@ -78,19 +78,21 @@ class Introspection:
     client: Callable[[], httpx.AsyncClient] = default_client
 
     def __post_init__(self) -> None:
-        require_typed(self)
+        require_fields(self)
+        for name, value in all_listed(audience=self.audience, scope_claims=self.scope_claims).items():
+            object.__setattr__(self, name, value)
         try:
             check_url(self.url, query=True)
         except ValueError as error:
-            raise ConfigError([Problem("introspection_url", str(error))]) from None
+            raise ConfigError([Problem("url", str(error))]) from None
 
     def introspector(self) -> Introspector:
         """What asks there."""
         policy = IntrospectionPolicy(
             self.issuer or origin_of(self.url),
-            frozenset(listed(self.audience)),
+            frozenset(self.audience),
             self.leeway,
-            listed(self.scope_claims),
+            tuple(self.scope_claims),
         )
         return Introspector(self.url, self.client_id, self.client_secret, policy, times=self.times, client=self.client)
 

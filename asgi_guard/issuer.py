@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, get_args
 
-from asgi_guard.arguments import require_typed
 from asgi_guard.errors import ConfigError, Problem, TokenError
 from asgi_guard.fetching import check_url, default_client
 from asgi_guard.jwks import KeyEngine
@@ -16,6 +15,7 @@ from asgi_guard.policy.identity import User, revocation_key
 from asgi_guard.policy.keyring import KeyTimes
 from asgi_guard.policy.keys import ALGORITHMS, VerificationKey
 from asgi_guard.policy.listing import listed
+from asgi_guard.policy.plain_types import require_fields
 from asgi_guard.policy.revocation import marks_of, subject_key
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Issuer:
     client: Callable[[], httpx.AsyncClient] = default_client
 
     def __post_init__(self) -> None:
-        require_typed(self)
+        require_fields(self)
         problems: list[Problem] = []
         for name, url in (("issuer", self.issuer), ("jwks_url", self.jwks_url)):
             try:

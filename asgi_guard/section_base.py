@@ -37,7 +37,7 @@ def no_such_field(name: str, fields: Collection[str]) -> str:
 def _problems(section: str, fields: Collection[str], error: ValidationError) -> Iterator[Problem]:
     for each in error.errors(include_url=False, include_context=False, include_input=False):
         name, *inner = (str(part) for part in each["loc"])
-        message = each["msg"].removeprefix("Value error, ")
+        message = each["msg"].removeprefix("Value error, ").replace("\n", "; ")  # of several that were found at once
         if each["type"] == "extra_forbidden" and not inner:
             message = no_such_field(name, fields)
         yield Problem(f"{section}.{name}", f"{', '.join(inner)}: {message}" if inner else message)

@@ -317,7 +317,7 @@ def problems_of(error: ValidationError) -> Iterator[Problem]:
         name = PREFIX + "_".join(str(part) for part in location[:depth]).upper()
         inner = (part for part in location[depth:] if part != "SecurityHeaders")
         where = ", ".join(f"number {part + 1}" if isinstance(part, int) else part for part in inner)
-        message = each["msg"].removeprefix("Value error, ")
+        message = each["msg"].removeprefix("Value error, ").replace("\n", "; ")  # of several that were found at once
         if each["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             message = _no_such(location)
         elif section is not None and is_section and len(location) == depth:

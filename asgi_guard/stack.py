@@ -294,7 +294,7 @@ def _identity(
         try:
             introspection = _introspection(section, http_client)
         except ConfigError as error:
-            problems += error.problems
+            problems += (Problem(f"introspection_{each.name}", each.message, each.kind) for each in error.problems)
     if problems:
         raise ConfigError(problems)
     return IdentityMiddleware(

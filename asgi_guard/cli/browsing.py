@@ -127,7 +127,7 @@ def _handshake(
     if passes and not opens:
         verdict += ", since it brings its user's cookie along"
     found = () if opens else obstacles(policy, request.origin.encode(), b"GET", (), credentials=cookie)
-    change = _named((fault.field, fault.message) for fault in found)
+    change = _named((fault.name, fault.message) for fault in found)
     return {"origin": request.origin, "readable": opens, "verdict": verdict, "change": change}
 
 
@@ -145,12 +145,12 @@ def _change(verdict: BrowserVerdict, policy: CORSPolicy | None, request: PageReq
     if verdict.step in _ADVICE or not found:
         advice = _ADVICE.get(verdict.step, _ADVICE[Step.PREFLIGHT_STATUS])
         return {"": advice}
-    return _named((fault.field, fault.message) for fault in found)
+    return _named((fault.name, fault.message) for fault in found)
 
 
-def _named(faults: Iterable[tuple[str, str]]) -> dict[str, str]:
+def _named(problems: Iterable[tuple[str, str]]) -> dict[str, str]:
     named: dict[str, str] = {}
-    for field, message in faults:
+    for field, message in problems:
         name = f"{PREFIX}CORS_{field.upper()}"
         named[name] = f"{named[name]}; {message}" if name in named else message
     return named

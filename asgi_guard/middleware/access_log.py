@@ -13,7 +13,7 @@ from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.layer import Layer
 from asgi_guard.log_writer import LineWriter
-from asgi_guard.policy.listing import listed
+from asgi_guard.policy.listing import all_listed
 from asgi_guard.policy.log_entry import CLIENT_GONE, Entry, Remarks, sampled, severity, text
 from asgi_guard.policy.log_record import RECORDS, LogFormat, dropped
 from asgi_guard.policy.routes import NO_ROW, Route, RouteTable
@@ -71,7 +71,7 @@ class AccessLogMiddleware(Layer):
         self._record = RECORDS.get(format, RECORDS["json"])
         self._sample = sample
         self._slow = None if slow_ms is None else int(slow_ms * 1e6)
-        self._quiet = listed(quiet)
+        self._quiet = all_listed(quiet=quiet)["quiet"]
         self._project = gcp_project
         self._writer = LineWriter(self._dropped)
         self.write: Callable[[bytes], object] = write or self._writer.write

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asgi_guard.arguments import typed
-from asgi_guard.errors import ConfigError
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.answer import Answer, Reason, problem
 from asgi_guard.policy.cors import CORSPolicy
 from asgi_guard.policy.csrf import is_same_origin
-from asgi_guard.policy.faults import FaultsError
 from asgi_guard.policy.listing import all_listed
 
 if TYPE_CHECKING:
@@ -72,25 +70,22 @@ class CORSMiddleware(Layer):
         unsafe_debug: bool = False,
     ) -> None:
         super().__init__(app)
-        try:
-            lists = all_listed(
-                allow_origins=allow_origins,
-                allow_methods=allow_methods,
-                allow_headers=allow_headers,
-                expose_headers=expose_headers,
-            )
-            self.policy = CORSPolicy.of(
-                **lists,
-                allow_credentials=allow_credentials,
-                max_age=max_age,
-                preflight_status=preflight_status,
-                unsafe_insecure_origins=unsafe_insecure_origins,
-                unsafe_public_suffixes=unsafe_public_suffixes,
-                unsafe_private_network=unsafe_private_network,
-                unsafe_debug=unsafe_debug,
-            )
-        except FaultsError as error:
-            raise ConfigError.of(error) from None
+        lists = all_listed(
+            allow_origins=allow_origins,
+            allow_methods=allow_methods,
+            allow_headers=allow_headers,
+            expose_headers=expose_headers,
+        )
+        self.policy = CORSPolicy.of(
+            **lists,
+            allow_credentials=allow_credentials,
+            max_age=max_age,
+            preflight_status=preflight_status,
+            unsafe_insecure_origins=unsafe_insecure_origins,
+            unsafe_public_suffixes=unsafe_public_suffixes,
+            unsafe_private_network=unsafe_private_network,
+            unsafe_debug=unsafe_debug,
+        )
         policy = self.policy
         # By origin, what stands on a response; None stands for no origin and for one that may not read. Where everyone
         # may, every response says so: without `Vary`, a cache may hand it to anyone.

@@ -16,7 +16,7 @@ import secrets
 from typing import TYPE_CHECKING, Literal
 
 from asgi_guard.arguments import typed
-from asgi_guard.errors import ConfigError, require_choice
+from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.answer import Reason, problem
@@ -25,7 +25,6 @@ from asgi_guard.policy.cors_names import is_forbidden_header, is_token
 from asgi_guard.policy.credentials import MalformedCredentialsError, cookie_values
 from asgi_guard.policy.csrf import SAFE_METHODS, ForgeryExemptions, is_own
 from asgi_guard.policy.csrf_token import NONCE_BYTES, CSRFTokens
-from asgi_guard.policy.faults import Fault, FaultsError
 from asgi_guard.policy.listing import listed
 from asgi_guard.policy.routes import Route, RouteTable
 from asgi_guard.policy.secret import too_short
@@ -112,17 +111,17 @@ class CSRFMiddleware(Layer):
     ) -> None:
         super().__init__(app)
         require_choice("mode", mode, Literal["enforce", "log"])
-        faults = list(_token_faults(session_cookie, secret, previous_secret, token_header))
+        problems = list(_token_problems(session_cookie, secret, previous_secret, token_header))
         try:
             self._trusted = _trusted(listed(trusted_origins), insecure=unsafe_insecure_origins)
         except ValueError as error:
-            faults += error.faults if isinstance(error, FaultsError) else (Fault("trusted_origins", str(error)),)
+            problems += error.problems if isinstance(error, ConfigError) else (Problem("trusted_origins", str(error)),)
         try:
             self._exempt = ForgeryExemptions(RouteTable.of(routes), listed(exempt))
         except ValueError as error:
-            faults.append(Fault("exempt", str(error)))
-        if faults:
-            raise ConfigError.of(FaultsError(faults))
+            problems.append(Problem("exempt", str(error)))
+        if problems:
+            raise ConfigError(problems)
         self.shadowed: dict[Reason, int] = dict.fromkeys(_DETAILS, 0)
         self.log_only = mode == "log"
         self._trusts_origin = trusts_origin
@@ -204,22 +203,22 @@ def _trusted(origins: Sequence[str], *, insecure: bool) -> CORSPolicy | None:
         return None
     try:
         return CORSPolicy.of(allow_origins=origins, allow_credentials=True, unsafe_insecure_origins=insecure)
-    except FaultsError as error:
-        raise FaultsError([Fault("trusted_origins", each.message, each.kind) for each in error.faults]) from None
+    except ConfigError as error:
+        raise ConfigError([Problem("trusted_origins", each.message, each.kind) for each in error.problems]) from None
 
 
-def _token_faults(cookie: str | None, secret: str, previous: str, header: str) -> Iterator[Fault]:
+def _token_problems(cookie: str | None, secret: str, previous: str, header: str) -> Iterator[Problem]:
     """What is wrong with the options on tokens."""
     for field, value in (("secret", secret), ("previous_secret", previous)):
         if fault := too_short(value):
-            yield Fault(field, fault)
+            yield Problem(field, fault)
     if previous and not secret:
-        yield Fault("previous_secret", "it has no effect without the secret that came after it")
+        yield Problem("previous_secret", "it has no effect without the secret that came after it")
     if secret and cookie is None:
-        yield Fault("session_cookie", "name the cookie of the app's sessions: tokens are bound to its value")
+        yield Problem("session_cookie", "name the cookie of the app's sessions: tokens are bound to its value")
     if cookie is not None and not secret:
-        yield Fault("secret", "set it, 32 random characters or more: the session's cookie is named for tokens alone")
+        yield Problem("secret", "set it, 32 random characters or more: the session's cookie is named for tokens alone")
     if cookie is not None and not is_token(cookie):
-        yield Fault("session_cookie", f"{cookie!r} is not a cookie's name")
+        yield Problem("session_cookie", f"{cookie!r} is not a cookie's name")
     if not is_token(header) or is_forbidden_header(header.lower()):
-        yield Fault("token_header", f"{header!r} is not a header that a page's script can set")
+        yield Problem("token_header", f"{header!r} is not a header that a page's script can set")

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asgi_guard.arguments import typed
-from asgi_guard.errors import ConfigError
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.answer import Answer, Reason, problem
-from asgi_guard.policy.faults import FaultsError
 from asgi_guard.policy.hosts import HostPolicy, https_location
 from asgi_guard.policy.listing import all_listed
 
@@ -48,11 +46,8 @@ class HostMiddleware(Layer):
         exempt: str | Sequence[str] = (),
     ) -> None:
         super().__init__(app)
-        try:
-            lists = all_listed(allowed=allowed, exempt=exempt)
-            self.policy = HostPolicy.of(**lists, https_redirect=https_redirect)
-        except FaultsError as error:
-            raise ConfigError.of(error) from None
+        lists = all_listed(allowed=allowed, exempt=exempt)
+        self.policy = HostPolicy.of(**lists, https_redirect=https_redirect)
         self._passed: set[tuple[bytes | None, str]] = set()
 
     def decide(self, exchange: Exchange) -> Decision:

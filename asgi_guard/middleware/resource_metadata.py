@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asgi_guard.arguments import typed
-from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.answer import Answer, Reason, problem
-from asgi_guard.policy.faults import FaultsError
-from asgi_guard.policy.listing import listed
+from asgi_guard.policy.listing import all_listed
 from asgi_guard.policy.resource_metadata import ResourceMetadata
 
 if TYPE_CHECKING:
@@ -91,16 +89,7 @@ def _policy(
     resource_name: str | None,
     resource_documentation: str | None,
 ) -> ResourceMetadata:
-    lists = {"authorization_servers": authorization_servers, "scopes_supported": scopes_supported}
-    read: dict[str, tuple[str, ...]] = {}
-    for option, value in lists.items():
-        try:
-            read[option] = listed(value)
-        except ValueError as error:
-            raise ConfigError([Problem(option, str(error))]) from None
-    try:
-        return ResourceMetadata.of(
-            resource, **read, resource_name=resource_name, resource_documentation=resource_documentation
-        )
-    except FaultsError as error:
-        raise ConfigError.of(error) from None
+    lists = all_listed(authorization_servers=authorization_servers, scopes_supported=scopes_supported)
+    return ResourceMetadata.of(
+        resource, **lists, resource_name=resource_name, resource_documentation=resource_documentation
+    )

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.layer import Layer
-from asgi_guard.policy.faults import FaultsError
-from asgi_guard.policy.listing import listed
+from asgi_guard.policy.listing import all_listed
 from asgi_guard.policy.routes import Route, RouteTable
 from asgi_guard.policy.security import TELLING, Preset, SecurityHeaders, SecurityPolicy
 
@@ -82,13 +81,10 @@ class SecurityHeadersMiddleware(Layer):
             embedder_policy,
             resource_policy,
             cache_control,
-            listed(reporting_endpoints),
+            **all_listed(reporting_endpoints=reporting_endpoints),
         )
         self._table = RouteTable.of(routes)
-        try:
-            self.policy = SecurityPolicy.of(said)
-        except FaultsError as error:
-            raise ConfigError.of(error) from None
+        self.policy = SecurityPolicy.of(said)
         self._of_rows = (*(_of_row(route, said, self.policy) for route in self._table.routes), self.policy)
         self._rows_differ = any(policy is not self.policy for policy in self._of_rows)
 
@@ -129,7 +125,7 @@ def _of_row(route: Route, default: SecurityHeaders, policy: SecurityPolicy) -> S
     headers = said if isinstance(said, SecurityHeaders) else SecurityHeaders(said)
     try:
         return SecurityPolicy.of(headers.over(default))
-    except FaultsError as error:
+    except ConfigError as error:
         where = f"security of the row {route}"
-        problems = [Problem("routes", f"{where}: {fault.field}: {fault.message}") for fault in error.faults]
+        problems = [Problem("routes", f"{where}: {fault.name}: {fault.message}") for fault in error.problems]
         raise ConfigError(problems) from None

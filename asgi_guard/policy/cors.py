@@ -16,18 +16,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.policy.cors_names import (
     SAFELISTED_METHODS,
     SAFELISTED_RESPONSE_HEADERS,
-    exposed_faults,
-    header_faults,
+    exposed_problems,
+    header_problems,
     is_method,
     is_token,
-    method_faults,
+    method_problems,
     normalized_method,
 )
-from asgi_guard.policy.faults import Fault, FaultsError
-from asgi_guard.policy.origins import Pattern, origin_faults
+from asgi_guard.policy.origins import Pattern, origin_problems
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,25 +113,27 @@ class CORSPolicy:
             unsafe_debug: tell allowed origins what is allowed where their preflight is refused.
 
         Raises:
-            FaultsError: with all that is wrong.
+            ConfigError: with all that is wrong.
         """
-        faults = [
-            *origin_faults(
+        problems = [
+            *origin_problems(
                 allow_origins,
                 credentials=allow_credentials,
                 insecure=unsafe_insecure_origins,
                 public_suffixes=unsafe_public_suffixes,
             ),
-            *(fault for method in allow_methods for fault in method_faults(method)),
-            *(fault for name in allow_headers for fault in header_faults(name)),
-            *(fault for name in expose_headers for fault in exposed_faults(name, credentials=allow_credentials)),
+            *(fault for method in allow_methods for fault in method_problems(method)),
+            *(fault for name in allow_headers for fault in header_problems(name)),
+            *(fault for name in expose_headers for fault in exposed_problems(name, credentials=allow_credentials)),
         ]
         if max_age is not None and not -1 <= max_age <= MAX_MAX_AGE:
-            faults.append(Fault("max_age", f"{max_age} is not within -1..{MAX_MAX_AGE} seconds", "out_of_bounds"))
+            problems.append(Problem("max_age", f"{max_age} is not within -1..{MAX_MAX_AGE} seconds", "out_of_bounds"))
         if not 200 <= preflight_status <= 299:
-            faults.append(Fault("preflight_status", f"{preflight_status} is no success (200..299)", "out_of_bounds"))
-        if faults:
-            raise FaultsError(faults)
+            problems.append(
+                Problem("preflight_status", f"{preflight_status} is no success (200..299)", "out_of_bounds")
+            )
+        if problems:
+            raise ConfigError(problems)
         credentials: tuple[Header, ...] = ((b"access-control-allow-credentials", b"true"),) if allow_credentials else ()
         exposed = [name.lower() for name in expose_headers if name.lower() not in SAFELISTED_RESPONSE_HEADERS]
         expose = ", ".join(dict.fromkeys(exposed)).encode()
@@ -237,7 +239,7 @@ class CORSPolicy:
 
 def obstacles(
     policy: CORSPolicy | None, origin: bytes, method: bytes, names: Sequence[str], *, credentials: bool
-) -> tuple[Fault, ...]:
+) -> tuple[Problem, ...]:
     """Every option that keeps a page from reading an answer, and what it would have to say.
 
     Args:
@@ -247,22 +249,22 @@ def obstacles(
         names: the headers that it sets, lower case, the safelisted ones aside.
         credentials: whether its cookies go along.
     """
-    found: list[Fault] = []
+    found: list[Problem] = []
     if policy is None or not policy.allows_origin(origin):
-        found.append(Fault("allow_origins", _advice_on(origin, named=policy is not None, credentials=credentials)))
+        found.append(Problem("allow_origins", _advice_on(origin, named=policy is not None, credentials=credentials)))
     if policy is None:
         return tuple(found)
     if credentials and policy.any_origin:
-        found.append(Fault("allow_origins", "write the origins that may send cookies in the place of '*'"))
+        found.append(Problem("allow_origins", "write the origins that may send cookies in the place of '*'"))
     if credentials and not policy.credentials:
-        found.append(Fault("allow_credentials", "write true, so that cookies may go along"))
+        found.append(Problem("allow_credentials", "write true, so that cookies may go along"))
     sent = normalized_method(method.decode("latin-1"))
     if sent not in SAFELISTED_METHODS and not policy.allows_method(sent):
         wanted = sent.decode("latin-1")
         as_written = "" if wanted.isupper() else f", or have the page write {wanted.upper()}, for it is sent as written"
-        found.append(Fault("allow_methods", f"add {wanted}{as_written}"))
+        found.append(Problem("allow_methods", f"add {wanted}{as_written}"))
     if missing := [name for name in names if not policy.allows_header(name.encode("latin-1", "replace"))]:
-        found.append(Fault("allow_headers", f"add {', '.join(missing)}"))
+        found.append(Problem("allow_headers", f"add {', '.join(missing)}"))
     return tuple(found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from asgi_guard.policy.faults import Fault
+from asgi_guard.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,43 +49,45 @@ def is_method(method: bytes) -> bool:
     return is_token(text) and text.upper() not in FORBIDDEN_METHODS
 
 
-def method_faults(method: str) -> Iterator[Fault]:
+def method_problems(method: str) -> Iterator[Problem]:
     """What is wrong with a method that is to be allowed."""
     if method == "*":
         return
     if not is_token(method):
-        yield Fault("allow_methods", f"{method!r} is not a method's name", "invalid")
+        yield Problem("allow_methods", f"{method!r} is not a method's name", "invalid")
     elif method.upper() in FORBIDDEN_METHODS:
-        yield Fault("allow_methods", f"{method!r} is a method that browsers never send", "forbidden")
+        yield Problem("allow_methods", f"{method!r} is a method that browsers never send", "forbidden")
 
 
-def header_faults(name: str) -> Iterator[Fault]:
+def header_problems(name: str) -> Iterator[Problem]:
     """What is wrong with a request header that scripts are to be allowed."""
     lowered = name.lower()
     if name == "*":
         return
     if not is_token(name):
-        yield Fault("allow_headers", f"{name!r} is not a header's name", "invalid")
+        yield Problem("allow_headers", f"{name!r} is not a header's name", "invalid")
     elif is_forbidden_header(lowered):
-        yield Fault("allow_headers", f"{name!r} is a header that a page's script cannot set", "forbidden")
+        yield Problem("allow_headers", f"{name!r} is a header that a page's script cannot set", "forbidden")
     elif lowered.startswith("access-control-"):
-        yield Fault("allow_headers", f"{name!r} is a header of responses, not of requests", "prohibited")
+        yield Problem("allow_headers", f"{name!r} is a header of responses, not of requests", "prohibited")
 
 
-def exposed_faults(name: str, *, credentials: bool) -> Iterator[Fault]:
+def exposed_problems(name: str, *, credentials: bool) -> Iterator[Problem]:
     """What is wrong with a response header that scripts are to be shown."""
     lowered = name.lower()
     if name == "*":
         if credentials:
-            yield Fault(
+            yield Problem(
                 "expose_headers", "'*' is taken literally where credentials are sent: name the headers", "wildcard"
             )
     elif not is_token(name):
-        yield Fault("expose_headers", f"{name!r} is not a header's name", "invalid")
+        yield Problem("expose_headers", f"{name!r} is not a header's name", "invalid")
     elif lowered in FORBIDDEN_RESPONSE_HEADERS:
-        yield Fault("expose_headers", f"{name!r} is a header that browsers never show to a page's script", "forbidden")
+        yield Problem(
+            "expose_headers", f"{name!r} is a header that browsers never show to a page's script", "forbidden"
+        )
     elif lowered.startswith("access-control-") or lowered == "origin":
-        yield Fault(
+        yield Problem(
             "expose_headers",
             f"{name!r} is a header of the protocol itself, which scripts have no use for",
             "prohibited",

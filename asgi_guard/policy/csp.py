@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Self
 
-from asgi_guard.policy.faults import Fault, FaultsError
+from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.policy.listing import one_text
 
 if TYPE_CHECKING:
@@ -88,15 +88,15 @@ class CSP:
 
     def __post_init__(self) -> None:
         if fault := one_text(**{each.name: getattr(self, each.name) for each in fields(self)}):
-            raise FaultsError([Fault("csp", fault)])
-        if faults := list(csp_faults(str(self), "csp")):
-            raise FaultsError(faults)
+            raise ConfigError([Problem("csp", fault)])
+        if problems := list(csp_problems(str(self), "csp")):
+            raise ConfigError(problems)
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a policy from text."""
-        if faults := list(csp_faults(text, "csp")):
-            raise FaultsError(faults)
+        if problems := list(csp_problems(text, "csp")):
+            raise ConfigError(problems)
         parsed = {name.replace("-", "_"): sources for name, sources in directives(text).items()}
         flag = {"upgrade_insecure_requests": True} if "upgrade_insecure_requests" in parsed else {}
         return cls(**{**parsed, **flag})  # type: ignore[arg-type]  # the one flag is replaced by what it means
@@ -140,7 +140,7 @@ def without_nonce(text: str) -> str:
     return written({name: (NONE,) if name in emptied else values for name, values in parsed.items()})
 
 
-def csp_faults(text: str, field: str) -> Iterator[Fault]:
+def csp_problems(text: str, field: str) -> Iterator[Problem]:
     """What browsers would pass over in a policy, or read otherwise than it is meant.
 
     Args:
@@ -149,24 +149,24 @@ def csp_faults(text: str, field: str) -> Iterator[Fault]:
     """
     names = [part.split()[0].lower() for part in text.split(";") if part.strip()]
     if not names:
-        yield Fault(field, "the policy has no directive")
+        yield Problem(field, "the policy has no directive")
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
-        yield Fault(field, f"{name} stands there twice, and browsers pass over the second")
+        yield Problem(field, f"{name} stands there twice, and browsers pass over the second")
     for name, values in directives(text).items():
         if name not in DIRECTIVES:
             close = get_close_matches(name, DIRECTIVES, n=1)
-            yield Fault(field, f"there is no directive {name!r}" + (f"; did you mean {close[0]}?" if close else ""))
+            yield Problem(field, f"there is no directive {name!r}" + (f"; did you mean {close[0]}?" if close else ""))
             continue
         if name == "upgrade-insecure-requests" and values:
-            yield Fault(field, f"{name} takes no value: is a ';' missing?")
+            yield Problem(field, f"{name} takes no value: is a ';' missing?")
         for value in values:
             if message := _value_fault(name, value):
-                yield Fault(field, message)
+                yield Problem(field, message)
         if NONE in values and len(values) > 1:
-            yield Fault(field, f"{name}: 'none' beside other sources is passed over")
+            yield Problem(field, f"{name}: 'none' beside other sources is passed over")
         allowed = (value for value in values if value == NONCE or _HASH.fullmatch(value))
         if STRICT_DYNAMIC in values and not any(allowed):
-            yield Fault(field, f"{name}: 'strict-dynamic' lets nothing run without 'nonce' or a hash beside it")
+            yield Problem(field, f"{name}: 'strict-dynamic' lets nothing run without 'nonce' or a hash beside it")
 
 
 def _value_fault(name: str, value: str) -> str | None:

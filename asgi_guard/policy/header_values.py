@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from asgi_guard.policy.faults import Fault
+from asgi_guard.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -43,24 +43,24 @@ CHOICES: Mapping[str, frozenset[str]] = {
 """The words that a header takes, by option. A Referrer-Policy may list several, the last that is known counts."""
 
 
-def value_faults(field: str, value: str) -> Iterator[Fault]:
+def value_problems(field: str, value: str) -> Iterator[Problem]:
     """What is wrong with the value of an option other than a Content-Security-Policy."""
     if not is_sendable(value):
-        yield Fault(field, "the value is empty or holds characters that cannot stand in a header")
+        yield Problem(field, "the value is empty or holds characters that cannot stand in a header")
     elif field == "hsts":
         if message := _hsts_fault(value):
-            yield Fault(field, message)
+            yield Problem(field, message)
     elif field == "permissions_policy":
         for part in map(str.strip, value.split(",")):
             if not _PERMISSION.fullmatch(part):
-                yield Fault(field, f'{part!r} is no permission: write camera=() or camera=(self "https://a.example")')
+                yield Problem(field, f'{part!r} is no permission: write camera=() or camera=(self "https://a.example")')
     elif field == "cache_control":
-        yield from _cache_faults(value)
+        yield from _cache_problems(value)
     elif field in CHOICES:
         words = map(str.strip, value.split(",")) if field == "referrer_policy" else (value,)
         for word in words:
             if word not in CHOICES[field]:
-                yield Fault(field, f"{word!r} is none of {', '.join(sorted(CHOICES[field]))}")
+                yield Problem(field, f"{word!r} is none of {', '.join(sorted(CHOICES[field]))}")
 
 
 def is_sendable(value: str) -> bool:
@@ -69,22 +69,22 @@ def is_sendable(value: str) -> bool:
 
 
 def endpoints(values: Sequence[str]) -> dict[str, str]:
-    """The endpoints of `Reporting-Endpoints` by name; see `endpoint_faults` for what is none."""
+    """The endpoints of `Reporting-Endpoints` by name; see `endpoint_problems` for what is none."""
     matches = (_ENDPOINT.fullmatch(value) for value in values)
     return {match["name"]: match["url"] for match in matches if match}
 
 
-def endpoint_faults(values: Sequence[str]) -> Iterator[Fault]:
+def endpoint_problems(values: Sequence[str]) -> Iterator[Problem]:
     """What is wrong with endpoints that are written `name=https://...`."""
     field = "reporting_endpoints"
     for value in values:
         match = _ENDPOINT.fullmatch(value)
         if match is None or not is_sendable(value) or set(value) & set('"\\,;'):
-            yield Fault(field, f"{value!r} is no endpoint: write default=https://reports.example.com/csp")
+            yield Problem(field, f"{value!r} is no endpoint: write default=https://reports.example.com/csp")
         elif urlsplit(match["url"]).scheme != "https" or not urlsplit(match["url"]).hostname:
-            yield Fault(field, f"{value!r}: browsers send reports to https URLs only")
+            yield Problem(field, f"{value!r}: browsers send reports to https URLs only")
     if len(endpoints(values)) < len(values) and all(map(_ENDPOINT.fullmatch, values)):
-        yield Fault(field, "an endpoint is named twice")
+        yield Problem(field, "an endpoint is named twice")
 
 
 def _takes_value(directive: str) -> bool:
@@ -93,15 +93,15 @@ def _takes_value(directive: str) -> bool:
     return directive in ("no-cache", "private") if known else re.fullmatch(r"[a-z0-9-]+", directive) is not None
 
 
-def _cache_faults(value: str) -> Iterator[Fault]:
+def _cache_problems(value: str) -> Iterator[Problem]:
     """What caches would not understand, and so pass over."""
     for part in filter(None, map(str.strip, _UNQUOTED_COMMA.split(value))):
         name, equals, argument = part.lower().partition("=")
         if name in _SECONDS and not re.fullmatch(r'"?[0-9]+"?', argument):
-            yield Fault("cache_control", f"{part!r} says no seconds: write {name}=60")
+            yield Problem("cache_control", f"{part!r} says no seconds: write {name}=60")
         elif name not in _SECONDS and not (_takes_value(name) if equals else name in _CACHE_WORDS):
             known = ", ".join((*sorted(_CACHE_WORDS), *(f"{each}=SECONDS" for each in sorted(_SECONDS))))
-            yield Fault("cache_control", f"{part!r} is no directive: {known}")
+            yield Problem("cache_control", f"{part!r} is no directive: {known}")
 
 
 def _hsts_fault(value: str) -> str | None:

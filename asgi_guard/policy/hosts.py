@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
-from asgi_guard.policy.faults import Fault, FaultsError
+from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.policy.routes import ambiguous
 
 if TYPE_CHECKING:
@@ -56,20 +56,20 @@ class HostPolicy:
         """Compile the names.
 
         Raises:
-            FaultsError: with all that is wrong: names that are no hosts', https without any (a redirect to whatever
+            ConfigError: with all that is wrong: names that are no hosts', https without any (a redirect to whatever
                 host a client names would be an open one), or exempt paths that no request has.
         """
         names = [name.lower().rstrip(".") for name in allowed]
-        faults: list[Fault] = []
+        problems: list[Problem] = []
         if wrong := [repr(name) for name in names if not _PATTERN.fullmatch(name)]:
             message = "not host names, such as api.example.com or *.example.com (no scheme, no port)"
-            faults.append(Fault("allowed", f"{', '.join(wrong)}: {message}"))
+            problems.append(Problem("allowed", f"{', '.join(wrong)}: {message}"))
         if https_redirect and not names:
-            faults.append(Fault("allowed", "a redirect to https needs the allowed hosts: it goes to no other"))
+            problems.append(Problem("allowed", "a redirect to https needs the allowed hosts: it goes to no other"))
         if unlike := [repr(path) for path in exempt if path[:1] != "/" or "*" in path or ambiguous(path)]:
-            faults.append(Fault("exempt", f"{', '.join(unlike)}: not whole paths, such as /healthz"))
-        if faults:
-            raise FaultsError(faults)
+            problems.append(Problem("exempt", f"{', '.join(unlike)}: not whole paths, such as /healthz"))
+        if problems:
+            raise ConfigError(problems)
         return cls(
             frozenset(name for name in names if not name.startswith("*")),
             tuple(name[1:] for name in names if name.startswith("*")),

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from asgi_guard.policy.faults import Fault, FaultsError
+from asgi_guard.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,17 +42,17 @@ def all_listed(**options: str | Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Read several options that are lists.
 
     Raises:
-        FaultsError: with every option that is none.
+        ConfigError: with every option that is none.
     """
     lists: dict[str, tuple[str, ...]] = {}
-    faults: list[Fault] = []
+    problems: list[Problem] = []
     for name, value in options.items():
         try:
             lists[name] = listed(value)
         except ValueError as error:
-            faults.append(Fault(name, str(error)))
-    if faults:
-        raise FaultsError(faults)
+            problems.append(Problem(name, str(error)))
+    if problems:
+        raise ConfigError(problems)
     return lists
 
 

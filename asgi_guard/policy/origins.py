@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
-from asgi_guard.policy.faults import Fault
+from asgi_guard.errors import Problem
 from asgi_guard.policy.public_suffixes import is_public_suffix
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ class Pattern:
         return host.endswith(self.suffix) and _LABELS.fullmatch(host) is not None
 
 
-def origin_faults(
+def origin_problems(
     origins: Sequence[str], *, credentials: bool, insecure: bool = False, public_suffixes: bool = False
-) -> Iterator[Fault]:
+) -> Iterator[Problem]:
     """Everything that is wrong with a list of origins.
 
     Args:
@@ -69,13 +69,13 @@ def origin_faults(
     field = "allow_origins"
     if not origins:
         message = "no origin is named: write the origins of your pages, such as https://app.example.com"
-        yield Fault(field, message, "missing")
+        yield Problem(field, message, "missing")
     if "*" in origins:
         if len(origins) > 1:
-            yield Fault(field, "'*' already means every origin: write it alone, or leave it out", "wildcard")
+            yield Problem(field, "'*' already means every origin: write it alone, or leave it out", "wildcard")
         if credentials:
             message = "'*' with credentials would let every site act as your users: name the origins"
-            yield Fault(field, message, "wildcard")
+            yield Problem(field, message, "wildcard")
     for origin in origins:
         fault = None if origin == "*" else _malformed(origin)
         if fault is None and not public_suffixes:
@@ -96,43 +96,43 @@ def page_origin_fault(origin: str) -> str | None:
     return None if fault is None else fault.message
 
 
-def _malformed(origin: str) -> Fault | None:
+def _malformed(origin: str) -> Problem | None:
     field = "allow_origins"
     if origin.lower() == "null":
         message = (
             "'null' is the origin of sandboxed frames and local files, which anyone can make: it cannot be allowed"
         )
-        return Fault(field, message, "prohibited")
+        return Problem(field, message, "prohibited")
     scheme, separator, rest = origin.partition("://")
     host, port = _split_port(rest)
     known = _SCHEME.fullmatch(scheme) is not None and scheme not in _OPAQUE
     if not separator or not known or rest != rest.strip() or set(rest) & set("/?#@\\ "):
         message = f"{origin!r} is not an origin: write scheme://host[:port], lower case, without path or trailing slash"
-        return Fault(field, message, "invalid")
+        return Problem(field, message, "invalid")
     name = host.removeprefix("*.")
     below_address = host.startswith("*.") and (name.startswith("[") or name.replace(".", "").isdecimal())
     if not _is_host(name) or below_address or (port and port != "*" and not _is_port(port, scheme)):
         message = f"{origin!r} is not an origin as browsers send it: lower case, '*.' only in front, no default port"
-        return Fault(field, message, "invalid")
+        return Problem(field, message, "invalid")
     return None
 
 
-def _too_wide(origin: str) -> Fault | None:
+def _too_wide(origin: str) -> Problem | None:
     host, _ = _split_port(origin.partition("://")[2])
     name = host.removeprefix("*.")
     if origin == "*" or name == host or is_local(name) or not is_public_suffix(name):
         return None
     message = f"{origin!r} is too wide: anyone can have a site below {name}; name the domain that is yours"
-    return Fault("allow_origins", message, "public_suffix")
+    return Problem("allow_origins", message, "public_suffix")
 
 
-def _insecure(origin: str) -> Fault | None:
+def _insecure(origin: str) -> Problem | None:
     scheme, _, rest = origin.partition("://")
     name = _split_port(rest)[0].removeprefix("*.")
     if origin == "*" or scheme == "https" or scheme in _INSTALLED or is_local(name):
         return None
     message = f"{origin!r} with credentials: whoever is on the network could act as your users; use https"
-    return Fault("allow_origins", message, "insecure")
+    return Problem("allow_origins", message, "insecure")
 
 
 def is_local(name: str) -> bool:

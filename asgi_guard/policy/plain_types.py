@@ -10,8 +10,7 @@ from dataclasses import fields
 from types import NoneType
 from typing import TYPE_CHECKING
 
-from asgi_guard.errors import wrong_type
-from asgi_guard.policy.faults import Fault, FaultsError
+from asgi_guard.errors import ConfigError, Problem, wrong_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,7 +28,7 @@ _PLAIN: dict[str, tuple[tuple[type, ...], str]] = {
 """The plain types as they are written: what is taken for one, and how it is called."""
 
 
-def wrong_types(declared: Mapping[str, object], given: Mapping[str, object]) -> Iterator[Fault]:
+def wrong_types(declared: Mapping[str, object], given: Mapping[str, object]) -> Iterator[Problem]:
     """Find what is of another type. The value itself is not told, as it may be a secret.
 
     Args:
@@ -44,15 +43,15 @@ def wrong_types(declared: Mapping[str, object], given: Mapping[str, object]) -> 
         # A bool is an int to Python, and to nobody who writes down a number.
         if not isinstance(value, kinds) or (isinstance(value, bool) and "bool" not in names):
             said = " or ".join(_PLAIN[each][1] for each in names)
-            yield Fault(name, wrong_type(value, said))
+            yield Problem(name, wrong_type(value, said))
 
 
 def require_fields(made: DataclassInstance) -> None:
     """See to it that the fields of a dataclass are of the types that it declares.
 
     Raises:
-        FaultsError: with every one that is not.
+        ConfigError: with every one that is not.
     """
     declared = {each.name: each.type for each in fields(made)}
-    if faults := list(wrong_types(declared, {name: getattr(made, name) for name in declared})):
-        raise FaultsError(faults)
+    if problems := list(wrong_types(declared, {name: getattr(made, name) for name in declared})):
+        raise ConfigError(problems)

@@ -16,8 +16,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import orjson
 
+from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.policy.address import is_loopback
-from asgi_guard.policy.faults import Fault, FaultsError
 from asgi_guard.policy.routes import doubtful
 
 if TYPE_CHECKING:
@@ -58,15 +58,15 @@ class ResourceMetadata:
         """Write the document. The arguments are its members, by the names of RFC 9728 section 2.
 
         Raises:
-            FaultsError: with everything that is wrong, by argument.
+            ConfigError: with everything that is wrong, by argument.
         """
-        faults = [Fault("resource", message) for message in _wrong_with_resource(resource)]
+        problems = [Problem("resource", message) for message in _wrong_with_resource(resource)]
         if not authorization_servers:
-            faults.append(Fault("authorization_servers", "name one: clients learn here whom to ask for a token"))
+            problems.append(Problem("authorization_servers", "name one: clients learn here whom to ask for a token"))
         if resource_documentation is not None and not is_url(resource_documentation):
-            faults.append(Fault("resource_documentation", "write the whole URL of a page: https://host/path"))
-        if faults:
-            raise FaultsError(faults)
+            problems.append(Problem("resource_documentation", "write the whole URL of a page: https://host/path"))
+        if problems:
+            raise ConfigError(problems)
         members = {
             "resource": resource,
             "authorization_servers": list(dict.fromkeys(authorization_servers)),

@@ -92,8 +92,8 @@ class Route:
         if self.auth not in (None, *get_args(AuthMode)):
             yield f"path {self.path!r}: auth {self.auth!r} is none of {', '.join(get_args(AuthMode))}"
         if isinstance(self.security, SecurityHeaders):
-            faults = self.security.faults(in_row=True)
-            yield from (f"path {self.path!r}: security {fault.field}: {fault.message}" for fault in faults)
+            problems = self.security.problems(in_row=True)
+            yield from (f"path {self.path!r}: security {fault.name}: {fault.message}" for fault in problems)
         elif self.security not in (None, *get_args(Preset)):
             yield f"path {self.path!r}: security {self.security!r} is none of {', '.join(get_args(Preset))}"
         if any(not _SCOPE.fullmatch(scope) for scope in (*self.scopes, *self.any_scopes)):

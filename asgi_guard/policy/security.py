@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
-from asgi_guard.policy.csp import NONCE, csp_faults, directives, without_nonce, written
-from asgi_guard.policy.faults import Fault, FaultsError
-from asgi_guard.policy.header_values import DEFAULT_HSTS, endpoint_faults, endpoints, is_sendable, value_faults
+from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.policy.csp import NONCE, csp_problems, directives, without_nonce, written
+from asgi_guard.policy.header_values import DEFAULT_HSTS, endpoint_problems, endpoints, is_sendable, value_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,22 +129,22 @@ class SecurityHeaders:
     cache_control: str | None = None
     reporting_endpoints: Sequence[str] = ()
 
-    def faults(self, *, in_row: bool = False) -> Iterator[Fault]:
+    def problems(self, *, in_row: bool = False) -> Iterator[Problem]:
         """Everything that cannot be sent, or would not do what it says. A row may report to the guard's endpoints."""
         if self.preset not in (None, *get_args(Preset)):
             message = f"{self.preset!r} is none of {', '.join(map(repr, get_args(Preset)))}"
-            yield Fault("preset", message)
+            yield Problem("preset", message)
         for field, value in asdict(self).items():
             if field in ("preset", "reporting_endpoints") or value is None or value == "off":
                 continue
             if not field.startswith("csp") or not is_sendable(value):
-                yield from value_faults(field, value)
+                yield from value_problems(field, value)
                 continue
-            yield from csp_faults(value, field)
+            yield from csp_problems(value, field)
             to = directives(value).get("report-to", ())
             if to and not in_row and to[0] not in endpoints(self.reporting_endpoints):
-                yield Fault(field, f"report-to {to[0]}: no reporting endpoint has this name")
-        yield from endpoint_faults(self.reporting_endpoints)
+                yield Problem(field, f"report-to {to[0]}: no reporting endpoint has this name")
+        yield from endpoint_problems(self.reporting_endpoints)
 
     def over(self, default: SecurityHeaders) -> SecurityHeaders:
         """What holds in a row that says this, where `default` holds elsewhere.
@@ -189,11 +189,11 @@ class SecurityPolicy:
         """Compile what is said; of nothing, the preset `api`.
 
         Raises:
-            FaultsError: with everything that cannot be sent, or would not do what it says.
+            ConfigError: with everything that cannot be sent, or would not do what it says.
         """
         said = headers or SecurityHeaders()
-        if faults := list(said.faults()):
-            raise FaultsError(faults)
+        if problems := list(said.problems()):
+            raise ConfigError(problems)
         preset = said.preset or "api"
         chosen = dict(_PRESETS[preset])
         for option, name in _NAMES.items():

@@ -31,7 +31,7 @@ from mcp.shared.auth import OAuthClientInformationFull, OAuthToken, ProtectedRes
 from mcp.shared.auth_utils import resource_url_from_server_url
 from mcp.types import TextContent
 
-from asgi_guard.policy.faults import FaultsError
+from asgi_guard.errors import ConfigError
 from asgi_guard.policy.resource_metadata import ResourceMetadata
 from asgi_guard.testing import LocalIssuer
 from tests.end_to_end.serving import ROOT, Served, free_port
@@ -305,7 +305,7 @@ def test_the_sdk_reads_identifiers_as_they_are(scheme: str, host: str, port: str
     resource = f"{scheme}://{host}{port}{path}"
     try:
         metadata = ResourceMetadata.of(resource, ("https://id.example.com",))
-    except FaultsError:
+    except ConfigError:
         return
     assert str(ProtectedResourceMetadata.model_validate_json(metadata.document).resource) == resource
     assert resource_url_from_server_url(resource) == resource

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from asgi_guard import Introspection, Issuer
 from asgi_guard.errors import ConfigError
 from asgi_guard.middleware import (
     AccessLogMiddleware,
@@ -176,6 +177,25 @@ def test_what_is_given_in_the_place_of_something_else(options: dict[str, Any], s
     """An address in the place of a store, or a dict in that of a row, is refused with what to write."""
     with pytest.raises(ConfigError, match=says):
         RateLimitMiddleware(Echo(), limit="1/second by ip", **options)
+
+
+@pytest.mark.parametrize(
+    ("made", "option"),
+    [
+        (lambda: AccessLogMiddleware(Echo(), quiet="[x"), "quiet"),
+        (lambda: SecurityHeadersMiddleware(Echo(), reporting_endpoints="[x"), "reporting_endpoints"),
+        (lambda: CORSMiddleware(Echo(), allow_origins="[x"), "allow_origins"),
+        (lambda: HostMiddleware(Echo(), allowed="[x"), "allowed"),
+        (lambda: ProxyMiddleware(Echo(), trusted="[x"), "trusted"),
+        (lambda: Introspection("https://id.example/i", "api", "s", audience="[x"), "audience"),
+        (lambda: Issuer("https://id.example", "[x"), "audience"),
+    ],
+)
+def test_a_list_that_is_none(made: Callable[[], object], option: str) -> None:
+    """What begins like a list in JSON and is none is told by the option's name, when the layer is made."""
+    with pytest.raises(ConfigError) as caught:
+        made()
+    assert option in [problem.name for problem in caught.value.problems]
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
+from asgi_guard.errors import ConfigError
 from asgi_guard.policy.cors import CORSPolicy
-from asgi_guard.policy.faults import FaultsError
 
 APP = "https://app.example.com"
 
 
 def fields(**options: Any) -> list[str]:
     """The options at fault."""
-    with pytest.raises(FaultsError) as caught:
+    with pytest.raises(ConfigError) as caught:
         CORSPolicy.of(**{"allow_origins": [APP], **options})
-    return [fault.field for fault in caught.value.faults]
+    return [fault.name for fault in caught.value.problems]
 
 
 @pytest.mark.parametrize(

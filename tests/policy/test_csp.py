@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_guard import csp
-from asgi_guard.policy.csp import DIRECTIVES, csp_faults, directives, without_nonce
-from asgi_guard.policy.faults import FaultsError
+from asgi_guard.errors import ConfigError
+from asgi_guard.policy.csp import DIRECTIVES, csp_problems, directives, without_nonce
 
 
 def test_written() -> None:
@@ -55,14 +55,14 @@ def test_hashes() -> None:
 )
 def test_faults(text: str, says: str) -> None:
     """What browsers would pass over, or take for something else, is an error."""
-    with pytest.raises(FaultsError, match=says):
+    with pytest.raises(ConfigError, match=says):
         csp.CSP.parse(text)
-    assert {fault.field for fault in csp_faults(text, "here")} == {"here"}
+    assert {fault.name for fault in csp_problems(text, "here")} == {"here"}
 
 
 def test_one_text_is_no_list_of_sources() -> None:
     """One text would be taken for sources of a letter each."""
-    with pytest.raises(FaultsError, match=r"write default_src=\('https://a.example',\)"):
+    with pytest.raises(ConfigError, match=r"write default_src=\('https://a.example',\)"):
         csp.CSP(default_src="https://a.example")  # type: ignore[arg-type]  # that is what is tested
 
 

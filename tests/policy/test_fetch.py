@@ -200,17 +200,17 @@ def test_every_obstacle_is_told() -> None:
     """All options that stand in the way are told at once, each with what it is to say."""
     policy = CORSPolicy.of(allow_origins=[APP], allow_headers=["x-a"])
     found = obstacles(policy, EVIL.encode(), b"put", ["x-a", "x-b", "x-c"], credentials=True)
-    assert [(fault.field, fault.message) for fault in found] == [
+    assert [(fault.name, fault.message) for fault in found] == [
         ("allow_origins", f"add {EVIL}"),
         ("allow_credentials", "write true, so that cookies may go along"),
         ("allow_methods", "add PUT"),
         ("allow_headers", "add x-b, x-c"),
     ]
     (nobody,) = obstacles(None, APP.encode(), b"GET", (), credentials=False)
-    assert nobody.field == "allow_origins"
+    assert nobody.name == "allow_origins"
     for configured, more in ((None, False), (policy, False), (policy, True)):
         (opaque, *_) = obstacles(configured, b"null", b"GET", (), credentials=more)
-        assert (opaque.field, "add null" in opaque.message) == ("allow_origins", False)
+        assert (opaque.name, "add null" in opaque.message) == ("allow_origins", False)
         assert ("'*'" in opaque.message) is not more
     (lower,) = obstacles(CORSPolicy.of(allow_origins=[APP]), APP.encode(), b"patch", (), credentials=False)
     assert lower.message == "add patch, or have the page write PATCH, for it is sent as written"

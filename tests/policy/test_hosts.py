@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard.policy.faults import FaultsError
+from asgi_guard.errors import ConfigError
 from asgi_guard.policy.hosts import MAX_HOST, HostPolicy, https_location, is_host
 
 ANY = HostPolicy()
@@ -155,9 +155,9 @@ def test_exempt(hosts: list[bytes], scheme: str) -> None:
 
 def test_all_that_is_wrong_is_told_together() -> None:
     """Each option at fault is named."""
-    with pytest.raises(FaultsError) as caught:
+    with pytest.raises(ConfigError) as caught:
         HostPolicy.of([], https_redirect=True, exempt=["x"])
-    assert [fault.field for fault in caught.value.faults] == ["allowed", "exempt"]
+    assert [fault.name for fault in caught.value.problems] == ["allowed", "exempt"]
 
 
 def test_a_redirect_needs_hosts() -> None:

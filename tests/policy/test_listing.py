@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard.policy.faults import Fault, FaultsError
+from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.policy.listing import listed
 
 
@@ -52,9 +52,9 @@ def test_no_letter_becomes_an_item_by_itself(written: str) -> None:
     assert ",".join(listed(written)) == ",".join(part.strip() for part in written.split(",") if part.strip())
 
 
-def test_faults_are_reported_together() -> None:
-    """An error holds every fault by its option, and its text names them all in order."""
-    error = FaultsError([Fault("origins", "is empty"), Fault("max_age", "is negative")])
-    assert error.faults == (Fault("origins", "is empty"), Fault("max_age", "is negative"))
-    assert str(error) == "origins: is empty; max_age: is negative"
+def test_problems_are_reported_together() -> None:
+    """An error holds every problem by its option, and its text names them all in order."""
+    error = ConfigError([Problem("origins", "is empty"), Problem("max_age", "is negative")])
+    assert error.problems == (Problem("origins", "is empty"), Problem("max_age", "is negative"))
+    assert str(error) == "origins: is empty\nmax_age: is negative"
     assert isinstance(error, ValueError)

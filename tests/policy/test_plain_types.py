@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_guard.policy.faults import FaultsError
+from asgi_guard.errors import ConfigError
 from asgi_guard.policy.plain_types import require_fields, wrong_types
 
 VALUES: dict[str, Any] = {"str": "a", "int": 1, "float": 1.5, "bool": True, "bytes": b"a", "None": None}
@@ -22,7 +22,7 @@ def test_each_type(declared: str, given: str) -> None:
     """A value of another type is told, but for whole numbers where any number is taken; a bool is no number."""
     faults = list(wrong_types({"it": declared}, {"it": VALUES[given]}))
     assert bool(faults) != ((declared, given) in TAKEN)
-    assert [fault.field for fault in faults] == ["it"] * len(faults)
+    assert [fault.name for fault in faults] == ["it"] * len(faults)
 
 
 @given(st.sets(st.sampled_from(sorted(VALUES)), min_size=1), st.sampled_from(sorted(VALUES)))
@@ -51,8 +51,8 @@ def test_fields() -> None:
     """All fields that are wrong are told at once, with what to give, and without their values."""
     made: Any = Example
     require_fields(made("s3cr3t", 3))
-    with pytest.raises(FaultsError) as raised:
+    with pytest.raises(ConfigError) as raised:
         require_fields(made(b"s3cr3t", "30"))
     assert str(raised.value) == (
-        "secret: it is of the type bytes: give a text; seconds: it is of the type str: give a number or None"
+        "secret: it is of the type bytes: give a text\nseconds: it is of the type str: give a number or None"
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from asgi_guard.errors import ConfigError
 from asgi_guard.policy.cors import CORSPolicy
-from asgi_guard.policy.faults import FaultsError
 from asgi_guard.policy.public_suffixes import is_public_suffix
 
 
@@ -23,9 +23,9 @@ def test_public_suffixes(name: str, public: bool) -> None:
     assert is_public_suffix(name) is public
     origin = f"https://*.{name}"
     if public:
-        with pytest.raises(FaultsError) as caught:
+        with pytest.raises(ConfigError) as caught:
             CORSPolicy.of(allow_origins=[origin])
-        assert [fault.kind for fault in caught.value.faults] == ["public_suffix"]
+        assert [fault.kind for fault in caught.value.problems] == ["public_suffix"]
     assert CORSPolicy.of(allow_origins=[origin], unsafe_public_suffixes=True).allows_origin(
         f"https://a.{name}".encode()
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard.policy.faults import FaultsError
+from asgi_guard.errors import ConfigError
 from asgi_guard.policy.resource_metadata import WELL_KNOWN, ResourceMetadata, audiences_of, is_url
 
 ISSUER = "https://id.example.com"
@@ -18,10 +18,10 @@ NAMES = ["api.example.com", "localhost", "127.0.0.1", "[::1]", "xn--bcher-kva.ex
 
 def faults(resource: str, servers: tuple[str, ...] = (ISSUER,), **members: Any) -> dict[str, str]:
     """What is wrong with these members, by name."""
-    with pytest.raises(FaultsError) as caught:
+    with pytest.raises(ConfigError) as caught:
         ResourceMetadata.of(resource, servers, **members)
-    found = {fault.field: fault.message for fault in caught.value.faults}
-    assert len(found) == len(caught.value.faults)
+    found = {fault.name: fault.message for fault in caught.value.problems}
+    assert len(found) == len(caught.value.problems)
     return found
 
 
@@ -204,7 +204,7 @@ def test_no_text_breaks_the_header(resource: str) -> None:
     assert resource in audiences_of(resource)
     try:
         metadata = ResourceMetadata.of(resource, (ISSUER,))
-    except FaultsError:
+    except ConfigError:
         return
     assert is_url(metadata.url)
     assert not set(metadata.url) & set('"\\ ')

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard.policy.faults import FaultsError
+from asgi_guard.errors import ConfigError
 from asgi_guard.policy.header_values import DEFAULT_HSTS
 from asgi_guard.policy.security import DENIED_FEATURES, TELLING, Preset, SecurityHeaders, SecurityPolicy
 
@@ -190,9 +190,9 @@ def test_what_caches_are_told(value: str) -> None:
 )
 def test_values_that_browsers_would_pass_over(option: str, value: Any) -> None:
     """A value that a browser would not understand is an error, by its option."""
-    with pytest.raises(FaultsError) as caught:
+    with pytest.raises(ConfigError) as caught:
         policy_of(**{option: value})
-    assert {fault.field for fault in caught.value.faults} == {option}
+    assert {fault.name for fault in caught.value.problems} == {option}
 
 
 def test_upgrades_over_https_only() -> None:
@@ -284,21 +284,21 @@ def test_hsts(value: str) -> None:
 )
 def test_malformed_hsts(value: str, says: str) -> None:
     """A Strict-Transport-Security that browsers, or the preload list, would pass over is an error."""
-    with pytest.raises(FaultsError, match=says) as caught:
+    with pytest.raises(ConfigError, match=says) as caught:
         policy_of(hsts=value)
-    assert [fault.field for fault in caught.value.faults] == ["hsts"]
+    assert [fault.name for fault in caught.value.problems] == ["hsts"]
 
 
 @pytest.mark.parametrize("value", ["", "  ", "a\nb", "a\r\nset-cookie: x", "a\0", "a\tb", "ä", "\x7f"])
 def test_every_fault_is_told_at_once(value: str) -> None:
     """Values that cannot stand in a header are all told together, by option."""
-    with pytest.raises(FaultsError) as caught:
+    with pytest.raises(ConfigError) as caught:
         SecurityPolicy.of(SecurityHeaders(None, **dict.fromkeys(OPTIONS, value), hsts="preload"))
-    assert [fault.field for fault in caught.value.faults] == [
+    assert [fault.name for fault in caught.value.problems] == [
         name for name in SecurityHeaders.__dataclass_fields__ if name in OPTIONS or name == "hsts"
     ]
-    for fault in caught.value.faults:
-        assert f"{fault.field}: {fault.message}" in str(caught.value)
+    for fault in caught.value.problems:
+        assert f"{fault.name}: {fault.message}" in str(caught.value)
 
 
 @given(
@@ -312,8 +312,8 @@ def test_no_value_forges_a_header(preset: Preset, csp: str, hsts: str) -> None:
     """Whatever is said stands in one line of plain ASCII, or is refused."""
     try:
         policy = policy_of(preset, csp=csp, hsts=hsts)
-    except FaultsError as error:
-        assert {fault.field for fault in error.faults} <= {"csp", "hsts"}  # noqa: PT017 - either outcome may be right
+    except ConfigError as error:
+        assert {fault.name for fault in error.problems} <= {"csp", "hsts"}  # noqa: PT017 - either outcome may be right
     else:
         for _, value in policy.secure:
             assert all(32 <= byte < 127 for byte in value)
