@@ -179,7 +179,7 @@ def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
         from prometheus_client.multiprocess import MultiProcessCollector  # noqa: PLC0415,RUF100 - an extra
 
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # its package declares no types here
     try:
         encode, content_type = choose_encoder(accept)
     except (TypeError, ValueError):  # a version in quotes, say, which may be written and is not understood

@@ -7,9 +7,13 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, dataclass_transform
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic._internal._model_construction import ModelMetaclass  # which has no public name
 
 from asgi_guard.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass  # which has no public name
+else:
+    ModelMetaclass = type(BaseModel)
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(Field,))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from asgi_guard.arguments import typed
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.answer import Answer, Reason, problem
-from asgi_guard.policy.cors import CORSPolicy
+from asgi_guard.policy.cors import CORSOptions, CORSPolicy
 from asgi_guard.policy.csrf import is_same_origin
 from asgi_guard.policy.listing import all_listed
 
@@ -77,14 +77,16 @@ class CORSMiddleware(Layer):
             expose_headers=expose_headers,
         )
         self.policy = CORSPolicy.of(
-            **lists,
-            allow_credentials=allow_credentials,
-            max_age=max_age,
-            preflight_status=preflight_status,
-            unsafe_insecure_origins=unsafe_insecure_origins,
-            unsafe_public_suffixes=unsafe_public_suffixes,
-            unsafe_private_network=unsafe_private_network,
-            unsafe_debug=unsafe_debug,
+            CORSOptions(
+                **lists,
+                allow_credentials=allow_credentials,
+                max_age=max_age,
+                preflight_status=preflight_status,
+                unsafe_insecure_origins=unsafe_insecure_origins,
+                unsafe_public_suffixes=unsafe_public_suffixes,
+                unsafe_private_network=unsafe_private_network,
+                unsafe_debug=unsafe_debug,
+            )
         )
         policy = self.policy
         # By origin, what stands on a response; None stands for no origin and for one that may not read. Where everyone

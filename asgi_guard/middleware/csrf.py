@@ -20,7 +20,7 @@ from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.answer import Reason, problem
-from asgi_guard.policy.cors import CORSPolicy
+from asgi_guard.policy.cors import CORSOptions, CORSPolicy
 from asgi_guard.policy.cors_names import is_forbidden_header, is_token
 from asgi_guard.policy.credentials import MalformedCredentialsError, cookie_values
 from asgi_guard.policy.csrf import SAFE_METHODS, ForgeryExemptions, is_own
@@ -202,7 +202,9 @@ def _trusted(origins: Sequence[str], *, insecure: bool) -> CORSPolicy | None:
     if not origins:
         return None
     try:
-        return CORSPolicy.of(allow_origins=origins, allow_credentials=True, unsafe_insecure_origins=insecure)
+        return CORSPolicy.of(
+            CORSOptions(allow_origins=origins, allow_credentials=True, unsafe_insecure_origins=insecure)
+        )
     except ConfigError as error:
         raise ConfigError([Problem("trusted_origins", each.message, each.kind) for each in error.problems]) from None
 

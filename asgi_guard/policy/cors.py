@@ -30,7 +30,7 @@ from asgi_guard.policy.cors_names import (
 from asgi_guard.policy.origins import Pattern, origin_problems
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from asgi_guard.asgi import Header
 
@@ -43,6 +43,62 @@ MAX_EMPTY_ELEMENTS = 16
 
 _PREFLIGHT_VARY = (b"vary", b"access-control-request-headers, access-control-request-method, origin")
 _PRIVATE_NETWORK = (b"access-control-allow-private-network", b"true")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CORSOptions:
+    """What is said of CORS, before it is known to make sense.
+
+    Attributes:
+        allow_origins: `https://app.example.com`, `https://*.example.com`, `http://localhost:*`, `tauri://localhost`, or
+            `*` alone.
+        allow_methods: beyond GET, HEAD and POST; `*` for all.
+        allow_headers: that a script may set, beyond the safelisted ones; `*` for all, though for `authorization`
+            without credentials only if it is named beside it.
+        allow_credentials: whether cookies are sent and answers to them may be read; not with `*` origins.
+        expose_headers: that a script may read, beyond the safelisted ones.
+        max_age: seconds for which a browser may remember a preflight: 0 to 86400, -1 for never; None says nothing
+            (browsers then take 5).
+        preflight_status: the status of an allowed preflight, for clients that take 204 amiss.
+        unsafe_insecure_origins: allow credentials for origins that anyone on the network can imitate.
+        unsafe_public_suffixes: allow `*.` before names under which anyone can register, such as `github.io`.
+        unsafe_private_network: let public pages reach this server in a private network, in browsers that still ask
+            by `Access-Control-Request-Private-Network`; the Fetch standard has dropped it.
+        unsafe_debug: tell allowed origins what is allowed where their preflight is refused.
+    """
+
+    allow_origins: Sequence[str]
+    allow_methods: Sequence[str] = ()
+    allow_headers: Sequence[str] = ()
+    allow_credentials: bool = False
+    expose_headers: Sequence[str] = ()
+    max_age: int | None = None
+    preflight_status: int = 204
+    unsafe_insecure_origins: bool = False
+    unsafe_public_suffixes: bool = False
+    unsafe_private_network: bool = False
+    unsafe_debug: bool = False
+
+    def problems(self) -> Iterator[Problem]:
+        """All that is wrong with them."""
+        yield from origin_problems(
+            self.allow_origins,
+            credentials=self.allow_credentials,
+            insecure=self.unsafe_insecure_origins,
+            public_suffixes=self.unsafe_public_suffixes,
+        )
+        for method in self.allow_methods:
+            yield from method_problems(method)
+        for name in self.allow_headers:
+            yield from header_problems(name)
+        for name in self.expose_headers:
+            yield from exposed_problems(name, credentials=self.allow_credentials)
+        if self.max_age is not None and not -1 <= self.max_age <= MAX_MAX_AGE:
+            said = f"{self.max_age} is not within -1..{MAX_MAX_AGE} seconds"
+            yield Problem("max_age", said, "out_of_bounds")
+        if not 200 <= self.preflight_status <= 299:
+            said = f"{self.preflight_status} is no success (200..299)"
+            yield Problem("preflight_status", said, "out_of_bounds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,80 +134,35 @@ class CORSPolicy:
     debug: bool
 
     @classmethod
-    def of(
-        cls,
-        *,
-        allow_origins: Sequence[str],
-        allow_methods: Sequence[str] = (),
-        allow_headers: Sequence[str] = (),
-        allow_credentials: bool = False,
-        expose_headers: Sequence[str] = (),
-        max_age: int | None = None,
-        preflight_status: int = 204,
-        unsafe_insecure_origins: bool = False,
-        unsafe_public_suffixes: bool = False,
-        unsafe_private_network: bool = False,
-        unsafe_debug: bool = False,
-    ) -> Self:
-        """Validate and compile.
-
-        Args:
-            allow_origins: `https://app.example.com`, `https://*.example.com`, `http://localhost:*`, `tauri://localhost`,
-                or `*` alone.
-            allow_methods: beyond GET, HEAD and POST; `*` for all.
-            allow_headers: that a script may set, beyond the safelisted ones; `*` for all, though for `authorization`
-                without credentials only if it is named beside it.
-            allow_credentials: whether cookies are sent and answers to them may be read; not with `*` origins.
-            expose_headers: that a script may read, beyond the safelisted ones.
-            max_age: seconds for which a browser may remember a preflight: 0 to 86400, -1 for never; None says nothing
-                (browsers then take 5).
-            preflight_status: the status of an allowed preflight, for clients that take 204 amiss.
-            unsafe_insecure_origins: allow credentials for origins that anyone on the network can imitate.
-            unsafe_public_suffixes: allow `*.` before names under which anyone can register, such as `github.io`.
-            unsafe_private_network: let public pages reach this server in a private network, in browsers that still ask
-                by `Access-Control-Request-Private-Network`; the Fetch standard has dropped it.
-            unsafe_debug: tell allowed origins what is allowed where their preflight is refused.
+    def of(cls, options: CORSOptions) -> Self:
+        """Compile.
 
         Raises:
             ConfigError: with all that is wrong.
         """
-        problems = [
-            *origin_problems(
-                allow_origins,
-                credentials=allow_credentials,
-                insecure=unsafe_insecure_origins,
-                public_suffixes=unsafe_public_suffixes,
-            ),
-            *(fault for method in allow_methods for fault in method_problems(method)),
-            *(fault for name in allow_headers for fault in header_problems(name)),
-            *(fault for name in expose_headers for fault in exposed_problems(name, credentials=allow_credentials)),
-        ]
-        if max_age is not None and not -1 <= max_age <= MAX_MAX_AGE:
-            problems.append(Problem("max_age", f"{max_age} is not within -1..{MAX_MAX_AGE} seconds", "out_of_bounds"))
-        if not 200 <= preflight_status <= 299:
-            problems.append(
-                Problem("preflight_status", f"{preflight_status} is no success (200..299)", "out_of_bounds")
-            )
-        if problems:
+        if problems := list(options.problems()):
             raise ConfigError(problems)
-        credentials: tuple[Header, ...] = ((b"access-control-allow-credentials", b"true"),) if allow_credentials else ()
-        exposed = [name.lower() for name in expose_headers if name.lower() not in SAFELISTED_RESPONSE_HEADERS]
-        expose = ", ".join(dict.fromkeys(exposed)).encode()
-        seconds = None if max_age is None else max(max_age, 0)
+        origins, allowed = options.allow_origins, options.allow_headers
+        credentials: tuple[Header, ...] = ()
+        if options.allow_credentials:
+            credentials = ((b"access-control-allow-credentials", b"true"),)
+        exposed = [name.lower() for name in options.expose_headers]
+        expose = ", ".join(dict.fromkeys(name for name in exposed if name not in SAFELISTED_RESPONSE_HEADERS)).encode()
+        seconds = None if options.max_age is None else max(options.max_age, 0)
         return cls(
-            any_origin="*" in allow_origins,
-            origins=frozenset(origin.encode() for origin in allow_origins if "*" not in origin),
-            patterns=tuple(Pattern.of(origin) for origin in allow_origins if "*" in origin and origin != "*"),
-            methods=None if "*" in allow_methods else frozenset(map(normalized_method, allow_methods)),
-            headers=None if "*" in allow_headers else frozenset(name.lower().encode() for name in allow_headers),
-            authorization=allow_credentials or any(name.lower() == "authorization" for name in allow_headers),
-            credentials=allow_credentials,
+            any_origin="*" in origins,
+            origins=frozenset(origin.encode() for origin in origins if "*" not in origin),
+            patterns=tuple(Pattern.of(origin) for origin in origins if "*" in origin and origin != "*"),
+            methods=None if "*" in options.allow_methods else frozenset(map(normalized_method, options.allow_methods)),
+            headers=None if "*" in allowed else frozenset(name.lower().encode() for name in allowed),
+            authorization=options.allow_credentials or any(name.lower() == "authorization" for name in allowed),
+            credentials=options.allow_credentials,
             actual_headers=credentials + (((b"access-control-expose-headers", expose),) if expose else ()),
             preflight_headers=credentials
             + (((b"access-control-max-age", b"%d" % seconds),) if seconds is not None else ()),
-            preflight_status=preflight_status,
-            private_network=unsafe_private_network,
-            debug=unsafe_debug,
+            preflight_status=options.preflight_status,
+            private_network=options.unsafe_private_network,
+            debug=options.unsafe_debug,
         )
 
     def allows_origin(self, origin: bytes) -> bool:

@@ -10,14 +10,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_guard.asgi import Header
-from asgi_guard.policy.cors import MAX_REQUESTED_BYTES, MAX_REQUESTED_HEADERS, CORSPolicy
+from asgi_guard.policy.cors import MAX_REQUESTED_BYTES, MAX_REQUESTED_HEADERS, CORSOptions, CORSPolicy
 
 APP = b"https://app.example.com"
 VARY = (b"vary", b"access-control-request-headers, access-control-request-method, origin")
 
 
 def policy(*origins: str, **options: Any) -> CORSPolicy:
-    return CORSPolicy.of(allow_origins=origins or (APP.decode(),), **options)
+    return CORSPolicy.of(CORSOptions(allow_origins=origins or (APP.decode(),), **options))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_whatever_a_pattern_allows_is_below_its_domain(origin: str) -> None:
 )  # fmt: skip
 def test_actual(options: dict[str, Any], origin: bytes, headers: list[Header] | None) -> None:
     """An allowed response says who may read what of it, and one that is not allowed says nothing."""
-    found = CORSPolicy.of(**{"allow_origins": [APP.decode()], **options}).actual(origin)
+    found = CORSPolicy.of(CORSOptions(**{"allow_origins": [APP.decode()], **options})).actual(origin)
     assert found == (None if headers is None else tuple(headers))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asgi_guard.errors import ConfigError
-from asgi_guard.policy.cors import CORSPolicy
+from asgi_guard.policy.cors import CORSOptions, CORSPolicy
 
 APP = "https://app.example.com"
 
@@ -15,7 +15,7 @@ APP = "https://app.example.com"
 def fields(**options: Any) -> list[str]:
     """The options at fault."""
     with pytest.raises(ConfigError) as caught:
-        CORSPolicy.of(**{"allow_origins": [APP], **options})
+        CORSPolicy.of(CORSOptions(**{"allow_origins": [APP], **options}))
     return [fault.name for fault in caught.value.problems]
 
 
@@ -96,7 +96,9 @@ def test_credentials_need_https(origin: str, credentials: bool, faulty: bool) ->
     if faulty:
         assert fields(allow_origins=[origin], allow_credentials=credentials) == ["allow_origins"]
     else:
-        assert CORSPolicy.of(allow_origins=[origin], allow_credentials=credentials).credentials is credentials
+        assert (
+            CORSPolicy.of(CORSOptions(allow_origins=[origin], allow_credentials=credentials)).credentials is credentials
+        )
 
 
 @pytest.mark.parametrize(
@@ -137,7 +139,7 @@ def test_malformed_options(options: dict[str, Any]) -> None:
 )
 def test_the_bounds_of_options(options: dict[str, Any]) -> None:
     """What stands at its bound is within it."""
-    assert CORSPolicy.of(allow_origins=[APP], **options).allows_origin(APP.encode())
+    assert CORSPolicy.of(CORSOptions(allow_origins=[APP], **options)).allows_origin(APP.encode())
 
 
 def test_every_fault_is_told_at_once() -> None:
@@ -157,7 +159,7 @@ def test_every_fault_is_told_at_once() -> None:
 )
 def test_origins_of_other_schemes(origin: str) -> None:
     """Pages of installed apps and extensions have origins too, which are compared as they are."""
-    policy = CORSPolicy.of(allow_origins=[origin])
+    policy = CORSPolicy.of(CORSOptions(allow_origins=[origin]))
     assert policy.allows_origin(origin.encode())
     assert not policy.allows_origin(origin.replace("://", "s://").encode())
 
@@ -166,7 +168,7 @@ def test_origins_of_other_schemes(origin: str) -> None:
 def test_insecure_origins_on_request(origin: str) -> None:
     """Credentials for an origin that anyone on the network can imitate take a word that says so."""
     assert fields(allow_origins=[origin], allow_credentials=True) == ["allow_origins"]
-    made = CORSPolicy.of(allow_origins=[origin], allow_credentials=True, unsafe_insecure_origins=True)
+    made = CORSPolicy.of(CORSOptions(allow_origins=[origin], allow_credentials=True, unsafe_insecure_origins=True))
     assert made.credentials
 
 
@@ -178,5 +180,5 @@ def test_schemes_without_origins(origin: str) -> None:
 
 def test_wildcards_of_this_machine() -> None:
     """Names below localhost are this machine's own, for development."""
-    made = CORSPolicy.of(allow_origins=["http://*.localhost:*"], allow_credentials=True)
+    made = CORSPolicy.of(CORSOptions(allow_origins=["http://*.localhost:*"], allow_credentials=True))
     assert made.allows_origin(b"http://app.localhost:5173")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard.policy.cors import CORSPolicy, obstacles
+from asgi_guard.policy.cors import CORSOptions, CORSPolicy, obstacles
 from asgi_guard.policy.fetch import BrowserVerdict, PageRequest, Reply, Step, judge, preflight_of, unsafe_names
 
 APP = "https://app.example.com"
@@ -182,7 +182,7 @@ def test_the_browser_agrees_with_the_configuration(
     """What a policy answers is readable in a browser exactly where no option stands in the way."""
     if options["allow_origins"] == ["*"]:
         options = {**options, "allow_credentials": False}
-    policy = CORSPolicy.of(**options)  # type: ignore[arg-type]  # mypy takes every value for that of every argument
+    policy = CORSPolicy.of(CORSOptions(**options))  # type: ignore[arg-type]  # mypy takes every value for that of every argument
     request = PageRequest(origin, method, tuple((name, None) for name in headers), credentials)
     sent = preflight_of(request)
     preflight = None
@@ -198,7 +198,7 @@ def test_the_browser_agrees_with_the_configuration(
 
 def test_every_obstacle_is_told() -> None:
     """All options that stand in the way are told at once, each with what it is to say."""
-    policy = CORSPolicy.of(allow_origins=[APP], allow_headers=["x-a"])
+    policy = CORSPolicy.of(CORSOptions(allow_origins=[APP], allow_headers=["x-a"]))
     found = obstacles(policy, EVIL.encode(), b"put", ["x-a", "x-b", "x-c"], credentials=True)
     assert [(fault.name, fault.message) for fault in found] == [
         ("allow_origins", f"add {EVIL}"),
@@ -212,7 +212,7 @@ def test_every_obstacle_is_told() -> None:
         (opaque, *_) = obstacles(configured, b"null", b"GET", (), credentials=more)
         assert (opaque.name, "add null" in opaque.message) == ("allow_origins", False)
         assert ("'*'" in opaque.message) is not more
-    (lower,) = obstacles(CORSPolicy.of(allow_origins=[APP]), APP.encode(), b"patch", (), credentials=False)
+    (lower,) = obstacles(CORSPolicy.of(CORSOptions(allow_origins=[APP])), APP.encode(), b"patch", (), credentials=False)
     assert lower.message == "add patch, or have the page write PATCH, for it is sent as written"
-    (star, *_) = obstacles(CORSPolicy.of(allow_origins=["*"]), APP.encode(), b"GET", (), credentials=True)
+    (star, *_) = obstacles(CORSPolicy.of(CORSOptions(allow_origins=["*"])), APP.encode(), b"GET", (), credentials=True)
     assert "in the place of '*'" in star.message

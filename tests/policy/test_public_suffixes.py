@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from asgi_guard.errors import ConfigError
-from asgi_guard.policy.cors import CORSPolicy
+from asgi_guard.policy.cors import CORSOptions, CORSPolicy
 from asgi_guard.policy.public_suffixes import is_public_suffix
 
 
@@ -24,8 +24,8 @@ def test_public_suffixes(name: str, public: bool) -> None:
     origin = f"https://*.{name}"
     if public:
         with pytest.raises(ConfigError) as caught:
-            CORSPolicy.of(allow_origins=[origin])
+            CORSPolicy.of(CORSOptions(allow_origins=[origin]))
         assert [fault.kind for fault in caught.value.problems] == ["public_suffix"]
-    assert CORSPolicy.of(allow_origins=[origin], unsafe_public_suffixes=True).allows_origin(
+    assert CORSPolicy.of(CORSOptions(allow_origins=[origin], unsafe_public_suffixes=True)).allows_origin(
         f"https://a.{name}".encode()
     )
