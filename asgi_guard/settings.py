@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import tomllib
-from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,55 +62,53 @@ def environment() -> dict[str, Any]:
     """What the variables say, as `{section: {field: value}}`.
 
     White space around a value is none of it: files that values are mounted from end in a newline. An empty value counts
-    as not set, and so does a file that cannot be read: `_file_problems` tells of it.
+    as not set, and so does a file that cannot be read.
     """
+    return _read(())[0]
+
+
+def _read(given: Container[str]) -> tuple[dict[str, Any], list[Problem]]:
+    """What the variables say, but for the sections that are given in Python, and what is wrong with how they say it."""
     values: dict[str, Any] = {}
+    problems: list[Problem] = []
     for variable in variables():
-        value = _said(variable.name)
-        if not value and (path := _said(variable.file)):
-            with suppress(OSError, UnicodeDecodeError):
-                value = Path(path).read_text("utf-8").strip()
+        if (variable.section or variable.field) in given:
+            continue
+        value, problem = _value(variable)
+        if problem is not None:
+            problems.append(problem)
         if value:
-            if _is_quoted(variable, value):
-                value = value[1:-1]  # so that nothing else is found wrong with it; `_quoted` tells
             target = values.setdefault(variable.section, {}) if variable.section else values
             target[variable.field] = value
-    return values
+    return values, problems
 
 
 def _said(name: str | None) -> str:
     return "" if name is None else os.environ.get(name, "").strip()
 
 
-def _is_quoted(variable: Variable, value: str) -> bool:
-    """Whether a value stands in quotes, which none but a secret has any use for."""
-    return variable.file is None and len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-
-
-def _quoted(given: Container[str]) -> Iterator[Problem]:
-    """Tell of values in quotes that no shell has taken away."""
-    for variable in variables():
-        if variable.section not in given and _is_quoted(variable, _said(variable.name)):
+def _value(variable: Variable) -> tuple[str, Problem | None]:
+    """What a variable says, or the file that it names; and what is wrong with that, if anything."""
+    value, path = _said(variable.name), _said(variable.file)
+    if variable.file is None:
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
             said = "the quotes are part of the value, as of one in an env file of Docker: leave them out"
-            yield Problem(variable.name, said)
+            return value[1:-1], Problem(variable.name, said)  # so that nothing else is found wrong with it
+        return value, None
+    if value and path:
+        return value, Problem(variable.file, f"{variable.name} is set too: keep the secret in one place")
+    return (value, None) if value or not path else _secret(variable.file, path)
 
 
-def _file_problems(given: Container[str]) -> Iterator[Problem]:
-    """Tell of the files of secrets that cannot be used, but for the sections that are given in Python."""
-    for variable in variables():
-        path = _said(variable.file)
-        if variable.file is None or not path or variable.section in given:
-            continue
-        if _said(variable.name):
-            yield Problem(variable.file, f"{variable.name} is set too: keep the secret in one place")
-            continue
-        try:
-            if not Path(path).read_text("utf-8").strip():
-                yield Problem(variable.file, f"{path} is empty")
-        except OSError as error:
-            yield Problem(variable.file, f"{path} cannot be read: {error.strerror}")
-        except UnicodeDecodeError:
-            yield Problem(variable.file, f"{path} is not text")
+def _secret(name: str, path: str) -> tuple[str, Problem | None]:
+    """What a file of a secret holds, or why it cannot be used."""
+    try:
+        value = Path(path).read_text("utf-8").strip()
+    except OSError as error:
+        return "", Problem(name, f"{path} cannot be read: {error.strerror}")
+    except UnicodeDecodeError:
+        return "", Problem(name, f"{path} is not text")
+    return value, None if value else Problem(name, f"{path} is empty")
 
 
 def _count_workers(given: dict[str, Any]) -> bool:
@@ -136,20 +133,6 @@ def _set_for(given: Container[str]) -> Iterator[tuple[str, str]]:
             kind = type(GuardSettings.model_fields[variable.section].default) if variable.section else GuardSettings
             place = f"{kind.__name__}({variable.field}=...)"
             yield from ((name, place) for name in (variable.name, variable.file) if name is not None and _said(name))
-
-
-class _Environment(PydanticBaseSettingsSource):
-    """Gives pydantic-settings what `environment` reads, without the sections that are given in Python."""
-
-    def __init__(self, settings_cls: type[BaseSettings], given: Iterable[str]) -> None:
-        super().__init__(settings_cls)
-        self._given = frozenset(given)
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        raise NotImplementedError("sections are read whole, by __call__")
-
-    def __call__(self) -> dict[str, Any]:
-        return {name: value for name, value in environment().items() if name not in self._given}
 
 
 class SettingsError(ConfigError):
@@ -200,12 +183,13 @@ class GuardSettings(BaseSettings):
     def __init__(self, **values: Any) -> None:
         counted = _count_workers(values)
         known = {name for variable in variables() for name in (variable.name, variable.file) if name}
-        problems = [*unknown_variables(os.environ, known), *_quoted(values), *_file_problems(values)]
+        read, unreadable = _read(values)
+        problems = [*unknown_variables(os.environ, known), *unreadable]
         try:
-            super().__init__(**values)
+            super().__init__(**read, **values)
         except ValidationError as error:
             problems += problems_of(error)
-            rest = _rest({**environment(), **values}, error)
+            rest = _rest({**read, **values}, error)
             problems += rest._load_routes_file()
             if no_folder := list(_no_folder(rest)):
                 rest = _unmeasured(rest)
@@ -252,7 +236,7 @@ class GuardSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, _Environment(settings_cls, init_settings())
+        return (init_settings,)  # what the environment says is given there too: it is read once, for its problems
 
     def _load_routes_file(self) -> Iterator[Problem]:
         """Put the rows of the file in the place of `routes`, while nobody has seen the settings yet."""
