@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, dataclass_transform
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.errors import ConfigError
+from asgi_guard.findings import findings
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass  # which has no public name
@@ -29,22 +28,7 @@ class _Told(ModelMetaclass):
             try:
                 return super().__call__(*values, **fields)
             except ValidationError as error:
-                raise ConfigError(_problems(self.__name__, list(self.model_fields), error)) from None
-
-
-def no_such_field(name: str, fields: Collection[str]) -> str:
-    """What to write instead of a name that there is not."""
-    close = get_close_matches(name, fields, n=1)
-    return "there is no such field; " + (f"did you mean {close[0]}?" if close else f"there are {', '.join(fields)}")
-
-
-def _problems(section: str, fields: Collection[str], error: ValidationError) -> Iterator[Problem]:
-    for each in error.errors(include_url=False, include_context=False, include_input=False):
-        name, *inner = (str(part) for part in each["loc"])
-        message = each["msg"].removeprefix("Value error, ").replace("\n", "; ")  # of several that were found at once
-        if each["type"] == "extra_forbidden" and not inner:
-            message = no_such_field(name, fields)
-        yield Problem(f"{section}.{name}", f"{', '.join(inner)}: {message}" if inner else message)
+                raise ConfigError(findings(error, self, lambda path: f"{self.__name__}.{path[0]}")) from None
 
 
 class Section(BaseModel, metaclass=_Told):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import tomllib
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +17,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from asgi_guard.cross_check import CROSS_CHECKED, cross_check
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.policy.identity import APIKey
-from asgi_guard.policy.routes import Route
-from asgi_guard.policy.security import SecurityHeaders
-from asgi_guard.section_base import Section, no_such_field
+from asgi_guard.findings import findings
+from asgi_guard.section_base import Section
 from asgi_guard.sections import (
     AuthSettings,
     CORSSettings,
     CSRFSettings,
     HealthSettings,
     HostsSettings,
-    IssuerSettings,
     LogSettings,
     MetricsSettings,
     ProxySettings,
@@ -42,9 +38,6 @@ from asgi_guard.variables import PREFIX, Variable, resembling, unknown_variables
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping
-
-    from pydantic.fields import FieldInfo
-    from pydantic_core import ErrorDetails
 
 
 WORKERS = f"{PREFIX}RATE_WORKERS"
@@ -290,64 +283,8 @@ class _RouteFile(Section):
 
 
 def problems_of(error: ValidationError) -> Iterator[Problem]:
-    """Put pydantic's findings by the variable's name, without the values, which may be secret."""
-    for each in _told(error):
-        location = each["loc"]
-        section = GuardSettings.model_fields.get(str(location[0])) if location else None
-        is_section = (
-            section is not None and isinstance(section.annotation, type) and issubclass(section.annotation, Section)
-        )
-        depth = 2 if is_section else 1
-        name = PREFIX + "_".join(str(part) for part in location[:depth]).upper()
-        inner = (part for part in location[depth:] if part != "SecurityHeaders")
-        where = ", ".join(f"number {part + 1}" if isinstance(part, int) else part for part in inner)
-        message = each["msg"].removeprefix("Value error, ").replace("\n", "; ")  # of several that were found at once
-        if each["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            message = _no_such(location)
-        elif section is not None and is_section and len(location) == depth:
-            message = _explained(each["type"], message, type(section.default).model_fields[str(location[1])])
-        yield Problem(name, f"{where}: {message}" if where else message)
-
-
-def _explained(kind: str, message: str, field: FieldInfo) -> str:
-    """Say what a value is for, where pydantic says only what it should look like."""
-    if kind == "string_pattern_mismatch":
-        return f"this is no such name, which stands alone, without spaces and quotes: it is {field.description}"
-    of_size = kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
-    return f"{message}: it is {field.description}" if of_size or kind.endswith("_parsing") else message
-
-
-def _told(error: ValidationError) -> Iterator[ErrorDetails]:
-    """What pydantic found, but for what a row's `security` is not: no preset where it is headers, and vice versa."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    headers = {each["loc"][:3] for each in found if "SecurityHeaders" in each["loc"][:-1]}
-    for each in found:
-        location = each["loc"]
-        is_preset = str(location[-1]).startswith("literal[")
-        if location[-1] != "SecurityHeaders" and not (is_preset and location[:3] in headers):
-            yield each if not is_preset else {**each, "loc": location[:-1]}
-
-
-def _no_such(location: tuple[int | str, ...]) -> str:
-    """What to write instead of a name that there is not."""
-    fields = list(_fields_beside(location))
-    if location[0] == "routes":
-        close = get_close_matches(str(location[-1]), fields, n=1)
-        meant = f"did you mean {close[0]}? " if close else ""
-        return f"there is no such column; {meant}{'It' if 'security' in location else 'A row'} has {', '.join(fields)}"
-    return no_such_field(str(location[-1]), fields)
-
-
-def _fields_beside(location: tuple[int | str, ...]) -> Iterable[str]:
-    if len(location) == 1:
-        return GuardSettings.model_fields
-    name = str(location[0])
-    if name == "routes":
-        return (SecurityHeaders if "security" in location else Route).__dataclass_fields__
-    if len(location) == 2:
-        section: type[Section] = type(GuardSettings.model_fields[name].default)
-        return section.model_fields
-    return IssuerSettings.model_fields if location[1] == "issuers" else APIKey.__dataclass_fields__
+    """Tell what pydantic found, by the variables' names."""
+    return findings(error, GuardSettings, lambda path: PREFIX + "_".join(path).upper())
 
 
 def _rest(values: dict[str, Any], error: ValidationError) -> GuardSettings:
