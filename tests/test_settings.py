@@ -417,7 +417,7 @@ def test_security_headers_of_a_row_that_cannot_be(said: str, message: str) -> No
         ),
         (
             lambda: StoreSettings(timeout=50),
-            "StoreSettings.timeout: Input should be less than or equal to 10: it is seconds until an answer of the store",
+            "StoreSettings.timeout: Input should be less than or equal to 10: it is seconds until an answer",
         ),
         (lambda: RateSettings(limit=60), "RateSettings.limit: Input should be a valid string"),  # type: ignore[arg-type]  # likewise
         (lambda: StoreSettings(timeout=-1, prefix="x" * 99), "StoreSettings.timeout: Input should be greater than 0"),
