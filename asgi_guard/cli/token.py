@@ -46,11 +46,17 @@ HINTS = {
     "ambiguous_key": "the issuer publishes several keys under this kid, or the token names none",
     "token_revoked": "get a new one, by logging in again: a revocation ends with the token's life",
     "signature": "it was changed, or signed by someone else",
-    "claim": "the token is not an access token as this guard needs it; if cnf binds it to a key or a certificate, "
-    f"{PREFIX}AUTH_DPOP and {PREFIX}AUTH_CLIENT_CERT take such tokens",
+    "claim": "have the issuer put the claim into its access tokens as this guard needs it",
     "binding": f"ask the issuer for one that is bound to the client's key: {PREFIX}AUTH_DPOP=require takes no other",
 }
 """What to do about each reason."""
+HINTS_OF_CLAIMS = {
+    "cnf": f"{PREFIX}AUTH_DPOP and {PREFIX}AUTH_CLIENT_CERT take tokens that are bound to a key or to a certificate",
+    "jti": f"have the issuer name its tokens by jti, or leave {PREFIX}AUTH_REVOCATION off",
+}
+"""What to do about a claim that is wrong, where that says more than the reason."""
+LONG = 100 * 365 * 24 * 3600
+"""Seconds for which no token lives: such an end is written in milliseconds."""
 
 
 @click.command()
@@ -134,7 +140,8 @@ def _explain(identity: IdentityMiddleware, store: Store | None, value: bytes, *,
             dump({"accepted": False, "reason": error.reason, "detail": error.detail})
         else:
             say(f"not accepted ({error.reason}): {error.detail}", "bold red")
-            say(f"what to do: {HINTS[error.reason]}")
+            of_claim = HINTS_OF_CLAIMS.get(error.detail.partition(" ")[0]) if error.reason == "claim" else None
+            say(f"what to do: {of_claim or HINTS[error.reason]}")
         return 1
     except (KeysUnavailableError, StoreUnavailableError) as error:
         reason = "keys_unavailable" if isinstance(error, KeysUnavailableError) else "store_unavailable"
@@ -152,6 +159,9 @@ def _explain(identity: IdentityMiddleware, store: Store | None, value: bytes, *,
         ends = "as long as the issuer calls it active" if left is None else f"for {left} s more"
         say(f"accepted: {user.subject!r} of {user.issuer}, {ends}", "green")
         say(f"scopes: {' '.join(user.scopes) or 'none'}")
+        if left is not None and left > LONG:
+            bound = f"{PREFIX}AUTH_MAX_TOKEN_LIFETIME refuses such tokens"
+            say(f"its exp seems to count milliseconds, where seconds are meant (RFC 7519 4.1.4); {bound}", "yellow")
         for need in needs:
             say(f"only with {need}", "yellow")
         if store is not None and not store.shared:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jwt
 import orjson
 import pytest
 
-from asgi_guard.cli.token import HINTS
+from asgi_guard.cli.token import HINTS, HINTS_OF_CLAIMS
 from asgi_guard.testing import LocalIssuer, ProofKey
 from tests.cli.running import invoke
 from tests.introspecting import CLIENT, OpaqueIssuer
@@ -71,7 +71,9 @@ def test_bound_tokens_are_explained(guarded: LocalIssuer, monkeypatch: pytest.Mo
     bound, plain = guarded.token(cnf=ProofKey().cnf), guarded.token()
     result = invoke("token", "--explain", bound)
     assert result.exit_code == 1
-    assert "ASGI_GUARD_AUTH_DPOP and ASGI_GUARD_AUTH_CLIENT_CERT take such tokens" in " ".join(result.output.split())
+    assert "ASGI_GUARD_AUTH_DPOP and ASGI_GUARD_AUTH_CLIENT_CERT take tokens that are bound" in " ".join(
+        result.output.split()
+    )
     monkeypatch.setenv("ASGI_GUARD_AUTH_DPOP", "require")
     result = invoke("token", "--explain", "-", standard_input=f"DPoP {bound}\n")
     assert result.exit_code == 0
@@ -116,6 +118,25 @@ def test_a_bad_token_is_explained(guarded: LocalIssuer, reason: str) -> None:
     assert f"not accepted ({reason}):" in result.output
     assert f"what to do: {HINTS[reason]}" in result.output
     assert orjson.loads(invoke("token", "--explain", token, "--json").output)["reason"] == reason
+
+
+@pytest.mark.parametrize("name", ["jti", "cnf", "sub"])
+def test_what_to_do_about_a_claim(guarded: LocalIssuer, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """About a claim that is wrong, what is said is of that claim."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_REVOCATION", "true")
+    claims: dict[str, Any] = {name: {"jkt": "k" * 43} if name == "cnf" else None}
+    token = guarded.token(**claims)
+    said = invoke("token", "--explain", token).output
+    assert f"what to do: {HINTS_OF_CLAIMS.get(name, HINTS['claim'])}" in said
+
+
+def test_an_end_in_milliseconds(guarded: LocalIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token that ends in some ten thousand years is accepted, and told to count in another unit."""
+    for bound in ("AGE", "LIFETIME"):
+        monkeypatch.setenv(f"ASGI_GUARD_AUTH_MAX_TOKEN_{bound}", "")
+    said = invoke("token", "--explain", guarded.token(exp=int(time.time() * 1000))).output
+    assert "accepted" in said
+    assert "its exp seems to count milliseconds" in said
 
 
 def test_a_token_of_another_type_is_explained(guarded: LocalIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
