@@ -17,7 +17,7 @@ from asgi_guard.policy.revocation import EVER
 from asgi_guard.stores.hosts import read_hosts
 from asgi_guard.stores.nodes import NodePlan, Nodes
 from asgi_guard.stores.parts import merge, slot_of, split, taken
-from asgi_guard.stores.redis import PING, SCRIPT
+from asgi_guard.stores.server_link import PING, SCRIPT
 from asgi_guard.stores.topology import ATTEMPT
 from asgi_guard.stores.urls import URLError, reading_url, try_client
 from asgi_guard.stores.wire import encode, question, revocation_key

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis.asyncio.connection import parse_url
 
-from asgi_guard.stores.redis import CLIENT_OPTIONS
+from asgi_guard.stores.server_link import CLIENT_OPTIONS
 from asgi_guard.stores.urls import URLError, check_store_url
 
 if TYPE_CHECKING:

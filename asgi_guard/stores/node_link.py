@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from redis.exceptions import AskError, ClusterDownError, NoScriptError, ResponseError, TryAgainError
 
 from asgi_guard.stores.parts import slot_of
-from asgi_guard.stores.redis import SCRIPT, SCRIPT_SHA1, ServerLink
+from asgi_guard.stores.server_link import SCRIPT, SCRIPT_SHA1, ServerLink
 from asgi_guard.stores.wire import Question, decode, encode, pack
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from asgi_guard.policy.bucket import Admission, Charge, decide
 from asgi_guard.policy.rates import SECOND, Limit
 from asgi_guard.policy.revocation import Marks
 from asgi_guard.stores import MemoryStore, RedisStore
-from asgi_guard.stores.redis import SCRIPT, SCRIPT_SHA1
+from asgi_guard.stores.server_link import SCRIPT, SCRIPT_SHA1
 from asgi_guard.stores.wire import encode, question
 from tests.stores.server import PATIENCE, SLOW, VAST, Server, ask, limit, until
 

@@ -1,0 +1,101 @@
+"""The connection of one Redis or Valkey server, and the script that is called over it."""
+
+from __future__ import annotations
+
+import asyncio
+from hashlib import sha1
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, ResponseError
+
+from asgi_guard.policy.bucket import Charge
+from asgi_guard.policy.rates import Limit
+from asgi_guard.stores.batching import CONNECT_TIMEOUT
+from asgi_guard.stores.replies import Replies
+from asgi_guard.stores.wire import decode, encode, pack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from redis.asyncio import Redis
+
+    from asgi_guard.policy.bucket import Verdict
+    from asgi_guard.stores.wire import Question
+
+SCRIPT = files(__package__).joinpath("admit.lua").read_bytes()
+SCRIPT_SHA1 = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
+
+
+PING = Charge(Limit("ping", "1000/second by route", "route", interval=1000, burst=1000), "ping")
+"""What a sign of life charges: a bucket of its own, which is full again a millisecond later."""
+
+CLIENT_OPTIONS: dict[str, Any] = {
+    "socket_connect_timeout": CONNECT_TIMEOUT,
+    # The deadline is ours alone. The client's own costs a task a command, and before Python 3.12 that task can swallow
+    # a cancellation, so that a call would outlive its deadline.
+    "socket_timeout": None,
+    # A call that was sent is never sent again: what was charged would be charged twice.
+    "retry": Retry(NoBackoff(), 0),
+    "health_check_interval": 0,
+    "client_name": "asgi-guard",
+}
+
+
+class ServerLink:
+    """One connection of the client's, kept for as long as it works."""
+
+    def __init__(self, client: Redis, clock: Callable[[], int] | None) -> None:
+        self._pool: Any = client.connection_pool  # whose methods are not typed in every version
+        self._clock = clock
+        self._connection: Any = None
+        self._replies: Replies | None = None
+        self._releasing: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection that has not ended."""
+        return self._replies is not None and not self._replies.ended
+
+    async def open(self) -> None:
+        """Take a connection from the pool, in the place of one that has ended."""
+        self.close()
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            self._connection = connection = await self._pool.get_connection()
+        # The client has no public name for it.
+        self._replies = Replies(connection._writer.transport)
+
+    async def ask(self, questions: Sequence[Question]) -> Sequence[Verdict | Exception | None]:
+        """Ask by one call of the script."""
+        arguments = encode(questions, 0 if self._clock is None else self._clock())
+        (answer,) = await self.call([pack(b"EVALSHA", SCRIPT_SHA1, *arguments)])
+        if isinstance(answer, NoScriptError):
+            # A server that was restarted, failed over or flushed: the script goes along once, and is known again.
+            (answer,) = await self.call([pack(b"EVAL", SCRIPT, *arguments)])
+        if isinstance(answer, ResponseError):
+            raise answer
+        return decode(answer, questions)
+
+    def call(self, commands: Sequence[bytes]) -> asyncio.Future[list[Any]]:
+        """Send commands in one write, and get their replies."""
+        if self._replies is None:
+            raise RedisConnectionError("the connection was dropped")
+        return self._replies.ask(commands)
+
+    def close(self) -> None:
+        """Drop the connection. Whoever still waits for an answer on it is told that it has ended."""
+        connection, self._connection = self._connection, None
+        replies, self._replies = self._replies, None
+        if replies is not None:
+            replies.end(RedisConnectionError("the connection was dropped"))
+        if connection is not None:
+            task = asyncio.get_running_loop().create_task(self._release(connection))
+            self._releasing.add(task)
+            task.add_done_callback(self._releasing.discard)
+
+    async def _release(self, connection: Any) -> None:
+        await connection.disconnect(nowait=True)
+        await self._pool.release(connection)
