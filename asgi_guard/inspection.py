@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import sys
 from collections import deque
+from contextlib import suppress
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -79,7 +81,8 @@ def _within(app: object) -> Iterator[object]:
         each = waiting.popleft()
         yield each
         for inner in _held(each):
-            if callable(inner) and not isinstance(inner, type) and id(inner) not in seen:
+            # By its very type: what stands for something else may not say yet what that is.
+            if callable(inner) and not issubclass(type(inner), type) and id(inner) not in seen:
                 seen.add(id(inner))
                 waiting.append(inner)
 
@@ -93,15 +96,14 @@ def _held(app: object) -> Iterator[object]:
         if len(routes) == 1 and getattr(routes[0], "path", None) == "":  # all there is, mounted at the root
             yield getattr(routes[0], "app", None)
         return
-    if inspect.isfunction(app):
+    if type(app) is FunctionType:
         for cell in app.__closure__ or ():
-            try:
+            with suppress(ValueError):  # it is empty yet
                 yield cell.cell_contents
-            except ValueError:  # it is empty yet
-                continue
-    if inspect.ismethod(app):
+    if type(app) is MethodType:
         yield app.__self__
-    yield from getattr(app, "__dict__", {}).values()
+    with suppress(Exception):  # whatever a stand-in raises whose object is not there
+        yield from list(vars(app).values())
 
 
 def _takes(signature: inspect.Signature, count: int) -> bool:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from litestar import Litestar
 from litestar import get as litestar_get
 from quart import Quart
+from quart import request as quart_request
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -259,6 +260,18 @@ async def test_a_root_path_is_found_within(wrap: Callable[[ASGIApp], ASGIApp]) -
     for path in ("/admin", "/api/admin"):
         exchange = await ask(guard, http_scope("GET", path, [(b"x-api-key", b"k")]))
         assert exchange.status == 403, path
+
+
+def test_a_stand_in_for_nothing() -> None:
+    """What stands for an object that is not there, as Flask's and Quart's do outside of a request, is passed over."""
+    request: Any = quart_request
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert request is not None
+
+    assert own_root_path(app) == ""
+    assert own_root_path(request) == ""
+    assert own_root_path(Wrapper(request)) == ""
 
 
 def test_root_paths_that_disagree() -> None:
