@@ -15,7 +15,7 @@ from asgi_guard.layer import Layer
 from asgi_guard.log_writer import LineWriter
 from asgi_guard.policy.listing import all_listed
 from asgi_guard.policy.log_entry import CLIENT_GONE, Entry, Remarks, sampled, severity, text
-from asgi_guard.policy.log_record import RECORDS, LogFormat, dropped
+from asgi_guard.policy.log_record import RECORDS, LogFormat, dropped, one_line
 from asgi_guard.policy.routes import NO_ROW, Route, RouteTable
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class AccessLogMiddleware(Layer):
                 if isinstance(value, str):
                     setattr(entry, each.name, value.encode("utf-8", "replace").decode())
             line = orjson.dumps(self._record(entry), option=orjson.OPT_APPEND_NEWLINE)
-        self.write(line)
+        self.write(line if line.isascii() else one_line(line))
 
     @property
     def dropped(self) -> int:

@@ -265,3 +265,13 @@ RECORDS: dict[LogFormat, Callable[[Entry], dict[str, Any]]] = {
     "datadog": _datadog,
 }
 """What makes the record of an entry, by schema. What is not known has no member."""
+
+
+_ENDS = ("\x85", "\u2028", "\u2029")
+
+
+def one_line(line: bytes) -> bytes:
+    """Escape the characters beside the newline at which some readers take a line to end (Unicode's line boundaries)."""
+    for end in _ENDS:
+        line = line.replace(end.encode(), b"\\u%04x" % ord(end))
+    return line

@@ -41,7 +41,7 @@ class Lines(list[bytes]):
         """The one line there is."""
         (line,) = self
         assert line.endswith(b"\n")
-        assert line.count(b"\n") == 1
+        assert len(line.decode().splitlines()) == 1
         record: dict[str, Any] = json.loads(line)
         return record
 
@@ -536,5 +536,6 @@ def test_law(
     (line,) = lines
     assert line.endswith(b"}\n")
     assert not set(b"\n\r\x0b\x0c\x1b\0") & set(line[:-1])
+    assert len(line.decode().splitlines()) == 1
     assert isinstance(json.loads(line), dict)
     assert secret not in line.decode()
