@@ -75,12 +75,14 @@ def _of_strangers(settings: GuardSettings, plans: Sequence[RoutePlans]) -> Itera
     closed = [
         str(route)
         for route, plan in zip(settings.routes, plans, strict=False)
-        if route.limits is not None and plan.token.limits and not plan.anonymous.limits and not route.opens
+        if route.limits is not None
+        and (plan.token.limits or plan.api_key.limits)
+        and not (plan.anonymous.limits or route.opens)
     ]
     if closed and settings.auth.on:
         yield (
             f"those without identity are under no limit, however many tokens they try, at {'; '.join(closed)}, whose "
-            f"limits take the place of {PREFIX}RATE_LIMIT and say nothing of them; add one by anonymous or by ip"
+            "own limits hold in the place of any other and say nothing of them; add one by anonymous or by ip"
         )
     if not settings.rate.limit or plans[-1].anonymous.limits:
         return

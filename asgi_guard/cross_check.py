@@ -104,8 +104,7 @@ def _headers_taken(settings: GuardSettings) -> Iterator[Problem]:
         (settings.csrf.token_header, "CSRF_TOKEN_HEADER", settings.csrf.secret is not None),
     )
     for header, variable, used in said:
-        other = taken.setdefault(header.lower(), variable)
-        if used and other != variable:
+        if used and (other := taken.setdefault(header.lower(), variable)) != variable:
             yield Problem(f"{PREFIX}{variable}", f"{header!r} is {PREFIX}{other} too: name another")
 
 

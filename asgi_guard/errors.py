@@ -1,7 +1,7 @@
 """The errors of this package, in one tree.
 
-`AsgiGuardError` is the root: catching it catches everything below. A single value that cannot be used, as in a `Route`
-or an `APIKey`, is a plain `ValueError`, as a `ConfigError` is too. Errors carry facts as attributes; their text is for
+`AsgiGuardError` is the root: catching it catches everything below. Single values, as a `Route` or an `APIKey`, raise
+plain `ValueError`s, as a `ConfigError` is too. Errors carry facts as attributes; their text is for
 people and never holds a secret value.
 """
 

@@ -88,7 +88,7 @@ class Exchange:
         meter: counts the messages of a WebSocket.
         innermost: the mark of the chain furthest in that is under way; None for the outermost.
         revocation: what is known of the token's revocation, and
-        revocations: the store in which it was looked up; None where it was not.
+        revocations: the stores in which it was looked up.
         answer: the guard's own answer, where the app was not asked, and
         answered_by: the layer that gave it.
         logged_by: the layer that has undertaken to log this exchange, and
@@ -99,6 +99,7 @@ class Exchange:
         nonce: that of inline scripts and styles, once the app has asked for it; empty once it is too late for that.
         unready: whether this process wants no new requests, since it is about to leave.
         reported: whether the exception in flight has been logged: every layer around it sees it pass.
+        fault: what a layer raised instead of marking a head: the guard's own error, though the app sees it first.
     """
 
     __slots__ = (
@@ -116,6 +117,7 @@ class Exchange:
         "entered",
         "extra_cost",
         "failure",
+        "fault",
         "headers",
         "id_header",
         "innermost",
@@ -176,7 +178,7 @@ class Exchange:
         self.extra_cost = 0
         self.meter: Meter | None = None
         self.revocation = NOT_REVOKED
-        self.revocations: Store | None = None
+        self.revocations: tuple[Store, ...] = ()
         self.answer: Answer | None = None
         self.answered_by: str | None = None
         self.logged_by: object | None = None
@@ -184,6 +186,7 @@ class Exchange:
         self.measured_by: object | None = None
         self.route: object = None
         self.reported = False
+        self.fault: Exception | None = None
         self.unready = False
         self.nonce: str | None = None
         self.innermost: object = None
@@ -305,7 +308,7 @@ class Exchange:
                 path, joined = self.path, None
                 if self.root_path:
                     path, joined = self.below, self.joined
-                    if table not in _looked_at:
+                    if table not in _looked_at and self.scope.get("root_path"):
                         _look_for_rows_beyond(table, self.root_path)
                 self._row, self.disputed = table.find(path, self.method, self.raw_path, joined)
             else:
@@ -315,10 +318,13 @@ class Exchange:
 
 
 _looked_at: WeakSet[RouteTable] = WeakSet()
+_told: set[str] = set()
 
 
 def _look_for_rows_beyond(table: RouteTable, root_path: str) -> None:
     """Warn, with the first request below a root path, of rows that were written as if there were none."""
     _looked_at.add(table)
     for beyond in beyond_root(table.routes, root_path):
-        logger.warning("%s", beyond)
+        if beyond not in _told:  # layers that stand alone have a table each
+            _told.add(beyond)
+            logger.warning("%s", beyond)

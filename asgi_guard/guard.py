@@ -103,12 +103,17 @@ class Guard(Chain):
             user: the identity that the token showed, as in `scope["user"]`.
 
         Raises:
-            ConfigError: `auth.revocation` is off, so nobody would look the token up. Or the request in hand is served
-                by another guard, which looks elsewhere: `asgi_guard.revoke` reaches that one.
+            ConfigError: `auth.revocation` is off, so nobody would look the token up. Or it is the token of the request
+                in hand, which another guard serves that looks elsewhere: `asgi_guard.revoke` reaches that one.
             ValueError: an API key showed it, which does not end by itself: take it out of the configuration. Or an
                 opaque token without a `jti`, by which it could be named: revoke it where it was issued.
             StoreUnavailableError: the store did not answer, and the token may be accepted still.
         """
+        if not self._looks_for(user):
+            raise nobody_looks(
+                "another Guard serves this request and does not look here, so its token would still be taken: revoke "
+                "it by asgi_guard.revoke(request.scope)"
+            )
         await self._revocations().token(user)
 
     async def revoke_session(self, session_id: str, *, issuer: str | None = None, ttl: float | None = None) -> None:
@@ -145,14 +150,16 @@ class Guard(Chain):
         """
         await self._revocations().subject(subject, issuer, ttl)
 
+    def _looks_for(self, user: User) -> bool:
+        """Whether a revocation here would hold for the request in hand, if it is that user's token that it shows."""
+        exchange, store = current.get(), self.store
+        shown = None if exchange is None else exchange.user
+        if exchange is None or shown is None or shown.token_id is None or shown.token_id != user.token_id:
+            return True
+        return store is not None and any(is_same(store, each) for each in exchange.revocations)
+
     def _revocations(self) -> Revocations:
-        store, exchange = self.store, current.get()
-        looked_up = None if exchange is None else exchange.revocations
-        if looked_up is not None and (store is None or not is_same(looked_up, store)):
-            raise nobody_looks(
-                "another Guard serves this request, and looks revocations up elsewhere, so this one's would not hold "
-                "there: revoke by that one, as asgi_guard.revoke(request.scope) does"
-            )
+        store = self.store
         identity = next((layer for layer in self.layers if isinstance(layer, IdentityMiddleware)), None)
         if store is None or identity is None or not self.settings.auth.revocation:
             raise nobody_looks("it is not true, so nobody would look the token up")

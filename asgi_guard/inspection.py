@@ -53,18 +53,47 @@ def own_root_path(app: object) -> str:
 
     FastAPI has its argument `root_path`, Django its setting FORCE_SCRIPT_NAME. A guard that read paths by the server's
     would judge `/api/admin` by another row than that of `/admin`, which the app then serves. Neither is imported, and
-    both are found through wrappers: in attributes, in what functions enclose, and where they are mounted at the root.
-    Where there are several, it is told if they agree.
+    both are found through wrappers that hand every request on to one app: which they keep as `app`, or which is the
+    only one that they hold.
     """
-    found = {root_path for each in _within(app) if (root_path := _root_path(each)) is not None}
-    return found.pop() if len(found) == 1 else ""
+    for _ in range(MAX_LOOKED_AT):
+        root_path = _root_path(app)
+        if root_path is not None:
+            return root_path
+        wrapped = _attribute(app, "app")
+        if not _is_app(wrapped):
+            held = {id(each): each for each in _held(app) if _is_app(each)}
+            if len(held) != 1:
+                return ""
+            (wrapped,) = held.values()
+        app = wrapped
+    return ""
+
+
+def root_paths_within(app: object) -> set[str]:
+    """Every root path of their own that apps within have, whether requests come to them or not."""
+    return {root_path for each in within(app) if (root_path := _root_path(each))}
+
+
+def within(app: object) -> Iterator[object]:
+    """An app, and all that it may hand requests on to, as far as can be seen."""
+    waiting, seen = deque([app]), {id(app)}
+    for _ in range(MAX_LOOKED_AT):
+        if not waiting:
+            return
+        each = waiting.popleft()
+        yield each
+        for inner in _held(each):
+            if id(inner) not in seen and _is_app(inner):
+                seen.add(id(inner))
+                waiting.append(inner)
 
 
 def _root_path(app: object) -> str | None:
     """The root path of an app of a kind that has one; None for any other."""
     kinds = _kinds(app)
     if "fastapi.FastAPI" in kinds:
-        return str(getattr(app, "root_path", "") or "")
+        return str(_attribute(app, "root_path") or "")
     if "django.ASGIHandler" in kinds:
         return str(getattr(sys.modules["django.conf"].settings, "FORCE_SCRIPT_NAME", "") or "")
     return None
@@ -74,21 +103,25 @@ def _kinds(app: object) -> set[str]:
     return {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(app).__mro__}
 
 
-def _within(app: object) -> Iterator[object]:
-    """An app, and what it may be a wrapper of."""
-    waiting, seen = deque([app]), {id(app)}
-    while waiting and len(seen) <= MAX_LOOKED_AT:
-        each = waiting.popleft()
-        yield each
-        for inner in _held(each):
-            # By its very type: what stands for something else may not say yet what that is.
-            if callable(inner) and not issubclass(type(inner), type) and id(inner) not in seen:
-                seen.add(id(inner))
-                waiting.append(inner)
+def _is_app(held: object) -> bool:
+    # By its very type: what stands for something else may not be able to say yet what that is.
+    if not hasattr(type(held), "__call__") or issubclass(type(held), type):  # noqa: B004 - for that reason
+        return False
+    try:
+        return misfit(held) is None
+    except Exception:  # noqa: BLE001 - whatever a stand-in raises whose object is not there
+        return False
+
+
+def _attribute(app: object, name: str) -> object:
+    try:
+        return getattr(app, name, None)
+    except Exception:  # noqa: BLE001 - as above
+        return None
 
 
 def _held(app: object) -> Iterator[object]:
-    """What an object may hand requests on to: whatever it has, but for apps that serve by routes, which say so."""
+    """What an object may hand requests on to. Apps that serve by routes hand all on only if they have a single one."""
     if _root_path(app) is not None:
         return
     if "starlette.Starlette" in _kinds(app):
@@ -102,8 +135,9 @@ def _held(app: object) -> Iterator[object]:
                 yield cell.cell_contents
     if type(app) is MethodType:
         yield app.__self__
-    with suppress(Exception):  # whatever a stand-in raises whose object is not there
-        yield from list(vars(app).values())
+    attributes = _attribute(app, "__dict__")
+    if isinstance(attributes, dict):
+        yield from list(attributes.values())
 
 
 def _takes(signature: inspect.Signature, count: int) -> bool:

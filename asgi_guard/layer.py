@@ -77,6 +77,8 @@ class Chain:
                     continue
                 if not isinstance(answer, Answer):
                     answer = await answer
+                    if exchange.scope is not inner:  # meanwhile another chain has looked at its own
+                        exchange.turn_to(inner)
                 if answer is not None:
                     exchange.answer, exchange.answered_by = answer, self._deciders[decide]
                     await response.answer(answer)
@@ -96,12 +98,10 @@ class Chain:
             raise
         finally:
             self._leave(exchange, response, inner, error)
-            # The inner scope holds the exchange, and an exception's traceback this frame or one that holds it; letting
-            # go of them here leaves no cycle for the garbage collector.
-            exchange.turn_back(scope)
-            exchange.innermost = scope.get(CHAIN_KEY)
-            error = response.lost = response.fault = None
-            _leave_context(token)
+            # An exception's traceback holds this frame or one that holds it: letting go of it here, as `_let_go` does of
+            # the scope, leaves no cycle for the garbage collector.
+            error = response.lost = None
+            _let_go(exchange, scope, token)
 
     def _open(self, scope: Scope, receive: Receive, send: Send) -> tuple[Exchange, Response]:
         """Find the exchange that an outer layer made, or make it; a copy of the scope is handed inward."""
@@ -117,7 +117,7 @@ class Chain:
 
     async def _failed(self, exchange: Exchange, response: Response, error: Exception, *, in_app: bool) -> None:
         """Log the exception, once, and answer 500 if nothing was sent yet. That the client left is nobody's error."""
-        in_app = in_app and error is not response.fault
+        in_app = in_app and error is not exchange.fault
         if not exchange.reported and not response.is_loss(error):
             exchange.reported = True
             if response.unheard:
@@ -153,7 +153,12 @@ class Chain:
                 logger.exception("a layer failed on leaving: %r", leave)
 
 
-def _leave_context(token: Token[Exchange | None]) -> None:
+def _let_go(exchange: Exchange, scope: Scope, token: Token[Exchange | None]) -> None:
+    """Leave the exchange to the chain further out: the scope that was handed inward holds it."""
+    exchange.turn_back(scope)
+    exchange.innermost = scope.get(CHAIN_KEY)
+    if SCOPE_KEY not in scope:  # else chains further out have yet to see whose error it was
+        exchange.fault = None
     try:
         current.reset(token)
     except ValueError:  # the other context knows nothing of this request, so nothing is left there

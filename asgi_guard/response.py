@@ -55,7 +55,6 @@ class Response:
         disconnected: whether the app was told that the client left.
         unheard: whether it was told so before the head, so that nobody has the response, and
         lost: how it was told, where it was sending: the server's error (ASGI 2.4); None where it was not.
-        fault: what a layer raised instead of marking the head: the guard's own error, though the app sees it first.
         streamed: when the first part of a body in several was sent, in nanoseconds; None for any other.
         close_code: what a WebSocket was closed with, by whoever did it first; None if it was not.
         messages_received: messages of a WebSocket that the app was given, and
@@ -64,7 +63,7 @@ class Response:
     """
 
     __slots__ = (
-        "_cut", "_exchange", "_marks", "_read", "_receive", "_scope", "_send", "close_code", "disconnected", "fault",
+        "_cut", "_exchange", "_marks", "_read", "_receive", "_scope", "_send", "close_code", "disconnected",
         "finished", "lost", "messages_received", "messages_sent", "meter", "sent", "started", "status", "streamed",
         "unheard",
     )  # fmt: skip
@@ -80,7 +79,6 @@ class Response:
         self.finished = False
         self.disconnected = self.unheard = False
         self.lost: OSError | None = None
-        self.fault: Exception | None = None
         self.streamed: int | None = None
         self.close_code: int | None = None
         self.messages_received = self.messages_sent = 0
@@ -143,7 +141,7 @@ class Response:
             for mark in self._marks:
                 mark(exchange, head)
         except Exception as error:
-            self.fault = error
+            exchange.fault = error
             raise
         return {**message, "headers": head.lines}
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 async def revoke(scope: Scope) -> None:
     """Refuse the token of this request from now on, for the rest of its life: what a logout is to do.
 
-    It is revoked where the guard that serves the request looks tokens up, whichever guard that is.
+    It is revoked wherever the guards that serve the request look tokens up, whichever guards these are.
 
     Args:
         scope: the ASGI scope of the request; `request.scope` in Starlette and FastAPI.
@@ -37,9 +37,10 @@ async def revoke(scope: Scope) -> None:
     exchange: Exchange | None = scope.get(SCOPE_KEY)
     if exchange is None:
         raise LookupError("this scope did not pass a guard: wrap the app in Guard")
-    if exchange.revocations is None or exchange.user is None:
+    if not exchange.revocations or exchange.user is None:
         raise nobody_looks("no token of this request was looked up among the revoked: set it, and require an identity")
-    await Revocations(exchange.revocations, {}).token(exchange.user)
+    for store in exchange.revocations:
+        await Revocations(store, {}).token(exchange.user)
 
 
 def nobody_looks(message: str) -> ConfigError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asgi_guard.inspection import own_root_path
+from asgi_guard.inspection import own_root_path, root_paths_within
 from asgi_guard.policy.routes import RouteTable, beyond_root
 from asgi_guard.variables import PREFIX
 
@@ -24,6 +24,13 @@ def cautions_of(app: object, settings: GuardSettings) -> Iterator[str]:
     yield from _blank_pages(app, settings)
     root_path = own_root_path(app)
     yield from beyond_root(settings.routes, root_path)
+    others = root_paths_within(app) - {root_path}
+    if others and settings.routes:
+        yield (
+            f"an app within takes {', '.join(sorted(others))} for its root path, and whether all requests come to it "
+            "cannot be seen from outside, so rows are matched as if it did not: put the Guard around that app itself, "
+            "or have the server give the root path"
+        )
     added = {getattr(each, "cls", None) for each in getattr(app, "user_middleware", ())}
     if not any(getattr(each, "__name__", "") == "CORSMiddleware" for each in added):
         return

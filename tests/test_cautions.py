@@ -139,7 +139,7 @@ def told(functions: Sequence[str] = (), **sections: Any) -> list[str]:
                 "rate": RateSettings(limit="9/hour by ip"),
                 "routes": (Route("/pay", limits="1/hour by user"), Route("/a", limits="", cost=2)),
             },
-            "at any method /pay, whose limits take the place of ASGI_GUARD_RATE_LIMIT and say nothing of them",
+            "at any method /pay, whose own limits hold in the place of any other and say nothing of them",
         ),
         ({"rate": RateSettings(limit=HEADER)}, f"the limit {HEADER!r} goes by a header that any client can write"),
         ({"rate": RateSettings(limit=f"{HEADER}; 9/hour by route")}, "goes by a header"),

@@ -149,6 +149,12 @@ def test_a_rule_that_would_not_hold(environment: dict[str, str], variable: str, 
     "environment",
     [
         {"AUTH_API_KEYS": KEYS, "RATE_LIMIT": "1/second by user"},
+        {
+            "CSRF_MODE": "enforce",
+            "CSRF_SECRET": "s" * 32,
+            "CSRF_SESSION_COOKIE": "session",
+            "CSRF_TOKEN_HEADER": "x-api-key",
+        },
         {"AUTH_API_KEYS": KEYS, "RATE_LIMIT": "1/second by api-key"},
         {"AUTH_API_KEYS": KEYS, "ROUTES": '[{"path": "/", "auth": "none", "limits": "1/second by ip"}]'},
         {**ISSUER, "RATE_LIMIT": "1/second by user", "ROUTES": '[{"path": "/", "scopes": ["a"]}]'},

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asgi_guard import AccessLogMiddleware, UnknownScopeError
+from asgi_guard import AccessLogMiddleware, RequestIDMiddleware, UnknownScopeError
 from asgi_guard.layer import Chain, Layer
 from asgi_guard.policy.answer import Answer, Reason, problem
 from asgi_guard.response import Response
@@ -296,6 +296,15 @@ async def test_a_mark_that_fails(decision: Answer | None, caplog: pytest.LogCapt
     assert "x-mark" not in exchange.headers
     assert len(caplog.records) == 2
     assert "unhandled exception in the guard" in caplog.text
+
+
+async def test_a_mark_that_fails_around_another_chain(caplog: pytest.LogCaptureFixture) -> None:
+    """An outer layer that fails to mark is at fault, though the chain within sees its error first."""
+    outer = Noting(RequestIDMiddleware(Echo()), mark=ZeroDivisionError())
+    exchange = await get(outer)
+    assert b'"reason":"guard_error"' in exchange.body
+    assert "unhandled exception in the guard" in caplog.text
+    assert "in the app" not in caplog.text
 
 
 async def test_an_answer_that_cannot_be_sent() -> None:

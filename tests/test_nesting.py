@@ -32,13 +32,15 @@ from asgi_guard import (
     SecurityHeadersMiddleware,
 )
 from asgi_guard.exchange import Exchange
+from asgi_guard.layer import Chain, Layer
 from asgi_guard.policy.identity import api_key_digest
 from asgi_guard.policy.routes import RouteTable
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
 from tests.middleware.limiting import Fickle, counted
 
 if TYPE_CHECKING:
-    from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
+    from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
+    from asgi_guard.layer import Decision
     from asgi_guard.policy.bucket import Admission, Verdict
     from tests.stores.server import Server
 
@@ -345,6 +347,39 @@ async def test_rows_that_begin_with_the_root_path(caplog: pytest.LogCaptureFixtu
         assert (await get(Mounting("/v1", guard), "/v1/users", headers=[(b"x-api-key", b"k")])).status == 403
     told = [record.message for record in caplog.records if "root path" in record.message]
     assert told == ["no request matches the row /v1/admin, since paths are those below the root path /v1: write /admin"]
+
+
+class Slow(Layer):
+    """A layer that has something to wait for, as limits in Redis have."""
+
+    name = "slow"
+
+    def decide(self, exchange: Exchange) -> Decision:
+        return self.wait()
+
+    async def wait(self) -> None:
+        await asyncio.sleep(0.05)
+
+
+async def test_a_head_that_is_sent_while_another_chain_waits() -> None:
+    """A chain that has waited judges the request that it was handed, whatever was sent around it meanwhile."""
+    rows = (Route("/public", auth="none"),)
+    identity, access = IdentityMiddleware(Echo(), api_keys=[KEY], routes=rows), AccessMiddleware(Echo(), routes=rows)
+    inner = Chain(Echo(), [identity, Slow(Echo()), access])
+    statuses: list[int] = []
+
+    async def note(message: Message) -> None:
+        statuses.append(message.get("status", 0))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        task = asyncio.create_task(inner({**scope, "path": "/admin", "raw_path": b"/admin"}, receive, note))
+        await asyncio.sleep(0.01)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await task
+        await send({"type": "http.response.body", "body": b""})
+
+    assert (await get(RequestIDMiddleware(app), "/public")).status == 200
+    assert statuses[0] == 401
 
 
 async def test_a_table_that_is_shared_across_a_mount() -> None:

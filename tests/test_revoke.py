@@ -99,28 +99,60 @@ async def test_what_a_request_cannot_revoke(issuer: LocalIssuer) -> None:
         await revoke(http_scope())
 
 
+def revoking_at(guard: Guard) -> ASGIApp:
+    """An app whose log-out revokes at that guard, whoever serves it."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["guard"] = guard
+        await logout(scope, receive, send)
+
+    return app
+
+
+async def test_guards_within_one_another(issuer: LocalIssuer) -> None:
+    """A token is revoked at each of the guards that a request passes."""
+    inner = Guard(leaving, settings(issuer), http_client=issuer.client)
+    outer = Guard(inner_guarded := RequestIDMiddleware(inner), settings(issuer), http_client=issuer.client)
+    token = f"Bearer {issuer.token('alice')}"
+    assert (await asked(outer, "/logout", {"authorization": token})).status == 204
+    for served in (inner, outer, inner_guarded):
+        assert (await asked(served, "/items", {"authorization": token})).status == 401
+
+
+async def test_others_are_revoked_from_anywhere(issuer: LocalIssuer) -> None:
+    """Within a request that one guard serves, another's users can be revoked there: it is not the request's token."""
+    public = Guard(logout, settings(issuer), http_client=issuer.client)
+
+    async def staff(scope: Scope, receive: Receive, send: Send) -> None:
+        await public.revoke_subject("alice")
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    admin = Guard(staff, settings(issuer), http_client=issuer.client)
+    token = f"Bearer {issuer.token('alice')}"
+    assert await ask(public, "/items", authorization=token) == 204
+    assert await ask(admin, "/", authorization=f"Bearer {issuer.token('root')}") == 204
+    assert await ask(public, "/items", authorization=token) == 401
+
+
 async def test_a_guard_that_does_not_serve_the_request(issuer: LocalIssuer, server: Server) -> None:
     """A guard raises that is to revoke within a request that another one serves by another store; not by the same."""
     elsewhere = Guard(logout, settings(issuer), http_client=issuer.client)
     token = f"Bearer {issuer.token('alice')}"
-    for revoking, status in ((elsewhere, 500), (Guard(logout, GuardSettings()), 500)):
-
-        async def app(scope: Scope, receive: Receive, send: Send, guard: Guard = revoking) -> None:
-            scope["state"]["guard"] = guard
-            await logout(scope, receive, send)
-
-        serving = Guard(app, settings(issuer), http_client=issuer.client)
+    for revoking in (elsewhere, Guard(logout, GuardSettings())):
+        serving = Guard(revoking_at(revoking), settings(issuer), http_client=issuer.client)
         found = await asked(serving, "/logout", {"authorization": token})
-        assert found.status == status
+        assert found.status == 500
         assert "another Guard serves this request" in str(found.error)
+    auth = AuthSettings(issuer=issuer.url, audience=(issuer.audience,))
+    unlooking = Guard(revoking_at(elsewhere), GuardSettings(auth=auth), http_client=issuer.client)
+    assert "another Guard serves this request" in str(
+        (await asked(unlooking, "/logout", {"authorization": token})).error
+    )
     stores = server.store(), server.store()
     other = Guard(logout, settings(issuer), http_client=issuer.client, store=stores[0])
 
-    async def shared(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"]["guard"] = other
-        await logout(scope, receive, send)
-
-    serving = Guard(shared, settings(issuer), http_client=issuer.client, store=stores[1])
+    serving = Guard(revoking_at(other), settings(issuer), http_client=issuer.client, store=stores[1])
     assert await ask(serving, "/logout", authorization=token) == 204
     assert await ask(serving, "/items", authorization=token) == 401
     for store in stores:

@@ -25,7 +25,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 
 from asgi_guard import APIKey, AuthSettings, Guard, GuardSettings, RateSettings
 from asgi_guard import Route as Row
-from asgi_guard.inspection import own_root_path
+from asgi_guard.inspection import own_root_path, root_paths_within
 from asgi_guard.policy.identity import api_key_digest
 from tests.asgi import Exchange, call, http_scope, websocket_scope
 
@@ -272,6 +272,7 @@ def test_a_stand_in_for_nothing() -> None:
     assert own_root_path(app) == ""
     assert own_root_path(request) == ""
     assert own_root_path(Wrapper(request)) == ""
+    assert root_paths_within(app) == root_paths_within(request) == root_paths_within(Wrapper(request)) == set()
 
 
 def test_root_paths_that_disagree() -> None:
@@ -285,6 +286,35 @@ def test_root_paths_that_disagree() -> None:
     assert own_root_path(either) == ""
     second = first
     assert own_root_path(either) == "/a"
+
+
+class Beside:
+    """A dispatcher between an app with a root path of its own and one without."""
+
+    def __init__(self, api: ASGIApp, site: ASGIApp) -> None:
+        self.api, self.site = api, site
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self.api if (b"host", b"api") in scope["headers"] else self.site)(scope, receive, send)
+
+
+@pytest.mark.parametrize("site", [starlette(), quart(), litestar(), enclosed(starlette())])
+async def test_the_root_path_of_one_of_several(site: ASGIApp, caplog: pytest.LogCaptureFixture) -> None:
+    """One app's root path is not taken for that of another beside it, and that none is taken is told."""
+    guard = Guard(Beside(fastapi("/api"), site), SETTINGS)
+    assert own_root_path(guard.app) == ""
+    assert "an app within takes /api for its root path" in caplog.text
+    caplog.clear()
+    Guard(enclosed(fastapi("/api")), SETTINGS)
+    assert "an app within" not in caplog.text
+
+
+def test_a_wrapper_that_holds_much() -> None:
+    """What is kept as `app` is found beside however much else."""
+    wrapper = Wrapper(starlette())
+    wrapper.__dict__ |= {f"hook_{number}": enclosed(starlette()) for number in range(100)}
+    wrapper.__dict__["app"] = fastapi("/api")
+    assert own_root_path(wrapper) == "/api"
 
 
 @pytest.mark.parametrize("name", APPS)

@@ -201,8 +201,9 @@ def effective(settings: GuardSettings) -> list[tuple[str, str, str]]:
         elif variable.field == "routes":
             text = f"{len(value)} row{'s' if len(value) > 1 else ''}" if value else ""
         else:
-            # An empty variable would count as not set, and its default hold.
-            text = "off" if value == "" and variable.default else written(value)
+            text = written(value)
+            if not text and variable.default:  # an empty variable would count as not set, and its default hold
+                text = "[]" if isinstance(value, tuple) else "off"
         found.append((variable.name, text, variable.default))
     return found
 

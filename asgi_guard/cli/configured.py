@@ -11,7 +11,7 @@ import click
 
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard, configure
-from asgi_guard.inspection import own_root_path
+from asgi_guard.inspection import own_root_path, within
 from asgi_guard.loading import load_app
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.middleware.rate_limit import plans_in
@@ -120,8 +120,9 @@ def _around(found: object, named: str = "") -> Configured:
         found: the app.
         named: its name, where someone gave it here, and not for a guard to be put around it.
     """
-    if isinstance(found, Guard):
-        return Configured(found.settings, found.layers, found, found.app)
+    guard = next((each for each in within(found) if isinstance(each, Guard)), None)
+    if guard is not None:
+        return Configured(guard.settings, guard.layers, guard, guard.app)
     unseen = ""
     if named and not any(getattr(each, "cls", None) is Guard for each in getattr(found, "user_middleware", ())):
         unseen = (

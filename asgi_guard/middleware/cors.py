@@ -155,7 +155,7 @@ class CORSMiddleware(Layer):
             lines = self._of_origin(exchange)
         if b"access-control-allow-origin" in names:
             lines = self._of_websockets
-        elif b"access-control-allow-credentials" in names and exchange.kind == "http":
+        elif b"access-control-allow-credentials" in names:
             # It is said of another origin than the one that is let in here; together they would say what neither does.
             head.remove(_CREDENTIALS)
         if b"vary" in names and lines and lines[0] is _VARY:

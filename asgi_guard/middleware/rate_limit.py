@@ -38,6 +38,7 @@ from asgi_guard.policy.rates import SECOND, OnStoreFailure
 from asgi_guard.policy.routes import Route, RouteTable
 from asgi_guard.response import Response
 from asgi_guard.stores import MemoryStore, no_store
+from asgi_guard.stores.base import is_same
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -193,7 +194,7 @@ class RateLimitMiddleware(Layer):
         token_id = marks = None
         if self._revocation and user is not None:
             token_id, marks = user.token_id, user.marks
-            exchange.revocations = self.store
+            self._note_look_up(exchange)
         exempt = self._exempts and self._is_exempt(exchange, user)
         if self._messages is not None and exchange.kind == "websocket" and not exempt:
             exchange.meter = Meter(self._messages, binding=not self._shadow)
@@ -216,6 +217,11 @@ class RateLimitMiddleware(Layer):
         if not verdict.admitted:
             self.denied.note(charges, verdict, self._clock())
         return self._answered(exchange, plan, charges, verdict)
+
+    def _note_look_up(self, exchange: Exchange) -> None:
+        """Say where the token is looked up, for whoever is to revoke it."""
+        if not any(is_same(self.store, store) for store in exchange.revocations):
+            exchange.revocations += (self.store,)
 
     def _is_exempt(self, exchange: Exchange, user: User | None) -> bool:
         # Where the address may be a proxy's, what is granted to that is not its clients'.

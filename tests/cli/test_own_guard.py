@@ -98,7 +98,7 @@ def test_it_is_checked(token: str) -> None:
 
 ROOTED = """
 from fastapi import FastAPI
-from asgi_guard import APIKey, AuthSettings, Guard, GuardSettings, Route
+from asgi_guard import APIKey, AuthSettings, Guard, GuardSettings, RequestIDMiddleware, Route
 
 api = FastAPI()
 api.root_path = "/v1"
@@ -110,6 +110,7 @@ outer = FastAPI()
 outer.mount("/v1", app)
 added = FastAPI()
 added.add_middleware(Guard)
+wrapped = RequestIDMiddleware(app)
 """
 
 
@@ -130,6 +131,7 @@ def test_a_root_path_is_explained_as_the_guard_reads_it() -> None:
     said = invoke("explain", "GET", "/v1/admin", "--app", "rooted_site:app").output
     assert "/admin, below the app's own root path /v1" in said
     assert "no row matches" in invoke("explain", "GET", "/v1/users", "--app", "rooted_site:app").output
+    assert "row 1" in invoke("explain", "GET", "/v1/admin", "--app", "rooted_site:wrapped").output
     checked = json.loads(invoke("check", "--app", "rooted_site:app", "--json", "--no-probe").output)
     beyond = "no request matches the row /v1/users, since paths are those below the root path /v1: write /users"
     assert beyond in checked["warnings"]
@@ -141,7 +143,7 @@ def test_an_app_that_is_no_guard_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     told = "rooted_site:outer is no Guard: this is what `asgi-guard run rooted_site:outer` does"
     assert told in invoke("explain", "GET", "/x", "--app", "rooted_site:outer").output
     assert told in invoke("check", "--app", "rooted_site:outer", "--no-probe").output
-    for name in ("app", "added"):
+    for name in ("app", "added", "wrapped"):
         assert "is no Guard" not in invoke("check", "--app", f"rooted_site:{name}", "--no-probe").output
     monkeypatch.setenv("ASGI_GUARD_APP", "rooted_site:outer")
     assert "is no Guard" not in invoke("check", "--no-probe").output
