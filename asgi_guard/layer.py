@@ -98,8 +98,8 @@ class Chain:
             raise
         finally:
             self._leave(exchange, response, inner, error)
-            # An exception's traceback holds this frame or one that holds it: letting go of it here, as `_let_go` does of
-            # the scope, leaves no cycle for the garbage collector.
+            # An exception's traceback holds this frame or one that holds it: letting go of it here, as `_let_go` does
+            # of the scope, leaves no cycle for the garbage collector.
             error = response.lost = None
             _let_go(exchange, scope, token)
 
