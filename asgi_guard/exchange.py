@@ -50,8 +50,8 @@ def request_id() -> str | None:
 Account: TypeAlias = "tuple[object, Store, tuple[Charge, ...], str]"
 """What one layer of limits charged a request: whose account it is, the store, the charges, and its lease, if any."""
 
-_View: TypeAlias = "tuple[dict[bytes, bytes], bool, str, str, str, bytes | None, RouteTable | None, int, bool]"
-"""The request as one chain of layers was handed it."""
+_SEEN = ("headers", "repeated", "method", "path", "root_path", "raw_path", "_table", "_row", "disputed")
+"""What each chain of layers sees of the request as it was handed it."""
 
 
 class Exchange:
@@ -155,7 +155,7 @@ class Exchange:
 
     def __init__(self, scope: Scope, root_path: str = "") -> None:
         self.kind: Literal["http", "websocket"] = scope["type"]
-        self._views: dict[int, _View] | None = None
+        self._views: dict[int, tuple[object, ...]] | None = None
         self._read(scope, root_path)
         peer = self.seen_client = scope.get("client")
         self.peer: str | None = peer[0] if peer else None
@@ -243,13 +243,9 @@ class Exchange:
         return other
 
     def _keep_view(self) -> None:
-        view: _View = (
-            self.headers, self.repeated, self.method, self.path, self.root_path, self.raw_path, self._table, self._row,
-            self.disputed,
-        )  # fmt: skip
         if self._views is None:
             self._views = {}
-        self._views[id(self.scope)] = view
+        self._views[id(self.scope)] = tuple(getattr(self, name) for name in _SEEN)
 
     def turn_to(self, scope: Scope) -> None:
         """See the request again as the chain did that was handed it in this scope, whatever became of the scope."""
@@ -261,10 +257,8 @@ class Exchange:
         self.scope = scope
         view = self._views.get(id(scope)) if self._views is not None else None
         if view is not None:
-            (
-                self.headers, self.repeated, self.method, self.path, self.root_path, self.raw_path, self._table,
-                self._row, self.disputed,
-            ) = view  # fmt: skip
+            for name, value in zip(_SEEN, view, strict=True):
+                setattr(self, name, value)
 
     def lines(self, name: bytes) -> list[bytes]:
         """Every line of a request header, in order. `name` is lower case."""
