@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := $(VENV)/.demo
 
+# What one file of tests starts is its own, so that files can run beside one another.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
+
 .PHONY: help demo test check format bench bench-pages instructions rollout fuzz test-long test-lowest clean
 
 help: ## Say what there is
@@ -18,7 +21,7 @@ demo: $(DEMO) ## A guarded FastAPI app on 127.0.0.1:8000, with a local issuer an
 test: $(READY) ## Lint, types, and the tests with their coverage gate; up to ten minutes
 	@$(MAKE) --no-print-directory check
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/coverage run -m pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
