@@ -391,8 +391,8 @@ async def test_a_table_that_is_shared_across_a_mount() -> None:
     assert (await get(outer, "/api/other", headers=[(b"x-api-key", b"k")])).status == 200
 
 
-async def test_a_request_closed_in_another_context() -> None:
-    """A request that is given up from outside is concluded like any other, and tells of nothing else."""
+async def test_a_request_closed_in_another_context(caplog: pytest.LogCaptureFixture) -> None:
+    """A request that is given up from outside is concluded like any other, and nothing else is told."""
     lines: list[bytes] = []
 
     async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
@@ -405,6 +405,7 @@ async def test_a_request_closed_in_another_context() -> None:
     copy_context().run(served.send, None)
     served.close()
     assert len(lines) == 1
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("scope", [http_scope(), websocket_scope()], ids=["http", "websocket"])

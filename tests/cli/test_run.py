@@ -264,16 +264,19 @@ def test_a_token_that_is_no_text(command: Command, served: LocalIssuer, monkeypa
         assert "not accepted (malformed)" in ran.out
 
 
+@pytest.mark.parametrize("beside", [{}, {"ASGI_GUARD_STORE_TIMEOUT": "soon"}])
 @pytest.mark.parametrize(("found", "said"), [("", "it is empty: name a folder"), ("nowhere", "there is no folder ")])
-def test_a_folder_of_measures_that_is_none(site: Path, found: str, said: str) -> None:
+def test_a_folder_of_measures_that_is_none(site: Path, found: str, said: str, beside: dict[str, str]) -> None:
     """Workers that could not measure together are not started, and leave no files where they were to be."""
     place = found and str(site / found)
     ran = program(
         *("run", "run_site:app", "--app-dir", str(site), "--workers", "2"),
         ASGI_GUARD_METRICS_PATH="/metrics",
         PROMETHEUS_MULTIPROC_DIR=place,
+        **beside,
     )
     assert ran.code == 2
     assert f"  PROMETHEUS_MULTIPROC_DIR: {said}" in ran.err
+    assert all(f"  {name}: " in ran.err for name in beside)
     assert "Traceback" not in ran.err
     assert not list(ROOT.glob("*.db"))

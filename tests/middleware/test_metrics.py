@@ -114,10 +114,14 @@ async def test_series_are_bounded(registry: CollectorRegistry) -> None:
     after = (await scrape(layer))[DURATIONS]
     assert after.keys() - {("GET", "_unmatched", "200")} == before - {("GET", "_unmatched", "200")}
     assert sum(after.values()) == 5002 + 1
+    await call(layer, http_scope("M", "/named/first"))
     for method in ("GET", "M"):
         for number in range(3000):
             await call(layer, http_scope(method, f"/named/{number}"))
-    assert len((await scrape(layer))[DURATIONS]) <= 2002
+    await call(layer, http_scope("M", "/named/first"))
+    found = (await scrape(layer))[DURATIONS]
+    assert len(found) <= 2002
+    assert found["_OTHER", "/named/first", "200"] == 2
 
 
 async def test_in_flight(registry: CollectorRegistry) -> None:
