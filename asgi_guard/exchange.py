@@ -240,6 +240,7 @@ class Exchange:
         scope[CHAIN_KEY] = other.innermost = object()
         other.peer, other.client_doubt, other.unready = self.peer, self.client_doubt, self.unready
         other.request_id, other.id_header, other.trace = self.request_id, self.id_header, self.trace
+        other.revocations = self.revocations
         return other
 
     def _keep_view(self) -> None:
@@ -302,7 +303,7 @@ class Exchange:
                 path, joined = self.path, None
                 if self.root_path:
                     path, joined = self.below, self.joined
-                    if table not in _looked_at and self.scope.get("root_path"):
+                    if table not in _looked_at:
                         _look_for_rows_beyond(table, self.root_path)
                 self._row, self.disputed = table.find(path, self.method, self.raw_path, joined)
             else:
@@ -312,13 +313,14 @@ class Exchange:
 
 
 _looked_at: WeakSet[RouteTable] = WeakSet()
-_told: set[str] = set()
+told: set[str] = set()
+"""What was said of such rows, at start too."""
 
 
 def _look_for_rows_beyond(table: RouteTable, root_path: str) -> None:
     """Warn, with the first request below a root path, of rows that were written as if there were none."""
     _looked_at.add(table)
     for beyond in beyond_root(table.routes, root_path):
-        if beyond not in _told:  # layers that stand alone have a table each
-            _told.add(beyond)
+        if beyond not in told:  # layers that stand alone have a table each
+            told.add(beyond)
             logger.warning("%s", beyond)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_LOOKED_AT = 64
+MAX_LOOKED_AT = 32
 """How many objects are looked at for the app within a wrapper: one may wrap itself, or hold much."""
 
 
@@ -56,18 +56,24 @@ def own_root_path(app: object) -> str:
     both are found through wrappers that hand every request on to one app: which they keep as `app`, or which is the
     only one that they hold.
     """
-    for _ in range(MAX_LOOKED_AT):
+    seen: set[int] = set()
+    while app is not None and id(app) not in seen and len(seen) < MAX_LOOKED_AT:
         root_path = _root_path(app)
         if root_path is not None:
             return root_path
-        wrapped = _attribute(app, "app")
-        if not _is_app(wrapped):
-            held = {id(each): each for each in _held(app) if _is_app(each)}
-            if len(held) != 1:
-                return ""
-            (wrapped,) = held.values()
-        app = wrapped
+        seen.add(id(app))
+        app = _wrapped(app)
     return ""
+
+
+def _wrapped(app: object) -> object:
+    """The one app that a wrapper hands every request on to; None where that cannot be told."""
+    named = (_attribute(app, "app"), app.__dict__.get("__wrapped__") if type(app) is FunctionType else None)
+    for each in named:
+        if _is_app(each):
+            return each
+    held = {id(each): each for each in _held(app) if _is_app(each)}
+    return next(iter(held.values())) if len(held) == 1 else None
 
 
 def root_paths_within(app: object) -> set[str]:
@@ -124,7 +130,7 @@ def _held(app: object) -> Iterator[object]:
     """What an object may hand requests on to. Apps that serve by routes hand all on only if they have a single one."""
     if _root_path(app) is not None:
         return
-    if "starlette.Starlette" in _kinds(app):
+    if not _kinds(app).isdisjoint({"starlette.Starlette", "starlette.Router"}):
         routes = list(getattr(app, "routes", ()))
         if len(routes) == 1 and getattr(routes[0], "path", None) == "":  # all there is, mounted at the root
             yield getattr(routes[0], "app", None)
@@ -137,7 +143,8 @@ def _held(app: object) -> Iterator[object]:
         yield app.__self__
     attributes = _attribute(app, "__dict__")
     if isinstance(attributes, dict):
-        yield from list(attributes.values())
+        own = (each for each in list(attributes.values()) if not (type(each) is MethodType and each.__self__ is app))
+        yield from own
 
 
 def _takes(signature: inspect.Signature, count: int) -> bool:

@@ -157,7 +157,7 @@ def _let_go(exchange: Exchange, scope: Scope, token: Token[Exchange | None]) -> 
     """Leave the exchange to the chain further out: the scope that was handed inward holds it."""
     exchange.turn_back(scope)
     exchange.innermost = scope.get(CHAIN_KEY)
-    if SCOPE_KEY not in scope:  # else chains further out have yet to see whose error it was
+    if scope.get(SCOPE_KEY) is not exchange:  # else chains further out have yet to see whose error it was
         exchange.fault = None
     try:
         current.reset(token)

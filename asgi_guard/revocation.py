@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -39,8 +40,10 @@ async def revoke(scope: Scope) -> None:
         raise LookupError("this scope did not pass a guard: wrap the app in Guard")
     if not exchange.revocations or exchange.user is None:
         raise nobody_looks("no token of this request was looked up among the revoked: set it, and require an identity")
-    for store in exchange.revocations:
-        await Revocations(store, {}).token(exchange.user)
+    told = (Revocations(store, {}).token(exchange.user) for store in exchange.revocations)
+    for answer in await asyncio.gather(*told, return_exceptions=True):  # one store that is gone keeps no other from it
+        if isinstance(answer, BaseException):
+            raise answer
 
 
 def nobody_looks(message: str) -> ConfigError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asgi_guard.exchange import told
 from asgi_guard.inspection import own_root_path, root_paths_within
 from asgi_guard.policy.routes import RouteTable, beyond_root
 from asgi_guard.variables import PREFIX
@@ -23,7 +24,9 @@ def cautions_of(app: object, settings: GuardSettings) -> Iterator[str]:
     """
     yield from _blank_pages(app, settings)
     root_path = own_root_path(app)
-    yield from beyond_root(settings.routes, root_path)
+    for beyond in beyond_root(settings.routes, root_path):
+        told.add(beyond)
+        yield beyond
     others = root_paths_within(app) - {root_path}
     if others and settings.routes:
         yield (

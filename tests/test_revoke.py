@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asgi_guard import AuthSettings, ConfigError, Guard, GuardSettings, MemoryStore, RequestIDMiddleware, User, revoke
+from asgi_guard import (
+    AuthSettings,
+    ConfigError,
+    Guard,
+    GuardSettings,
+    MemoryStore,
+    RequestIDMiddleware,
+    StoreUnavailableError,
+    User,
+    revoke,
+)
 from asgi_guard.guard import guarded
-from asgi_guard.policy.revocation import LONGEST_TTL
+from asgi_guard.policy.revocation import EVER, LONGEST_TTL
 from asgi_guard.revocation import Revocations
 from asgi_guard.sections import IssuerSettings
 from tests.asgi import Exchange, call, http_scope
@@ -117,6 +127,22 @@ async def test_guards_within_one_another(issuer: LocalIssuer) -> None:
     assert (await asked(outer, "/logout", {"authorization": token})).status == 204
     for served in (inner, outer, inner_guarded):
         assert (await asked(served, "/items", {"authorization": token})).status == 401
+
+
+class Unwilling(MemoryStore):
+    """A store that is gone whenever something is to be revoked."""
+
+    async def revoke(self, name: str, ttl: float, instant: int = EVER) -> None:
+        raise StoreUnavailableError("it is gone")
+
+
+async def test_a_store_that_is_gone(issuer: LocalIssuer) -> None:
+    """Where one of the stores does not answer, the token is revoked in the others, and the failure told."""
+    inner = Guard(leaving, settings(issuer), http_client=issuer.client)
+    outer = Guard(RequestIDMiddleware(inner), settings(issuer), http_client=issuer.client, store=Unwilling())
+    token = f"Bearer {issuer.token('alice')}"
+    assert isinstance((await asked(outer, "/logout", {"authorization": token})).error, StoreUnavailableError)
+    assert (await asked(inner, "/items", {"authorization": token})).status == 401
 
 
 async def test_others_are_revoked_from_anywhere(issuer: LocalIssuer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -242,6 +243,25 @@ def at_root(app: ASGIApp) -> ASGIApp:
     return mounted  # type: ignore[no-any-return]  # as above
 
 
+def decorated(app: ASGIApp) -> ASGIApp:
+    @functools.wraps(app)
+    async def wrapper(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, send)
+
+    return wrapper
+
+
+class Handling(Wrapper):
+    """A wrapper that keeps a method of its own beside the app."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(app)
+        self.handle = self._handle
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.other_asgi_app(scope, receive, send)
+
+
 def delayed(app: ASGIApp) -> ASGIApp:
     async def wrapper(scope: Scope, receive: Receive, send: Send) -> None:
         await later(scope, receive, send)
@@ -252,7 +272,17 @@ def delayed(app: ASGIApp) -> ASGIApp:
 
 
 @pytest.mark.parametrize(
-    "wrap", [Wrapper, enclosed, at_root, delayed, lambda app: Wrapper(app).__call__, lambda app: enclosed(Wrapper(app))]
+    "wrap",
+    [
+        Wrapper,
+        enclosed,
+        at_root,
+        delayed,
+        decorated,
+        Handling,
+        lambda app: Wrapper(app).__call__,
+        lambda app: enclosed(Wrapper(app)),
+    ],
 )
 async def test_a_root_path_is_found_within(wrap: Callable[[ASGIApp], ASGIApp]) -> None:
     """However an app is wrapped that sets its own root path, no row is passed by, with the root path or without."""
@@ -306,6 +336,15 @@ async def test_the_root_path_of_one_of_several(site: ASGIApp, caplog: pytest.Log
     assert "an app within takes /api for its root path" in caplog.text
     caplog.clear()
     Guard(enclosed(fastapi("/api")), SETTINGS)
+    assert "an app within" not in caplog.text
+
+
+async def test_a_guard_within_the_app_that_it_guards(caplog: pytest.LogCaptureFixture) -> None:
+    """A guard that FastAPI stacks sees the root path in the scope, and warns of none."""
+    app: Any = fastapi("/api")
+    app.add_middleware(Guard, settings=SCOPED)
+    for path in ("/admin", "/api/admin"):
+        assert (await ask(app, http_scope("GET", path, [(b"x-api-key", b"k")]))).status == 403, path
     assert "an app within" not in caplog.text
 
 

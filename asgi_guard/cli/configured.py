@@ -120,7 +120,8 @@ def _around(found: object, named: str = "") -> Configured:
         found: the app.
         named: its name, where someone gave it here, and not for a guard to be put around it.
     """
-    guard = next((each for each in within(found) if isinstance(each, Guard)), None)
+    # One that the environment names has another guard put around it, if it is none itself.
+    guard = next((each for each in (within(found) if named else (found,)) if isinstance(each, Guard)), None)
     if guard is not None:
         return Configured(guard.settings, guard.layers, guard, guard.app)
     unseen = ""

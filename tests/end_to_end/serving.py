@@ -51,6 +51,15 @@ class Served:
         """The lines of the access log; every line of standard output has to be one."""
         return [orjson.loads(line) for line in self.out.read_bytes().splitlines()]
 
+    def line(self, request_id: str) -> dict[str, Any]:
+        """The one line of a request, which is written once its response is over."""
+        deadline = time.monotonic() + STOP_SECONDS
+        while not (found := [line for line in self.log() if line.get("request_id") == request_id]):
+            assert time.monotonic() < deadline, f"no line of {request_id}"
+            time.sleep(0.02)
+        (line,) = found
+        return line
+
     def errors(self) -> str:
         return self.err.read_text()
 

@@ -108,7 +108,7 @@ def test_every_exchange_is_one_line_of_json(datasette: tuple[Served, LocalIssuer
         headers={**bearer(issuer, "garden:read"), "x-request-id": "trace-me.1"},
     )
     assert answer.headers["x-request-id"] == "trace-me.1"
-    (line,) = [line for line in served.log() if line.get("request_id") == "trace-me.1"]
+    line = served.line("trace-me.1")
     assert line["http.response.status_code"] == answer.status_code == 200
     assert line["http.response.body.size"] == len(answer.content)
     assert line["user.id"] == "gardener"

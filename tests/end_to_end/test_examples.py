@@ -94,7 +94,7 @@ def test_the_log_is_json(demo: tuple[str, Served]) -> None:
     """Standard output holds one line of JSON an exchange."""
     _, served = demo
     httpx.get(f"{served.url}/items", headers={"x-request-id": "a-stranger"})
-    (line,) = [line for line in served.log() if line["request_id"] == "a-stranger"]
+    line = served.line("a-stranger")
     assert line["http.response.status_code"] == 401
     assert line["asgi_guard.reason"] == "credentials_missing"
 

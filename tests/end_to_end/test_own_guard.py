@@ -43,4 +43,4 @@ def test_its_own_guard_serves_and_idle_connections_end(tmp_path: Path, workers: 
                 received += data
         assert b"hello" in received
         assert served.stop() == 0
-        assert len([line for line in served.log() if line.get("request_id") == "idle.1"]) == 1
+        assert served.line("idle.1")
