@@ -6,7 +6,7 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -94,18 +94,6 @@ def site(folder: Path, issuer: LocalIssuer) -> Iterator[Served]:
         assert "Traceback" not in served.errors()
 
 
-def logged(served: Served, request_id: str) -> dict[str, Any]:
-    """The log's line of a request, which may be written a moment after the client has what it wanted."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        found = [line for line in served.log() if line["request_id"] == request_id]
-        if found:
-            (line,) = found
-            return line
-        time.sleep(0.02)
-    raise AssertionError(f"{request_id} was not logged: {served.out.read_text()}")
-
-
 def test_a_stream_is_not_held_back(site: Served) -> None:
     """The first part of a stream arrives while the app still waits to send the rest, and all of it arrives."""
     headers = {"x-request-id": "stream"}
@@ -116,7 +104,7 @@ def test_a_stream_is_not_held_back(site: Served) -> None:
         rest = b"".join(parts)
     assert rest.startswith(b"x" * 64 * 65536)
     assert answer.headers["x-content-type-options"] == "nosniff"
-    assert logged(site, "stream")["http.response.body.size"] == len(b"first") + len(rest)
+    assert site.line("stream")["http.response.body.size"] == len(b"first") + len(rest)
 
 
 def test_a_client_that_leaves_early(site: Served) -> None:
@@ -124,7 +112,7 @@ def test_a_client_that_leaves_early(site: Served) -> None:
     headers = {"x-request-id": "gone"}
     with httpx.stream("GET", f"{site.url}/forever", headers=headers, timeout=PATIENCE) as answer:
         assert next(answer.iter_raw()) == b"first"
-    line = logged(site, "gone")
+    line = site.line("gone")
     assert line["error.type"] == "client_disconnected"
     assert line["http.response.status_code"] == 200
     assert httpx.get(site.url).status_code == 200
@@ -135,7 +123,7 @@ def test_a_websocket_that_leaves_while_it_is_sent_to(site: Served) -> None:
     url = f"{site.url}/ticks".replace("http", "ws", 1)
     with connect(url, additional_headers={"x-request-id": "ticks"}) as session:
         assert session.recv(PATIENCE) == "tick"
-    line = logged(site, "ticks")
+    line = site.line("ticks")
     assert (line["http.response.status_code"], line["severity"]) == (101, "INFO")
     assert "error.type" not in line
     assert "Traceback" not in site.errors()
@@ -167,7 +155,7 @@ def test_a_websocket_with_a_token(site: Served, issuer: LocalIssuer) -> None:
         assert chat.recv(PATIENCE) == "alice"
         chat.send("hello")
         assert chat.recv(PATIENCE) == "HELLO"
-    line = logged(site, "chat")
+    line = site.line("chat")
     assert line["http.response.status_code"] == 101
     assert line["user.id"] == "alice"
     assert line["http.response.body.size"] == len("aliceHELLO")
