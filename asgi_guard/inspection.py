@@ -143,8 +143,9 @@ def _held(app: object) -> Iterator[object]:
         yield app.__self__
     attributes = _attribute(app, "__dict__")
     if isinstance(attributes, dict):
-        own = (each for each in list(attributes.values()) if not (type(each) is MethodType and each.__self__ is app))
-        yield from own
+        for each in list(attributes.values()):
+            if not (type(each) is MethodType and each.__self__ is app):
+                yield each
 
 
 def _takes(signature: inspect.Signature, count: int) -> bool:

@@ -93,10 +93,8 @@ class ProxyMiddleware(Layer):
         client = self._client(exchange)
         if client.address != exchange.peer:
             exchange.client = client.address
-            exchange.scope["client"] = exchange.seen_client = (
-                client.address,
-                0,
-            )  # as the port of a client behind a proxy is not known
+            # The port of a client behind a proxy is not known.
+            exchange.scope["client"] = exchange.seen_client = (client.address, 0)
         elif not _FORWARDING.isdisjoint(exchange.headers):
             if not self._told:
                 self._look_for_proxy(exchange)
@@ -105,8 +103,8 @@ class ProxyMiddleware(Layer):
         if client.scheme is not None:
             secure = client.scheme in ("https", "wss")
             plain, encrypted = ("http", "https") if exchange.kind == "http" else ("ws", "wss")
-            exchange.scheme = exchange.seen_scheme = encrypted if secure else plain
-            exchange.scope["scheme"] = exchange.scheme
+            scheme = encrypted if secure else plain
+            exchange.scheme = exchange.scope["scheme"] = exchange.seen_scheme = scheme
         if client.host is not None:
             _ask_for(exchange, client.host)
         exchange.client_doubt = client.doubt

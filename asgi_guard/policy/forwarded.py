@@ -77,11 +77,13 @@ def parse_element(text: str) -> dict[str, str] | None:
     for _ in range(MAX_PAIRS):
         match = _PAIR.match(text, at)
         if match is None:
-            at = _EMPTY.match(text, rest := at).end()  # type: ignore[union-attr]  # which matches anywhere
-            if at == len(text):
+            empty = _EMPTY.match(text, at)
+            assert empty is not None  # noqa: S101 - it matches anywhere
+            if empty.end() == len(text):
                 return pairs or None
-            if at == rest:
+            if empty.end() == at:
                 return None
+            at = empty.end()
             continue
         name, quoted, token, separator = match.groups()
         name = name.lower()
