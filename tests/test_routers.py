@@ -57,18 +57,21 @@ SECRET = b"SECRET"
 
 
 async def ask(app: ASGIApp, scope: Scope) -> Exchange:
-    """Call an app, whose client waits for the answer: Django gives none to one that has left."""
-    exchange, asked = Exchange(), False
+    """Call an app, whose client leaves with the answer: Django gives none before, and Quart waits until then."""
+    exchange, asked, answered = Exchange(), False, asyncio.Event()
 
     async def receive() -> Message:
         nonlocal asked
         if asked:
-            await asyncio.Event().wait()
+            await answered.wait()
+            return {"type": "http.disconnect"}
         asked = True
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Message) -> None:
         exchange.messages.append(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            answered.set()
 
     await app(scope, receive, send)
     return exchange
