@@ -6,24 +6,18 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-import hypothesis
 import pytest
 
 from asgi_guard.testing import LocalIssuer, SigningKey
-from tests import leaks
+from tests import laws, leaks
 from tests.clock import Clock
 from tests.stores.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+laws.install()
 leaks.install()
-
-# In CI a failure has to be one of the change under test: there the examples are the same every time. Elsewhere they
-# vary, and that is where new ones are found.
-hypothesis.settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    hypothesis.settings.load_profile("ci")
 
 
 @pytest.hookimpl(wrapper=True)

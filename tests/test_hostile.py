@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asgi_guard import (
@@ -172,7 +172,7 @@ def assert_ordered(messages: list[Message]) -> None:
 
 
 @given(method=METHODS, path=PATHS, headers=HEADERS, members=MEMBERS, left_out=LEFT_OUT)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @example(method="GET", path="/", headers=[(b"authorization", b"Bearer \xff")], members={}, left_out=set())
 @example(method="GET", path="/", headers=GOOD, members={}, left_out=set(OPTIONAL))
 @example(method="GET", path="/", headers=GOOD * 2, members={}, left_out=set())
@@ -196,7 +196,7 @@ async def test_any_http_request_is_answered_once(
 
 
 @given(path=PATHS, headers=HEADERS, members=MEMBERS, left_out=LEFT_OUT)
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200)
 @example(path="/", headers=[(b"origin", b"https://evil.example")], members={"extensions": {}}, left_out=set())
 async def test_any_handshake_is_answered_once(
     path: str, headers: list[tuple[bytes, bytes]], members: dict[str, Any], left_out: set[str]
@@ -262,7 +262,7 @@ async def test_good_credentials_reach_the_app(headers: list[tuple[bytes, bytes]]
 
 
 @given(value=st.binary(max_size=200))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 async def test_no_bytes_are_good_credentials(value: bytes) -> None:
     """No header value but the right one is let in."""
     stand = Stand()

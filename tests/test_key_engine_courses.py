@@ -176,7 +176,7 @@ class Course(RuleBasedStateMachine):
 
 
 TestCourse = Course.TestCase
-TestCourse.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestCourse.settings = settings(max_examples=100, stateful_step_count=40)
 
 
 def test_a_quiet_course_refreshes_its_keys_in_the_background() -> None:

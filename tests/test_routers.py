@@ -14,7 +14,7 @@ from django.http import HttpResponse  # type: ignore[import-untyped]
 from django.urls import path as django_path  # type: ignore[import-untyped]
 from django.urls import re_path
 from fastapi import FastAPI
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from litestar import Litestar
 from litestar import get as litestar_get
@@ -196,7 +196,7 @@ ROOTS = st.sampled_from(["", "", "", "/", "/api", "/api/", "/a", "/adm", "/v1", 
 
 @pytest.mark.parametrize("name", APPS)
 @given(path=PATHS, root_path=ROOTS)
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400)
 @example(path="/admin\n", root_path="")
 @example(path="/users/1/keys\n", root_path="")
 @example(path="/users/\n/keys\n", root_path="")

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ResponseError
 
@@ -14,6 +14,7 @@ from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Verdict
 from tests.clock import Clock
+from tests.laws import SHARING
 from tests.stores.held import Held, line, ready, turns
 from tests.stores.server import PATIENCE
 
@@ -213,7 +214,7 @@ class History:
             self.link.go_on(ENDS[what])
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(SHARING, max_examples=150)
 @given(actions=ACTIONS)
 @example(actions=[("ask", 0), ("turns", 4), ("refuse", 0), ("turns", 4), ("later", 10), ("ask", 1), ("cancel", 1)])
 @example(actions=[("ask", 3), ("turns", 4), ("cancel", 0), ("cancel", 2), ("defect", 0), ("ask", 0), ("turns", 1)])

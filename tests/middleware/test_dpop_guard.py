@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asgi_guard import (
@@ -29,6 +29,7 @@ from tests.asgi import Echo, call, get, http_scope
 from tests.configuring import problems
 from tests.guarded import Recorded
 from tests.introspecting import CLIENT, OpaqueIssuer
+from tests.laws import SHARING
 from tests.middleware.limiting import Fickle, bearer
 from tests.middleware.test_dpop import BAD_TOKEN, KEY, OK, SECRET, URL, Front, bound, lines, shown
 
@@ -232,7 +233,7 @@ async def test_no_headers_raise(headers: list[Header], raw_path: bytes) -> None:
     assert (exchange.error, exchange.status) == (None, 200)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(SHARING, max_examples=40)
 @given(proof=BYTES, host=BYTES, raw_path=BYTES)
 @example(proof=b"", host=b"testserver", raw_path=b"")
 async def test_no_bytes_beside_a_good_token_raise(

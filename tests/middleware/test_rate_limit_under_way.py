@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asgi_guard import (
@@ -19,6 +19,7 @@ from asgi_guard import (
 )
 from asgi_guard.layer import Chain
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
+from tests.laws import SHARING
 from tests.middleware.limiting import Fickle, Session, Waiting, begin, cancelled, counted, held, statuses, until
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ async def test_endings(ending: str, server: Server, redis_store: RedisStore) -> 
     assert server.client.keys("*") == []
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(SHARING, max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from([*ENDINGS, "gone"]), st.sampled_from(["well", "away", "deaf"])), max_size=20))
 @example([("ok", "deaf"), ("cancel", "deaf"), ("error", "away")])
 @example([(ending, "well") for ending in ENDINGS])

@@ -114,4 +114,4 @@ class BucketMachine(RuleBasedStateMachine):
 
 
 TestBucket = BucketMachine.TestCase
-TestBucket.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestBucket.settings = settings(max_examples=100, stateful_step_count=40)

@@ -75,7 +75,7 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     steps=STEPS, rules=st.permutations(RULES), life=st.sampled_from([HOUR, HOUR, SECOND, 1, 0]), size=st.integers(1, 5)
 )
@@ -123,7 +123,6 @@ def test_never_refuses_what_the_store_admits(steps: list[Step], rules: list[Limi
                     asked.store.tell(Admission((account,), settles=True))
 
 
-@settings(deadline=None)
 @given(
     spent=st.integers(1, 3),
     cost=st.integers(1, 3),

@@ -7,7 +7,7 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_guard.errors import TokenError
@@ -220,7 +220,6 @@ values = (
 )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(base=st.sampled_from(["", *FAMILIES]), changes=st.dictionaries(members, values))
 @example(base="RS256", changes={"e": "AQ"})
 @example(base="ES256", changes={"crv": "P-521"})

@@ -132,7 +132,7 @@ REAL = tuple(token(name, kid=name) for name in ("RS256", "ES256", "EdDSA"))
 REAL_KEYS = KeySet.of({"keys": [jwk(name, kid=name) for name in ("RS256", "ES256", "EdDSA")]}, ALL)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(sent=mutated(REAL) | st.binary())
 @example(sent=REAL[0])
 @example(sent=token("RS256", kid="another"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asgi_guard.errors import StoreUnavailableError
@@ -17,6 +17,7 @@ from asgi_guard.policy.rates import LEASE, Limit
 from asgi_guard.stores import RedisStore, batching
 from asgi_guard.stores.batching import MAX_KEYS, MAX_WAITING, MIN_BATCH
 from asgi_guard.stores.wire import question
+from tests.laws import SHARING
 from tests.stores.held import Held, line, ready, turns
 from tests.stores.server import SLOW, VAST, Server, ask
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from asgi_guard.stores.wire import Question
 
 AT_ONCE = Limit("at-once", "", "ip", LEASE, 3, at_once=True)
-SESSION_SERVER = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture
@@ -109,7 +109,6 @@ async def test_one_key_is_decided_in_order_of_arrival(store: RedisStore) -> None
     assert [verdict.readings[0].remaining for verdict in verdicts] == [4, 2, 1, 0, 0, 0, 0]
 
 
-@settings(deadline=None)
 @given(sizes=st.lists(st.integers(0, 40), min_size=1, max_size=60))
 @example(sizes=[0] * 60)
 @example(sizes=[40] * 60)
@@ -247,7 +246,7 @@ async def test_an_error_of_one_is_no_error_of_all() -> None:
     assert [type(result) for result in results] == [Verdict, StoreUnavailableError, Verdict]
 
 
-@settings(SESSION_SERVER, max_examples=25)
+@settings(SHARING, max_examples=25)
 @given(cancelled=st.sets(st.integers(0, 39)), when=st.integers(0, 12))
 @example(cancelled=set(range(40)), when=0)
 @example(cancelled=set(range(40)), when=2)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asgi_guard.policy.bucket import Admission, Charge
 from asgi_guard.policy.deny_cache import DenyCache
 from asgi_guard.policy.rates import SECOND, Limit
 from asgi_guard.stores import RedisStore
+from tests.laws import SHARING
 from tests.stores.server import PATIENCE, Server, ask, limit
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(SHARING, max_examples=30)
 @given(steps=STEPS)
 @example(steps=[(0, "a", 3, 0), (1, "a", 1, 0), (1, "a", 1, -1), (0, "a", 1, 0)])
 @example(steps=[(0, "a", 3, 0), (0, "a", 2, 0), (180, "a", 1, 0), (180, "a", 2, 0)])

@@ -213,7 +213,7 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(steps=STEPS)
 @example(steps=[(0, [("a", 3, 300)]), (0, [("a", 0, 1)]), (SECOND, [("a", 0, 1)])])
 @example(steps=[(0, [("a", 0, 4), ("b", 0, 4)]), (0, [("a", 0, 1), ("c", 0, 1)]), (0, [("c", 0, 4)])])
@@ -231,7 +231,7 @@ def test_the_transcript_is_the_policys(steps: list[Step]) -> None:
         assert store.decide(Admission(charges)) == Verdict(admitted, readings)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(steps=STEPS, max_keys=st.integers(1, 4))
 def test_readings_stay_within_bounds_where_there_is_no_room(steps: list[Step], max_keys: int) -> None:
     """A store with little room holds no more than it may, and its readings stay within their limits."""
@@ -248,7 +248,6 @@ def test_readings_stay_within_bounds_where_there_is_no_room(steps: list[Step], m
             assert (reading.wait is None) == (charge.cost > charge.limit.burst)
 
 
-@settings(deadline=None)
 @given(gaps=st.lists(st.integers(0, 2 * SECOND), max_size=200))
 def test_never_more_than_burst_and_rate(gaps: list[int]) -> None:
     """Over any time, no more is admitted than the burst and what has come back since."""

@@ -7,7 +7,7 @@ is never let go, whoever comes; and what an eviction gives away is never more th
 
 from __future__ import annotations
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_guard.policy.bucket import Admission, Charge
@@ -53,7 +53,6 @@ FLOOD = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(max_keys=st.integers(2, 12), flood=FLOOD)
 @example(max_keys=2, flood=[(index, 4, True, 0) for index in range(30)])
 @example(max_keys=9, flood=[(index % 13, 4, index % 2 == 0, 1) for index in range(80)])
@@ -73,7 +72,6 @@ def test_the_emptiest_bucket_is_never_let_go(max_keys: int, flood: list[tuple[in
     assert lacking(store, "slow", SLOW) == spent * SLOW.interval - clock.now
 
 
-@settings(deadline=None)
 @given(costs=st.lists(st.integers(1, 4), min_size=1, max_size=EVICT), passed=st.integers(0, 5 * SECOND))
 @example(costs=[4, 4, 1, 4], passed=SECOND)
 @example(costs=[4, 3, 2], passed=0)

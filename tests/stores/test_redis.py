@@ -8,7 +8,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asgi_guard.errors import StoreUnavailableError
@@ -18,6 +18,7 @@ from asgi_guard.policy.revocation import Marks
 from asgi_guard.stores import MemoryStore, RedisStore
 from asgi_guard.stores.server_link import SCRIPT, SCRIPT_SHA1
 from asgi_guard.stores.wire import encode, question
+from tests.laws import SHARING
 from tests.stores.server import PATIENCE, SLOW, VAST, Server, ask, limit, until
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
 HOUR_MS = 3_600_000
-SESSION_SERVER = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ STEPS = st.lists(
 Steps: TypeAlias = "list[list[tuple[str, Limit, int]]]"
 
 
-@settings(SESSION_SERVER, max_examples=40)
+@settings(SHARING, max_examples=40)
 @given(steps=STEPS)
 @example(steps=[[("a", RULES[2], 6)], [("a", RULES[0], 1)], [("a", RULES[0], 1)], [("a", RULES[2], 1)]])
 def test_the_transcript_is_that_of_the_store_in_memory(valkey: Server, steps: Steps) -> None:
@@ -233,7 +233,7 @@ BUCKETS = st.lists(
 Buckets: TypeAlias = "list[tuple[int | None, int, int, int]]"
 
 
-@settings(SESSION_SERVER, max_examples=150)
+@settings(SHARING, max_examples=150)
 @given(buckets=BUCKETS)
 @example(buckets=[(None, 10, 1, 1), (10**12, SECOND, 5, 1)])
 @example(buckets=[(10**13, SECOND, 5, 0)])

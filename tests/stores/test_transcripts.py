@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asgi_guard.policy.bucket import Admission, Charge, Verdict
 from asgi_guard.policy.rates import LEASE, SECOND, Limit
 from asgi_guard.policy.revocation import Marks
 from asgi_guard.stores import MemoryStore, RedisStore, Store
+from tests.laws import SHARING
 from tests.stores.server import PATIENCE, Server
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def account(*charged: Charge, lease: str = "l1") -> Admission:
     return Admission(charged, None, lease, settles=True)
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(SHARING, max_examples=40)
 @given(moments=MOMENTS)
 @example(moments=[(0, [Admission((bucket("a", 5),)), Admission((bucket("a", 1),), "gone"), account(bucket("a", -2))])])
 @example(

@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asgi_guard.policy.bucket import Admission, Charge
 from asgi_guard.policy.rates import LEASE, SECOND, Limit
 from asgi_guard.stores import MemoryStore, RedisStore
+from tests.laws import SHARING
 from tests.stores.server import PATIENCE, SLOW, Server, ask
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(SHARING, max_examples=40)
 @given(steps=STEPS, shared=st.booleans())
 @example(
     steps=[("enter", "l1", "x", 1), ("pass", "", "x", 3), ("enter", "l2", "x", 1), ("leave", "l1", "x", 1)], shared=True
