@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asgi_guard.exchange import told
-from asgi_guard.inspection import own_root_path, root_paths_within
+from asgi_guard.inspection import own_root_path, root_paths_within, within
+from asgi_guard.layer import Chain
+from asgi_guard.middleware import RateLimitMiddleware
 from asgi_guard.policy.routes import RouteTable, beyond_root
 from asgi_guard.variables import PREFIX
 
@@ -23,6 +25,11 @@ def cautions_of(app: object, settings: GuardSettings) -> Iterator[str]:
         settings: those of the guard around it.
     """
     yield from _blank_pages(app, settings)
+    if settings.limited and any(_charges(each) for each in within(app)):
+        yield (
+            "a guard within this one charges limits too: each counts for itself, or twice what a request costs in a "
+            "store that they share; keep one of them"
+        )
     root_path = own_root_path(app)
     for beyond in beyond_root(settings.routes, root_path):
         told.add(beyond)
@@ -47,6 +54,14 @@ def cautions_of(app: object, settings: GuardSettings) -> Iterator[str]:
             "the app's own CORSMiddleware sees no preflight, which brings no token and so is refused: take it out, and "
             f"say its origins by {PREFIX}CORS_ALLOW_ORIGINS"
         )
+
+
+def _charges(app: object) -> bool:
+    """Whether this is a whole guard that charges limits. A layer alone was put there on purpose."""
+    if not isinstance(app, Chain) or len(app.layers) == 1:
+        return False
+    plans = (routes for layer in app.layers if isinstance(layer, RateLimitMiddleware) for routes in layer.plans)
+    return any(plan.limits for routes in plans for plan in routes.all())
 
 
 def _blank_pages(app: object, settings: GuardSettings) -> Iterator[str]:

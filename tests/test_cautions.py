@@ -19,6 +19,7 @@ from asgi_guard import (
     GuardSettings,
     HostsSettings,
     MetricsSettings,
+    RateLimitMiddleware,
     RateSettings,
     Route,
     SecuritySettings,
@@ -34,6 +35,8 @@ from tests.configuring import DIGEST, problems
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from asgi_guard.asgi import ASGIApp
 
 REDIS = StoreSettings.model_validate({"url": "redis://127.0.0.1:1"})
 KEYS = AuthSettings(api_keys=(APIKey("ci", DIGEST),))
@@ -384,3 +387,18 @@ def test_what_holds(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
         monkeypatch.setenv(f"ASGI_GUARD_{name}", value)
     _, layers = configure()
     assert "rate_limit" in [layer.name for layer in layers]
+
+
+def test_a_guard_within_that_charges_too() -> None:
+    """A guard around an app that holds one, and charges limits as that does, says so; a layer alone was meant."""
+    limited = GuardSettings(rate=RateSettings(limit="1/second by ip"))
+    guard = Guard(Echo(), limited)
+    wrapped = CORSMiddleware(guard)
+    for held in (wrapped, guard):
+        (said,) = cautions_of(held, limited)
+        assert said.startswith("a guard within this one charges limits too")
+    assert list(cautions_of(wrapped, GuardSettings())) == []
+    alone = RateLimitMiddleware(Echo(), limit="1/second by ip")
+    inner: tuple[ASGIApp, ...] = (Guard(Echo(), GuardSettings()), alone, Echo())
+    for app in inner:
+        assert list(cautions_of(CORSMiddleware(app), limited)) == []
