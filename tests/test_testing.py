@@ -63,7 +63,7 @@ async def test_switches() -> None:
                 assert (await client.get(issuer.url + JWKS)).status_code == 503
         issuer.outage = False
         issuer.slow = 0.2
-        async with httpx.AsyncClient(timeout=0.02) as client:
+        async with httpx.AsyncClient(timeout=httpx.Timeout(20, read=0.02)) as client:
             with pytest.raises(httpx.ReadTimeout):
                 await client.get(issuer.url + JWKS)
     issuer.slow = 3600

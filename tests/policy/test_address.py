@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 from hypothesis import example, given
@@ -112,14 +112,15 @@ def test_a_malformed_network_is_named(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "advice"),
     [
-        ("10.1.2.3/8", "write 10.1.2.3 for the one, 10.0.0.0/8 for the other"),
-        ("2001:db8::1/64", "write 2001:db8::1 for the one, 2001:db8::/64 for the other"),
-        ("::ffff:10.0.0.1/104", "write ::ffff:10.0.0.1 for the one, ::ffff:a00:0/104 for the other"),
+        ("10.1.2.3/8", "10.1.2.3 for the one, 10.0.0.0/8 for the other"),
+        ("2001:db8::1/64", "2001:db8::1 for the one, 2001:db8::/64 for the other"),
+        # How this is written depends on Python's version.
+        ("::ffff:10.0.0.1/104", f"::ffff:10.0.0.1 for the one, {IPv6Address('::ffff:10.0.0.0')}/104 for the other"),
     ],
 )
 def test_an_address_in_a_network(text: str, advice: str) -> None:
     """Bits beyond the prefix are an error: whoever wrote them meant one address, or did not look."""
-    with pytest.raises(ValueError, match=re.escape(advice)):
+    with pytest.raises(ValueError, match=re.escape(f"write {advice}")):
         parse_networks([text])
 
 
