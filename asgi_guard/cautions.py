@@ -127,17 +127,19 @@ def _beside_a_mount(settings: GuardSettings) -> Iterator[str]:
 
 
 def _below_a_row(settings: GuardSettings) -> Iterator[str]:
-    """What takes a scope, and nothing below it does, since a row for more than that opens it."""
+    """What is closed by name, and nothing below it is, since a row for more than that opens it."""
     table = RouteTable(settings.routes)
     for route in settings.routes:
-        if not (route.scopes or route.any_scopes) or route.path.endswith(("*", "/")):
+        scoped = bool(route.scopes or route.any_scopes)
+        closed = scoped or (settings.auth.on and route.auth == "required")
+        if not closed or route.path.endswith(("*", "/")):
             continue
         row = table.row(sample(f"{route.path}/*"), (route.methods or ("GET",))[0])
         # What is opened below it by name is meant to be open.
         if row is not None and row.opens and not row.path.startswith(f"{route.path}/"):
             yield (
-                f"the row {route} asks for scopes, and holds for nothing below {route.path}, which "
-                f"{row} opens: if the app answers there, add a row for {route.path}/*"
+                f"the row {route} asks for {'scopes' if scoped else 'an identity'}, and holds for nothing below "
+                f"{route.path}, which {row} opens: if the app answers there, add a row for {route.path}/*"
             )
 
 

@@ -8,10 +8,11 @@ people and never holds a secret value.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 
 class AsgiGuardError(Exception):
@@ -47,6 +48,18 @@ class ConfigError(AsgiGuardError, ValueError):
 def wrong_type(value: object, instead: str) -> str:
     """What to say of an argument of another type than it should be; the value itself may be a secret."""
     return f"it is of the type {type(value).__name__}: give {instead}"
+
+
+def meant(name: str, known: Collection[str], before: str = "") -> str:
+    """Ask whether the known name was meant that resembles one that there is not: to be added to what is wrong.
+
+    Args:
+        name: the name that there is not.
+        known: those that there are.
+        before: what all of them begin with, and `name` and `known` lack.
+    """
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean {before}{close[0]}?" if close else ""
 
 
 def require_choice(name: str, value: str, choices: object) -> None:

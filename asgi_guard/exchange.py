@@ -313,7 +313,7 @@ class Exchange:
 
 
 _looked_at: WeakSet[RouteTable] = WeakSet()
-told: set[str] = set()
+rows_told: set[str] = set()
 """What was said of such rows, at start too."""
 
 
@@ -321,6 +321,6 @@ def _look_for_rows_beyond(table: RouteTable, root_path: str) -> None:
     """Warn, with the first request below a root path, of rows that were written as if there were none."""
     _looked_at.add(table)
     for beyond in beyond_root(table.routes, root_path):
-        if beyond not in told:  # layers that stand alone have a table each
-            told.add(beyond)
+        if beyond not in rows_told:  # layers that stand alone have a table each
+            rows_told.add(beyond)
             logger.warning("%s", beyond)

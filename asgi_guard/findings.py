@@ -7,12 +7,11 @@ the one that may be meant.
 from __future__ import annotations
 
 from dataclasses import is_dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from pydantic import BaseModel
 
-from asgi_guard.errors import Problem
+from asgi_guard.errors import Problem, meant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -87,8 +86,7 @@ def _explained(kind: str, message: str, purpose: str) -> str:
 def _no_such(location: tuple[int | str, ...], known: Collection[str]) -> str:
     """What to write instead of a name that there is not."""
     what = "column" if location[0] == "routes" else "field"
-    close = get_close_matches(str(location[-1]), known, n=1)
-    return f"there is no such {what}; " + (f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}")
+    return f"there is no such {what}" + (meant(str(location[-1]), known) or f"; there are {', '.join(known)}")
 
 
 def _beside(model: type[BaseModel], location: tuple[int | str, ...]) -> Collection[str]:

@@ -9,6 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from asgi_guard.cautions import warnings
+from asgi_guard.conflicts import conflicts
 from asgi_guard.errors import ConfigError, Problem, wrong_type
 from asgi_guard.exchange import current
 from asgi_guard.fetching import default_client
@@ -23,7 +24,6 @@ from asgi_guard.stack import stack
 from asgi_guard.stores import no_store
 from asgi_guard.stores.base import is_same
 from asgi_guard.variables import PREFIX
-from asgi_guard.within import cautions_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -88,7 +88,7 @@ class Guard(Chain):
         super().__init__(app, layers)
         shared = self.settings.store.shared if store is None else store.shared
         plans = plans_in(layers, self.settings.routes)
-        for warning in (*warnings(self.settings, plans, shared=shared), *cautions_of(app, self.settings)):
+        for warning in (*warnings(self.settings, plans, shared=shared), *conflicts(app, self.settings)):
             logger.warning("%s", warning)
 
     @property

@@ -78,10 +78,10 @@ def _wrapped(app: object) -> object:
 
 def root_paths_within(app: object) -> set[str]:
     """Every root path of their own that apps within have, whether requests come to them or not."""
-    return {root_path for each in within(app) if (root_path := _root_path(each))}
+    return {root_path for each in apps_within(app) if (root_path := _root_path(each))}
 
 
-def within(app: object) -> Iterator[object]:
+def apps_within(app: object) -> Iterator[object]:
     """An app, and all that it may hand requests on to, as far as can be seen."""
     waiting, seen = deque([app]), {id(app)}
     for _ in range(MAX_LOOKED_AT):

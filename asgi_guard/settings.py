@@ -182,22 +182,15 @@ class GuardSettings(BaseSettings):
             super().__init__(**read, **values)
         except ValidationError as error:
             problems += problems_of(error)
-            rest = _rest({**read, **values}, error)
-            problems += rest._load_routes_file()
-            if no_folder := list(_no_folder(rest)):
-                rest = _unmeasured(rest)
-            problems += no_folder
-            if not {str(each["loc"][0]) for each in error.errors()} & CROSS_CHECKED:
-                problems += cross_check(rest)
-            raise SettingsError(problems, rest) from None
+            at_fault = {str(each["loc"][0]) for each in error.errors()}
+            more, rest = _rest({**read, **values}, error)._look_through(crosswise=not at_fault & CROSS_CHECKED)
+            raise SettingsError([*problems, *more], rest) from None
         self._unread = {name: place for name, place in _set_for(values) if not (counted and name == WORKERS)}
         self._resembling = resembling(os.environ, known)
         self._scraped_whole = bool(os.environ.get(MULTIPROCESS))
-        problems += self._load_routes_file()
-        no_folder = list(_no_folder(self))
-        problems += (*no_folder, *cross_check(self))
-        if problems:
-            raise SettingsError(problems, _unmeasured(self) if no_folder else self)
+        more, rest = self._look_through()
+        if problems or more:
+            raise SettingsError([*problems, *more], rest)
 
     @property
     def unread(self) -> Mapping[str, str]:
@@ -230,6 +223,12 @@ class GuardSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)  # what the environment says is given there too: it is read once, for its problems
+
+    def _look_through(self, *, crosswise: bool = True) -> tuple[list[Problem], GuardSettings]:
+        """What is wrong beyond single fields, and the settings without that; crosswise only where all are there."""
+        problems, no_folder = list(self._load_routes_file()), list(_no_folder(self))
+        problems += (*no_folder, *(cross_check(self) if crosswise else ()))
+        return problems, _unmeasured(self) if no_folder else self
 
     def _load_routes_file(self) -> Iterator[Problem]:
         """Put the rows of the file in the place of `routes`, while nobody has seen the settings yet."""

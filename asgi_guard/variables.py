@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from difflib import SequenceMatcher, get_close_matches
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, SecretStr
 
-from asgi_guard.errors import Problem
+from asgi_guard.errors import Problem, meant
 from asgi_guard.policy.listing import listed
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ def unknown_variables(names: Iterable[str], known: set[str]) -> Iterator[Problem
     for name in sorted(names):
         if not name.upper().startswith(PREFIX) or name in known or _KUBERNETES.fullmatch(name.removeprefix(PREFIX)):
             continue
-        close = get_close_matches(name.upper().removeprefix(PREFIX), endings, n=1, cutoff=0.6)
-        hint = f"; did you mean {PREFIX}{close[0]}?" if close else "; `asgi-guard env` lists those there are"
+        hint = meant(name.upper().removeprefix(PREFIX), endings, PREFIX) or "; `asgi-guard env` lists those there are"
         yield Problem(name, f"there is no such variable{hint}")
 
 

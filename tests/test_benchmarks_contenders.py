@@ -13,7 +13,7 @@ import pytest
 from asgi_guard import RedisStore
 from benchmarks.limits import contenders, exact, faults, outages, peers, rounds, scripts, servers, sizes
 from benchmarks.limits.contenders import OURS, Contender, Setup, UnsuitableError, present
-from benchmarks.limits.rounds import Spread, closed_loop, level, percentile
+from benchmarks.limits.rounds import closed_loop, level, percentile
 from benchmarks.limits.servers import PREFIX, Counters, Target, target
 
 if TYPE_CHECKING:
@@ -193,9 +193,8 @@ async def test_without_ours_there_is_no_ratio(own: Target) -> None:
     assert math.isnan(cell.ours.median)
 
 
-def test_spreads_and_percentiles() -> None:
-    """The median of a spread is the middle one, and a percentile is a value that was measured."""
-    assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
+def test_percentiles() -> None:
+    """A percentile is a value that was measured."""
     values = [float(value) for value in range(1, 101)]
     assert [percentile(values, percent) for percent in (0, 50, 99, 100)] == [1, 51, 100, 100]
 

@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
+from asgi_guard import Guard
+from asgi_guard.exchange import current
+from asgi_guard.testing import LocalIssuer
+from benchmarks import calls, subjects
 from benchmarks.__main__ import main
 from benchmarks.figures import read
+from benchmarks.limits.memory import address
 from benchmarks.scale import axes, run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from asgi_guard.asgi import Receive, Scope, Send
 
 TINY = run.Budget(
     quick=True, seconds=0, workers=(1, 2), rounds=1, each=0.05,
@@ -27,6 +34,29 @@ TINY = run.Budget(
 def test_slopes(costs: list[float], found: float) -> None:
     """What costs the same has none; what costs ten times as much for ten times as many has 1."""
     assert run.slope([1, 10, 100], costs) == pytest.approx(found)
+
+
+async def test_every_key_may_ask_next() -> None:
+    """Clients are those whose buckets the store holds, and no proxies: else all of them would share one bucket."""
+    issuer = LocalIssuer(algorithm="ES256")
+    guard, make = await axes._keys(50, issuer, issuer.token(lifetime=3600))
+    assert isinstance(guard, Guard)
+    seen: list[str | None] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = current.get()
+        assert exchange is not None
+        assert exchange.client_doubt is None
+        seen.append(exchange.client)
+        await subjects.raw(scope, receive, send)
+
+    guard.app = app
+    held = len(guard.store)  # type: ignore[arg-type]  # the store in memory, which counts its buckets
+    for _ in range(100):
+        await calls.check(guard, make())
+    assert set(seen) <= {address(number) for number in range(50)}
+    assert len(set(seen)) > 30
+    assert len(guard.store) == held + 1  # type: ignore[arg-type]  # the one by user
 
 
 @pytest.mark.long

@@ -26,10 +26,10 @@ from asgi_guard import (
     StoreSettings,
 )
 from asgi_guard.cautions import warnings
+from asgi_guard.conflicts import conflicts
 from asgi_guard.guard import configure
 from asgi_guard.policy.plans import Rules, compile_table
 from asgi_guard.variables import PREFIX
-from asgi_guard.within import cautions_of
 from tests.asgi import Echo
 from tests.configuring import DIGEST, problems
 
@@ -104,6 +104,10 @@ def told(functions: Sequence[str] = (), **sections: Any) -> list[str]:
         (
             {"auth": TOKENS, "routes": (Route("/admin", scopes=("a",)), Route("/*", auth="none"))},
             "the row any method /admin asks for scopes, and holds for nothing below /admin, which any method /* opens",
+        ),
+        (
+            {"auth": TOKENS, "routes": (Route("/admin", auth="required"), Route("/*", auth="none"))},
+            "the row any method /admin asks for an identity, and holds for nothing below /admin",
         ),
         (
             {"routes": (Route("/health/live", limits="5/second by ip"),)},
@@ -245,16 +249,16 @@ def test_an_app_with_cors_of_its_own(sections: dict[str, Any], told: str, caplog
 )  # fmt: skip
 def test_an_app_with_pages_of_documentation(sections: dict[str, Any], told: str) -> None:
     """FastAPI's own pages are told of where they are let through and stay blank, with the row that mends it."""
-    said = list(cautions_of(FastAPI(), GuardSettings(**sections)))
+    said = list(conflicts(FastAPI(), GuardSettings(**sections)))
     assert [told in each for each in said] == [True] * bool(told)
-    assert list(cautions_of(FastAPI(docs_url=None, redoc_url=None), GuardSettings(**sections))) == []
-    assert list(cautions_of(FastAPI(openapi_url=None), GuardSettings(**sections))) == []
+    assert list(conflicts(FastAPI(docs_url=None, redoc_url=None), GuardSettings(**sections))) == []
+    assert list(conflicts(FastAPI(openapi_url=None), GuardSettings(**sections))) == []
 
 
 @pytest.mark.parametrize("app", [AsyncMock(), MagicMock()])
 def test_an_app_that_has_whatever_it_is_asked_for(app: Any) -> None:
     """The stubs of other people's tests are no apps with pages."""
-    assert list(cautions_of(app, GuardSettings(routes=(Route("/a", auth=None),)))) == []
+    assert list(conflicts(app, GuardSettings(routes=(Route("/a", auth=None),)))) == []
 
 
 @pytest.mark.parametrize(
@@ -395,10 +399,10 @@ def test_a_guard_within_that_charges_too() -> None:
     guard = Guard(Echo(), limited)
     wrapped = CORSMiddleware(guard)
     for held in (wrapped, guard):
-        (said,) = cautions_of(held, limited)
+        (said,) = conflicts(held, limited)
         assert said.startswith("a guard within this one charges limits too")
-    assert list(cautions_of(wrapped, GuardSettings())) == []
+    assert list(conflicts(wrapped, GuardSettings())) == []
     alone = RateLimitMiddleware(Echo(), limit="1/second by ip")
     inner: tuple[ASGIApp, ...] = (Guard(Echo(), GuardSettings()), alone, Echo())
     for app in inner:
-        assert list(cautions_of(CORSMiddleware(app), limited)) == []
+        assert list(conflicts(CORSMiddleware(app), limited)) == []

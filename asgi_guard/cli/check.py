@@ -17,13 +17,13 @@ from asgi_guard.cli.configured import Configured, app_option, configured
 from asgi_guard.cli.headers import grades_as_json, show_grades
 from asgi_guard.cli.output import dump, say, table, with_cause
 from asgi_guard.cli.production import Deployment, as_json, facts_of, report, show
+from asgi_guard.conflicts import conflicts
 from asgi_guard.errors import AsgiGuardError
 from asgi_guard.guard import store_of
 from asgi_guard.middleware import IdentityMiddleware
 from asgi_guard.policy.servers import SERVERS, ServerName, drain_problem
 from asgi_guard.settings import variables
 from asgi_guard.variables import PREFIX, written
-from asgi_guard.within import cautions_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -218,7 +218,7 @@ def public_url(url: str) -> str:
 def cautions(configured: Configured) -> list[str]:
     """What works, and is probably not meant; to begin with, that nobody is asked who they are."""
     found = list(warnings(configured.settings, configured.plans, shared=configured.shared))
-    found += cautions_of(configured.app, configured.settings)
+    found += conflicts(configured.app, configured.settings)
     if not configured.settings.auth.on:
         found.append(f"identity is off: everyone may do everything; set {PREFIX}AUTH_ISSUER or {PREFIX}AUTH_API_KEYS")
     return found

@@ -11,7 +11,7 @@ import click
 
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard, configure
-from asgi_guard.inspection import own_root_path, within
+from asgi_guard.inspection import apps_within, own_root_path
 from asgi_guard.loading import load_app
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.middleware.rate_limit import plans_in
@@ -121,7 +121,7 @@ def _around(found: object, named: str = "") -> Configured:
         named: its name, where someone gave it here, and not for a guard to be put around it.
     """
     # One that the environment names has another guard put around it, if it is none itself.
-    guard = next((each for each in (within(found) if named else (found,)) if isinstance(each, Guard)), None)
+    guard = next((each for each in (apps_within(found) if named else (found,)) if isinstance(each, Guard)), None)
     if guard is not None:
         return Configured(guard.settings, guard.layers, guard, guard.app)
     unseen = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import logging.config
 import os
 import signal
 import sys
@@ -104,6 +105,7 @@ def run(
     access log goes to standard output, one line of JSON an exchange; everything else to standard error.
     """
     uvicorn = server()
+    logging.config.dictConfig(log_config())  # what the app's own import and the guard warn of comes before the server
     os.environ[f"{PREFIX}APP"] = app
     if workers > 1:
         os.environ.setdefault(WORKERS, str(workers))

@@ -5,6 +5,8 @@ uvicorn writes the address of each WebSocket handshake, with its query, even wit
 
 Nor is said again what the guard has said: an exception of the app's, which it logs with the request's id and hands on,
 and that a handshake was refused, which uvicorn takes for an app's fault.
+
+What no handler of the app's takes, of the guard's warnings too, is written in the same form.
 """
 
 from __future__ import annotations
@@ -27,12 +29,18 @@ class WithoutRequests(logging.Filter):
         return not str(record.msg).startswith((*_OF_CLIENTS, *_SAID))
 
 
+def _last_resort() -> logging.Handler:
+    """The handler of what no other takes."""
+    return logging.lastResort or logging.NullHandler()
+
+
 def log_config() -> dict[str, Any]:
-    """What uvicorn logs by, with the filter on every handler of its own."""
+    """What uvicorn logs by, in each of its processes: with the filter on every handler of its own."""
     from uvicorn.config import LOGGING_CONFIG
 
     config: dict[str, Any] = copy.deepcopy(LOGGING_CONFIG)
     config["filters"] = {"without_requests": {"()": WithoutRequests}}
     for handler in config["handlers"].values():
         handler["filters"] = ["without_requests"]
+    config["handlers"]["last_resort"] = {"()": _last_resort, "formatter": "default"}
     return config

@@ -76,7 +76,7 @@ class AccessMiddleware(Layer):
             AccessRule(default),
         )
         self._trusts_origin = trusts_origin
-        self._told = False
+        self._warned = False
 
     def decide(self, exchange: Exchange) -> Decision:
         """Refuse, or let through."""
@@ -95,13 +95,13 @@ class AccessMiddleware(Layer):
             request_id=exchange.request_id,
             nonce=self._nonce(exchange),
         )
-        if answer is not None and not self._told:
+        if answer is not None and not self._warned:
             self._tell_of_strangers(exchange)
         return answer
 
     def _tell_of_strangers(self, exchange: Exchange) -> None:
         """Warn, once, that nobody can be known, where no Identity layer is around this one."""
-        self._told = True
+        self._warned = True
         if not was_looked_for(exchange.scope.get("user")):
             logger.warning(
                 "everyone is refused: no IdentityMiddleware stands around AccessMiddleware to find out who it is; %s",

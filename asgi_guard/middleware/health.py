@@ -64,7 +64,7 @@ class HealthMiddleware(Layer):
         if live_path and live_path == ready_path:
             problems.append(Problem("ready_path", f"{ready_path!r} is the path of liveness, which would answer for it"))
         try:
-            self._told = parse_networks(listed(details))
+            self._detailed_for = parse_networks(listed(details))
         except ValueError as error:
             problems.append(Problem("details", str(error)))
         if not check_timeout > 0:
@@ -120,7 +120,7 @@ class HealthMiddleware(Layer):
         return _answer(200 if report.ready else 503, state, report.results if self._may_know(exchange) else {})
 
     def _may_know(self, exchange: Exchange) -> bool:
-        return within(exchange.known_client(self._trusts_proxy), self._told)
+        return within(exchange.known_client(self._trusts_proxy), self._detailed_for)
 
 
 def _answer(status: int, state: str, checks: dict[str, str]) -> Answer:

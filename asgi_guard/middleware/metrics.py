@@ -96,7 +96,7 @@ class MetricsMiddleware(Layer):
         self._path = path
         self._trusts_proxy = trusts_proxy
         self._table = RouteTable.of(routes)
-        self._under_way = self._told = 0  # and how many of them the gauge knows of, which other guards may share
+        self._under_way = self._shown = 0  # and how many of them the gauge knows of, which other guards may share
         self._due = 0
         self._in_flight = tuple(each.in_flight() for each in self.instruments)
         self._series: set[tuple[str, str, int, str]] = set()
@@ -174,7 +174,7 @@ class MetricsMiddleware(Layer):
                     self._is_near(limit.name)
         if now >= self._due:
             self._tell()
-        elif self._told and (not self._under_way or exchange.answered_by == self.name):
+        elif self._shown and (not self._under_way or exchange.answered_by == self.name):
             self._tell_in_flight()  # for long nobody may come who would
 
     def _measures(self, key: tuple[str, object, int | None, str], response: Response) -> tuple[Measure, ...]:
@@ -212,7 +212,7 @@ class MetricsMiddleware(Layer):
             measure(1)
 
     def _tell_in_flight(self) -> None:
-        more, self._told = self._under_way - self._told, self._under_way
+        more, self._shown = self._under_way - self._shown, self._under_way
         for measure in self._in_flight:
             measure(more)
 

@@ -81,13 +81,13 @@ class ProxyMiddleware(Layer):
         self._on = bool(networks or hops)
         self._names = (header.encode(), b"x-forwarded-proto", *((b"x-forwarded-host",) if host else ()))
         self._known: dict[tuple[str | None, bytes | None, bytes | None, bytes | None], Client] = {}
-        self._told = False
+        self._warned = False
 
     def enter(self, exchange: Exchange) -> None:
         """Find out the client, and tell the app."""
         # Whether there is anything to look for is asked by one look-up of a set: an app without a proxy pays for it.
         if not self._on:
-            if not self._told and not _FORWARDING.isdisjoint(exchange.headers):
+            if not self._warned and not _FORWARDING.isdisjoint(exchange.headers):
                 self._look_for_proxy(exchange)
             return
         client = self._client(exchange)
@@ -96,7 +96,7 @@ class ProxyMiddleware(Layer):
             # The port of a client behind a proxy is not known.
             exchange.scope["client"] = exchange.seen_client = (client.address, 0)
         elif not _FORWARDING.isdisjoint(exchange.headers):
-            if not self._told:
+            if not self._warned:
                 self._look_for_proxy(exchange)
             if client.doubt is None and self._names[0] not in exchange.headers and self.policy.believes(exchange.peer):
                 client = replace(client, doubt="other_header")
@@ -119,7 +119,7 @@ class ProxyMiddleware(Layer):
         address = None if peer is None else parse_address(peer)
         if peer is not None and (address is None or address.is_global):
             return
-        self._told = True
+        self._warned = True
         if believed:
             fault = f"it is to name its clients by {read.decode()}"
             advice = f"have it do so, or say by {PREFIX}PROXY_HEADER how it does"

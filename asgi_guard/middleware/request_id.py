@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError, Problem, require_choice
-from asgi_guard.exchange import Exchange, trusts_nobody
+from asgi_guard.exchange import FORWARDING, Exchange, trusts_nobody
 from asgi_guard.layer import Layer
 from asgi_guard.policy.cors_names import (
     FORBIDDEN_REQUEST_HEADERS,
@@ -34,8 +34,8 @@ _OF_OTHERS = (
     | FORBIDDEN_RESPONSE_HEADERS
     | SAFELISTED_RESPONSE_HEADERS
     | {"accept", "allow", "authorization", "etag", "location", "retry-after", "user-agent", "vary", "www-authenticate"}
-    | {"dpop", "forwarded", "traceparent", "tracestate", "x-api-key", "x-csrf-token"}
-    | {"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}
+    | {"dpop", "traceparent", "tracestate", "x-api-key", "x-csrf-token"}
+    | {*(name.decode() for name in FORWARDING), "x-forwarded-host", "x-forwarded-proto"}
     | SECURITY_HEADERS
 )
 """Headers that an id would take the place of, in a request or in a response."""

@@ -194,12 +194,12 @@ class CORSPolicy:
         answer: list[Header] = [self._allow_origin(origin), *self.preflight_headers]
         if method not in SAFELISTED_METHODS:
             if not self.allows_method(method):
-                return self._told(origin, headers=False)
+                return self._explained(origin, headers=False)
             answer.append((b"access-control-allow-methods", method))
         if headers:
             asked = self._asked(headers)
             if asked is None:
-                return self._told(origin, headers=True)
+                return self._explained(origin, headers=True)
             if asked:
                 answer.append((b"access-control-allow-headers", b",".join(asked)))
         if private_network and self.private_network:
@@ -207,7 +207,7 @@ class CORSPolicy:
         answer.append(_PREFLIGHT_VARY)
         return tuple(answer)
 
-    def _told(self, origin: bytes, *, headers: bool) -> tuple[Header, ...] | None:
+    def _explained(self, origin: bytes, *, headers: bool) -> tuple[Header, ...] | None:
         """The answer by which a browser can say what failed, where that is not kept secret."""
         if not self.debug:
             return None

@@ -11,10 +11,9 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Self
 
-from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.errors import ConfigError, Problem, meant
 from asgi_guard.policy.listing import one_text
 
 if TYPE_CHECKING:
@@ -154,8 +153,7 @@ def csp_problems(text: str, field: str) -> Iterator[Problem]:
         yield Problem(field, f"{name} stands there twice, and browsers pass over the second")
     for name, values in directives(text).items():
         if name not in DIRECTIVES:
-            close = get_close_matches(name, DIRECTIVES, n=1)
-            yield Problem(field, f"there is no directive {name!r}" + (f"; did you mean {close[0]}?" if close else ""))
+            yield Problem(field, f"there is no directive {name!r}{meant(name, DIRECTIVES)}")
             continue
         if name == "upgrade-insecure-requests" and values:
             yield Problem(field, f"{name} takes no value: is a ';' missing?")

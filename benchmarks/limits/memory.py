@@ -99,8 +99,8 @@ def resident(field: str = "VmRSS") -> int:
 
 
 def address(index: int) -> str:
-    """The address of a client."""
-    return f"10.{index >> 16 & 255}.{index >> 8 & 255}.{index & 255}"
+    """The address of a client, which none of the proxies in `subjects` has."""
+    return f"100.{index >> 16 & 255}.{index >> 8 & 255}.{index & 255}"
 
 
 def _admissions(indices: Sequence[int]) -> list[Admission]:

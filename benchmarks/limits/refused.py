@@ -6,6 +6,7 @@ import asyncio
 import gc
 import statistics
 import time
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,10 @@ from benchmarks.calls import Idle, timed
 from benchmarks.limits import peers, scripts
 from benchmarks.limits.contenders import OURS, Contender, Setup, named
 from benchmarks.limits.servers import PREFIX, Counters, Target
+from benchmarks.rounds import shuffler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from asgi_guard.asgi import Message
     from asgi_guard.policy.bucket import Admission, Verdict
@@ -32,8 +34,9 @@ class Refused:
 
     Attributes:
         name: the contender.
-        microseconds: of one refusal. Of ours, what a refused request takes through the whole layer, the making of the
-            answer included, less what a request takes through a layer that does nothing. Of others, their check alone.
+        microseconds: of one refusal, by the clock on the wall. Of ours, what a refused request takes through the whole
+            layer, the making of the answer included, less what a request takes through a layer that does nothing. Of
+            others, their check alone.
         store_calls: how often the store was asked, a refusal; None where there is no such thing.
         trips: calls that the server counted, a refusal.
     """
@@ -42,6 +45,23 @@ class Refused:
     microseconds: float
     store_calls: float | None
     trips: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One of those that refuse.
+
+    Attributes:
+        name: the contender.
+        commands: by which it asks the server, as the server counts them.
+        turn: refuses a number of times, and tells how many microseconds one took.
+        asked: how often the store was asked by all turns; None where there is no such thing.
+    """
+
+    name: str
+    commands: Sequence[str]
+    turn: Callable[[], Awaitable[float]]
+    asked: Callable[[], int] | None
 
 
 class Counted(RedisStore):
@@ -67,13 +87,43 @@ def measure(
         passed: is told which share of this part is done, each time.
     """
     chosen = named(contenders, scripts.ONE_CALL, peers.FIXED.name, peers.THROTTLED.name)
-    share = 1 / (1 + len(chosen))
-    found = [asyncio.run(_layer(target, rounds))]
-    passed(share)
-    for contender in chosen:
-        found.append(asyncio.run(_check(contender, target, rounds)))
-        passed(share)
-    return found
+    return asyncio.run(_measure(target, chosen, rounds, passed))
+
+
+async def _measure(
+    target: Target, contenders: Sequence[Contender], rounds: int, passed: Callable[[float], None]
+) -> list[Refused]:
+    async with AsyncExitStack() as opened:
+        parts = [await opened.enter_async_context(_layer(target))]
+        parts += [await opened.enter_async_context(_check(contender, target)) for contender in contenders]
+        taken: list[list[float]] = [[] for _ in parts]
+        trips = [0] * len(parts)
+        order, dice = list(range(len(parts))), shuffler()
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        try:
+            for _ in range(rounds):
+                dice.shuffle(order)
+                for number in order:
+                    counters = Counters(target.client, parts[number].commands)
+                    taken[number].append(await parts[number].turn())
+                    trips[number] += counters.since()[0]
+                gc.collect()
+                passed(1 / rounds)
+        finally:
+            gc.enable()
+            gc.unfreeze()
+        refusals = rounds * CALLS
+        return [
+            Refused(
+                part.name,
+                statistics.median(each),
+                None if part.asked is None else part.asked() / refusals,
+                calls / refusals,
+            )
+            for part, each, calls in zip(parts, taken, trips, strict=True)
+        ]
 
 
 async def _status(app: Any, scope: dict[str, Any]) -> int:
@@ -88,40 +138,40 @@ async def _status(app: Any, scope: dict[str, Any]) -> int:
     return status
 
 
-async def _layer(target: Target, rounds: int) -> Refused:
+@asynccontextmanager
+async def _layer(target: Target) -> AsyncIterator[_Part]:
     scope = subjects.request("none")
     store = Counted(target.url, prefix=f"{PREFIX}refused:", timeout=10)
     idle = Idle(subjects.raw)
     limited = RateLimitMiddleware(subjects.raw, limit="1/hour by ip", store=store)
+
+    async def turn() -> float:
+        base = await timed(idle, scope, CALLS, time.perf_counter_ns)
+        return await timed(limited, scope, CALLS, time.perf_counter_ns) - base
+
     try:
         assert [await _status(limited, scope) for _ in range(3)] == [200, 429, 429]
-        await timed(idle, scope, CALLS)
-        added: list[float] = []
-        counters, asked = Counters(target.client), store.asked
-        gc.collect()
-        for _ in range(rounds):
-            base = await timed(idle, scope, CALLS)
-            added.append(await timed(limited, scope, CALLS) - base)
-        calls, _ = counters.since()
+        await turn()
+        before = store.asked
+        yield _Part(OURS, ("evalsha",), turn, lambda: store.asked - before)
     finally:
         await store.aclose()
-    refusals = rounds * CALLS
-    return Refused(OURS, statistics.median(added), (store.asked - asked) / refusals, calls / refusals)
 
 
-async def _check(contender: Contender, target: Target, rounds: int) -> Refused:
+@asynccontextmanager
+async def _check(contender: Contender, target: Target) -> AsyncIterator[_Part]:
     limiter = await contender.open(Setup(target.url, count=1, seconds=3600, prefix=f"{PREFIX}refused:"))
+
+    async def turn() -> float:
+        started = time.perf_counter_ns()
+        for _ in range(CALLS):
+            await limiter.check(CLIENT)
+        return (time.perf_counter_ns() - started) / CALLS / 1000
+
     try:
         await limiter.check(CLIENT)
         assert not await limiter.check(CLIENT)
-        taken = []
-        counters = Counters(target.client, contender.commands)
-        for _ in range(rounds):
-            started = time.perf_counter_ns()
-            for _ in range(CALLS):
-                await limiter.check(CLIENT)
-            taken.append((time.perf_counter_ns() - started) / CALLS / 1000)
-        calls, _ = counters.since()
+        await turn()
+        yield _Part(contender.name, contender.commands, turn, None)
     finally:
         await limiter.aclose()
-    return Refused(contender.name, statistics.median(taken), None, calls / (rounds * CALLS))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import statistics
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.interval import Interval
 from benchmarks.limits.contenders import OURS, Skipped, UnsuitableError
 from benchmarks.limits.servers import Counters
 from benchmarks.rounds import shuffler
@@ -19,26 +19,6 @@ if TYPE_CHECKING:
     from benchmarks.limits.contenders import Contender, Limiter, Setup
 
 CLIENTS = [f"client-{index:06}" for index in range(1000)]
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """A figure that was taken once a round.
-
-    Attributes:
-        median: the middle one.
-        low: the least, and
-        high: the greatest.
-    """
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """The spread of these."""
-        return cls(statistics.median(values), min(values), max(values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +38,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What one contender took at one level: medians over the rounds.
+    """What one contender took at one level: over the rounds.
 
     Attributes:
         name: the contender.
@@ -66,7 +46,6 @@ class Cell:
         rounds: how many there were.
         checks: how many were made, all rounds together.
         per_second: how many a second.
-        rates: their spread.
         ours: how many times as many ours makes, in the same round.
         p50: milliseconds that half of the checks took at most; so too
         p95: 19 of 20, and
@@ -81,16 +60,15 @@ class Cell:
     tasks: int
     rounds: int
     checks: int
-    per_second: float
-    rates: Spread
-    ours: Spread
-    p50: float
-    p95: float
-    p99: float
-    client_cpu: float
-    server_call: float
-    server_check: float
-    trips: float
+    per_second: Interval
+    ours: Interval
+    p50: Interval
+    p95: Interval
+    p99: Interval
+    client_cpu: Interval
+    server_call: Interval
+    server_check: Interval
+    trips: Interval
 
 
 @dataclass(slots=True)
@@ -166,6 +144,7 @@ async def level(
     opened: list[Limiter] = []
     gc.collect()
     gc.freeze()  # what is there already is not looked through again before each turn
+    gc.disable()
     try:
         for number, contender in enumerate(contenders):
             try:
@@ -192,6 +171,7 @@ async def level(
                     running.remove(one)
                 passed(seconds)
     finally:
+        gc.enable()
         gc.unfreeze()
         for limiter in opened:
             await limiter.aclose()
@@ -211,13 +191,8 @@ def _cells(running: Sequence[_Running], tasks: int) -> list[Cell]:
         ratios = [mine.per_second / theirs.per_second for mine, theirs in zip(ours, samples, strict=False)] or [
             float("nan")
         ]
-        middle = {
-            name: statistics.median(getattr(sample, name) for sample in samples)
-            for name in ("per_second", "p50", "p95", "p99", "client_cpu", "server_call", "server_check", "trips")
-        }
+        kinds = ("per_second", "p50", "p95", "p99", "client_cpu", "server_call", "server_check", "trips")
+        found = {kind: Interval.of([getattr(sample, kind) for sample in samples]) for kind in kinds}
         checks = sum(sample.checks for sample in samples)
-        rates = Spread.of([sample.per_second for sample in samples])
-        cells.append(
-            Cell(one.contender.name, tasks, len(samples), checks, rates=rates, ours=Spread.of(ratios), **middle)
-        )
+        cells.append(Cell(one.contender.name, tasks, len(samples), checks, ours=Interval.of(ratios), **found))
     return cells

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from benchmarks.limits.contenders import Skipped
-    from benchmarks.limits.rounds import Cell, Spread
+    from benchmarks.limits.rounds import Cell
     from benchmarks.limits.throughput import Throughput
 
 RATE, TIMES, P50, P99, CPU = "checks a second", "ours is so many times that", "p50 ms", "p99 ms", "CPU us a check"
@@ -44,10 +44,6 @@ def _listed(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {number}" for name, number in versions.items())
 
 
-def _interval(spread: Spread, rounds: int) -> Interval:
-    return Interval(spread.median, spread.low, spread.high, rounds)
-
-
 def _throughput(kinds: Sequence[Throughput]) -> Iterator[Figure]:
     for kind in kinds:
         for cell in kind.cells:
@@ -56,13 +52,13 @@ def _throughput(kinds: Sequence[Throughput]) -> Iterator[Figure]:
 
 def _cell(asks: str, cell: Cell) -> Iterator[Figure]:
     name = (asks, str(cell.tasks), cell.name)
-    yield Figure((*name, RATE), "1/s", _interval(cell.rates, cell.rounds), more=True)
+    yield Figure((*name, RATE), "1/s", cell.per_second, more=True)
     if cell.name != OURS:
         least = tables.ASKED.get(cell.tasks) if cell.name == ONE_CALL else None
-        yield Figure((*name, TIMES), "x", _interval(cell.ours, cell.rounds), least, more=True)
+        yield Figure((*name, TIMES), "x", cell.ours, least, more=True)
     for what, value in ((P50, cell.p50), (P99, cell.p99)):
-        yield Figure((*name, what), "ms", Interval.of([value]))
-    yield Figure((*name, CPU), "us", Interval.of([cell.client_cpu]))
+        yield Figure((*name, what), "ms", value)
+    yield Figure((*name, CPU), "us", cell.client_cpu)
 
 
 def _others(found: Figures) -> Iterator[Figure]:
@@ -101,7 +97,7 @@ def _sheet(suite: Suite, kind: str) -> Sheet:
                 plain(suite.find(*name, P99)), plain(suite.find(*name, CPU)),
             ])  # fmt: skip
     return Sheet(
-        f"A check of {kind}", ("limiter", "tasks"), ("checks/s", "least to most", "ours is", P50, P99, "CPU us"), rows,
+        f"A check of {kind}", ("limiter", "tasks"), ("checks/s", "interval", "ours is", P50, P99, "CPU us"), rows,
         "'Ours is': how many times as many checks asgi-guard made in the same round, the median. CPU us: of the "
         f"client's process, a check. {suite.method['server']}.", frozenset({OURS}),
     )  # fmt: skip
@@ -117,8 +113,9 @@ def _bytes(suite: Suite) -> Sheet:
             [name, plain(suite.find(SIZE, name)), plain(suite.find(REFUSED, name)), _share(suite.find(FLUSHED, name))]
             for name in who
         ],
-        "Bytes: of one client of one window. A refusal: of a client that is known to be over its limit. Failed checks: "
-        "of those at 64 tasks while SCRIPT FLUSH is called again and again.", frozenset({OURS}),
+        "Bytes: of one client of one window. A refusal: of a client that is known to be over its limit, by the wall's "
+        "clock; asgi-guard's with its answer, others' the check alone. Failed checks: of those at 64 tasks while "
+        "SCRIPT FLUSH is called again and again.", frozenset({OURS}),
     )  # fmt: skip
 
 

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from benchmarks.interval import Interval
     from benchmarks.limits.contenders import Skipped
-    from benchmarks.limits.rounds import Cell, Spread
+    from benchmarks.limits.rounds import Cell
     from benchmarks.limits.run import Figures
     from benchmarks.limits.throughput import Throughput
 
@@ -65,15 +66,15 @@ def _bold(name: str) -> str | None:
 def _cell(cell: Cell) -> tuple[str, ...]:
     return (
         cell.name,
-        f"{cell.per_second:,.0f}",
+        f"{cell.per_second.median:,.0f}",
         "" if cell.name == OURS else f"{cell.ours.median:.2f}x",
-        f"{cell.p50:.2f}",
-        f"{cell.p95:.2f}",
-        f"{cell.p99:.2f}",
-        f"{cell.client_cpu:.0f}",
-        f"{cell.server_call:.1f}",
-        f"{cell.server_check:.1f}",
-        f"{cell.trips:.2f}",
+        f"{cell.p50.median:.2f}",
+        f"{cell.p95.median:.2f}",
+        f"{cell.p99.median:.2f}",
+        f"{cell.client_cpu.median:.0f}",
+        f"{cell.server_call.median:.1f}",
+        f"{cell.server_check.median:.1f}",
+        f"{cell.trips.median:.2f}",
     )
 
 
@@ -83,8 +84,8 @@ def ratio(cell: Cell, asked: Mapping[int, float]) -> str:
     return f"ours / {cell.name} at {cell.tasks} {'task' if cell.tasks == 1 else 'tasks'}: {spread(cell.ours)}{least}"
 
 
-def spread(values: Spread) -> str:
-    """A ratio's median and extremes."""
+def spread(values: Interval) -> str:
+    """A ratio's median, and the interval that it is in."""
     return f"{values.median:.2f}x ({values.low:.2f} to {values.high:.2f})"
 
 
@@ -156,7 +157,7 @@ def _refused(figures: Figures) -> Table:
         ("limiter",),
         ("us", "asks of the store", "calls to the server"),
         "asgi-guard: a refused request through the RateLimit layer, the 429 included, less a request through a layer "
-        "that does nothing.\nOthers: their check alone.",
+        "that does nothing.\nOthers: their check alone. By the clock on the wall.",
     )
     for one in figures.refused:
         asked = "" if one.store_calls is None else f"{one.store_calls:.2f}"

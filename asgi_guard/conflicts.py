@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asgi_guard.exchange import told
-from asgi_guard.inspection import own_root_path, root_paths_within, within
+from asgi_guard.exchange import rows_told
+from asgi_guard.inspection import apps_within, own_root_path, root_paths_within
 from asgi_guard.layer import Chain
 from asgi_guard.middleware import RateLimitMiddleware
 from asgi_guard.policy.routes import RouteTable, beyond_root
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asgi_guard.settings import GuardSettings
 
 
-def cautions_of(app: object, settings: GuardSettings) -> Iterator[str]:
+def conflicts(app: object, settings: GuardSettings) -> Iterator[str]:
     """What an app has within, and the guard does in its place: told where it would get in the way.
 
     Args:
@@ -25,14 +25,14 @@ def cautions_of(app: object, settings: GuardSettings) -> Iterator[str]:
         settings: those of the guard around it.
     """
     yield from _blank_pages(app, settings)
-    if settings.limited and any(_charges(each) for each in within(app)):
+    if settings.limited and any(_charges(each) for each in apps_within(app)):
         yield (
             "a guard within this one charges limits too: each counts for itself, or twice what a request costs in a "
             "store that they share; keep one of them"
         )
     root_path = own_root_path(app)
     for beyond in beyond_root(settings.routes, root_path):
-        told.add(beyond)
+        rows_told.add(beyond)
         yield beyond
     others = root_paths_within(app) - {root_path}
     if others and settings.routes:
