@@ -37,8 +37,7 @@ format: $(READY) ## Put the code in order
 bench: $(READY) ## What the guard costs, on this machine, in less than a minute
 	@$(BIN)/python -m benchmarks --quick
 
-bench-pages: $(READY) ## Measure everything in full, twenty minutes, and put it into README.md and docs/
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[bench]'
+bench-pages: $(READY) ## Measure everything in full, thirty-five minutes, and put it into README.md and docs/
 	@$(BIN)/python -m benchmarks --json docs/benchmarks.json
 	@$(BIN)/python -m benchmarks pages docs/benchmarks.json
 
@@ -60,7 +59,7 @@ test-lowest: ## The tests, against the lowest versions that pyproject.toml allow
 	@.venv-lowest/bin/python -m pip install --disable-pip-version-check --quiet -c tests/lowest.txt -e '.[dev]'
 	.venv-lowest/bin/python -m pytest $(PYTEST_ARGS)
 
-# The demo takes what it serves with and no more: a seventh of what the tests need.
+# The demo takes what it serves with and no more: a small part of what the tests need.
 $(DEMO): pyproject.toml
 	$(call set-up,demo,some twenty seconds)
 	@touch $(DEMO)
@@ -69,7 +68,7 @@ $(READY): pyproject.toml
 	$(call set-up,$(DEVELOPING),a minute or two)
 	@touch $(DEMO) $(READY)
 
-DEVELOPING := dev,mcp,production,browser
+DEVELOPING := dev,bench,mcp,production,browser
 
 define set-up
 	@test -n "$(PYTHON)" || { echo "asgi-guard needs Python 3.11 or newer, and none was found: install one, or say make PYTHON=/path/to/python3"; exit 2; }

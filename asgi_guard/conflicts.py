@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asgi_guard.exchange import rows_told
-from asgi_guard.inspection import apps_within, own_root_path, root_paths_within
+from asgi_guard.inspection import added_middleware, apps_within, own_root_path, root_paths_within
 from asgi_guard.layer import Chain
 from asgi_guard.middleware import RateLimitMiddleware
 from asgi_guard.policy.routes import RouteTable, beyond_root
@@ -41,8 +41,7 @@ def conflicts(app: object, settings: GuardSettings) -> Iterator[str]:
             "cannot be seen from outside, so rows are matched as if it did not: put the Guard around that app itself, "
             "or have the server give the root path"
         )
-    added = {getattr(each, "cls", None) for each in getattr(app, "user_middleware", ())}
-    if not any(getattr(each, "__name__", "") == "CORSMiddleware" for each in added):
+    if not any(getattr(each, "__name__", "") == "CORSMiddleware" for each in added_middleware(app)):
         return
     if settings.cors.allow_origins:
         yield (

@@ -13,7 +13,7 @@ from asgi_guard.conflicts import conflicts
 from asgi_guard.errors import ConfigError, Problem, wrong_type
 from asgi_guard.exchange import current
 from asgi_guard.fetching import default_client
-from asgi_guard.inspection import misfit
+from asgi_guard.inspection import MAX_LOOKED_AT, added_middleware, misfit, sole_app
 from asgi_guard.layer import Chain
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.middleware.rate_limit import plans_in
@@ -178,9 +178,24 @@ def store_of(layers: Sequence[Layer]) -> Store | None:
     return None
 
 
-def guarded(app: ASGIApp) -> Guard:
+def own_guard(app: object) -> Guard | type[Guard] | None:
+    """The guard that every request to an app comes to; None where that cannot be told of any.
+
+    That is the app itself, or stands alone within what wraps it, or was added as middleware, which makes it of this
+    class with the first request.
+    """
+    for _ in range(MAX_LOOKED_AT):
+        if isinstance(app, Guard):
+            return app
+        if Guard in added_middleware(app):
+            return Guard
+        app = app.app if isinstance(app, Chain) else sole_app(app)
+    return None
+
+
+def guarded(app: ASGIApp) -> ASGIApp:
     """The app behind a guard: its own, if it has one, else one of the environment; raises as `Guard`."""
-    return app if isinstance(app, Guard) else Guard(app)
+    return app if own_guard(app) is not None else Guard(app)
 
 
 async def no_app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -66,12 +66,24 @@ def own_root_path(app: object) -> str:
     return ""
 
 
+def added_middleware(app: object) -> set[object]:
+    """The classes of what was added to an app by `add_middleware`, as Starlette's and FastAPI's keep them."""
+    return {getattr(each, "cls", None) for each in getattr(app, "user_middleware", ())}
+
+
 def _wrapped(app: object) -> object:
     """The one app that a wrapper hands every request on to; None where that cannot be told."""
     named = (_attribute(app, "app"), app.__dict__.get("__wrapped__") if type(app) is FunctionType else None)
     for each in named:
         if _is_app(each):
             return each
+    return sole_app(app)
+
+
+def sole_app(app: object) -> object:
+    """The app to which goes whatever an object hands on, since it holds no other; None where there are several."""
+    if "quart.Quart" in _kinds(app):
+        return _attribute(app, "asgi_app")
     held = {id(each): each for each in _held(app) if _is_app(each)}
     return next(iter(held.values())) if len(held) == 1 else None
 

@@ -21,7 +21,7 @@ FEW = 6
 """Rounds below which an interval is but the least and the greatest figure: three times the noise counts as none."""
 LEAST = {"us": 0.5, "ms": 0.5, "slope": 0.02, "MiB": 2.0, "bytes": 16.0, "blocks": 1.0, "calls": 0.5}
 """Differences below these are none, however large they are as shares."""
-COUNTED = ("blocks", "calls")
+COUNTED = ("blocks", "calls", "instructions")
 """What is the same each time, so that once is enough."""
 
 

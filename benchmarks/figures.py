@@ -42,11 +42,14 @@ class Figure:
     more: bool = False
 
     @property
-    def reached(self) -> bool | None:
-        """Whether it is what is asked; None where nothing is."""
+    def verdict(self) -> str:
+        """Whether it is what is asked, if anything is. Undecided, where its interval holds what is asked."""
         if self.asked is None:
-            return None
-        return self.value.median >= self.asked if self.more else self.value.median <= self.asked
+            return ""
+        if self.value.low < self.asked < self.value.high:
+            return "undecided"
+        reached = self.value.median >= self.asked if self.more else self.value.median <= self.asked
+        return "reached" if reached else "NOT reached"
 
     @classmethod
     def read(cls, found: dict[str, Any]) -> Figure:

@@ -86,8 +86,11 @@ def _asked(results: Results) -> str | None:
     sheet = asked(figures)
     if sheet is None:
         return None
-    missed = sum(figure.reached is False for figure in figures)
-    return f"{sheet.markdown()}\n\nOf {len(sheet.rows)} figures that are asked, {missed} are not reached."
+    verdicts = [row[-1] for row in sheet.rows]
+    return (
+        f"{sheet.markdown()}\n\nOf {len(verdicts)} figures that are asked, {verdicts.count('NOT reached')} are not "
+        f"reached, and {verdicts.count('undecided')} undecided: what is asked is within the figure's interval."
+    )
 
 
 def _summary(results: Results) -> str | None:

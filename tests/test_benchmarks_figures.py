@@ -70,6 +70,18 @@ def test_what_is_asked_is_told() -> None:
     assert asked([]) is None
 
 
+def test_what_chance_may_decide_is_undecided() -> None:
+    """An interval that holds what is asked decides nothing; a figure that was taken once has no interval."""
+    near = Figure(("a",), "x", Interval(0.91, 0.85, 0.93, 9), asked=0.9, more=True)
+    once = Figure(("b",), "x", Interval.of([0.91]), asked=0.9, more=True)
+    sheet = asked([near, once])
+    assert sheet is not None
+    assert [row[1:] for row in sheet.rows] == [
+        ["0.91 (0.85 to 0.93) x", ">= 0.90", "undecided"],
+        ["0.91 x", ">= 0.90", "reached"],
+    ]
+
+
 def test_tables_in_pages() -> None:
     """A page's table has its title, its caption, a bold row, and no cell that would break it."""
     sheet = Sheet("Times", ("who",), ("us",), [["ours", "1"], ["a|b", "2"]], "in microseconds", frozenset({"ours"}))

@@ -48,7 +48,7 @@ def test_a_leak_is_found(resident: Callable[[int], int], reached: list[bool]) ->
     """Sixteen bytes a request are a leak, also where the allocator takes a mebibyte at a time; a step is not."""
     points = [{"requests": number, "resident": resident(number)} for number in range(0, 1_000_001, 10_000)]
     found = run.figures(points, 0.3)
-    assert [figure.reached for figure in found if figure.asked is not None] == reached
+    assert [figure.verdict == "reached" for figure in found if figure.asked is not None] == reached
     assert [figure.of[1] for figure in found if figure.asked is not None] == [run.GROWN, run.RISING]
 
 

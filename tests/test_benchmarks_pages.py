@@ -116,7 +116,7 @@ def test_what_is_not_reached_is_said() -> None:
     found.suites[0].figures.append(figure("FastAPI", "guard", "more", unit="x", asked=0.9, more=True, value=0.5))
     text = pages.filled(page, found)
     assert "| server: FastAPI: guard: more | 0.50 (0.45 to 0.55) x | >= 0.90 | NOT reached |" in text
-    assert "Of 1 figures that are asked, 1 are not reached." in text
+    assert "Of 1 figures that are asked, 1 are not reached, and 0 undecided" in text
 
 
 def test_several_results_are_merged() -> None:

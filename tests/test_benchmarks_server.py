@@ -9,11 +9,13 @@ from dataclasses import replace
 
 import pytest
 
+from asgi_guard import Guard
 from asgi_guard.testing import LocalIssuer
 from benchmarks import peers, subjects
 from benchmarks.server import load, process, run, stack, tables
 from benchmarks.server.serve import HEADERS, Served, build
 from tests.asgi import call
+from tests.stores.server import Server
 
 BRIEF = run.Budget(rounds=2, seconds=0.2, connections=2)
 
@@ -41,13 +43,22 @@ def test_the_guard_and_the_bare_app_are_measured_with_a_redis(monkeypatch: pytes
     assert "uvloop" in suite.method["packages"]
 
 
-@pytest.mark.parametrize("stack", [name for name in run.STACKS[1:] if peers.absence(name) is None])
-async def test_every_stack_serves_the_same_request_and_refuses_a_token_that_is_none(stack: str) -> None:
+@pytest.mark.parametrize(
+    ("stack", "redis"),
+    [*((name, redis) for redis in (False, True) for name in run.STACKS[1:]), (run.ONE_CLIENT, True)],
+)
+async def test_every_stack_serves_the_same_request_and_refuses_a_token_that_is_none(
+    stack: str, redis: bool, server: Server
+) -> None:
     """With the token each answers as the app does, and marks the response; nonsense none lets in."""
+    if absent := peers.absence(stack):
+        pytest.skip(absent)
     with LocalIssuer().serve() as issuer:
-        app = build(Served("fastapi", stack, None, issuer.url, issuer.audience, None))
+        app = build(Served("fastapi", stack, server.url if redis else None, issuer.url, issuer.audience, None))
         served = await call(app, subjects.request(issuer.token()))
         refused = await call(app, subjects.request("nonsense"))
+        if isinstance(app, Guard) and app.store is not None:
+            await app.store.aclose()
 
     assert (served.status, served.body) == (200, b'{"item":42,"page":2}')
     assert {"x-request-id", "access-control-allow-origin", "x-content-type-options"} <= set(served.headers)

@@ -266,4 +266,6 @@ def test_a_guard_is_not_guarded_again(issuer: LocalIssuer) -> None:
     """An app that brings a guard along keeps it; any other gets one."""
     guard = Guard(logout, settings(issuer))
     assert guarded(guard) is guard
-    assert guarded(logout).app is logout
+    made = guarded(logout)
+    assert isinstance(made, Guard)
+    assert made.app is logout

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.guard import Guard, configure
+from asgi_guard.guard import Guard, configure, own_guard
 from asgi_guard.inspection import apps_within, own_root_path
 from asgi_guard.loading import load_app
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
@@ -120,12 +120,13 @@ def _around(found: object, named: str = "") -> Configured:
         found: the app.
         named: its name, where someone gave it here, and not for a guard to be put around it.
     """
-    # One that the environment names has another guard put around it, if it is none itself.
-    guard = next((each for each in (apps_within(found) if named else (found,)) if isinstance(each, Guard)), None)
-    if guard is not None:
+    guard = own_guard(found)
+    if named and guard is None:  # it may stand where only some requests come to
+        guard = next((each for each in apps_within(found) if isinstance(each, Guard)), None)
+    if isinstance(guard, Guard):
         return Configured(guard.settings, guard.layers, guard, guard.app)
     unseen = ""
-    if named and not any(getattr(each, "cls", None) is Guard for each in getattr(found, "user_middleware", ())):
+    if named and guard is None:
         unseen = (
             f"{named} is no Guard: this is what `asgi-guard run {named}` does, and `uvicorn {named}` serves it bare"
         )

@@ -13,13 +13,15 @@ import click
 
 from asgi_guard.cli.server_log import log_config
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.guard import Guard, configure, guarded
+from asgi_guard.guard import Guard, configure, guarded, own_guard
 from asgi_guard.loading import load_app
 from asgi_guard.settings import WORKERS
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from asgi_guard.asgi import ASGIApp
 
 
 logger = logging.getLogger("asgi_guard")
@@ -101,8 +103,9 @@ def run(
 ) -> None:
     """Serve MODULE:ATTRIBUTE behind the guard, with uvicorn.
 
-    ATTRIBUTE ends in () if it is to be called for the app. An app that is a Guard already is served as it is. The
-    access log goes to standard output, one line of JSON an exchange; everything else to standard error.
+    ATTRIBUTE ends in () if it is to be called for the app. An app that has its Guard already, as its outside, within
+    what wraps it or as middleware, is served as it is. The access log goes to standard output, one line of JSON an
+    exchange; everything else to standard error.
     """
     uvicorn = server()
     logging.config.dictConfig(log_config())  # what the app's own import and the guard warn of comes before the server
@@ -111,11 +114,12 @@ def run(
         os.environ.setdefault(WORKERS, str(workers))
     sys.path.insert(0, app_dir)
     found = load_app(app, "MODULE:ATTRIBUTE")
-    target: Guard | str = "asgi_guard.wrapped:app"
+    target: ASGIApp | str = "asgi_guard.wrapped:app"
     if workers == 1:
         target = guarded(found)
     else:  # each worker makes a guard for itself; what is wrong with it is told here, and once
-        settings = found.settings if isinstance(found, Guard) else configure()[0]
+        guard = own_guard(found)
+        settings = guard.settings if isinstance(guard, Guard) else configure()[0]
         if settings.metrics.path and not settings.scraped_whole:
             logger.warning(
                 "%d workers each measure for themselves, and a scrape meets any one of them: set "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING
 from asgi_guard.arguments import typed
 from asgi_guard.policy.bucket import PLACES, Admission, Verdict, allowed, decide, settle
 from asgi_guard.policy.revocation import EVER, is_revoked
+from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asgi_guard.policy.bucket import Charge, Reading
     from asgi_guard.policy.revocation import Marks
+
+logger = logging.getLogger("asgi_guard")
 
 SWEEP = 2
 """Buckets looked at for each new one, to drop those that have become full: an absent bucket *is* a full one."""
@@ -27,7 +31,8 @@ class MemoryStore:
 
     Args:
         max_keys: how many buckets, and how many revocations, are held at most. When there is no room, buckets that have
-            become full leave first, since that loses nothing; else the fullest of a few old ones.
+            become full leave first, since that loses nothing; else the fullest of a few old ones. Of revocations those
+            that end soonest leave, which the log tells once.
         clock: microseconds of a clock that only moves forward.
     """
 
@@ -44,6 +49,7 @@ class MemoryStore:
         self._shards: tuple[dict[str, int], ...] = tuple({} for _ in range(PLACES))
         self._queue: deque[str] = deque()  # every key of them once, the longest unlooked-at first
         self._revoked: dict[str, tuple[int, int]] = {}  # until when each is kept, and up to which instant it holds
+        self._overfull = False  # whether a revocation had to be forgotten
         self._under_way: dict[str, dict[str, int]] = {}  # each ends what it began, so these need no bound
 
     def __len__(self) -> int:
@@ -184,6 +190,13 @@ class MemoryStore:
         if name not in self._revoked and len(self._revoked) >= self._max_keys:
             self._revoked = {key: kept for key, kept in self._revoked.items() if kept[0] > now}
             if len(self._revoked) >= self._max_keys:
+                if not self._overfull:
+                    self._overfull = True
+                    logger.warning(
+                        "%d revocations are held in memory, and no more may be: those that end soonest are forgotten, "
+                        "so their tokens are accepted again; raise %sSTORE_MAX_KEYS, or keep them in a Redis",
+                        self._max_keys, PREFIX,
+                    )  # fmt: skip
                 # The one that ends first is the least loss.
                 del self._revoked[min(self._revoked, key=lambda key: self._revoked[key])]
         self._revoked[name] = now + int(ttl * 1_000_000), instant

@@ -149,7 +149,8 @@ def expected(budget: Budget, contenders: int) -> dict[str, float]:
 def measure(store: str | None, budget: Budget, begin: Callable[[float], Callable[[str, float], None]]) -> Figures:
     """Measure everything.
 
-    Only throughput is measured with a server that someone gave: what else is done to a server is done to one of ours.
+    Only throughput is measured with a server that someone gave: what else is done to a server is done to one of ours,
+    which is therefore started first.
 
     Args:
         store: the URL of the server for throughput; None starts one.
@@ -164,13 +165,12 @@ def measure(store: str | None, budget: Budget, begin: Callable[[float], Callable
         return meter.part(name, lasting[name], whole)
 
     levels = {throughput.ONE: budget.one, throughput.TWO: budget.two}
-    with target(store) as asked:
+    with target(None) as own, target(store) as asked:
         server = asked.describe()
         spent = budget.rounds * budget.seconds * len(contenders) * (len(budget.one) + len(budget.two))
         through = throughput.measure(
             asked, contenders, levels, budget.rounds, budget.seconds, part("throughput", spent)
         )
-    with target(None) as own:
         spent = budget.rounds * budget.seconds * 2 * len(budget.delayed)
         delayed = throughput.measure_delayed(own, budget.delayed, budget.rounds, budget.seconds, part("delay", spent))
         held = sizes.measure(own, contenders, budget.clients, part("bytes"))

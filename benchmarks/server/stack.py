@@ -81,17 +81,13 @@ def sheets(suite: Suite) -> list[Sheet]:
 
 
 def _sheet(suite: Suite, app: str) -> Sheet:
-    rows, before = [], 0.0
+    rows = []
     for name in suite.names(1, app):
         added = suite.find(app, name, ADDS)
-        row = [name, plain(suite.find(app, name, CPU)), plain(added), spread(added), ""]
-        if added is not None and name != LINES:
-            row[-1] = f"{added.median - before:+.1f}"
-            before = added.median
-        rows.append(row)
+        rows.append([name, plain(suite.find(app, name, CPU)), plain(added), spread(added)])
     return Sheet(
         f"Inside a server, around {APPS[app]}: with each layer more", ("up to this layer",),
-        ("CPU us", "adds us", "interval", "by itself us"), rows,
-        "CPU time of the server's process for a request. 'By itself': what the layer adds to those before it. "
+        ("CPU us", "adds us", "interval"), rows,
+        "CPU time of the server's process for a request. Where intervals overlap, the layers between look alike. "
         f"{LINES[1:-1].capitalize()}: an app that sends as many bytes as the guard adds, and does nothing for them.",
     )  # fmt: skip

@@ -169,14 +169,15 @@ async def test_a_revocation_ends_to_the_microsecond() -> None:
     assert store.decide(Admission((), "t")) == Verdict(True, (), False)
 
 
-async def test_revocations_are_bounded_and_the_ended_leave_first() -> None:
-    """Where there is no room for a revocation, those that have ended leave, else the one that ends first."""
+async def test_revocations_are_bounded_and_the_ended_leave_first(caplog: pytest.LogCaptureFixture) -> None:
+    """Without room for a revocation, those that have ended leave, else the one that ends first, and that is told."""
     store, clock = make(3)
     for name, ttl in (("short", 1), ("middle", 10), ("long", 100)):
         await store.revoke(name, ttl)
     clock.now += 2 * SECOND
     await store.revoke("new", 50)
     assert await _revoked(store, "short", "middle", "long", "new") == ["middle", "long", "new"]
+    assert caplog.messages == []
 
     await store.revoke("newer", 60)
 
@@ -185,6 +186,10 @@ async def test_revocations_are_bounded_and_the_ended_leave_first() -> None:
     await store.revoke("newer", 70)  # it has its room already
 
     assert await _revoked(store, "long", "new", "newer") == ["long", "new", "newer"]
+
+    await store.revoke("newest", 80)
+    (message,) = caplog.messages
+    assert "3 revocations are held in memory" in message
 
 
 async def _revoked(store: MemoryStore, *names: str) -> list[str]:
