@@ -77,7 +77,7 @@ class RateLimitMiddleware(Layer):
         shadow: whether to refuse nothing, and only log what would be.
         workers: how many processes share the store, for `local`.
         ipv6_prefix: how many bits of an IPv6 address tell one client from another.
-        revocation: whether tokens are looked up among the revoked.
+        revocation: whether tokens are looked up among the revoked; an Identity layer outside has to have verified them.
         deny_cache: seconds for which a bucket that refused is not asked again, unless it would admit sooner; 0 asks
             each time. That is also how long a reset, or units given back by another worker, may go unnoticed.
         trusts_proxy: tells which peers are proxies to be trusted; none unless said.
@@ -146,7 +146,8 @@ class RateLimitMiddleware(Layer):
         self.denied = DenyCache(int(deny_cache * SECOND))
         self._accounts = Accounts(self.denied, clock)
         self._clock, self._trusts_proxy = clock, trusts_proxy
-        self._unsure = any(limit.key in OF_IDENTITIES for limit in self._every_limit())
+        self._limits_identities = any(limit.key in OF_IDENTITIES for limit in self._every_limit())
+        self._unsure = self._limits_identities or revocation
 
     async def startup(self) -> None:
         """Connect to the store before the first request does. A failure is logged, and the operator's choice holds."""
@@ -228,14 +229,22 @@ class RateLimitMiddleware(Layer):
         return self._exempt.cover(exchange.known_client(self._trusts_proxy), user)
 
     def _look_for_identity(self, exchange: Exchange) -> None:
-        """See to it that limits of identities can hold; the first request that shows it settles it.
+        """See to it that limits of identities and revocations can hold; the first request that shows it settles it.
 
         Raises:
-            ConfigError: no Identity layer stands outside this one, so such limits would silently hold for nobody.
+            ConfigError: no Identity layer stands outside this one, so such limits would silently hold for nobody, and
+                revoked tokens be accepted.
         """
         if not was_looked_for(exchange.scope.get("user")):
-            message = "it limits identities, and no IdentityMiddleware stands around this layer to find them out"
-            raise ConfigError([Problem("limit", f"{message}; {ADD_IT_AFTER}")])
+            missing = "no IdentityMiddleware stands around this layer"
+            problems = []
+            if self._limits_identities:
+                message = f"it limits identities, and {missing} to find them out"
+                problems.append(Problem("limit", f"{message}; {ADD_IT_AFTER}"))
+            if self._revocation:
+                message = f"revoked tokens would be accepted: {missing} to verify tokens before they are looked up"
+                problems.append(Problem("revocation", f"{message}; {ADD_IT_AFTER}"))
+            raise ConfigError(problems)
         self._unsure = False
 
     async def _ask(self, exchange: Exchange, plan: Plan, request: Admission) -> Answer | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asgi_guard import APIKey, ConfigError, IdentityMiddleware, RateLimitMiddleware, Route
+from asgi_guard import AccessMiddleware, APIKey, ConfigError, IdentityMiddleware, RateLimitMiddleware, Route
 from asgi_guard.middleware.rate_limit import KnownLimits
 from tests.asgi import Echo, get, websocket_scope
 from tests.asgi import call as ask
@@ -74,6 +74,23 @@ async def test_identities_that_nobody_finds_out(
         exchange = await get(layer)
         assert (exchange.status, type(exchange.error)) == (500, ConfigError)
     assert "no IdentityMiddleware stands around this layer" in caplog.text
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize(("limit", "named"), [("", ["revocation"]), (f"{HOUR} user", ["limit", "revocation"])])
+async def test_revocations_of_tokens_that_nobody_verified(
+    issuer: LocalIssuer, limit: str, named: list[str], inside: bool
+) -> None:
+    """Where revoked tokens would be accepted, since Identity is not around the layer, nobody is let through."""
+    app = Echo()
+    within = IdentityMiddleware(AccessMiddleware(app), issuers=[issuer.accepted()]) if inside else app
+    layer = RateLimitMiddleware(within, limit=limit, revocation=True)
+    for _ in range(2):
+        exchange = await get(layer, headers=[bearer(issuer.token(jti="one"))])
+        assert exchange.status == 500
+        assert isinstance(exchange.error, ConfigError)
+        assert [problem.name for problem in exchange.error.problems] == named
+    assert app.scopes == []
 
 
 async def test_credentials_that_are_not_valid(issuer: LocalIssuer) -> None:
