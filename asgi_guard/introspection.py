@@ -101,6 +101,10 @@ class _OverloadedError(KeysUnavailableError):
     """Too many tokens are to be asked about. Anyone can bring that about, so no answer of before counts for it."""
 
 
+class _UnansweredError(KeysUnavailableError):
+    """The endpoint was asked, and does not answer for this token. That is no outage, so no answer of before counts."""
+
+
 class _Line:
     """Tokens that wait to be asked about: those that were active a while ago in one line, strangers in another.
 
@@ -192,7 +196,7 @@ class Introspector:
         try:
             question = self._asking(digest) or self._ask_about(digest, token, client, line)
             return await self._answer(question)
-        except _OverloadedError:
+        except (_OverloadedError, _UnansweredError):
             raise
         except KeysUnavailableError:
             user = self._cache.stale(digest, self._clock())
@@ -290,7 +294,7 @@ class Introspector:
         if (now := time.monotonic()) >= self._quiet_until:
             self._quiet_until = now + QUIET
             logger.warning("%s does not answer for a token: %s", self.url, error)
-        return KeysUnavailableError(f"{self.url} does not answer for this token: {error}", 1)
+        return _UnansweredError(f"{self.url} does not answer for this token: {error}", 1)
 
     def _failed(self, error: Exception, *, probing: bool) -> KeysUnavailableError:
         """The error for a token without an answer. What was under way when the breaker opened does not count."""

@@ -173,6 +173,20 @@ async def test_an_odd_token_shuts_nobody_out(
     assert f"does not answer for a token: it answered {status}" in record.getMessage()
 
 
+@pytest.mark.parametrize("status", sorted(introspection.ABOUT_THE_TOKEN))
+async def test_a_known_token_that_is_not_answered_for(
+    issuer: OpaqueIssuer, asked: Introspector, clock: Now, status: int
+) -> None:
+    """Once the issuer was asked and does not answer for a token, what it said of the token before does not count."""
+    token = issuer.token().encode()
+    await asked.obtain(token)
+    clock.ahead, issuer.status = 61, status
+    with pytest.raises(KeysUnavailableError, match=f"answered {status}"):
+        await asked.obtain(token)
+    issuer.outage = True
+    assert (await asked.obtain(token)).subject == "alice"
+
+
 async def test_a_slow_issuer_holds_nobody_longer_than_is_said(
     issuer: OpaqueIssuer, asked: Introspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
