@@ -25,6 +25,7 @@ from asgi_guard import (
     IdentityMiddleware,
     LogSettings,
     MemoryStore,
+    Possession,
     RateLimitMiddleware,
     RateSettings,
     RequestIDMiddleware,
@@ -35,6 +36,7 @@ from asgi_guard.exchange import Exchange
 from asgi_guard.layer import Chain, Layer
 from asgi_guard.policy.identity import api_key_digest
 from asgi_guard.policy.routes import RouteTable
+from asgi_guard.testing import ProofKey
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
 from tests.middleware.limiting import Fickle, counted
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
     from asgi_guard.layer import Decision
     from asgi_guard.policy.bucket import Admission, Verdict
+    from asgi_guard.testing import LocalIssuer
     from tests.stores.server import Server
 
 KEY = APIKey("robot", api_key_digest(b"k"))
@@ -380,6 +383,42 @@ async def test_a_head_that_is_sent_while_another_chain_waits() -> None:
 
     assert (await get(RequestIDMiddleware(app), "/public")).status == 200
     assert statuses[0] == 401
+
+
+@pytest.mark.parametrize("waits_for", ["keys", "proofs"])
+async def test_a_head_that_is_sent_while_identity_waits(issuer: LocalIssuer, waits_for: str) -> None:
+    """Identity that has waited checks the proof of the request that it was handed, and shows its user to that alone."""
+    proofs, echo, key = Fickle(), Echo(), ProofKey()
+    possession = Possession(dpop="accept", store=proofs)
+    access = AccessMiddleware(echo, possession=possession)
+    identity = IdentityMiddleware(access, issuers=[issuer.accepted()], possession=possession)
+    if waits_for == "keys":
+        issuer.slow = 0.05
+    else:
+        await identity.startup()
+        proofs.gate = asyncio.Event()
+    statuses: list[int] = []
+    outer: list[Scope] = []
+
+    async def note(message: Message) -> None:
+        statuses.append(message.get("status", 0))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        outer.append(scope)
+        task = asyncio.create_task(identity({**scope, "path": "/admin", "raw_path": b"/admin"}, receive, note))
+        await asyncio.sleep(0.01)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if proofs.gate is not None:
+            proofs.gate.set()
+        await task
+        await send({"type": "http.response.body", "body": b""})
+
+    shown = key.headers(issuer.token(cnf=key.cnf), "GET", "http://testserver/admin")
+    lines = [(name.encode(), value.encode()) for name, value in shown.items()]
+    assert (await get(RequestIDMiddleware(app), "/public", lines)).status == 200
+    assert statuses[0] == 200
+    assert [scope["user"].is_authenticated for scope in echo.scopes] == [True]
+    assert "user" not in outer[0]
 
 
 async def test_a_table_that_is_shared_across_a_mount() -> None:
