@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.exchange import SCOPE_KEY
-from asgi_guard.policy.revocation import LONGEST_TTL, kept_for, longest_life, session_key, subject_key
+from asgi_guard.policy.revocation import LONGEST_TTL, MARGIN, kept_for, longest_life, session_key, subject_key
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Revocations:
         self._lives = lives
 
     async def token(self, user: User) -> float:
-        """Revoke the token that showed an identity, for the rest of its life; seconds of that.
+        """Revoke the token that showed an identity, for the rest of its life and a margin; seconds of the former.
 
         Raises:
             ValueError: there is no such token, or it has no id.
@@ -85,7 +85,7 @@ class Revocations:
             raise ValueError("this identity was not shown by a token with an id, so there is none to revoke")
         # An opaque token need not say when it ends.
         seconds = min(max(0.0, user.expires - time.time()), LONGEST_TTL)
-        await self._store.revoke(user.token_id, seconds)
+        await self._store.revoke(user.token_id, min(seconds + MARGIN, LONGEST_TTL))
         return seconds
 
     async def session(self, session_id: str, issuer: str | None, ttl: float | None) -> float:

@@ -19,11 +19,12 @@ from asgi_guard import (
     revoke,
 )
 from asgi_guard.guard import guarded
-from asgi_guard.policy.revocation import EVER, LONGEST_TTL
+from asgi_guard.policy.revocation import EVER, LONGEST_TTL, MARGIN
 from asgi_guard.revocation import Revocations
 from asgi_guard.sections import IssuerSettings
 from tests.asgi import Exchange, call, http_scope
 from tests.guarded import KEY, settings
+from tests.middleware.limiting import Micros
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
@@ -228,9 +229,21 @@ async def test_a_session_is_revoked(issuer: LocalIssuer, server: Server, *, shar
 
 
 @pytest.mark.parametrize(("expires", "kept"), [(0.0, 0.0), (float("inf"), LONGEST_TTL)])
-async def test_how_long_a_token_is_kept_among_the_revoked_is_told(expires: float, kept: float) -> None:
+async def test_for_how_long_a_token_is_revoked_is_told(expires: float, kept: float) -> None:
     """That is for the rest of its life: no time if it has ended, and not for ever if it never does."""
     assert await Revocations(MemoryStore(), {}).token(User("alice", token_id="t", expires=expires)) == kept
+
+
+@pytest.mark.parametrize("left", [-20, 20])
+async def test_a_revocation_outlasts_its_token(left: float) -> None:
+    """A token that ended here, and not yet where the clock is behind or the leeway longer, is refused there too."""
+    clock = Micros()
+    store = MemoryStore(clock=clock)
+    await Revocations(store, {}).token(User("alice", token_id="t", expires=time.time() + left))
+    clock.pass_seconds(max(0, left) + MARGIN - 10)
+    assert store.judge((), "t").revoked
+    clock.pass_seconds(20)
+    assert not store.judge((), "t").revoked
 
 
 async def test_a_session_that_is_no_text_is_refused(issuer: LocalIssuer) -> None:
