@@ -34,6 +34,10 @@ _EXPECTED = (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError, ValueErro
 """What a fetch fails with when the fault is the issuer's or the network's."""
 
 
+class NoKeysError(ValueError):
+    """The issuer answered with a set without any key of use."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Fetched:
     """What a fetch brought.
@@ -183,7 +187,8 @@ class KeyEngine:
             self._failed("the fetch was given up")
             raise
         except Exception as error:  # noqa: BLE001 - whatever a client fails with, the keys were not fetched
-            self._failed(f"{type(error).__name__}: {str(error)[:256]!a}")
+            withdrawn = isinstance(error, NoKeysError)
+            self._failed(f"{type(error).__name__}: {str(error)[:256]!a}", withdrawn=withdrawn)
             self._report(None if isinstance(error, _EXPECTED) else error)
             return
         keys, known = fetched.keys, self._ring.keys
@@ -198,9 +203,9 @@ class KeyEngine:
         self.fetched += 1
         self._report()
 
-    def _failed(self, why: str) -> None:
+    def _failed(self, why: str, *, withdrawn: bool = False) -> None:
         self.failed += 1
-        self._ring = self._ring.failed(self._clock(), self._times, why, self._random())
+        self._ring = self._ring.failed(self._clock(), self._times, why, self._random(), withdrawn=withdrawn)
 
     def _report(self, fault: Exception | None = None) -> None:
         """Log once a transition, not once a failure; a fault that is not the issuer's with its traceback."""
@@ -225,7 +230,7 @@ class KeyEngine:
             return _Fetched(known, life, tag)
         keys = KeySet.of(document, self._algorithms)
         if not keys.keys:
-            raise ValueError(f"no key of the set can be used: {'; '.join(keys.skipped) or 'it is empty'}")
+            raise NoKeysError(f"no key of the set can be used: {'; '.join(keys.skipped) or 'it is empty'}")
         found = headers.get("etag", "")
         return _Fetched(keys, life, (url, found) if _ETAG.fullmatch(found) else None)
 

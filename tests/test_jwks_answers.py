@@ -13,12 +13,15 @@ import pytest
 from asgi_guard.errors import KeysUnavailableError, TokenError
 from asgi_guard.fetching import check_url
 from asgi_guard.jwks import MAX_BODY, KeyEngine
+from asgi_guard.policy.keyring import KeyTimes
 from asgi_guard.policy.keys import MAX_KEYS
 from asgi_guard.testing import DISCOVERY, SigningKey
 from tests.site import Site, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.clock import Clock
 
 RS256 = frozenset({"RS256"})
 
@@ -105,6 +108,36 @@ async def test_bad_keys(
     await unavailable(KeyEngine(site.url, url, algorithms=RS256))
     assert told in caplog.text
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "lasts"),
+    [
+        (b'{"keys": []}', 200, False),
+        (b'{"keys": [{"kty": "oct", "k": "secret"}]}', 200, False),
+        (b'{"keys": []}', 500, True),
+        (b'{"keys": ', 200, True),
+        (b"[]", 200, True),
+    ],
+)
+async def test_a_set_without_keys_is_no_outage(
+    site: Site, signing_key: SigningKey, clock: Clock, answer: bytes, status: int, lasts: bool
+) -> None:
+    """Past their life the keys outlast an issuer that does not answer, and not one that has withdrawn them."""
+    url = site.put("/keys", {"keys": [signing_key.jwk]})
+    engine = KeyEngine(site.url, url, algorithms=RS256, clock=clock)
+    assert (await engine.obtain(None, "RS256")).kid == signing_key.kid
+    site.put("/keys", answer, status)
+    clock.now += KeyTimes().ttl - 1
+    await engine.refresh()
+    assert (engine.failed, engine.keys is not None) == (1, True)
+    clock.now += 1
+    assert engine.status().usable == lasts
+    if not lasts:
+        await unavailable(engine)
+        site.put("/keys", b"", 503)
+        clock.now += KeyTimes().max_backoff
+        await unavailable(engine)
 
 
 async def test_a_redirect_is_not_followed(site: Site, signing_key: SigningKey) -> None:

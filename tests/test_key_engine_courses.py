@@ -33,6 +33,8 @@ class Course(RuleBasedStateMachine):
         self.now = 1000.0
         self.published = 0
         self.outage = False
+        self.emptied = False
+        self.withdrawn = False
         self.fetching = False
         self.known: str | None = None
         self.expires = NEVER
@@ -48,7 +50,8 @@ class Course(RuleBasedStateMachine):
 
     @property
     def usable(self) -> bool:
-        return self.now < self.expires or (self.failures > 0 and self.now < self.expires + TIMES.stale_for)
+        stale_for = 0.0 if self.withdrawn else TIMES.stale_for
+        return self.now < self.expires or (self.failures > 0 and self.now < self.expires + stale_for)
 
     @initialize(outage=st.booleans())
     def begin(self, outage: bool) -> None:
@@ -69,6 +72,11 @@ class Course(RuleBasedStateMachine):
     def break_or_mend(self) -> None:
         """The issuer goes down, or comes back."""
         self.outage = not self.outage
+
+    @rule()
+    def empty_or_fill(self) -> None:
+        """The issuer takes all keys out of its set, or puts one into it again."""
+        self.emptied = not self.emptied
 
     @rule(which=st.sampled_from(["current", "old", "made up"]))
     def request(self, which: str) -> None:
@@ -134,20 +142,21 @@ class Course(RuleBasedStateMachine):
         """The issuer answers, or does not."""
         self.now += takes
         self.fetching = False
-        if self.outage:
-            self.ring = self.ring.failed(self.now, TIMES, "down", jitter)
+        if self.outage or self.emptied:
+            self.ring = self.ring.failed(self.now, TIMES, "down", jitter, withdrawn=not self.outage)
+            self.withdrawn = self.withdrawn or not self.outage
             self.failures += 1
             self.failed = self.tried = self.now
             return
         self.ring = self.ring.fetched(key_set(self.current), self.now, TIMES, life, jitter)
-        self.known, self.failures = self.current, 0
+        self.known, self.failures, self.withdrawn = self.current, 0, False
         self.expires = self.now + LIVES[life]
 
     @precondition(lambda self: not self.fetching)
     @rule()
     def rotate_and_be_found(self) -> None:
         """A key rotated in is found by the first request after the cooldown, if the issuer answers."""
-        self.outage = False
+        self.outage = self.emptied = False
         self.rotate()
         self.now = max(self.now, self.ring.next_try(TIMES, known=False))
         assert self._request("current") is Step.WAIT

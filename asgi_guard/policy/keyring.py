@@ -12,7 +12,8 @@ The order of decisions for a token, `asgi_guard.jwks` carrying them out:
 
 Keys are usable for their life, and for `stale_for` beyond it while the last try to fetch them has failed. Past their
 life and with no try failed since, they are fetched first: a key that the issuer withdrew does not outlive its set
-because nobody asked for a while.
+because nobody asked for a while. Nor does it where the issuer answers with a set that has no key of use: that counts as
+a failure, but not as an outage, and the keys end with their life.
 
 **What may start a fetch.** A key id is known if the last set that was fetched has it, however old that set is.
 
@@ -143,6 +144,7 @@ class KeyRing:
         retry: when the backoff is over.
         failures: how many fetches have failed since the last that succeeded.
         failure: why the last of them failed.
+        withdrawn: whether one of them brought a set without any key of use.
     """
 
     keys: KeySet | None = None
@@ -153,6 +155,7 @@ class KeyRing:
     retry: float = float("-inf")
     failures: int = 0
     failure: str | None = None
+    withdrawn: bool = False
 
     def started(self, now: float) -> KeyRing:
         """The state once a fetch was started."""
@@ -174,7 +177,9 @@ class KeyRing:
         ahead = min(times.refresh_ahead, life / 2) * (1 - jitter / 2)
         return KeyRing(keys, confirmed=now, expires=now + life, due=now + life - ahead, tried=self.tried)
 
-    def failed(self, now: float, times: KeyTimes, failure: str, jitter: float = 0.0) -> KeyRing:
+    def failed(
+        self, now: float, times: KeyTimes, failure: str, jitter: float = 0.0, *, withdrawn: bool = False
+    ) -> KeyRing:
         """The state once a fetch failed: what was known stays known, and the wait for the next try counts from here.
 
         Args:
@@ -182,9 +187,13 @@ class KeyRing:
             times: how keys age.
             failure: why, for people.
             jitter: a random number from 0 to 1; 0 waits the longest.
+            withdrawn: whether the issuer answered, with a set without any key of use.
         """
         wait = min(times.first_backoff * 2 ** min(self.failures, 16), times.max_backoff) * (1 - jitter / 2)
-        return replace(self, tried=now, retry=now + wait, failures=self.failures + 1, failure=failure)
+        return replace(
+            self, tried=now, retry=now + wait, failures=self.failures + 1, failure=failure,
+            withdrawn=self.withdrawn or withdrawn,
+        )  # fmt: skip
 
     def knows(self, kid: str | None, algorithm: str) -> bool:
         """Tell whether the last set fetched has a key for such a token, however old the set is."""
@@ -196,7 +205,10 @@ class KeyRing:
 
     def held(self, now: float, times: KeyTimes) -> bool:
         """Tell whether there are keys that may verify tokens, if the issuer cannot be reached."""
-        return self.keys is not None and now < self.expires + times.stale_for
+        return self.keys is not None and now < self._ends(times)
+
+    def _ends(self, times: KeyTimes) -> float:
+        return self.expires if self.withdrawn else self.expires + times.stale_for
 
     def usable(self, now: float, times: KeyTimes) -> bool:
         """Tell whether the keys may verify tokens now."""
@@ -243,7 +255,7 @@ class KeyRing:
             state,
             keys=0 if self.keys is None else len(self.keys.keys),
             age=None if self.keys is None else now - self.confirmed,
-            left=max(0.0, self.expires + times.stale_for - now) if self.keys is not None else 0.0,
+            left=max(0.0, self._ends(times) - now) if self.keys is not None else 0.0,
             failures=self.failures,
             failure=self.failure,
             next_try=max(0.0, self.retry - now),

@@ -246,6 +246,16 @@ def test_a_key_that_was_withdrawn_does_not_outlive_its_set_in_quiet_times() -> N
     assert not failing(1, AT + 300).held(AT + 3900, TIMES)
 
 
+def test_keys_that_were_withdrawn_end_with_their_life() -> None:
+    """Once the issuer has answered without a key of use, no failure makes the keys last; the next set is as any."""
+    ring = failing(1, AT + 20, FETCHED.failed(AT + 10, TIMES, "no key", withdrawn=True))
+    assert ring.usable(AT + 299, TIMES)
+    assert ring.status(AT + 290, TIMES).left == 10
+    assert not ring.held(AT + 300, TIMES)
+    assert ring.decide("known", "ES256", AT + 300, TIMES, fetching=False) == (Step.WAIT, None)
+    assert failing(1, AT + 600, ring.fetched(KEYS, AT + 301, TIMES)).usable(AT + 602, TIMES)
+
+
 def test_an_ambiguous_kid_starts_no_fetch() -> None:
     """Where several keys fit, the token is refused, whatever could be fetched."""
     ring = failing(1, AT, KeyRing().fetched(key_set("twice", "twice"), AT, TIMES))
