@@ -50,6 +50,8 @@ MAX_KEYS = 96
 """Keys of one batch, so that a script holds the server for less than a millisecond."""
 MAX_WAITING = 4096
 """Requests that may wait at once. More could not be answered within their deadlines, and would cost memory."""
+NOT_ASKED = "the store has failed lately and is not asked"
+TOO_MANY = "too many requests wait for the store already"
 
 
 class Link(Protocol):
@@ -106,20 +108,34 @@ class Line:
         self._epoch = 0  # how many connections have failed
         self._probing = False  # whether one asks while the breaker is open
 
-    def ask(self, question: Question) -> asyncio.Future[Verdict]:
+    def check(self, number: int) -> None:
+        """See that so many may be asked at this moment. Where the breaker is open, that makes nobody the probe.
+
+        Raises:
+            StoreUnavailableError: they may not.
+        """
+        if self._breaker.is_open and (wait := self._breaker.retry_after(time.monotonic())) > 0:
+            raise StoreUnavailableError(NOT_ASKED, wait)
+        if len(self._waiting) + number > MAX_WAITING:
+            raise StoreUnavailableError(TOO_MANY)
+
+    def ask(self, question: Question, *, along: bool = False) -> asyncio.Future[Verdict]:
         """Ask; the future gets the answer, or the error: `StoreUnavailableError` where there is none.
 
         Who cancels it before the question is sent takes it back.
+
+        Args:
+            question: what is asked.
+            along: whether the same request has asked something else at this moment, so that both are one probe.
 
         Raises:
             StoreUnavailableError: it is not asked.
         """
         now = time.monotonic()
-        if self._breaker.is_open and not self._breaker.allows(now):
-            wait = self._breaker.retry_after(now)
-            raise StoreUnavailableError("the store has failed lately and is not asked", wait)
+        if self._breaker.is_open and not along and not self._breaker.allows(now):
+            raise StoreUnavailableError(NOT_ASKED, self._breaker.retry_after(now))
         if len(self._waiting) >= MAX_WAITING:
-            raise StoreUnavailableError("too many requests wait for the store already")
+            raise StoreUnavailableError(TOO_MANY)
         self._probing = self._breaker.is_open
         future: asyncio.Future[Verdict] = self._loop.create_future()
         deadline = now + self._timeout

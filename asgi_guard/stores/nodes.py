@@ -133,16 +133,18 @@ class Nodes:
         Raises:
             StoreUnavailableError: a node that one of them needs is not asked.
         """
-        asked: list[asyncio.Future[Verdict]] = []
-        for part in parts:
+        lines = [self.node(self._serving(part.slot)).line for part in parts]
+        # All are looked at before any is asked: a probe that another node's refusal took back would be used up.
+        for part, line in zip(parts, lines, strict=True):
             try:
-                asked.append(self.node(self._serving(part.slot)).line.ask(part.question))
+                line.check(lines.count(line))
             except StoreUnavailableError:
-                for future in asked:
-                    future.cancel()  # before it is sent
                 self.topology.refresh(self.topology.node_of(part.slot))
                 raise
-        return asked
+        return [
+            line.ask(part.question, along=line in lines[:place])
+            for place, (part, line) in enumerate(zip(parts, lines, strict=True))
+        ]
 
     async def answer(self, part: Part, future: asyncio.Future[Verdict], deadline: float) -> Verdict:
         """The answer to a part, if need be from the node that the one that was asked names instead.

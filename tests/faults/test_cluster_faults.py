@@ -11,7 +11,7 @@ import pytest
 
 from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.breaker import Breaker
-from asgi_guard.policy.bucket import Admission, Charge
+from asgi_guard.policy.bucket import Admission, Charge, Verdict
 from asgi_guard.stores import ClusterStore
 from tests.faults.load import SLACK, Load, load, taken
 from tests.stores.cluster import Cluster, identity, names, slot
@@ -19,6 +19,8 @@ from tests.stores.server import PATIENCE, SLOW, ask
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from tests.clock import Clock
 
 TIMEOUT = 0.5
 
@@ -142,6 +144,82 @@ async def test_a_node_that_does_not_answer_stops_no_other(cluster: Cluster, stuc
     assert (await store.admit(ask(well, 0))).readings[0].remaining == 4
     assert await store.ping() >= 0
     await store.aclose()
+
+
+async def out(cluster: Cluster, store: ClusterStore, *masters: int) -> None:
+    """Have masters refuse whatever is asked, until their breakers are open, and be well again."""
+    for master in masters:
+        user = ("ACL", "SETUSER", "default")
+        cluster.nodes[master].client.execute_command(*user, "-eval", "-evalsha")
+        for expected in ("does not answer", "is not asked"):
+            with pytest.raises(StoreUnavailableError, match=expected):
+                await store.admit(ask(keys_of(master, 1)[0]))
+        cluster.nodes[master].client.execute_command(*user, "+eval", "+evalsha")
+
+
+def several(*keys: str) -> Admission:
+    return Admission(tuple(Charge(SLOW, key) for key in keys))
+
+
+@pytest.fixture
+async def wary(cluster: Cluster, clock: Clock) -> AsyncIterator[ClusterStore]:
+    """A store that asks no node for ten seconds after a failure, by a clock that stands still."""
+    made = cluster.store(breaker=Breaker(threshold=1, first_wait=10, max_wait=10))
+    await made.ping()
+    yield made
+    await made.aclose()
+
+
+async def test_several_slots_of_a_node_that_is_back(cluster: Cluster, clock: Clock, wary: ClusterStore) -> None:
+    """After a node's outage a request with several slots there is its one probe, and is answered."""
+    keys = keys_of(1, 5)
+    assert len({slot(key) for key in keys}) == 5
+    await out(cluster, wary, 1)
+    clock.now += 10
+
+    probe, other = await asyncio.gather(*(wary.admit(several(*keys)) for _ in range(2)), return_exceptions=True)
+
+    assert isinstance(probe, Verdict)
+    assert [reading.remaining for reading in probe.readings] == [4] * 5
+    assert isinstance(other, StoreUnavailableError)
+    assert not any(breaker.is_open for breaker in wary.breakers)
+    assert [reading.remaining for reading in (await wary.admit(several(*keys))).readings] == [3] * 5
+
+
+@pytest.mark.parametrize("first", [1, 2])
+async def test_two_nodes_that_are_back_one_after_the_other(
+    cluster: Cluster, clock: Clock, wary: ClusterStore, first: int
+) -> None:
+    """A request with parts on two nodes that were out is answered once both may be asked, and wastes no probe."""
+    request = several(*(key for master in (1, 2) for key in keys_of(master, 2)))
+    await out(cluster, wary, first)
+    clock.now += 5
+    await out(cluster, wary, 3 - first)
+    clock.now += 5
+    for _ in range(3):
+        with pytest.raises(StoreUnavailableError, match="is not asked") as caught:
+            await wary.admit(request)
+        assert caught.value.retry_after == 5
+    clock.now += 5
+
+    assert [reading.remaining for reading in (await wary.admit(request)).readings] == [4] * 4
+
+    assert not any(breaker.is_open for breaker in wary.breakers)
+
+
+async def test_where_a_part_finds_no_room_no_node_is_asked(
+    cluster: Cluster, clock: Clock, wary: ClusterStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request one of whose nodes has no room for its parts asks no other node, and uses up no other's probe."""
+    request = several(*keys_of(1, 1), *keys_of(2, 2))
+    await out(cluster, wary, 1)
+    clock.now += 10
+    with monkeypatch.context() as patched:
+        patched.setattr("asgi_guard.stores.batching.MAX_WAITING", 1)
+        with pytest.raises(StoreUnavailableError, match="too many"):
+            await wary.admit(request)
+
+    assert [reading.remaining for reading in (await wary.admit(request)).readings] == [4] * 3
 
 
 async def test_a_cluster_that_is_gone(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:

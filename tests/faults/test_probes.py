@@ -13,7 +13,6 @@ from redis.exceptions import ResponseError
 from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Verdict
-from tests.clock import Clock
 from tests.laws import SHARING
 from tests.stores.held import Held, line, ready, turns
 from tests.stores.server import PATIENCE
@@ -21,21 +20,7 @@ from tests.stores.server import PATIENCE
 if TYPE_CHECKING:
     from asgi_guard.stores.batching import Line
     from asgi_guard.stores.wire import Question
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock by which lines tell when the breaker may be asked; it stands still until it is told."""
-    clock = Clock()
-    monkeypatch.setattr("asgi_guard.stores.batching.time", ClockModule(clock))
-    return clock
-
-
-class ClockModule:
-    """What a line uses of the module `time`."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.monotonic = clock
+    from tests.clock import Clock
 
 
 def opened() -> Breaker:

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.clock import Clock
+
+
+class ClockModule:
+    """What a line uses of the module `time`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.monotonic = clock
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock by which lines tell when the breaker may be asked; it stands still until it is told."""
+    clock = Clock()
+    monkeypatch.setattr("asgi_guard.stores.batching.time", ClockModule(clock))
+    return clock
