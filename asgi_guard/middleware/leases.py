@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import deque
 from itertools import count
+from math import ceil
 from typing import TYPE_CHECKING
 
 from asgi_guard.policy.bucket import Admission
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("asgi_guard")
 
-RENEWAL = LEASE / SECOND / 3
-"""Seconds between renewals: two may be lost before a lease ends."""
+RENEWAL = LEASE / SECOND / 4
+"""Seconds that a round of renewals takes: two of a lease may be lost before it ends, whenever its turn comes."""
+SLICE = 256
+"""Leases that are renewed at once: so few that a store has room for all of them, and for the requests beside them."""
 
 
 class Leases:
@@ -28,6 +32,8 @@ class Leases:
         self._worker = ""
         self._numbers = count()
         self._held: dict[str, tuple[Store, tuple[Charge, ...]]] = {}
+        self._due: deque[str] = deque()  # those whose turn in this round is still to come, or that are over since
+        self._pause = RENEWAL  # between two slices of this round
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -48,6 +54,7 @@ class Leases:
         loop = asyncio.get_running_loop()
         if self._timer is None or self._loop is not loop:
             self._loop = loop
+            self._due.clear()
             self._timer = loop.call_later(RENEWAL, self.renew)
 
     def let_go(self, lease: str) -> None:
@@ -55,11 +62,27 @@ class Leases:
         self._held.pop(lease, None)
 
     def renew(self) -> None:
-        """Renew every lease, and come again while there are any."""
-        self._timer = self._loop.call_later(RENEWAL, self.renew) if self._held and self._loop is not None else None
-        for lease, (store, charges) in self._held.items():
-            try:
-                store.tell(Admission(charges, lease=lease))
-            except Exception:
-                # One that fails must not keep the others from being renewed.
-                logger.exception("a request under way could not be renewed")
+        """Renew those whose turn it is, and come again while there are any.
+
+        A round begins with all that there are, and is spread evenly over its time, since a store forgets what it is
+        told while too many wait for it: told of all at once, it would forget the same ones each time.
+        """
+        if not self._due:
+            self._due.extend(self._held)
+            self._pause = RENEWAL / max(1, ceil(len(self._due) / SLICE))
+        for _ in range(min(SLICE, len(self._due))):
+            self._renew(self._due.popleft())
+        if not self._held:
+            self._due.clear()
+        self._timer = self._loop.call_later(self._pause, self.renew) if self._held and self._loop is not None else None
+
+    def _renew(self, lease: str) -> None:
+        held = self._held.get(lease)
+        if held is None:
+            return
+        store, charges = held
+        try:
+            store.tell(Admission(charges, lease=lease))
+        except Exception:
+            # One that fails must not keep the others from being renewed.
+            logger.exception("a request under way could not be renewed")

@@ -6,12 +6,16 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from asgi_guard import MemoryStore, RateLimitMiddleware
-from asgi_guard.middleware.leases import RENEWAL, Leases
+from asgi_guard.middleware.leases import RENEWAL, SLICE, Leases
 from asgi_guard.policy.bucket import Admission, Charge
-from asgi_guard.policy.rates import LEASE, parse_limits
+from asgi_guard.policy.rates import LEASE, SECOND, parse_limits
+from asgi_guard.stores.batching import MAX_WAITING
 from tests.asgi import Echo, get, http_scope
+from tests.laws import SHARING
 from tests.middleware.limiting import PATIENCE, Fickle, Micros, Waiting, begin, counted
 
 if TYPE_CHECKING:
@@ -121,6 +125,71 @@ async def test_a_renewal_that_fails(monkeypatch: pytest.MonkeyPatch, caplog: pyt
     assert "a request under way could not be renewed" in caplog.text
 
 
+async def test_a_round_of_several_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More leases than a slice are renewed in slices spread over a round, each once, but for those that are over."""
+    monkeypatch.setattr("asgi_guard.middleware.leases.SLICE", 4)
+    timers, leases, store = Timers(monkeypatch), Leases(), Fickle()
+    for number in range(10):
+        leases.hold(f"{number}", *lease_of(store))
+    leases.renew()
+    assert told(store) == [*"0123"]
+    leases.let_go("5")
+    leases.hold("late", *lease_of(store))
+    leases.renew()
+    leases.renew()
+    assert told(store) == [*"01234678", "9"]
+    assert timers.after == [RENEWAL, *[RENEWAL / 3] * 3]
+    leases.renew()
+    assert told(store)[9:] == [*"0123"]
+    for number in range(10):
+        leases.let_go(f"{number}")
+    leases.let_go("late")
+    leases.renew()
+    leases.hold("new", *lease_of(store))
+    leases.renew()
+    assert told(store)[13:] == ["new"]
+    assert timers.after[5:] == [RENEWAL] * 2
+
+
+def told(store: Fickle) -> list[str]:
+    """The leases that were renewed, in order."""
+    return [request.lease for request in store.told]
+
+
+@settings(SHARING, max_examples=100)
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30), st.booleans()), min_size=8, max_size=40))
+@example([(30, 0, False), *[(0, 3, True)] * 9])
+@example([(30, 0, False), *[(3, 0, True)] * 9])
+def test_no_lease_goes_unrenewed(monkeypatch: pytest.MonkeyPatch, course: list[tuple[int, int, bool]]) -> None:
+    """However many come and go between two slices, a lease's third renewal from any moment on is within its life."""
+    monkeypatch.setattr("asgi_guard.middleware.leases.SLICE", 4)
+
+    async def run() -> None:
+        leases, store, now = Leases(), Fickle(), 0.0
+        times: dict[str, list[float]] = {}
+        with pytest.MonkeyPatch.context() as patch:
+            timers = Timers(patch)
+            for coming, going, oldest in course:
+                for _ in range(coming):
+                    name = leases.name()
+                    leases.hold(name, *lease_of(store))
+                    times[name] = [now]
+                for name in (list(times) if oldest else list(reversed(times)))[:going]:
+                    leases.let_go(name)
+                    del times[name]
+                if not timers.after:
+                    continue
+                now += timers.after[-1]
+                store.told.clear()
+                leases.renew()
+                assert len(store.told) <= 4
+                assert all(now - each[-3:][0] < LEASE / SECOND + 1e-6 for each in times.values())
+                for name in told(store):
+                    times[name].append(now)
+
+    asyncio.run(run())
+
+
 def test_another_event_loop() -> None:
     """In another event loop, leases are renewed by a timer of that loop."""
     leases, store = Leases(), Fickle()
@@ -159,5 +228,28 @@ async def test_a_real_timer_renews(server: Server, redis_store: RedisStore, monk
     assert (await get(layer)).status == 429
     app.go.set()
     await task
+    await redis_store.aclose()
+    assert server.client.keys("*") == []
+
+
+async def test_more_under_way_than_may_wait(
+    server: Server, redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where more requests are under way than may wait for the store, each of them is renewed all the same."""
+    assert SLICE * 4 <= MAX_WAITING
+    monkeypatch.setattr("asgi_guard.middleware.leases.RENEWAL", 0.5)
+    number, app = 2 * SLICE + 1, Waiting()
+    layer = RateLimitMiddleware(app, limit="1000 at once by ip", store=redis_store)
+    tasks = [begin(layer, http_scope()) for _ in range(number)]
+    await app.reached(number)
+    (name,) = server.client.keys("*at-once")
+    with monkeypatch.context() as patched:
+        patched.setattr("asgi_guard.stores.batching.MAX_WAITING", SLICE + 1)
+        server.client.delete(name)
+        async with asyncio.timeout(PATIENCE):
+            while server.client.zcard(name) < number:  # noqa: ASYNC110 - it happens in another process
+                await asyncio.sleep(0.005)
+    app.go.set()
+    assert {(await task).status for task in tasks} == {200}
     await redis_store.aclose()
     assert server.client.keys("*") == []
