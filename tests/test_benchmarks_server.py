@@ -14,6 +14,7 @@ from asgi_guard.testing import LocalIssuer
 from benchmarks import peers, subjects
 from benchmarks.server import load, process, run, stack, tables
 from benchmarks.server.serve import HEADERS, Served, build
+from benchmarks.sheet import spread
 from tests.asgi import call
 from tests.stores.server import Server
 
@@ -83,7 +84,7 @@ async def test_the_headers_alone_are_as_many_and_as_long_as_the_guards() -> None
 
 @pytest.mark.long
 def test_layers_inside_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each has what it adds, and the table what it adds to those before it."""
+    """Each has what it adds, and the table the interval of that."""
     monkeypatch.setattr(run, "tool", lambda: "Python")
     monkeypatch.setattr(stack, "names", lambda: ["none", "Health"])
     monkeypatch.setattr(stack, "APPS", {"raw": "a raw ASGI app"})
@@ -92,10 +93,9 @@ def test_layers_inside_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert suite.names(1, "raw") == ["bare", stack.LINES, "none", "Health"]
     (sheet,) = stack.sheets(suite)
-    none, health = (suite.find("raw", name, stack.ADDS) for name in ("none", "Health"))
-    assert none is not None
-    assert health is not None
-    assert [row[-1] for row in sheet.rows] == ["", "", f"{none.median:+.1f}", f"{health.median - none.median:+.1f}"]
+    added = [suite.find("raw", name, stack.ADDS) for name in (stack.LINES, "none", "Health")]
+    assert None not in added
+    assert [row[-1] for row in sheet.rows] == ["", *map(spread, added)]
 
 
 def test_a_server_that_does_not_answer_well_is_reported() -> None:
