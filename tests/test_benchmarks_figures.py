@@ -91,7 +91,7 @@ def test_tables_in_pages() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.014, "0.01"), (12.34, "12.3"), (123.4, "123"), (-1234.5, "-1,234")])
+@pytest.mark.parametrize(("value", "text"), [(0.014, "0.014"), (12.34, "12.3"), (123.4, "123"), (-1234.5, "-1,234")])
 def test_numbers(value: float, text: str) -> None:
     """Three figures or so."""
     assert number(value) == text
