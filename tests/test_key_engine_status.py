@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import orjson
 import pytest
-from click.testing import CliRunner
 
-from asgi_guard.cli.check import check
 from asgi_guard.errors import KeysUnavailableError
 from asgi_guard.jwks import KeyEngine
 from asgi_guard.policy.keyring import KeyStatus, KeyTimes
 from asgi_guard.testing import LocalIssuer
+from tests.cli.running import invoke
 from tests.clock import Clock
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def served(issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loc
 
 def probed() -> tuple[int, bool, str]:
     """What `asgi-guard check` makes of the issuer: its exit code, whether it is well, and what it says of it."""
-    ran = CliRunner().invoke(check, ["--json"])
+    ran = invoke("check", "--json")
     (probe,) = [probe for probe in orjson.loads(ran.stdout)["probes"] if probe["name"] == "issuer keys"]
     return ran.exit_code, probe["ok"], probe["detail"]
 
