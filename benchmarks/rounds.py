@@ -41,10 +41,7 @@ async def interleave(
     order = list(turns.items())
     dice = shuffler()
     rounds = 0
-    gc.collect()
-    gc.freeze()  # what is there already is not looked through again after each round
-    gc.disable()
-    try:
+    with collector_off():
         started = told = time.perf_counter()
         while told - started < seconds or rounds < LEAST:
             dice.shuffle(order)
@@ -56,10 +53,20 @@ async def interleave(
             now = time.perf_counter()
             advance(now - told)
             told = now
+    return found
+
+
+@contextmanager
+def collector_off() -> Iterator[None]:
+    """Keep the garbage collector from running by itself. What is there already is not looked through when it is run."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
     finally:
         gc.enable()
         gc.unfreeze()
-    return found
 
 
 def shuffler() -> Random:

@@ -16,7 +16,7 @@ from benchmarks.calls import Idle, timed
 from benchmarks.limits import peers, scripts
 from benchmarks.limits.contenders import OURS, Contender, Setup, named
 from benchmarks.limits.servers import PREFIX, Counters, Target
-from benchmarks.rounds import shuffler
+from benchmarks.rounds import collector_off, shuffler
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -99,10 +99,7 @@ async def _measure(
         taken: list[list[float]] = [[] for _ in parts]
         trips = [0] * len(parts)
         order, dice = list(range(len(parts))), shuffler()
-        gc.collect()
-        gc.freeze()
-        gc.disable()
-        try:
+        with collector_off():
             for _ in range(rounds):
                 dice.shuffle(order)
                 for number in order:
@@ -111,9 +108,6 @@ async def _measure(
                     trips[number] += counters.since()[0]
                 gc.collect()
                 passed(1 / rounds)
-        finally:
-            gc.enable()
-            gc.unfreeze()
         refusals = rounds * CALLS
         return [
             Refused(

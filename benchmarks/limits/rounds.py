@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.interval import Interval
 from benchmarks.limits.contenders import OURS, Skipped, UnsuitableError
 from benchmarks.limits.servers import Counters
-from benchmarks.rounds import shuffler
+from benchmarks.rounds import collector_off, shuffler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,8 +44,7 @@ class Cell:
     Attributes:
         name: the contender.
         tasks: checks under way at once: each task makes its next check when the last is answered.
-        rounds: how many there were.
-        checks: how many were made, all rounds together.
+        checks: how many were made, in all rounds together.
         per_second: how many a second.
         ours: how many times as many ours makes, in the same round.
         p50: milliseconds that half of the checks took at most; so too
@@ -58,7 +58,6 @@ class Cell:
 
     name: str
     tasks: int
-    rounds: int
     checks: int
     per_second: Interval
     ours: Interval
@@ -141,16 +140,13 @@ async def level(
     """
     running: list[_Running] = []
     skipped: list[Skipped] = []
-    opened: list[Limiter] = []
-    gc.collect()
-    gc.freeze()  # what is there already is not looked through again before each turn
-    gc.disable()
-    try:
+    async with AsyncExitStack() as opened:
+        opened.enter_context(collector_off())
         for number, contender in enumerate(contenders):
             try:
                 # A prefix of its own: some would read the keys of others.
                 limiter = await contender.open(replace(setup, prefix=f"{setup.prefix}{number}:"))
-                opened.append(limiter)
+                opened.push_async_callback(limiter.aclose)
                 # To connect, and to warm up.
                 await asyncio.gather(*(limiter.check(CLIENTS[index % len(CLIENTS)]) for index in range(tasks)))
                 running.append(_Running(contender, limiter))
@@ -170,11 +166,6 @@ async def level(
                     skipped.append(Skipped(one.contender.name, _reason(error, tasks)))
                     running.remove(one)
                 passed(seconds)
-    finally:
-        gc.enable()
-        gc.unfreeze()
-        for limiter in opened:
-            await limiter.aclose()
     return _cells(running, tasks), skipped
 
 
@@ -194,5 +185,5 @@ def _cells(running: Sequence[_Running], tasks: int) -> list[Cell]:
         kinds = ("per_second", "p50", "p95", "p99", "client_cpu", "server_call", "server_check", "trips")
         found = {kind: Interval.of([getattr(sample, kind) for sample in samples]) for kind in kinds}
         checks = sum(sample.checks for sample in samples)
-        cells.append(Cell(one.contender.name, tasks, len(samples), checks, ours=Interval.of(ratios), **found))
+        cells.append(Cell(one.contender.name, tasks, checks, ours=Interval.of(ratios), **found))
     return cells
