@@ -53,11 +53,11 @@ rollout: $(READY) ## Whether a request is lost while guarded processes are repla
 test-long: $(READY) ## Tests that `make test` leaves out: the wheel, the production example, suites of benchmarks; some minutes
 	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
 
-test-lowest: ## The tests, against the lowest versions that pyproject.toml allows
+test-lowest: ## The tests, against the lowest versions that pyproject.toml allows; some minutes
 	@test -n "$(PYTHON)" || { echo "asgi-guard needs Python 3.11 or newer: say make PYTHON=/path/to/python3"; exit 2; }
 	@$(PYTHON) -m venv .venv-lowest
 	@.venv-lowest/bin/python -m pip install --disable-pip-version-check --quiet -c tests/lowest.txt -e '.[dev]'
-	.venv-lowest/bin/python -m pytest $(PYTEST_ARGS)
+	.venv-lowest/bin/python -m pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 
 # The demo takes what it serves with and no more: a small part of what the tests need.
 $(DEMO): pyproject.toml

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.cli.conftest import Command
+
 SOURCE = """
 from asgi_guard import AuthSettings, Guard, GuardSettings, RateSettings, RedisStore
 from tests.asgi import Echo
@@ -157,13 +159,13 @@ def test_without_the_app_a_function_is_unknown_and_that_is_said(monkeypatch: pyt
     assert "or a function that Guard is given" in said
 
 
-def test_the_app_that_the_environment_names(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_app_that_the_environment_names(token: str, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is looked at where no other is said, and what is wrong with it is told by the variable."""
     monkeypatch.setenv("ASGI_GUARD_APP", "own_limits:app")
     said = json.loads(invoke("check", "--json", "--no-probe").output)
     assert said["settings"]["ASGI_GUARD_RATE_LIMIT"] == "5/minute by tenant; 100/hour by ip"
-    told = invoke("check", "--no-probe", "--app", "own_limits:nope")
-    assert (told.exit_code, "--app: the module 'own_limits' has no" in told.stderr) == (2, True)
+    told = command("check", "--no-probe", "--app", "own_limits:nope")
+    assert (told.code, "--app: the module 'own_limits' has no" in told.err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -174,17 +176,17 @@ def test_the_app_that_the_environment_names(token: str, monkeypatch: pytest.Monk
     ],
 )
 def test_an_app_that_is_not_at_home_here(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, why: str
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, why: str
 ) -> None:
     """Where the environment's app cannot be imported, what the environment says is looked at, and that is noted."""
     (tmp_path / "elsewhere.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "elsewhere", raising=False)
     monkeypatch.setenv("ASGI_GUARD_APP", "elsewhere:app")
-    said = json.loads(invoke("check", "--json", "--no-probe").stdout)
+    said = json.loads(command("check", "--json", "--no-probe").out)
     assert any("ASGI_GUARD_APP=elsewhere:app was not looked at" in note and why in note for note in said["notes"])
-    said = json.loads(invoke("check", "--json", "--no-probe", "--app", "").stdout)
+    said = json.loads(command("check", "--json", "--no-probe", "--app", "").out)
     assert not any("was not looked at" in note for note in said["notes"])
     monkeypatch.setenv("ASGI_GUARD_RATE_LIMITT", "1")
-    told = invoke("check", "--no-probe")
-    assert (told.exit_code, "ASGI_GUARD_RATE_LIMITT: there is no such variable" in told.stderr) == (2, True)
+    told = command("check", "--no-probe")
+    assert (told.code, "ASGI_GUARD_RATE_LIMITT: there is no such variable" in told.err) == (2, True)
