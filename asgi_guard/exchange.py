@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from weakref import WeakSet
 
 from asgi_guard.policy.access import NOT_REVOKED
-from asgi_guard.policy.routes import NO_ROW, beyond_root, joined_path, route_path
+from asgi_guard.policy.path_index import NO_ROW
+from asgi_guard.policy.routes import beyond_root, joined_path, route_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable

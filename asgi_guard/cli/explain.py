@@ -15,8 +15,9 @@ from asgi_guard.policy.csrf import SAFE_METHODS, ForgeryExemptions
 from asgi_guard.policy.exemptions import Exemptions
 from asgi_guard.policy.fetch import PageRequest
 from asgi_guard.policy.origins import page_origin_fault
+from asgi_guard.policy.path_index import NO_ROW
 from asgi_guard.policy.resource_metadata import ResourceMetadata
-from asgi_guard.policy.routes import NO_ROW, RouteTable, doubtful, joined_path, route_path
+from asgi_guard.policy.routes import RouteTable, doubtful, joined_path, route_path
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def explanation(found: Configured, method: str, path: str) -> dict[str, Any]:
         answer["note"] = "where this machine asks, the guard answers itself, and begins to drain"
     elif disputed and (settings.auth.on or settings.limited or rate.messages):
         answer["note"] = "routers may disagree about this path, and take it for another row's: it is refused with 400"
-    elif joined is not None or doubtful(path, raw_path):
+    elif disputed or joined is not None or doubtful(path, raw_path):
         answer["note"] = "routers may disagree about this path, so no row that opens anything matches it"
     if found.unseen:
         answer["guard"] = found.unseen

@@ -16,7 +16,8 @@ from asgi_guard.log_writer import LineWriter
 from asgi_guard.policy.listing import all_listed
 from asgi_guard.policy.log_entry import CLIENT_GONE, Entry, Remarks, sampled, severity, text
 from asgi_guard.policy.log_record import RECORDS, LogFormat, dropped, one_line
-from asgi_guard.policy.routes import NO_ROW, Route, RouteTable
+from asgi_guard.policy.path_index import NO_ROW
+from asgi_guard.policy.routes import Route, RouteTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

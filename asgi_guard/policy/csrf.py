@@ -20,7 +20,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asgi_guard.policy.routes import NO_ROW, Route, RouteTable, doubtful
+from asgi_guard.policy.path_index import NO_ROW
+from asgi_guard.policy.routes import Route, RouteTable, doubtful
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -99,7 +100,9 @@ class ForgeryExemptions:
         """
         if joined is not None or doubtful(path, raw_path):
             return False
-        row = self._table.match(path, method)
+        row, disputed = self._table.find(path, method, raw_path)
+        if disputed:
+            return False
         return (row != NO_ROW and not self._table.routes[row].csrf) or self._paths.match(path, method) != NO_ROW
 
 

@@ -9,7 +9,8 @@ without it, a row holds for both, if it ends in no `*` and opens nothing.
 A row that *opens* something (`auth` is `none` or `optional`) is held to more: it never matches a path with an empty,
 `.` or `..` segment, a backslash, a control character, or an encoded slash, since another router may read such a path
 differently: Starlette's takes `/admin%0A` for `/admin`. And where the readings of such a path lead to different rows,
-or to one that opens something, the request is refused: see `RouteTable.find`.
+or to one that opens something, the request is refused: see `RouteTable.find`. So it is where a path is another row's
+to routers and file systems that disregard case.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from urllib.parse import unquote
 
 from asgi_guard.errors import ConfigError, Problem, wrong_type
 from asgi_guard.policy.listing import one_text
+from asgi_guard.policy.path_index import NO_ROW, PathIndex
 from asgi_guard.policy.plain_types import require_fields
 from asgi_guard.policy.security import Preset, SecurityHeaders
 
@@ -32,9 +34,6 @@ AuthMode: TypeAlias = Literal["required", "optional", "none"]
 _HIDDEN = re.compile(rb"%(?:2f|5c)", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
-
-NO_ROW = -1
-"""What `RouteTable.find` answers where no row matches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +99,12 @@ class Route:
             yield f"path {self.path!r}: a scope is visible ASCII without quotes and backslashes (RFC 6749 3.3)"
         if self.cost < 0:
             yield f"cost {self.cost} is negative: a request cannot give units back"
+
+    def takes(self, method: str) -> bool:
+        """Whether the row holds for this method, in upper case."""
+        if method == "HEAD" and "HEAD" not in self.methods:
+            method = "GET"
+        return not self.methods or method in self.methods
 
     @property
     def opens(self) -> bool:
@@ -169,7 +174,8 @@ def joined_path(path: str, root_path: str) -> str | None:
     before, found, below = path.partition(root_path) if root_path else (path, "", "")
     if not found or (not before and below[:1] in ("", "/")):
         return None
-    return below if below[:1] == "/" else f"/{below}"
+    joined = below if below[:1] == "/" else f"/{below}"
+    return None if joined == route_path(path, root_path) else joined  # as below a root path of one slash
 
 
 def beyond_root(routes: Iterable[Route], root_path: str) -> Iterator[str]:
@@ -191,23 +197,13 @@ class RouteTable:
         given: tuple[object, ...] = self.routes
         if strangers := [row for row in given if not isinstance(row, Route)]:
             raise ConfigError([Problem("routes", wrong_type(strangers[0], "Route('/path', ...)"))])
-        self._exact: dict[str, list[int]] = {}
-        self._patterns: list[tuple[int, tuple[str, ...], bool]] = []
-        named = {route.path for route in self.routes}
-        for index, route in enumerate(self.routes):
-            segments = tuple(route.path.split("/"))
-            if "*" not in segments:
-                self._exact.setdefault(route.path, []).append(index)
-            elif segments[-1] == "*":
-                self._patterns.append((index, segments[:-1], True))
-            else:
-                self._patterns.append((index, segments, False))
-                if not route.opens and _other(route.path) not in named:
-                    self._patterns.append((index, tuple(_other(route.path).split("/")), False))
-        for index, route in enumerate(self.routes):
-            # Behind the rows that name the path as it is.
-            if "*" not in route.path and not route.opens and route.path != "/":
-                self._exact.setdefault(_other(route.path), []).append(index)
+        paths = [route.path for route in self.routes]
+        folded = [path.casefold() for path in paths]
+        self._index = PathIndex(self.routes, paths)
+        # Rows that differ by case alone are of an app that regards it.
+        regards_case = len(set(folded)) < len(set(paths))
+        self._caseless = None if regards_case else PathIndex(self.routes, folded)
+        self._cased = folded != paths
 
     @classmethod
     def of(cls, routes: Sequence[Route] | RouteTable) -> RouteTable:
@@ -219,8 +215,9 @@ class RouteTable:
     ) -> tuple[int, bool]:
         """The first row that this request matches, and whether that is disputed.
 
-        It is where routers could take the path for that of different rows, or of one that is passed over, and where it
-        does not start with a slash, so that nobody knows what they make of it. Such a request is to be refused:
+        It is where routers could take the path for that of different rows, or of one that is passed over, also since
+        they, or a file system, disregard case; and where it does not start with a slash, so that nobody knows what they
+        make of it. Such a request is to be refused:
         whichever row were chosen, an app that reads the path differently would serve it by the rule of another.
 
         Args:
@@ -237,13 +234,17 @@ class RouteTable:
             return NO_ROW, False
         method = method.upper()
         if joined is None and not doubtful(path, raw_path):
-            return self._first(path, method, closed=False), False
+            row = self._index.first(path, method)
+            if row == self._first_without_case(path, method, row):
+                return row, False
+            return self._index.first(path, method, closed=True), True
         read = (*readings(path, raw_path), *(readings(joined, raw_path) if joined is not None else ()))
-        rows = {self._first(reading, method, closed=False) for reading in read}
+        rows = {self._index.first(reading, method) for reading in read}
+        rows |= {self._first_without_case(reading, method, row) for row in rows for reading in read}
         # Of what does not start with a slash some routers take away a scheme, parameters and more. `*` is no path.
         odd = path[:1] not in ("", "/") and path != "*"
         disputed = odd or len(rows) > 1 or any(row != NO_ROW and self.routes[row].opens for row in rows)
-        return self._first(path, method, closed=True), disputed
+        return self._index.first(path, method, closed=True), disputed
 
     def match(self, path: str, method: str, raw_path: bytes | None = None) -> int:
         """The first row that this request matches: its index, or `NO_ROW`. The arguments are those of `find`."""
@@ -254,44 +255,12 @@ class RouteTable:
         index = self.match(path, method)
         return None if index == NO_ROW else self.routes[index]
 
-    def _first(self, path: str, method: str, *, closed: bool) -> int:
-        best = NO_ROW
-        for index in self._exact.get(path, ()):
-            if self._takes(index, method, closed):
-                best = index
-                break
-        if self._patterns:
-            segments = path.split("/")
-            for index, pattern, open_ended in self._patterns:
-                if 0 <= best < index:
-                    break
-                if _fits(segments, pattern, open_ended) and self._takes(index, method, closed):
-                    return index
-        return best
-
-    def _takes(self, index: int, method: str, closed: bool) -> bool:
-        route = self.routes[index]
-        if closed and route.opens:
-            return False
-        return (
-            not route.methods
-            or ("GET" if method == "HEAD" and "HEAD" not in route.methods else method) in route.methods
-        )
-
-
-def _other(path: str) -> str:
-    """The path with a slash at its end, or without the one that it has."""
-    return path.removesuffix("/") if path.endswith("/") else f"{path}/"
-
-
-def _fits(segments: list[str], pattern: tuple[str, ...], open_ended: bool) -> bool:
-    count = len(pattern)
-    if open_ended:
-        if len(segments) <= count or (len(segments) == count + 1 and not segments[-1]):
-            return False
-    elif len(segments) != count:
-        return False
-    return all(want in ("*", have) for want, have in zip(pattern, segments, strict=False))
+    def _first_without_case(self, path: str, method: str, row: int) -> int:
+        """The first row to a router that disregards case; `row`, the one to all others, where that cannot differ."""
+        folded = path.casefold()
+        if self._caseless is None or (folded == path and not self._cased):
+            return row
+        return self._caseless.first(folded, method)
 
 
 def hides_slash(raw_path: bytes) -> bool:

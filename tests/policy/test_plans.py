@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from asgi_guard.errors import ConfigError
 from asgi_guard.policy.identity import User
+from asgi_guard.policy.path_index import NO_ROW
 from asgi_guard.policy.plans import OTHERS, Plan, RoutePlans, Rules, binds, compile_table
 from asgi_guard.policy.rates import KEY_KINDS, SECOND, Limit, slug
-from asgi_guard.policy.routes import NO_ROW, Route
+from asgi_guard.policy.routes import Route
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

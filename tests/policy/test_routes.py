@@ -10,7 +10,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from asgi_guard.policy.routes import NO_ROW, AuthMode, Route, RouteTable, ambiguous, joined_path, route_path
+from asgi_guard.policy.path_index import NO_ROW
+from asgi_guard.policy.routes import AuthMode, Route, RouteTable, ambiguous, joined_path, route_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +55,10 @@ def naive(routes: list[Route], path: str, method: str, raw_path: bytes | None) -
         """Whether the row holds with and without a slash at its end."""
         return route.auth not in ("none", "optional") and not route.path.endswith("/*") and route.path != "/"
 
-    named = {route.path for route in routes}
+    def named(path: str) -> bool:
+        """Whether a row that holds for the method has this very path."""
+        return any(route.path == path and takes(route) for route in routes)
+
     exact = first(lambda route: "*" not in route.path and route.path == path)
     if exact == NO_ROW:
         exact = first(lambda route: "*" not in route.path and both(route) and _slashed(route.path) == path)
@@ -63,7 +67,7 @@ def naive(routes: list[Route], path: str, method: str, raw_path: bytes | None) -
             "*" in route.path
             and (
                 _names(route.path, path)
-                or (both(route) and _slashed(route.path) not in named and _names(_slashed(route.path), path))
+                or (both(route) and not named(_slashed(route.path)) and _names(_slashed(route.path), path))
             )
         )
     )
@@ -106,6 +110,8 @@ glued = st.lists(raw_segments, max_size=3).map(lambda found: "/" + "".join(found
 
 @given(tables, st.one_of(raw_paths, glued), methods, st.booleans())
 @example([Route("/a/*"), Route("/a/b")], "/a/b", "GET", True)
+@example([Route("/*/a"), Route("/*/a/", methods=("POST",)), Route("/*", auth="none")], "/b/a/", "GET", True)
+@example([Route("/*/a"), Route("/*/a/", methods=("POST",)), Route("/*", auth="none")], "/b/a/", "POST", True)
 @example([Route("/a/b"), Route("/a/*")], "/a/b", "GET", True)
 @example([Route("/a/b", methods=("POST",)), Route("/a/*"), Route("/a/b")], "/a/b", "GET", True)
 @example([Route("/a", auth="none"), Route("/a", auth="required")], "/a", "HEAD", False)
@@ -273,6 +279,8 @@ def test_route_path(path: str, root_path: str, below: str) -> None:
         ("/public/api/admin", "/api", "/admin"),
         ("/public/api", "/api", "/"),
         ("/public/apiadmin", "/api", "/admin"),
+        ("/", "/", None),
+        ("/users", "/", None),
     ],
 )
 def test_joined_path(path: str, root_path: str, joined: str | None) -> None:
@@ -303,6 +311,29 @@ def test_readings_of_different_rows_are_disputed(path: str, joined: str | None, 
     """A path without a slash in front, or one that is another to some routers, opens nothing, and is disputed."""
     table = RouteTable([Route("/public", auth="none"), Route("/admin")])
     assert table.find(path, "GET", None, joined) == found
+
+
+@pytest.mark.parametrize(
+    ("rows", "path", "found"),
+    [
+        ([Route("/admin/*"), Route("/*", auth="none")], "/admin/x", (0, False)),
+        ([Route("/admin/*"), Route("/*", auth="none")], "/admin/X", (0, False)),
+        ([Route("/admin/*"), Route("/*", auth="none")], "/Admin/x", (NO_ROW, True)),
+        ([Route("/admin/*"), Route("/*", auth="none")], "/Public", (1, False)),
+        ([Route("/admin/*", scopes=("admin",))], "/ADMIN/x", (NO_ROW, True)),
+        ([Route("/admin/*", scopes=("admin",))], "/ADMIN/../x", (NO_ROW, True)),
+        ([Route("/admin/*", scopes=("admin",))], "/Other", (NO_ROW, False)),
+        ([Route("/Users/*"), Route("/*", auth="none")], "/users/x", (NO_ROW, True)),
+        ([Route("/Users/*"), Route("/*", auth="none")], "/Users/X", (0, False)),
+        ([Route("/Users/*", auth="none"), Route("/*")], "/users/x", (1, True)),
+        ([Route("/a"), Route("/A", auth="none")], "/A", (1, False)),
+        ([Route("/a"), Route("/A", auth="none")], "/a", (0, False)),
+        ([Route("/stra\u00dfe"), Route("/*", auth="none")], "/STRASSE", (NO_ROW, True)),
+    ],
+)
+def test_case_that_leads_to_another_row_is_disputed(rows: list[Route], path: str, found: tuple[int, bool]) -> None:
+    """Some routers disregard case, and some file systems: where that is another row's path, the request is refused."""
+    assert RouteTable(rows).find(path, "GET") == found
 
 
 def test_no_rows() -> None:
