@@ -47,13 +47,14 @@ end
 local others, settle
 if usual == 0 then
   -- How many are under way, this one aside; who did not renew in time no longer is.
-  function others(key, lease)
+  function others(key, lease, cost)
     if not sets[key] then
       local gone = redis.pcall('ZREMRANGEBYSCORE', key, '-inf', now)
       if type(gone) == 'table' and gone.err then
         if not find(gone.err, 'WRONGTYPE', 1, true) then error(gone) end
         redis.call('DEL', key)
       end
+      redis.call('ZREMRANGEBYSCORE', key, now + cost + 1, '+inf') -- of a clock that was ahead
       sets[key] = redis.call('ZCARD', key)
     end
     return redis.call('ZSCORE', key, lease) and sets[key] - 1 or sets[key]
@@ -65,7 +66,7 @@ if usual == 0 then
       if shape[at + 3] == 1 then
         set_at = set_at + 1
         local key = KEYS[set_at]
-        others(key, lease)
+        others(key, lease, cost)
         sets[key] = sets[key] - redis.call('ZREM', key, lease)
       else
         string_at = string_at + 1
@@ -114,7 +115,7 @@ for index = 1, #asked do
       if shape[at + 3] == 1 then
         set_at = set_at + 1
         local key = KEYS[set_at]
-        local count = others(key, lease)
+        local count = others(key, lease, cost)
         keys[at], fits[at], answer[words] = key, count < room, format('%.0f', count)
       else
         string_at = string_at + 1

@@ -8,7 +8,8 @@ The order of decisions for a request:
 1. The breaker is open: it fails at once, unless it is the one that probes.
 2. As many wait as may: it fails at once.
 3. It waits, in order of arrival, for the line to be free, then for the answer. Whoever has waited for `timeout` fails,
-   whatever stage it is at; what was not sent by then is never sent, and so never charged.
+   whatever stage it is at; what was not sent by then is never sent, and so never charged. Time in which other work held
+   up the event loop is no time of the store's: what has arrived meanwhile is read first.
 
 A request whose caller is gone is dropped if it was not sent, and disturbs nobody if it was.
 """
@@ -19,12 +20,13 @@ import asyncio
 import logging
 import time
 from collections import deque
-from math import inf
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from redis.exceptions import RedisError
 
 from asgi_guard.errors import StoreUnavailableError
+from asgi_guard.stores.patience import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from asgi_guard.policy.bucket import Verdict
     from asgi_guard.stores.wire import Question
 
-    _Waiter: TypeAlias = tuple[Question, asyncio.Future[Verdict] | None, float]
+    _Waiter: TypeAlias = tuple[Question, asyncio.Future[Verdict] | None]
     _Batch: TypeAlias = list[_Waiter]
 
 logger = logging.getLogger("asgi_guard")
@@ -101,7 +103,8 @@ class Line:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Waiter] = deque()
         self._deadlines: deque[tuple[float, asyncio.Future[Verdict]]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        self._bounds: dict[asyncio.Timeout, float] = {}  # when calls under way are to end, if nobody answers
+        self._patience = Patience(self._loop, timeout, self._expire)
         self._calls: set[asyncio.Task[None]] = set()
         self._asked = 0  # how many requests the calls under way ask
         self._starting = False  # whether one of them has not sent anything yet
@@ -138,20 +141,18 @@ class Line:
             raise StoreUnavailableError(TOO_MANY)
         self._probing = self._breaker.is_open
         future: asyncio.Future[Verdict] = self._loop.create_future()
-        deadline = now + self._timeout
-        self._deadlines.append((deadline, future))
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._timeout, self._expire)
-        self._enqueue(question, future, deadline)
+        self._deadlines.append((self._patience.now() + self._timeout, future))
+        self._patience.attend()
+        self._enqueue(question, future)
         return future
 
     def tell(self, question: Question) -> None:
         """Ask without waiting for the answer. While the store is not asked, or too many wait, it is forgotten."""
         if not self._breaker.is_open and len(self._waiting) < MAX_WAITING:
-            self._enqueue(question, None, inf)
+            self._enqueue(question, None)
 
-    def _enqueue(self, question: Question, future: asyncio.Future[Verdict] | None, deadline: float) -> None:
-        self._waiting.append((question, future, deadline))
+    def _enqueue(self, question: Question, future: asyncio.Future[Verdict] | None) -> None:
+        self._waiting.append((question, future))
         if not self._starting and len(self._calls) < MAX_CALLS:
             self._start()
 
@@ -203,8 +204,13 @@ class Line:
         began = self._loop.time()
         self._asked += len(batch)
         try:
-            async with asyncio.timeout(self._timeout):
-                verdicts = await self._link.ask([question for question, _, _ in batch])
+            async with asyncio.timeout(None) as bound:
+                self._bounds[bound] = self._patience.now() + self._timeout
+                self._patience.attend()
+                try:
+                    verdicts = await self._link.ask([question for question, _ in batch])
+                finally:
+                    del self._bounds[bound]
         finally:
             self._asked -= len(batch)
         if self._watch is not None:
@@ -225,24 +231,20 @@ class Line:
     def _next_batch(self) -> _Batch:
         """The first that still wait, up to half of all that wait or are asked, as far as they fit."""
         batch: _Batch = []
-        keys, now = 0, time.monotonic()
+        keys = 0
         # Who is answered together often asks again together. So without this a large and a small call would take turns
         # for good, and this process would wait for the large one with nothing to do.
         half = max(MIN_BATCH, (len(self._waiting) + self._asked + 1) // 2)
         while self._waiting and keys < MAX_KEYS and len(batch) < half:
-            waiter = question, future, deadline = self._waiting.popleft()
+            waiter = question, future = self._waiting.popleft()
             if future is not None and future.done():
-                continue
-            if future is not None and deadline <= now:
-                # The event loop was held up for so long; that is no failure of the store's.
-                future.set_exception(self.unavailable(TimeoutError()))
                 continue
             batch.append(waiter)
             keys += len(question.keys) + len(question.sets) or 1
         return batch
 
     def _answer(self, batch: Iterable[_Waiter], verdicts: Sequence[Verdict | Exception | None]) -> None:
-        for (_, future, _), verdict in zip(batch, verdicts, strict=True):
+        for (_, future), verdict in zip(batch, verdicts, strict=True):
             if future is None or future.done():
                 continue
             if isinstance(verdict, Exception):
@@ -259,9 +261,9 @@ class Line:
         if self._breaker.succeeded():
             logger.warning("%s answers again", self._name)
 
-    def _expire(self) -> None:
-        """Let those go who have waited for as long as they may."""
-        now, expired = time.monotonic(), False
+    def _expire(self) -> float | None:
+        """Let those go who have waited for as long as they may; give how many seconds the next one has left."""
+        now, expired = self._patience.now(), False
         while self._deadlines and (self._deadlines[0][1].done() or self._deadlines[0][0] <= now):
             _, future = self._deadlines.popleft()
             if not future.done():
@@ -269,13 +271,14 @@ class Line:
                 future.set_exception(self.unavailable(TimeoutError()))
         if expired:
             self.fails(TimeoutError())
-        self._timer = None
-        if self._deadlines:
-            # Some loops count in milliseconds, and would come too early by less than one.
-            self._timer = self._loop.call_later(max(0.001, self._deadlines[0][0] - now), self._expire)
+        for bound, end in self._bounds.items():
+            if end <= now:
+                bound.reschedule(0)
+        ends = (*(end for end in self._bounds.values() if end > now), *(end for end, _ in islice(self._deadlines, 1)))
+        return min(ends) - now if ends else None
 
     def _failed(self, concerned: _Batch | deque[_Waiter], error: Exception, *, first: bool) -> None:
-        told = any(future is not None and future.done() and not future.cancelled() for _, future, _ in concerned)
+        told = any(future is not None and future.done() and not future.cancelled() for _, future in concerned)
         left = _left(concerned)
         # The calls of one connection fail together, and count as one; who has waited too long has been counted.
         if first and not (told and isinstance(error, TimeoutError)):
@@ -302,6 +305,6 @@ class Line:
 
 def _left(waiters: _Batch | deque[_Waiter]) -> list[asyncio.Future[Verdict]]:
     """Take out whoever still waits."""
-    left = [future for _, future, _ in waiters if future is not None and not future.done()]
+    left = [future for _, future in waiters if future is not None and not future.done()]
     waiters.clear()
     return left

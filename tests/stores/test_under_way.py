@@ -193,6 +193,16 @@ async def test_the_server_forgets_who_never_left(server: Server) -> None:
     await places.store.aclose()
 
 
+async def test_a_clock_that_was_ahead_holds_nobodys_place(server: Server) -> None:
+    """Once the clock is set right, who came by the wrong one counts no more, until it renews its lease."""
+    places = Places(server)
+    places.now += 3600 * SECOND
+    assert [await places.enter(lease, TWO) for lease in "ab"] == [True, True]
+    places.now -= 3600 * SECOND
+    assert [await places.enter(lease, TWO) for lease in "bcd"] == [True, True, False]
+    await places.store.aclose()
+
+
 async def test_a_request_without_a_name_is_an_error(server: Server) -> None:
     """A request that would be counted without a name is an error, since two of them would be one."""
     places = Places(server)
