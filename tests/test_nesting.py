@@ -481,3 +481,21 @@ async def test_nothing_is_left_behind(fails: bool, caplog: pytest.LogCaptureFixt
         assert held[0]() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("outer", "path", "expected"),
+    [
+        ({}, "/", [200, 200, 200, 200]),
+        ({}, "/dear", [200, 200, 429, 429]),
+        ({"shadow": True}, "/dear", [200, 429, 429, 429]),
+    ],
+)
+async def test_what_was_charged_further_out_counts_as_far_as_it_binds(
+    outer: dict[str, Any], path: str, expected: list[int]
+) -> None:
+    """Of a limit that two layers have a request is charged the greater cost, and a shadow stands in for no limit."""
+    store = MemoryStore()
+    within = RateLimitMiddleware(Echo(), limit="6/hour by ip", store=store, routes=(Route("/dear", cost=3),))
+    layer = RateLimitMiddleware(within, limit="6/hour by ip", store=store, **outer)
+    assert [(await get(layer, path)).status for _ in range(4)] == expected

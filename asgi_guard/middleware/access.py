@@ -9,6 +9,7 @@ from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.layer import Decision, Layer
+from asgi_guard.middleware.accounts import give_back
 from asgi_guard.policy import csrf
 from asgi_guard.policy.access import NOT_REVOKED, AccessPolicy, AccessRule, Failure
 from asgi_guard.policy.answer import ambiguous_path
@@ -82,6 +83,7 @@ class AccessMiddleware(Layer):
         """Refuse, or let through."""
         rule = self._rules[exchange.row(self._table)]
         if exchange.disputed:
+            give_back(exchange)
             return ambiguous_path(exchange.request_id)
         if exchange.user is not None and rule.unscoped and self._is_plain(exchange):
             return None
@@ -95,8 +97,10 @@ class AccessMiddleware(Layer):
             request_id=exchange.request_id,
             nonce=self._nonce(exchange),
         )
-        if answer is not None and not self._warned:
-            self._tell_of_strangers(exchange)
+        if answer is not None:
+            give_back(exchange)
+            if not self._warned:
+                self._tell_of_strangers(exchange)
         return answer
 
     def _tell_of_strangers(self, exchange: Exchange) -> None:

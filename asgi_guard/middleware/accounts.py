@@ -13,7 +13,7 @@ from asgi_guard.policy.plans import OF_IDENTITIES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asgi_guard.exchange import Exchange
+    from asgi_guard.exchange import Account, Exchange
     from asgi_guard.policy.bucket import Charge
     from asgi_guard.policy.deny_cache import DenyCache
     from asgi_guard.stores import Store
@@ -72,8 +72,6 @@ class Accounts:
                 continue
             if cost or lease:
                 self._settle(store, charges, lease, cost)
-            if exchange.answered_by == "access":
-                self._give_back(store, charges, revoked=exchange.revocation is Revocation.REVOKED)
         exchange.accounts = others
 
     def _settle(self, store: Store, charges: tuple[Charge, ...], lease: str, cost: int) -> None:
@@ -85,15 +83,34 @@ class Accounts:
                 self._denied.forget((charge.key for charge in settled), self._clock())
             store.tell(Admission(settled, lease=lease, settles=True))
 
-    def _give_back(self, store: Store, charges: tuple[Charge, ...], *, revoked: bool) -> None:
-        """Give back what a request that Access refused took from others, who else could be shut out by it.
+    def give_back(self, store: Store, charges: tuple[Charge, ...], lease: str, *, revoked: bool) -> Account:
+        """Give back what a request that Access refuses took from others, and give the account of what it keeps.
 
-        That is from all clients of a route, and from the owner of a token that was revoked. A limit in shadow, which
-        shuts nobody out, may not have been charged.
+        Those are all clients of a route, and the owner of a token that was revoked. A limit in shadow, which shuts
+        nobody out, may not have been charged.
         """
         others = ("route", *OF_IDENTITIES) if revoked else ("route",)
-        taken = (charge for charge in charges if charge.limit.key in others and not charge.limit.at_once)
-        back = tuple(replace(charge, cost=-charge.cost) for charge in taken if charge.cost and charge.binding)
-        if back:
-            self._denied.forget((charge.key for charge in back), self._clock())
-            store.tell(Admission(back, settles=True))
+        taken = tuple(charge for charge in charges if charge.limit.key in others)
+        kept = tuple(charge for charge in charges if charge.limit.key not in others)
+        back = (charge for charge in taken if charge.cost and charge.binding and not charge.limit.at_once)
+        if units := tuple(replace(charge, cost=-charge.cost) for charge in back):
+            self._denied.forget((charge.key for charge in units), self._clock())
+            store.tell(Admission(units, settles=True))
+        if lease and any(charge.limit.at_once for charge in taken):
+            self._settle(store, taken, lease, 0)
+            if any(charge.limit.at_once for charge in kept):
+                self.leases.hold(lease, store, kept)
+            else:
+                lease = ""
+        return self, store, kept, lease
+
+
+def give_back(exchange: Exchange) -> None:
+    """Give back what a request that Access refuses took from others, who could else be shut out by it.
+
+    It is to be done before the answer is sent, for which a client may have to be waited for.
+    """
+    revoked = exchange.revocation is Revocation.REVOKED
+    for at, (owner, store, charges, lease) in enumerate(exchange.accounts):
+        if isinstance(owner, Accounts):
+            exchange.accounts[at] = owner.give_back(store, charges, lease, revoked=revoked)

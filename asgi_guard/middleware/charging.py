@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from asgi_guard.policy.address import UNKNOWN, limit_key
@@ -62,21 +63,24 @@ class Charging:
 
     def _anew(self, exchange: Exchange, plan: Plan) -> tuple[Charge, ...]:
         charges = []
-        taken = self._taken(exchange) if exchange.accounts else ()
+        taken = self._taken(exchange) if exchange.accounts else []
         for limit in plan.limits:
             client = self._client(exchange, limit, plan)
             if client is not None:
                 # What stands in braces is what Redis Cluster chooses the node by: all limits of a client are on one.
                 key = f"{{{client}}}:{limit.name}"
-                if (key, limit.interval, limit.burst) not in taken:
-                    charges.append(Charge(limit, key, plan.cost, binds(limit, client)))
+                charge = Charge(limit, key, plan.cost, binds(limit, client))
+                already = max((other.cost for other in taken if _covers(other, charge)), default=None)
+                if already is None:
+                    charges.append(charge)
+                elif already < charge.cost:
+                    charges.append(replace(charge, cost=charge.cost - already))
         return tuple(charges)
 
-    def _taken(self, exchange: Exchange) -> set[tuple[str, int, int]]:
-        """The limits under which a guard further out has charged the request already: it is charged once."""
+    def _taken(self, exchange: Exchange) -> list[Charge]:
+        """What guards further out have charged the request already: it is charged once."""
         accounts = (charged for _, store, charged, _ in exchange.accounts if is_same(self._store, store))
-        charges = (charge for charged in accounts for charge in charged)
-        return {(charge.key, charge.limit.interval, charge.limit.burst) for charge in charges}
+        return [charge for charged in accounts for charge in charged]
 
     def _client(self, exchange: Exchange, limit: Limit, plan: Plan) -> str | None:
         """What a limit counts, as a name of bounded length; None where the limit does not apply."""
@@ -107,3 +111,13 @@ class Charging:
             return UNKNOWN
         # Foreign middleware may have put anything there, of any length.
         return limit_key(address, self._ipv6_prefix) if len(address) <= LONGEST_ADDRESS else store_key("ip", address)
+
+
+def _covers(other: Charge, charge: Charge) -> bool:
+    """Whether what was charged further out is of the same bucket, and refuses where this is to."""
+    same = (other.key, other.limit.interval, other.limit.burst) == (
+        charge.key,
+        charge.limit.interval,
+        charge.limit.burst,
+    )
+    return same and (other.binding or not charge.binding)

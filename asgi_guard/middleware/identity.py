@@ -148,7 +148,8 @@ class IdentityMiddleware(Layer):
         # An outer guard's user is none of this one's: what it accepts, it has to see for itself.
         exchange.user = exchange.failure = exchange.detail = None
         exchange.ambient = False
-        unasked = self._unasked[exchange.row(self._table)]
+        # A disputed path is refused whoever asks, and charged to nobody: it is to cost no signature check.
+        unasked = self._unasked[exchange.row(self._table)] or exchange.disputed
         if not unasked and self._remembers(exchange):
             return None
         exchange.scope["user"], exchange.scope["auth"] = ANONYMOUS, NO_AUTH

@@ -280,8 +280,9 @@ class RateLimitMiddleware(Layer):
         charges = tuple(Charge(share, charge.key, min(charge.cost, share.burst)) for charge, share in shares)
         if not charges:
             return None
-        self._accounts.open(exchange, self._local, charges, request.lease)
-        verdict = self._local.judge(charges, lease=request.lease)
+        lease = request.lease and f"{request.lease}-local"  # that of the store goes on being renewed
+        self._accounts.open(exchange, self._local, charges, lease)
+        verdict = self._local.judge(charges, lease=lease)
         return self._answered(exchange, plan, charges, verdict)
 
     def leave(self, exchange: Exchange, response: Response, error: BaseException | None) -> None:

@@ -253,3 +253,21 @@ async def test_more_under_way_than_may_wait(
     assert {(await task).status for task in tasks} == {200}
     await redis_store.aclose()
     assert server.client.keys("*") == []
+
+
+async def test_an_answer_that_was_lost_does_not_end_the_lease() -> None:
+    """Who was counted by the store and by this process goes on counting in both, and leaves both."""
+    clock, app = Micros(), Waiting()
+    inner = MemoryStore(clock=clock)
+    store = Fickle(inner, "deaf")
+    layer = RateLimitMiddleware(app, limit="2 at once by ip", store=store)
+    tasks = [begin(layer, http_scope()) for _ in range(2)]
+    await app.reached(2)
+    store.mood = "well"
+    for _ in range(6):
+        clock.pass_seconds(RENEWAL)
+        layer._accounts.leases.renew()
+    assert (await get(layer)).status == 429
+    app.go.set()
+    assert [(await task).status for task in tasks] == [200, 200]
+    assert (counted(inner), counted(layer._local), len(layer._accounts.leases)) == (0, 0, 0)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
-from asgi_guard import AuthSettings, Guard, GuardSettings, MemoryStore, RateSettings, Route
-from tests.asgi import Echo, get
+from asgi_guard import AuthSettings, Guard, GuardSettings, IdentityMiddleware, MemoryStore, RateSettings, Route
+from tests.asgi import Echo, get, http_scope
 from tests.middleware.limiting import statuses
 
 if TYPE_CHECKING:
-    from asgi_guard.asgi import Header
+    from asgi_guard.asgi import Header, Message
     from asgi_guard.stores import Store
     from asgi_guard.testing import LocalIssuer
 
@@ -68,3 +69,38 @@ async def test_a_refused_request_takes_what_is_its_own(issuer: LocalIssuer, stor
     assert [(await get(front, "/pay", headers)).status for _ in range(3)] == [403, 403, 429]
     front = guard(issuer, store, "2/hour by anonymous as strangers")
     assert await statuses(front, 3) == [401, 401, 429]
+
+
+@pytest.mark.parametrize("limit", ["2/hour by route", "2 at once by route"])
+async def test_a_body_that_never_comes_holds_nothing_of_others(issuer: LocalIssuer, store: Store, limit: str) -> None:
+    """What a refused request took is given back before its body is waited for, so that slow ones hold nobody up."""
+    front = guard(issuer, store, "", Route("/reports/*", limits=limit))
+    held = asyncio.Event()
+
+    async def never() -> Message:
+        held.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def nowhere(message: Message) -> None: ...
+
+    slow = []
+    for _ in range(3):
+        held.clear()
+        scope = http_scope("POST", "/reports/1", [(b"content-length", b"10")], client=FAR)
+        slow.append(asyncio.ensure_future(front(scope, never, nowhere)))
+        await held.wait()
+    for _ in range(2):
+        assert (await get(front, "/reports/1", bearer(issuer.token("alice")))).status == 200
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+
+
+async def test_a_path_that_is_disputed_costs_no_signature_check(issuer: LocalIssuer, store: Store) -> None:
+    """It is refused whoever asks and charged to nobody, so the token beside it is not looked at."""
+    front = guard(issuer, store, "5/minute by ip", Route("/login", auth="none"))
+    identity = next(layer for layer in front.layers if isinstance(layer, IdentityMiddleware))
+    for path, seen in (("//login", 0), ("/items", 1)):
+        answer = await get(front, path, bearer(issuer.token("alice")))
+        assert (answer.status, len(identity._cache)) == (200 if seen else 400, seen)
