@@ -10,7 +10,7 @@ DEMO := $(VENV)/.demo
 # What one file of tests starts is its own, so that files can run beside one another.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help demo test check format bench bench-pages instructions rollout fuzz test-long test-lowest clean
+.PHONY: help demo test check format docs bench bench-pages instructions rollout fuzz test-long test-lowest clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 22
@@ -33,6 +33,9 @@ check: $(READY) ## Lint and types only
 format: $(READY) ## Put the code in order
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+docs: $(READY) ## Put what README.md and docs/ hold of the code there: variables, reasons, public names
+	$(BIN)/python -m tests.pages
 
 bench: $(READY) ## What the guard costs, on this machine, in less than a minute
 	@$(BIN)/python -m benchmarks --quick

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+import asgi_guard
 from asgi_guard import Guard, GuardSettings
 from asgi_guard.policy.answer import Reason
 from asgi_guard.policy.rates import parse_limits
 from asgi_guard.settings import variables
 from tests.asgi import Echo, call, get, http_scope
 from tests.faults.test_redis_faults import NEEDED
+from tests.pages import REGIONS, filled, pages, regions
 
 DOCS = Path(__file__).parents[1] / "docs"
 BROWSER = (DOCS / "browser.md").read_text("utf-8")
@@ -26,6 +28,29 @@ def test_variables_that_are_named_exist(page: Path) -> None:
     """Every variable that a page names is one."""
     known = {variable.name for variable in variables()}
     assert set(re.findall(r"ASGI_GUARD_[A-Z0-9_]*[A-Z0-9]", page.read_text("utf-8"))) <= known
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_what_pages_hold_of_the_code_is_current(page: Path) -> None:
+    """What stands in a page of variables, reasons and names is what the code says; `make docs` puts it there."""
+    text = page.read_text("utf-8")
+    assert filled(text) == text
+
+
+def test_every_part_has_its_place() -> None:
+    """Whatever is made of the code stands in one page, once."""
+    assert sorted(name for page in pages() for name in regions(page.read_text("utf-8"))) == sorted(REGIONS)
+
+
+def test_the_members_of_log_lines_are_told() -> None:
+    """Every member of a log line that is the guard's own is in the page on operations, and so is each sort of end."""
+    page, code = (DOCS / "operations.md").read_text("utf-8"), Path(asgi_guard.__file__).parent
+    written = (code / "policy" / "log_record.py").read_text("utf-8")
+    members = set(re.findall(r'"(asgi_guard\.\w+)"', written))
+    assert len(members) == 13
+    ends = set(re.findall(r'remarks\.error = "(\w+)"', (code / "middleware" / "access_log.py").read_text("utf-8")))
+    assert ends == {"client_disconnected", "response_unfinished"}
+    assert {name for name in members | ends if f"`{name}`" not in page} == set()
 
 
 def test_limits_that_are_shown_can_be_written() -> None:

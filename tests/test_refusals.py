@@ -9,6 +9,7 @@ import pytest
 
 from asgi_guard import RateLimitMiddleware
 from asgi_guard.policy.answer import Reason
+from asgi_guard.policy.vocabulary import REASONS
 from asgi_guard.testing import LocalIssuer
 from tests.asgi import Echo, call, http_scope, websocket_scope
 from tests.guarded import KEY, PAGE, Recorded
@@ -89,6 +90,8 @@ async def test_refusals(
     assert header is None or header in headers
     assert (body["status"], body["reason"], body["request_id"]) == (status, reason, headers["x-request-id"])
     assert (record["asgi_guard.reason"], record["asgi_guard.refused_by"]) == (reason, layer)
+    assert REASONS[reason].status == status
+    assert layer in REASONS[reason].layers
     assert (record["request_id"], record["http.response.status_code"]) == (headers["x-request-id"], status)
 
 

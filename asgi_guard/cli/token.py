@@ -18,6 +18,7 @@ from asgi_guard.cli.output import dump, say, with_cause
 from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, StoreUnavailableError, TokenError
 from asgi_guard.policy.bucket import Admission
 from asgi_guard.policy.identity import User
+from asgi_guard.policy.vocabulary import DETAILS
 from asgi_guard.testing import LocalIssuer
 from asgi_guard.variables import PREFIX
 
@@ -29,27 +30,6 @@ KEY_FILE = Path("~/.local/state/asgi-guard/local-issuer.pem")
 LOCAL_ISSUER = "http://127.0.0.1:8001"
 LOCAL_AUDIENCE = "demo"
 
-HINTS = {
-    "too_large": "no issuer makes such tokens on purpose: fewer claims, or a reference instead of the data",
-    "malformed": "send the access token itself: three parts with dots between, nothing before or behind it",
-    "algorithm": f"allow it by {PREFIX}AUTH_ALGORITHMS if the issuer really signs so; HS256 and none never are",
-    "unsupported": "ask the issuer for a plain signed token",
-    "issuer": f"compare it with {PREFIX}AUTH_ISSUER, letter by letter, the trailing slash too",
-    "audience": f"ask the issuer for a token for this API, or add the name to {PREFIX}AUTH_AUDIENCE",
-    "expired": "get a new one; if it is new, compare the clocks",
-    "not_yet_valid": f"compare the clocks; {PREFIX}AUTH_LEEWAY allows for a difference",
-    "too_old": f"get a new one; {PREFIX}AUTH_MAX_TOKEN_AGE bounds the age",
-    "too_long": f"ask the issuer for shorter lives; {PREFIX}AUTH_MAX_TOKEN_LIFETIME bounds them",
-    "type": f"send the access token, not another one of the issuer's; {PREFIX}AUTH_PROFILE=any takes unmarked ones",
-    "inactive": "the issuer does not know it, or has taken it back: get a new one",
-    "unknown_key": "the issuer does not publish the key that signed it: it may be another issuer's, or rotated out",
-    "ambiguous_key": "the issuer publishes several keys under this kid, or the token names none",
-    "token_revoked": "get a new one, by logging in again: a revocation ends with the token's life",
-    "signature": "it was changed, or signed by someone else",
-    "claim": "have the issuer put the claim into its access tokens as this guard needs it",
-    "binding": f"ask the issuer for one that is bound to the client's key: {PREFIX}AUTH_DPOP=require takes no other",
-}
-"""What to do about each reason."""
 HINTS_OF_CLAIMS = {
     "cnf": f"{PREFIX}AUTH_DPOP and {PREFIX}AUTH_CLIENT_CERT take tokens that are bound to a key or to a certificate",
     "jti": f"have the issuer name its tokens by jti, or leave {PREFIX}AUTH_REVOCATION off",
@@ -141,7 +121,7 @@ def _explain(identity: IdentityMiddleware, store: Store | None, value: bytes, *,
         else:
             say(f"not accepted ({error.reason}): {error.detail}", "bold red")
             of_claim = HINTS_OF_CLAIMS.get(error.detail.partition(" ")[0]) if error.reason == "claim" else None
-            say(f"what to do: {of_claim or HINTS[error.reason]}")
+            say(f"what to do: {of_claim or DETAILS[error.reason].advice}")
         return 1
     except (KeysUnavailableError, StoreUnavailableError) as error:
         reason = "keys_unavailable" if isinstance(error, KeysUnavailableError) else "store_unavailable"

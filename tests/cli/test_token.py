@@ -10,7 +10,8 @@ import jwt
 import orjson
 import pytest
 
-from asgi_guard.cli.token import HINTS, HINTS_OF_CLAIMS
+from asgi_guard.cli.token import HINTS_OF_CLAIMS
+from asgi_guard.policy.vocabulary import DETAILS
 from asgi_guard.testing import LocalIssuer, ProofKey
 from tests.cli.running import invoke
 from tests.introspecting import CLIENT, OpaqueIssuer
@@ -108,7 +109,7 @@ def bad_tokens(issuer: LocalIssuer) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "reason", sorted(set(HINTS) - {"ambiguous_key", "type", "inactive", "token_revoked", "binding"})
+    "reason", sorted(set(DETAILS) - {"ambiguous_key", "type", "inactive", "token_revoked", "binding"})
 )
 def test_a_bad_token_is_explained(guarded: LocalIssuer, reason: str) -> None:
     """Every reason is told with what to do about it, and exit code 1."""
@@ -116,7 +117,7 @@ def test_a_bad_token_is_explained(guarded: LocalIssuer, reason: str) -> None:
     result = invoke("token", "--explain", token)
     assert result.exit_code == 1
     assert f"not accepted ({reason}):" in result.output
-    assert f"what to do: {HINTS[reason]}" in result.output
+    assert f"what to do: {DETAILS[reason].advice}" in result.output
     assert orjson.loads(invoke("token", "--explain", token, "--json").output)["reason"] == reason
 
 
@@ -127,7 +128,7 @@ def test_what_to_do_about_a_claim(guarded: LocalIssuer, monkeypatch: pytest.Monk
     claims: dict[str, Any] = {name: {"jkt": "k" * 43} if name == "cnf" else None}
     token = guarded.token(**claims)
     said = invoke("token", "--explain", token).output
-    assert f"what to do: {HINTS_OF_CLAIMS.get(name, HINTS['claim'])}" in said
+    assert f"what to do: {HINTS_OF_CLAIMS.get(name, DETAILS['claim'].advice)}" in said
 
 
 def test_an_end_in_milliseconds(guarded: LocalIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +163,7 @@ def test_an_opaque_token_is_explained(guarded: LocalIssuer, monkeypatch: pytest.
         endless = [invoke("token", "--explain", "endless", *options) for options in ((), ("--json",))]
     assert (accepted.exit_code, "accepted: 'alice'" in accepted.output) == (0, True)
     assert (refused.exit_code, "not accepted (inactive)" in refused.output) == (1, True)
-    assert f"what to do: {HINTS['inactive']}" in refused.output
+    assert f"what to do: {DETAILS['inactive'].advice}" in refused.output
     assert "as long as the issuer calls it active" in endless[0].output
     assert json.loads(endless[1].output)["seconds_left"] is None
 
