@@ -11,6 +11,7 @@ from pathlib import Path
 
 from asgi_guard.cli.env import markdown
 from asgi_guard.policy.vocabulary import DETAILS, DETAILS_OF_REQUESTS, DOUBTS, REASONS
+from tests.reference import reference
 
 ROOT = Path(__file__).parents[1]
 _REGION = re.compile(r"(<!-- from the code: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -51,6 +52,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "reasons": reasons,
     "details": details,
     "doubts": doubts,
+    "api": reference,
 }
 
 

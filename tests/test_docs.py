@@ -17,6 +17,7 @@ from asgi_guard.settings import variables
 from tests.asgi import Echo, call, get, http_scope
 from tests.faults.test_redis_faults import NEEDED
 from tests.pages import REGIONS, filled, pages, regions
+from tests.reference import GROUPS
 
 DOCS = Path(__file__).parents[1] / "docs"
 BROWSER = (DOCS / "browser.md").read_text("utf-8")
@@ -40,6 +41,11 @@ def test_what_pages_hold_of_the_code_is_current(page: Path) -> None:
 def test_every_part_has_its_place() -> None:
     """Whatever is made of the code stands in one page, once."""
     assert sorted(name for page in pages() for name in regions(page.read_text("utf-8"))) == sorted(REGIONS)
+
+
+def test_the_reference_has_every_public_name() -> None:
+    """Every public name has its entry in the reference, once, and no other name has."""
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(asgi_guard.__all__)
 
 
 def test_the_members_of_log_lines_are_told() -> None:
