@@ -13,6 +13,7 @@ import asgi_guard
 from asgi_guard import Guard, GuardSettings
 from asgi_guard.policy.answer import Reason
 from asgi_guard.policy.rates import parse_limits
+from asgi_guard.policy.routes import NO_ROW, Route, RouteTable
 from asgi_guard.settings import variables
 from tests.asgi import Echo, call, get, http_scope
 from tests.faults.test_redis_faults import NEEDED
@@ -36,6 +37,20 @@ def test_what_pages_hold_of_the_code_is_current(page: Path) -> None:
     """What stands in a page of variables, reasons and names is what the code says; `make docs` puts it there."""
     text = page.read_text("utf-8")
     assert filled(text) == text
+
+
+def test_the_paths_of_rows_are_as_shown() -> None:
+    """Each row of the README's table on paths holds for the paths beside it, and not for those behind."""
+    readme = (DOCS.parent / "README.md").read_text("utf-8")
+    shown = re.findall(r'^\| `(/\S*)`(?: with `"auth": "(\w+)"`)? \| (.*) \| (.*) \|$', readme, re.MULTILINE)
+    assert len(shown) == 9
+    for path, auth, held, passed_over in shown:
+        table = RouteTable([Route(path, auth=auth or None)])
+        for paths, index in ((held, 0), (passed_over, NO_ROW)):
+            found = {each: table.find(each, "GET") for each in re.findall(r"`([^`]+)`", paths)}
+            assert set(found.values()) == {(index, False)}, (path, found)
+    both = RouteTable([Route("/login"), Route("/login/")])
+    assert [both.match(each, "GET") for each in ("/login", "/login/")] == [0, 1]
 
 
 def test_every_part_has_its_place() -> None:
