@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 import asgi_guard
 from asgi_guard import Guard, GuardSettings
 from asgi_guard.policy.answer import Reason
+from asgi_guard.policy.identity import APIKey, api_key_digest
 from asgi_guard.policy.rates import parse_limits
 from asgi_guard.policy.routes import NO_ROW, Route, RouteTable
 from asgi_guard.settings import variables
@@ -128,6 +131,16 @@ async def test_the_sessions_that_are_shown_are_guarded() -> None:
     assert (await call(app, http_scope("POST", "/move", [session, same]))).status == 200
     for forged in ((b"sec-fetch-site", b"cross-site"), (b"origin", b"https://evil.example"), (b"x-csrf-token", b"x")):
         assert (await call(app, http_scope("POST", "/move", [session, forged]))).status == 403
+
+
+def test_the_key_that_is_made_as_shown_can_be_used() -> None:
+    """The line that the page on identity shows prints a key and the hash by which it is configured."""
+    (line,) = re.findall(r'^    python3 -c "(.*)"$', (DOCS / "identity.md").read_text("utf-8"), re.MULTILINE)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(line, {})  # noqa: S102 - it is what users are told to run
+    key, digest = said.getvalue().split()
+    assert api_key_digest(key.encode()) == APIKey("ci", digest).sha256
 
 
 def test_reasons_that_are_named_exist() -> None:
