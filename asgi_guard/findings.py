@@ -7,6 +7,7 @@ the one that may be meant.
 from __future__ import annotations
 
 from dataclasses import is_dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from pydantic import BaseModel
@@ -14,15 +15,28 @@ from pydantic import BaseModel
 from asgi_guard.errors import Problem, meant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
 _HEADERS = "SecurityHeaders"
 """What pydantic calls the one of two sorts of value that a row's `security` may have."""
-_OF_SIZE = frozenset({"greater_than", "greater_than_equal", "less_than", "less_than_equal"})
 _NO_SUCH = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
+_OF_SIZE = frozenset({"greater_than", "greater_than_equal", "less_than", "less_than_equal"})
+_BOOL, _INT, _FLOAT, _TEXT = "write true or false", "write a whole number", "write a number", "write a text"
+_LIST, _OBJECT = "write a list", "write an object, as {...}"
+_INSTEAD = {
+    "bool_parsing": _BOOL, "bool_type": _BOOL,
+    "int_parsing": _INT, "int_type": _INT, "int_from_float": _INT, "int_parsing_size": "write a smaller number",
+    "float_parsing": _FLOAT, "float_type": _FLOAT, "finite_number": _FLOAT,
+    "string_type": _TEXT, "string_unicode": _TEXT, "path_type": "write a path",
+    "tuple_type": _LIST, "list_type": _LIST, "dict_type": _OBJECT, "mapping_type": _OBJECT,
+    "too_short": "name at least one",
+    "string_pattern_mismatch": "this is no such name, which stands alone, without spaces and quotes",
+    "missing": "it is missing",
+}  # fmt: skip
+"""What to say in the place of what pydantic says, by its name of the fault."""
 
 
 def findings(
@@ -38,11 +52,13 @@ def findings(
     for each in _relevant(error):
         location = each["loc"]
         depth = _depth(model, location)
-        message = each["msg"].removeprefix("Value error, ").replace("\n", "; ")  # of several that were found at once
         if each["type"] in _NO_SUCH:
-            message = _no_such(location, _beside(model, location))
-        elif len(location) == depth:
-            message = _explained(each["type"], message, _purpose(model, location))
+            message = _no_such(location, model)
+        else:
+            message = _plain(each, model)
+            if len(location) == depth and each["type"] in (*_INSTEAD, *_OF_SIZE):
+                purpose = _purpose(model, location)
+                message += f"; its meaning: {purpose}" if purpose else ""
         inner = (part for part in location[depth:] if part != _HEADERS)
         where = ", ".join(f"number {part + 1}" if isinstance(part, int) else part for part in inner)
         yield Problem(named(tuple(map(str, location[:depth]))), f"{where}: {message}" if where else message)
@@ -74,29 +90,47 @@ def _purpose(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
     return "" if info is None else info.description or ""
 
 
-def _explained(kind: str, message: str, purpose: str) -> str:
-    """Say what a value is for, where pydantic says only what it should look like."""
-    if not purpose:
-        return message
-    if kind == "string_pattern_mismatch":
-        return f"this is no such name, which stands alone, without spaces and quotes: it is {purpose}"
-    return f"{message}: it is {purpose}" if kind in _OF_SIZE or kind.endswith("_parsing") else message
+def _plain(found: ErrorDetails, model: type[BaseModel]) -> str:
+    """What is wrong with a value, in words for those who write one."""
+    kind, message = found["type"], found["msg"]
+    if kind in _INSTEAD:
+        return _INSTEAD[kind]
+    if kind == "string_too_long":
+        return message.replace("String should have", "write")
+    if kind == "literal_error":
+        return message.replace("Input should be", "write")
+    if kind in _OF_SIZE:
+        return message.replace("Input should be", "write a number")
+    if kind in ("model_type", "dataclass_type"):
+        name = _innermost(model, found["loc"]).__name__
+        return f"write an object of its fields, as {{...}}, or in Python {name}(...)"
+    return message.removeprefix("Value error, ").replace("\n", "; ")  # of several that were found at once
 
 
-def _no_such(location: tuple[int | str, ...], known: Collection[str]) -> str:
+def _no_such(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
     """What to write instead of a name that there is not."""
+    name, known = str(location[-1]), _fields(_innermost(model, location[:-1]))
+    if len(location) == 1:  # in Python, where a variable's name may have been taken for that of an argument
+        flat = {
+            f"{section}_{field}": f"{section}={kind.__name__}({field}=...)"
+            for section, kind in known.items()
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+            for field in kind.model_fields
+        }
+        if (close := get_close_matches(name, [*known, *flat], n=1)) and close[0] in flat:
+            return f"there is no such field; did you mean {flat[close[0]]}?"
     what = "column" if location[0] == "routes" else "field"
-    return f"there is no such {what}" + (meant(str(location[-1]), known) or f"; there are {', '.join(known)}")
+    return f"there is no such {what}" + (meant(name, known) or f"; there are {', '.join(known)}")
 
 
-def _beside(model: type[BaseModel], location: tuple[int | str, ...]) -> Collection[str]:
-    """The names that there are where the last one of a location is not."""
+def _innermost(model: type[BaseModel], location: tuple[int | str, ...]) -> type:
+    """The model or dataclass that a location leads to."""
     record: type = model
-    for part in location[:-1]:
+    for part in location:
         annotation = _fields(record).get(str(part))  # numbers, and names of alternatives, are none
         if annotation is not None:
             record = _record(annotation) or record
-    return _fields(record)
+    return record
 
 
 def _fields(record: type) -> Mapping[str, Any]:

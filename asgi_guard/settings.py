@@ -146,7 +146,8 @@ class GuardSettings(BaseSettings):
     What is not given here comes from the environment; a section that is given is taken whole, as it is.
 
     Raises:
-        ConfigError: with everything that is wrong, by variable name.
+        ConfigError: with everything that is wrong, by variable name; a value that is given here, and is none, by its
+            place here, as `GuardSettings.auth.leeway`.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -181,7 +182,7 @@ class GuardSettings(BaseSettings):
         try:
             super().__init__(**read, **values)
         except ValidationError as error:
-            problems += problems_of(error)
+            problems += problems_of(error, values)
             at_fault = {str(each["loc"][0]) for each in error.errors()}
             more, rest = _rest({**read, **values}, error)._look_through(crosswise=not at_fault & CROSS_CHECKED)
             raise SettingsError([*problems, *more], rest) from None
@@ -281,9 +282,13 @@ class _RouteFile(Section):
     routes: Routes
 
 
-def problems_of(error: ValidationError) -> Iterator[Problem]:
-    """Tell what pydantic found, by the variables' names."""
-    return findings(error, GuardSettings, lambda path: PREFIX + "_".join(path).upper())
+def problems_of(error: ValidationError, given: Container[str] = ()) -> Iterator[Problem]:
+    """Tell what pydantic found, by the variables' names, or by the place of what was given in Python."""
+
+    def named(path: tuple[str, ...]) -> str:
+        return ".".join((GuardSettings.__name__, *path)) if path[0] in given else PREFIX + "_".join(path).upper()
+
+    return findings(error, GuardSettings, named)
 
 
 def _rest(values: dict[str, Any], error: ValidationError) -> GuardSettings:

@@ -87,10 +87,29 @@ def test_a_secret_may_be_in_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("AUTH_COOKIE", "__Host-token; Secure", "without spaces and quotes: it is a cookie that may hold the token"),
+        (
+            "AUTH_COOKIE",
+            "__Host-token; Secure",
+            "without spaces and quotes; its meaning: a cookie that may hold the token",
+        ),
         ("LOG_GCP_PROJECT", "p", "this is no such name, which stands alone"),
-        ("STORE_TIMEOUT", "50", "less than or equal to 10: it is seconds until an answer of the store counts as none"),
-        ("AUTH_LEEWAY", "30000", "it is seconds by which the issuer's clock may differ"),
+        (
+            "STORE_TIMEOUT",
+            "50",
+            "write a number less than or equal to 10; its meaning: seconds until an answer of the store",
+        ),
+        ("AUTH_LEEWAY", "30000", "its meaning: seconds by which the issuer's clock may differ"),
+        (
+            "AUTH_REVOCATION",
+            "maybe",
+            "write true or false; its meaning: whether tokens are looked up among the revoked",
+        ),
+        ("AUTH_SCOPE_CLAIMS", ",", "name at least one; its meaning: where scopes are"),
+        ("RATE_WORKERS", "1.5", "write a whole number; its meaning: processes that share the store"),
+        ("RATE_PLANS", "5", "write an object, as {...}; its meaning: limits of identities by plan"),
+        ("STORE_PREFIX", "x" * 65, "write at most 64 characters"),
+        ("LOG_FORMAT", "xml", "write 'json', 'otel', 'ecs', 'gcp', 'datadog' or 'off'"),
+        ("ROUTES", "[5]", "number 1: write an object of its fields, as {...}, or in Python Route(...)"),
         ("STORE_URL", "valkey://localhost", "write redis:// in front of the address"),
         ("STORE_URL", "localhost:6379", "write redis:// in front of the address"),
         ("RATE_LIMIT", "60/second by user, 10/second by anonymous", "limits are parted by ';'"),
@@ -359,12 +378,45 @@ def test_a_wrong_field_in_python_is_named() -> None:
     with pytest.raises(ConfigError) as caught:
         GuardSettings(auth={"isuer": "x", "issuers": [{"audiance": "a"}]}, corse={}, hosts={"zzz": 1})
     assert {str(problem) for problem in caught.value.problems} == {
-        "ASGI_GUARD_AUTH_ISUER: there is no such field; did you mean issuer?",
-        "ASGI_GUARD_AUTH_ISSUERS: number 1, issuer: Field required",
-        "ASGI_GUARD_AUTH_ISSUERS: number 1, audiance: there is no such field; did you mean audience?",
-        "ASGI_GUARD_CORSE: there is no such field; did you mean cors?",
-        "ASGI_GUARD_HOSTS_ZZZ: there is no such field; there are allowed, https_redirect, exempt",
+        "GuardSettings.auth.isuer: there is no such field; did you mean issuer?",
+        "GuardSettings.auth.issuers: number 1, issuer: it is missing",
+        "GuardSettings.auth.issuers: number 1, audiance: there is no such field; did you mean audience?",
+        "GuardSettings.corse: there is no such field; did you mean cors?",
+        "GuardSettings.hosts.zzz: there is no such field; there are allowed, https_redirect, exempt",
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            {"auth_issuer": "x"},
+            "GuardSettings.auth_issuer: there is no such field; did you mean auth=AuthSettings(issuer=...)?",
+        ),
+        (
+            {"proxy_hop": 1},
+            "GuardSettings.proxy_hop: there is no such field; did you mean proxy=ProxySettings(hops=...)?",
+        ),
+        ({"authh": {}}, "GuardSettings.authh: there is no such field; did you mean auth?"),
+        (
+            {"auth": "https://x"},
+            "GuardSettings.auth: write an object of its fields, as {...}, or in Python AuthSettings(...)",
+        ),
+        (
+            {"security": {"preset": "x"}},
+            "GuardSettings.security.preset: write 'api', 'page', 'docs' or 'off'",
+        ),
+    ],
+)
+def test_what_is_given_in_python_is_named_so(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], told: str) -> None:
+    """What came by keyword is told by that, and what came by a variable beside it by the variable."""
+    monkeypatch.setenv("ASGI_GUARD_LOG_SLOW_MS", "x")
+    with pytest.raises(ConfigError) as caught:
+        GuardSettings(**given)
+    found = [str(problem) for problem in caught.value.problems]
+    assert told in found
+    assert len(found) == 2
+    assert any(each.startswith("ASGI_GUARD_LOG_SLOW_MS: write a number") for each in found)
 
 
 def test_combinations_are_told_beside_wrong_values(tmp_path: Path) -> None:
@@ -396,9 +448,9 @@ def test_a_row_with_security_headers(monkeypatch: pytest.MonkeyPatch) -> None:
             "number 1, security, frame_option: there is no such column; did you mean frame_options?",
         ),
         ('{"frame_options": "X"}', "number 1: "),
-        ('{"preset": "pages"}', "number 1, security, preset: Input should be 'api', 'page', 'docs' or 'off'"),
-        ('"pages"', "number 1, security: Input should be 'api', 'page', 'docs' or 'off'"),
-        ("3", "number 1, security: Input should be 'api', 'page', 'docs' or 'off'"),
+        ('{"preset": "pages"}', "number 1, security, preset: write 'api', 'page', 'docs' or 'off'"),
+        ('"pages"', "number 1, security: write 'api', 'page', 'docs' or 'off'"),
+        ("3", "number 1, security: write 'api', 'page', 'docs' or 'off'"),
     ],
 )
 def test_security_headers_of_a_row_that_cannot_be(said: str, message: str) -> None:
@@ -417,10 +469,10 @@ def test_security_headers_of_a_row_that_cannot_be(said: str, message: str) -> No
         ),
         (
             lambda: StoreSettings(timeout=50),
-            "StoreSettings.timeout: Input should be less than or equal to 10: it is seconds until an answer",
+            "StoreSettings.timeout: write a number less than or equal to 10; its meaning: seconds until an answer",
         ),
-        (lambda: RateSettings(limit=60), "RateSettings.limit: Input should be a valid string"),  # type: ignore[arg-type]  # likewise
-        (lambda: StoreSettings(timeout=-1, prefix="x" * 99), "StoreSettings.timeout: Input should be greater than 0"),
+        (lambda: RateSettings(limit=60), "RateSettings.limit: write a text; its meaning: the default limits"),  # type: ignore[arg-type]  # likewise
+        (lambda: StoreSettings(timeout=-1, prefix="x" * 99), "StoreSettings.timeout: write a number greater than 0"),
     ],
 )
 def test_a_section_in_python(make: Callable[[], object], told: str) -> None:
@@ -433,7 +485,7 @@ def test_a_section_in_python(make: Callable[[], object], told: str) -> None:
 def test_a_number_that_is_none_is_told_with_what_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever writes a unit behind a number learns which one it has."""
     monkeypatch.setenv("ASGI_GUARD_AUTH_LEEWAY", "5m")
-    with pytest.raises(ConfigError, match="unable to parse string as a number: it is seconds by which the issuer's"):
+    with pytest.raises(ConfigError, match="write a number; its meaning: seconds by which the issuer's"):
         GuardSettings()
 
 
