@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from asgi_guard.policy.rates import parse_limits
 from asgi_guard.policy.routes import RouteTable, sample
+from asgi_guard.stores.urls import unverified
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ def warnings(settings: GuardSettings, plans: Sequence[RoutePlans], *, shared: bo
         yield f"{names} will not hold: a section that is given in Python is taken as it is there; say {places}"
     for name, meant in settings.resembling.items():
         yield f"{name} is none of the guard's variables, and does nothing: did you mean {meant}?"
+    if option := unverified(settings.store.url.get_secret_value()):
+        yield (
+            f"whoever is on the way to the store can play it, and read its password: {PREFIX}STORE_URL says {option}; "
+            "leave that out, and name who signs the server's certificate by ssl_ca_certs"
+        )
     limited = settings.limited
     if limited and not shared and settings.rate.workers > 1:
         yield (

@@ -142,16 +142,13 @@ class _Problems:
 
 def _store(settings: GuardSettings) -> Store:
     section = settings.store
-    try:
-        return open_store(
-            section.url.get_secret_value(),
-            prefix=section.prefix,
-            timeout=section.timeout,
-            max_keys=section.max_keys,
-            clock=own_clock if section.clock == "worker" else None,
-        )
-    except ValueError as error:
-        raise ConfigError([Problem("url", str(error))]) from None
+    return open_store(
+        section.url.get_secret_value(),
+        prefix=section.prefix,
+        timeout=section.timeout,
+        max_keys=section.max_keys,
+        clock=own_clock if section.clock == "worker" else None,
+    )
 
 
 def _drain(app: ASGIApp, settings: GuardSettings) -> DrainMiddleware | None:

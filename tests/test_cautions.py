@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp
 
 REDIS = StoreSettings.model_validate({"url": "redis://127.0.0.1:1"})
+REVOKING = AuthSettings(issuer="https://i.example", audience=("a",), revocation=True)
 KEYS = AuthSettings(api_keys=(APIKey("ci", DIGEST),))
 PRO = AuthSettings(issuer="https://i.example", audience=("a",), api_keys=(APIKey("ci", DIGEST, plan="pro"),))
 TOKENS = AuthSettings(issuer="https://i.example", audience=("a",))
@@ -76,7 +77,15 @@ def told(functions: Sequence[str] = (), **sections: Any) -> list[str]:
         ),
         ({"store": REDIS}, "ASGI_GUARD_STORE_URL names a store, and nothing is kept there"),
         (
-            {"auth": AuthSettings(issuer="https://i.example", audience=("a",), revocation=True)},
+            {"store": {"url": "rediss://u:p@h?ssl_cert_reqs=none"}, "rate": RateSettings(limit="9/hour by ip")},
+            "can play it, and read its password: ASGI_GUARD_STORE_URL says ssl_cert_reqs=none; leave that out",
+        ),
+        (
+            {"store": {"url": "rediss+cluster://h?ssl_check_hostname=False"}, "auth": REVOKING},
+            "ASGI_GUARD_STORE_URL says ssl_check_hostname=False; leave that out",
+        ),
+        (
+            {"auth": REVOKING},
             "revocations are kept in this process's memory",
         ),
         (

@@ -10,21 +10,15 @@ from asgi_guard.stores.cluster import ClusterStore
 from asgi_guard.stores.memory import MemoryStore
 from asgi_guard.stores.redis import RedisStore, own_clock
 from asgi_guard.stores.sentinel import SentinelStore
+from asgi_guard.stores.urls import reading_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["ClusterStore", "MemoryStore", "RedisStore", "SentinelStore", "Store", "no_store", "open_store", "own_clock"]
 
-SHARED: dict[str, type[RedisStore | ClusterStore]] = {
-    "redis": RedisStore,
-    "rediss": RedisStore,
-    "unix": RedisStore,
-    "redis+sentinel": SentinelStore,
-    "rediss+sentinel": SentinelStore,
-    "redis+cluster": ClusterStore,
-    "rediss+cluster": ClusterStore,
-}
+_KINDS: tuple[type[RedisStore | ClusterStore], ...] = (RedisStore, SentinelStore, ClusterStore)
+SHARED = {scheme: kind for kind in _KINDS for scheme in kind.schemes}
 SCHEMES = ("memory", *SHARED)
 
 
@@ -63,16 +57,10 @@ def open_store(
         clock: microseconds since the Unix epoch, where scripts may not ask the server's clock; see `own_clock`.
 
     Raises:
-        ValueError: the URL is none of these. The text does not repeat it, for it may hold a password.
+        ConfigError: the URL is none of these. The text does not repeat it, for it may hold a password.
     """
-    scheme, separator, _ = url.partition("://")
-    if not separator:
-        scheme = ""  # a bare text could be a password
+    with reading_url(url, SCHEMES, "the scheme"):
+        scheme = url.partition("://")[0]
     if scheme == "memory":
         return MemoryStore(max_keys=max_keys)
-    kind = SHARED.get(scheme)
-    if kind is None:
-        better = {"valkey": "redis", "valkeys": "rediss", "": "redis"}.get(scheme)
-        hint = "" if better is None else f"write {better}:// in front of the address: "
-        raise ValueError(f"{hint}the scheme {scheme[:16]!r} is none of {', '.join(f'{known}://' for known in SCHEMES)}")
-    return kind(url, prefix=prefix, timeout=timeout, clock=clock)
+    return SHARED[scheme](url, prefix=prefix, timeout=timeout, clock=clock)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from redis.crc import key_slot
 
@@ -57,9 +57,14 @@ class ClusterStore:
         timeout: seconds until an answer counts as none.
         breaker: when to stop asking a node, and when to try again; each node has its own like it.
         clock: microseconds since the Unix epoch, where scripts may not ask the servers' clocks.
+
+    Raises:
+        ConfigError: an argument is of the wrong type, or the URL cannot be read.
     """
 
     shared = True
+    schemes: ClassVar[tuple[str, ...]] = ("redis+cluster", "rediss+cluster")
+    """What URLs of this store begin with."""
 
     @typed
     def __init__(
@@ -76,10 +81,10 @@ class ClusterStore:
         self._timeout = timeout
         self._nodes: Nodes | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        with reading_url("hosts, ports and options"):
+        with reading_url(url, self.schemes, "hosts, ports and options"):
             seeds, options = _read(url)
             self._plan = NodePlan(seeds, options, timeout, clock, breaker or Breaker(), {})
-            try_client(self._plan.client(seeds[0]))
+            try_client(self._plan.client(seeds[0]), url)
 
     def watch(self, told: Callable[[float, int], None]) -> None:
         """Tell of each call of a node from now on: its seconds, and how many requests it was for. Before the first."""

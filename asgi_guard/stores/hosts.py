@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from redis.asyncio.connection import parse_url
 
 from asgi_guard.stores.server_link import CLIENT_OPTIONS
-from asgi_guard.stores.urls import URLError, check_store_url
+from asgi_guard.stores.urls import URLError, check_store_url, is_port
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Address: TypeAlias = tuple[str, int]
 
 PARTS = re.compile(r"(?P<scheme>rediss?)\+\w+://(?P<netloc>[^/?#]*)(?P<path>[^?#]*)(?P<rest>.*)", re.DOTALL)
-HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:@\s]+)(?::(?P<port>\d{1,5}))?")
+HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:@\s]+)(?::(?P<port>\d+))?")
 
 
 class Hosts(NamedTuple):
@@ -51,8 +51,10 @@ def read_hosts(url: str, port: int) -> Hosts:
     addresses = []
     for text in hosts.split(","):
         found = HOST.fullmatch(text)
-        if found is None or not 0 < int(found["port"] or port) < 65536:
+        if found is None:
             raise URLError("hosts stand as host:port,host:port, and the password is to be percent-encoded")
+        if not is_port(found["port"] or ""):
+            raise URLError("a port is a number from 1 to 65535")
         addresses.append((found["host"].strip("[]"), int(found["port"] or port)))
     single = f"{match['scheme']}://{login}{at}host{match['rest']}"
     check_store_url(single)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -44,9 +44,14 @@ class RedisStore:
         breaker: when to stop asking, and when to try again.
         clock: microseconds since the Unix epoch, where scripts may not ask the server's clock; all workers' clocks then
             have to agree. None asks the server's.
+
+    Raises:
+        ConfigError: an argument is of the wrong type, or the URL cannot be read.
     """
 
     shared = True
+    schemes: ClassVar[tuple[str, ...]] = ("redis", "rediss", "unix")
+    """What URLs of this store begin with."""
 
     @typed
     def __init__(
@@ -67,8 +72,8 @@ class RedisStore:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._line: Line
         self._watch: Callable[[float, int], None] | None = None
-        with reading_url("host, port, path and options"):
-            try_client(self._make_client())
+        with reading_url(url, self.schemes, "host, port, path and options"):
+            try_client(self._make_client(), url)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(prefix={self.prefix!r}, timeout={self._timeout})"

@@ -44,6 +44,8 @@ class SentinelStore(RedisStore):
     sentinels' own are the options `sentinel_username` and `sentinel_password`.
     """
 
+    schemes = ("redis+sentinel", "rediss+sentinel")
+
     def _make_client(self) -> Redis:
         (*sentinels,), path, options = read_hosts(self._url, 26379)
         match = PATH.fullmatch(path)

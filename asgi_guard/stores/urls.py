@@ -1,60 +1,152 @@
-"""URLs of stores: what is wrong with one, in words that hold nothing of the password in it."""
+"""URLs of stores: what is wrong with one, in words that hold nothing of the user and the password in it."""
 
 from __future__ import annotations
 
 import re
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
+from redis.asyncio.connection import to_bool
 from redis.exceptions import RedisError
 
+from asgi_guard.errors import ConfigError, Problem
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from redis.asyncio import Redis
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,15}")
+_VALKEY = {"valkey": "redis", "valkeys": "rediss"}
+_NO_SUCH = re.compile(r"unexpected keyword argument '(\w+)'")
+_INVALID = re.compile(r"Invalid value for ['`](\w+)['`]")
+_REQUIREMENTS = ("required", "optional", "none")
+_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+
 
 class URLError(ValueError):
-    """What is wrong with a URL, in words that hold no part of it."""
+    """What is wrong with a URL, in words that hold no user and no password."""
 
 
 @contextmanager
-def reading_url(parts: str) -> Iterator[None]:
+def reading_url(url: str, schemes: Sequence[str], parts: str) -> Iterator[None]:
     """Say of a URL that cannot be read what to check, and nothing that a parser quotes: that may be of the password.
 
     Args:
+        url: the URL.
+        schemes: those that there are, the likeliest first.
         parts: what a URL of this kind has, beside a password.
 
     Raises:
-        ValueError: it cannot be read.
+        ConfigError: it cannot be read, or a file that it names is not there.
     """
     try:
+        require_scheme(url, schemes)
         yield
     except URLError as error:
-        raise ValueError(f"the URL cannot be read: {error}") from None
-    except (ValueError, TypeError, RedisError):
-        raise ValueError(f"the URL cannot be read: check {parts}, and percent-encode the password") from None
+        said = str(error)
+    except (ValueError, TypeError, RedisError) as error:
+        said = _option_at_fault(url, str(error)) or f"check {parts}, and percent-encode the password"
+    else:
+        return
+    raise ConfigError([Problem("url", f"the URL cannot be read: {said}")]) from None
 
 
-def try_client(client: Redis) -> None:
-    """Have a client made that is thrown away: a malformed URL or option is an error now, not at the first request."""
+def require_scheme(url: str, schemes: Sequence[str]) -> None:
+    """See to it that a URL has one of the schemes.
+
+    Raises:
+        URLError: it has not, or no scheme at all. A bare text could be a password, so it is not told.
+    """
+    scheme, slashes, _ = url.partition("://")
+    if slashes and scheme in schemes:
+        return
+    known = ", ".join(f"{each}://" for each in schemes)
+    if not slashes:
+        begun, colon, _ = url.partition(":")
+        if colon and begun in schemes:
+            raise URLError(f"two slashes stand behind the scheme: write {begun}://")
+        likeliest = next(each for each in schemes if each.startswith("redis"))
+        raise URLError(f"write {likeliest}:// in front of the address: the scheme is one of {known}")
+    lower = scheme.lower()
+    better = _VALKEY.get(lower, lower)
+    hint = f"write {better}:// in front of the address: " if better in schemes else ""
+    raise URLError(f"{hint}the scheme {f'{scheme!r} ' if _SCHEME.fullmatch(scheme) else ''}is none of {known}")
+
+
+def try_client(client: Redis, url: str) -> None:
+    """Have a client made that is thrown away: a malformed URL or option is an error now, not at the first request.
+
+    Raises:
+        URLError: a file that the URL names is not there.
+    """
     pool: Any = client.connection_pool  # whose methods are not typed in every version
     pool.make_connection()
+    options = _options(url)
+    for name in _FILES:
+        if name in options and not Path(options[name]).is_file():
+            raise URLError(f"{name} names a file that is not there: {options[name]}")
 
 
 def check_store_url(url: str) -> None:
-    """Refuse what the client's parser would quietly read as something else.
+    """Refuse what the client's parser would quietly read as something else, or say nothing useful of.
 
     Raises:
-        URLError: an unencoded `/`, `?` or `#` ends the password early, the database is not a number, or a socket's
-            path is not absolute.
+        URLError: an unencoded `/`, `?` or `#` ends the password early, there are several hosts, the port or the
+            database is none, a socket's path is not absolute, or an option of TLS is none or stands where there is
+            no TLS.
     """
     parts = urlsplit(url)
     if parts.scheme == "unix":
         if parts.hostname or not parts.path:
             raise URLError("a socket has an absolute path: unix:///path")
-    elif not re.fullmatch(r"/?\d*", parts.path) or "@" in parts.query + parts.fragment:
-        raise URLError(
-            "a database is a number, and what may be meant as the password ends before the @: percent-encode it"
-        )
+    elif "@" in parts.path + parts.query + parts.fragment:
+        raise URLError("what may be meant as the password ends before the @: percent-encode it")
+    elif "," in parts.netloc.rpartition("@")[2]:
+        raise URLError("it has one host: several, with commas, stand in redis+cluster:// and redis+sentinel://")
+    elif not is_port(parts.netloc.rpartition("@")[2].rpartition("]")[2].partition(":")[2]):
+        raise URLError("a port is a number from 1 to 65535")
+    elif not re.fullmatch(r"/?\d*", parts.path):
+        raise URLError("a database is a number: /0")
+    for name, value in _options(url).items():
+        if name.startswith("ssl_") and parts.scheme != "rediss":
+            said = f"the option {name} is" if _may_be_told(name, url) else "the options ssl_... are"
+            raise URLError(f"{said} for TLS: have the scheme begin with rediss, or leave that out")
+        if name == "ssl_cert_reqs" and value not in _REQUIREMENTS:
+            raise URLError(f"ssl_cert_reqs is one of {', '.join(_REQUIREMENTS)}")
+
+
+def is_port(text: str) -> bool:
+    """Whether this is a port, or none is named."""
+    return not text or (text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536)
+
+
+def unverified(url: str) -> str | None:
+    """The option by which a URL has any certificate accepted, or one of any host; None where it has neither."""
+    options = _options(url) if url.startswith("rediss") else {}
+    if options.get("ssl_cert_reqs") == "none":
+        return "ssl_cert_reqs=none"
+    checked = options.get("ssl_check_hostname", "")
+    return f"ssl_check_hostname={checked}" if to_bool(checked) is False else None
+
+
+def _options(url: str) -> dict[str, str]:
+    """The options; of one that is there several times the first, as the client has it."""
+    return dict(reversed(parse_qsl(urlsplit(url).query)))
+
+
+def _may_be_told(name: str, url: str) -> bool:
+    """Whether a name of an option is none of the rest of a password that ends early."""
+    names = [each for each, _ in parse_qsl(urlsplit(url).query)]
+    return name in names and not any("password" in each for each in names[: names.index(name)])
+
+
+def _option_at_fault(url: str, said: str) -> str:
+    """Which option it is that the client does not know, or cannot read."""
+    if (found := _NO_SUCH.search(said)) and _may_be_told(found[1], url):
+        return f"there is no option {found[1]}"
+    if found := _INVALID.search(said):
+        return f"the value of the option {found[1]} cannot be meant"
+    return ""

@@ -144,10 +144,13 @@ async def test_a_server_that_asks_for_the_clients_certificate(
 
 
 async def test_files_that_are_not_there(tmp_path: Path) -> None:
-    """A certificate that cannot be read leaves the store unavailable, whatever listens."""
-    url = f"rediss://127.0.0.1:1?{options(ca_certs=tmp_path / 'missing.pem')}"
+    """A certificate that is taken away later leaves the store unavailable, whatever listens."""
+    file = tmp_path / "authority.pem"
+    file.touch()
+    store = open_store(f"rediss://127.0.0.1:1?{options(ca_certs=file)}", timeout=PATIENCE)
+    file.unlink()
 
-    assert "No such file" in await refused(open_store(url, timeout=PATIENCE))
+    assert "No such file" in await refused(store)
 
 
 async def test_a_cluster_over_tls(known: Authority) -> None:

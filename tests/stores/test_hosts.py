@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asgi_guard.errors import StoreUnavailableError
-from asgi_guard.stores import ClusterStore, SentinelStore, open_store
+from asgi_guard.errors import ConfigError, StoreUnavailableError
+from asgi_guard.stores import ClusterStore, RedisStore, SentinelStore, open_store
 from asgi_guard.stores.hosts import read_hosts
 from tests.stores.server import ask
 
@@ -103,7 +103,25 @@ def test_a_malformed_url_is_an_error_at_once_without_the_password(url: str) -> N
         ("redis://127.0.0.1:1/x", "a database is a number"),
         ("redis://:s3/cr3t@127.0.0.1:1/0", "ends before the @: percent-encode it"),
         ("unix://nowhere/s", "a socket has an absolute path"),
-        ("redis://127.0.0.1:1/0?timeut=3", "check host, port, path and options"),
+        ("redis://127.0.0.1:1/0?timeut=3", "there is no option timeut"),
+        ("redis+cluster://127.0.0.1?timeut=3", "there is no option timeut"),
+        ("redis+sentinel://127.0.0.1/service?timeut=3", "there is no option timeut"),
+        ("redis://127.0.0.1:1/0?protocol=9", "check host, port, path and options"),
+        ("redis://127.0.0.1?socket_timeout=soon", "the value of the option socket_timeout cannot be meant"),
+        ("redis://127.0.0.1:0", "a port is a number from 1 to 65535"),
+        ("redis://127.0.0.1:99999", "a port is a number from 1 to 65535"),
+        ("redis+cluster://127.0.0.1:99999999", "a port is a number from 1 to 65535"),
+        ("redis://127.0.0.1?ssl_ca_certs=/ca.pem", "the option ssl_ca_certs is for TLS: have the scheme begin with"),
+        ("redis+cluster://a?ssl_ca_certs=/ca.pem", "the option ssl_ca_certs is for TLS: have the scheme begin with"),
+        ("rediss://127.0.0.1?ssl_ca_certs=/no/ca.pem", "ssl_ca_certs names a file that is not there: /no/ca.pem"),
+        ("rediss+cluster://a?ssl_keyfile=/no/k.pem", "ssl_keyfile names a file that is not there: /no/k.pem"),
+        ("rediss://127.0.0.1?ssl_cert_reqs=maybe", "ssl_cert_reqs is one of required, optional, none"),
+        ("redis://a,b", "several, with commas, stand in redis+cluster:// and redis+sentinel://"),
+        ("redis:/127.0.0.1", "two slashes stand behind the scheme: write redis://"),
+        ("redis+cluster:127.0.0.1", "two slashes stand behind the scheme: write redis+cluster://"),
+        ("REDIS://127.0.0.1", "write redis:// in front of the address: the scheme 'REDIS' is none of"),
+        ("127.0.0.1:6379", "write redis:// in front of the address: the scheme is one of memory://, redis://"),
+        ("http://127.0.0.1", "the scheme 'http' is none of memory://, redis://"),
     ],
 )
 def test_what_is_wrong_with_a_url_is_told(url: str, said: str) -> None:
@@ -126,12 +144,33 @@ async def test_where_no_sentinel_answers_each_is_named() -> None:
     await store.aclose()
 
 
-@pytest.mark.parametrize("kind", [ClusterStore, SentinelStore])
-@pytest.mark.parametrize("url", [f"redis://:{SECRET}@a", f"unix://:{SECRET}@/a", SECRET, ""])
-def test_a_url_of_another_kind_is_refused(kind: type[ClusterStore | SentinelStore], url: str) -> None:
-    """A store of several hosts is made of no URL of one."""
-    with pytest.raises(ValueError, match="cannot be read") as caught:
+@pytest.mark.parametrize("kind", [ClusterStore, RedisStore, SentinelStore])
+@pytest.mark.parametrize(
+    "url", [f"http://:{SECRET}@a", f"memory://:{SECRET}@/a", SECRET, "", f"a:{SECRET}@a:1", f"{SECRET}@{SECRET}://a"]
+)
+def test_a_url_of_another_kind_is_refused(kind: type[ClusterStore | RedisStore], url: str) -> None:
+    """A store is made of no URL that is none of its own, and says which those are."""
+    with pytest.raises(ConfigError, match=r"cannot be read: .*the scheme .*(none|one) of redis.*://$") as caught:
         kind(url)
+
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("kind", [ClusterStore, SentinelStore])
+@pytest.mark.parametrize("scheme", ["redis", "unix"])
+def test_a_url_of_one_host_is_none_of_several(kind: type[ClusterStore | SentinelStore], scheme: str) -> None:
+    """A store of several hosts is made of no URL of one."""
+    with pytest.raises(ConfigError, match=f"the scheme '{scheme}' is none of redis") as caught:
+        kind(f"{scheme}://:{SECRET}@a")
+
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("name", [SECRET, f"ssl_{SECRET}"])
+def test_what_stands_behind_a_password_may_be_of_it(name: str) -> None:
+    """A name behind a password in the options is not told: the password may have ended early."""
+    with pytest.raises(ConfigError) as caught:
+        RedisStore(f"redis://127.0.0.1?password=12&{name}=3")
 
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
@@ -140,10 +179,10 @@ def test_a_url_of_another_kind_is_refused(kind: type[ClusterStore | SentinelStor
     "url",
     [
         f"redis+cluster://user:{SECRET}@127.0.0.1:1,127.0.0.1:2",
-        f"rediss+cluster://127.0.0.1:1/0?username=user&password={SECRET}&ssl_ca_certs=/nowhere.pem",
+        f"rediss+cluster://127.0.0.1:1/0?username=user&password={SECRET}&ssl_ca_certs={__file__}",
         f"redis+sentinel://user:{SECRET}@127.0.0.1:1,127.0.0.1:2/service/3",
         f"redis+sentinel://127.0.0.1:1/service?sentinel_username=user&sentinel_password={SECRET}&db=3",
-        f"rediss+sentinel://:{SECRET}@127.0.0.1:1/service?ssl_ca_certs=/nowhere.pem",
+        f"rediss+sentinel://:{SECRET}@127.0.0.1:1/service?ssl_ca_certs={__file__}",
     ],
 )
 async def test_the_password_is_never_told(url: str, caplog: pytest.LogCaptureFixture) -> None:

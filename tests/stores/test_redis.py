@@ -303,7 +303,7 @@ def test_a_malformed_url_is_an_error_at_once_without_the_password(url: str) -> N
         f"redis://:{SECRET}@127.0.0.1:1/0",
         f"redis://user:{SECRET}@127.0.0.1:1",
         f"redis://127.0.0.1:1/0?username=user&password={SECRET}",
-        f"rediss://user:{SECRET}@127.0.0.1:1?ssl_ca_certs=/nowhere.pem",
+        f"rediss://user:{SECRET}@127.0.0.1:1?ssl_ca_certs={__file__}",
         f"unix://user:{SECRET}@/nowhere/redis.sock?db=3",
         f"unix:///nowhere/redis.sock?password={SECRET}",
     ],

@@ -122,14 +122,14 @@ async def test_a_master_that_may_not_write_is_dropped(watched: Watched, url: str
 
 def test_tls_is_for_servers_and_sentinels() -> None:
     """With `rediss+sentinel`, servers and sentinels alike are spoken to in TLS, with the same certificates."""
-    url = "rediss+sentinel://user:p@a,b:1/service?ssl_ca_certs=/ca.pem&sentinel_username=s"
+    url = f"rediss+sentinel://user:p@a,b:1/service?ssl_ca_certs={__file__}&sentinel_username=s"
     pool: Any = SentinelStore(url)._make_client().connection_pool
 
     assert issubclass(pool.connection_class, SentinelManagedSSLConnection)
-    assert pool.make_connection().ssl_context.ca_certs == "/ca.pem"
+    assert pool.make_connection().ssl_context.ca_certs == __file__
     for sentinel, address in zip(pool.sentinel_manager.sentinels, [("a", 26379), ("b", 1)], strict=True):
         asked = sentinel.connection_pool
         assert issubclass(asked.connection_class, SSLConnection)
         made = asked.make_connection()
-        assert (made.host, made.port, made.ssl_context.ca_certs) == (*address, "/ca.pem")
+        assert (made.host, made.port, made.ssl_context.ca_certs) == (*address, __file__)
         assert (made.username, made.password) == ("s", None)

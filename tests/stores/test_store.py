@@ -327,9 +327,9 @@ async def test_big_numbers_stay_exact(store: Store) -> None:
         ("rediss://user:p%40ss@example.com:6380/0", RedisStore),
         ("unix:///run/redis.sock?db=2", RedisStore),
         ("redis+sentinel://user:p%40ss@a,b:26380/service/1", SentinelStore),
-        ("rediss+sentinel://a/service?ssl_ca_certs=/ca.pem&sentinel_password=p", SentinelStore),
+        (f"rediss+sentinel://a/service?ssl_ca_certs={__file__}&sentinel_password=p", SentinelStore),
         ("redis+cluster://user:p%40ss@a,b:7000,[::1]:7001", ClusterStore),
-        ("rediss+cluster://a/0?ssl_certfile=/c.pem&ssl_keyfile=/k.pem", ClusterStore),
+        (f"rediss+cluster://a/0?ssl_certfile={__file__}&ssl_keyfile={__file__}", ClusterStore),
     ],
 )
 def test_a_url_names_a_store(url: str, kind: type) -> None:
