@@ -100,6 +100,7 @@ class Exchange:
         nonce: that of inline scripts and styles, once the app has asked for it; empty once it is too late for that.
         unready: whether this process wants no new requests, since it is about to leave.
         reported: whether the exception in flight has been logged: every layer around it sees it pass.
+        culprit: the function of the app's that the guard asked, and that raised; there is none unless one did.
         fault: what a layer raised instead of marking a head: the guard's own error, though the app sees it first.
     """
 
@@ -113,6 +114,7 @@ class Exchange:
         "answered_by",
         "client",
         "client_doubt",
+        "culprit",
         "detail",
         "disputed",
         "entered",
@@ -152,6 +154,7 @@ class Exchange:
         "verdict",
     )
 
+    culprit: str
     entered: int
 
     def __init__(self, scope: Scope, root_path: str = "") -> None:

@@ -10,7 +10,7 @@ from types import FunctionType, MethodType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MAX_LOOKED_AT = 32
 """How many objects are looked at for the app within a wrapper: one may wrap itself, or hold much."""
@@ -40,10 +40,13 @@ def misfit(app: object) -> str | None:
 
 def is_factory(made: object) -> bool:
     """Whether something can be called for an app, as far as that can be told."""
-    if not callable(made):
-        return False
+    return callable(made) and can_take(made, 0)
+
+
+def can_take(function: Callable[..., object], count: int) -> bool:
+    """Whether a function can be called with so many arguments; what is compiled need not tell, and may."""
     try:
-        return _takes(inspect.signature(made, follow_wrapped=False), 0)
+        return _takes(inspect.signature(function, follow_wrapped=False), count)
     except (ValueError, TypeError):
         return True
 

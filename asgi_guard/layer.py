@@ -123,7 +123,9 @@ class Chain:
             if response.unheard:
                 _report(exchange, "the app raised after its client had left", error, logging.INFO)
             else:
-                _report(exchange, f"unhandled exception in {'the app' if in_app else 'the guard'}", error)
+                where = f"unhandled exception in {'the app' if in_app else 'the guard'}"
+                culprit = None if in_app else getattr(exchange, "culprit", None)
+                _report(exchange, where if culprit is None else f"{culprit} raised", error)
         if response.started or response.disconnected:
             return
         await self._refuse(exchange, response, Reason.APP_ERROR if in_app else Reason.GUARD_ERROR)

@@ -30,6 +30,7 @@ from asgi_guard.middleware import (
 )
 from asgi_guard.middleware.possession import Possession
 from asgi_guard.middleware.rate_limit import KnownLimits
+from asgi_guard.middleware.rate_options import functions_of
 from asgi_guard.policy.ratelimit_headers import HEADER_NAMES
 from asgi_guard.policy.routes import RouteTable
 from asgi_guard.readiness import Check
@@ -343,6 +344,10 @@ def _rate_limit(
 ) -> RateLimitMiddleware | None:
     section = settings.rate
     if not settings.limited and not settings.auth.revocation and not section.messages:
+        unusable: list[Problem] = []
+        functions_of(functions, unusable)
+        if unusable:
+            raise ConfigError(unusable)
         return None
     return RateLimitMiddleware(
         app,

@@ -302,6 +302,24 @@ def test_arguments_that_cannot_be(given: dict[str, Any], name: str, message: str
     assert message in problem.message
 
 
+@pytest.mark.parametrize(
+    ("functions", "message"),
+    [
+        ([1], "it is of the type list: give a dict of functions by their names"),
+        ({"tenant": 1}, "'tenant' is no function"),
+        ({"Tenant": len}, "'Tenant' is no name of a function"),
+        ({"ip": len}, "'ip' is one of the grammar's own words"),
+    ],
+)
+def test_functions_of_no_limit(functions: Any, message: str) -> None:
+    """Functions that no limit could go by are refused where no limit is set, too."""
+    with pytest.raises(ConfigError) as caught:
+        Guard(Echo(), GuardSettings(), limit_functions=functions)
+    (problem,) = caught.value.problems
+    assert problem.name == "limit_functions"
+    assert message in problem.message
+
+
 def test_an_issuer_that_is_none() -> None:
     """An issuer's address alone is no issuer."""
     with pytest.raises(ConfigError, match="issuers: it is of the type str: give Issuer"):

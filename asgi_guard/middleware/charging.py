@@ -91,7 +91,11 @@ class Charging:
             return f"route:{plan.place}"
         function = self._functions.get(key)
         if function is not None:
-            value: object = function(exchange.scope)
+            try:
+                value: object = function(exchange.scope)
+            except Exception:
+                exchange.culprit = f"the limit function {key!r}"
+                raise
             if not isinstance(value, str | None):
                 raise TypeError(f"the limit function {key!r} gave a {type(value).__name__}: give a text, or None")
             return None if value is None else f"{key}:{store_key(key, value)}"

@@ -25,7 +25,7 @@ from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.middleware.accounts import Accounts
 from asgi_guard.middleware.charging import Charging
-from asgi_guard.middleware.rate_options import exempt_from, messages_of, out_of_range, unusable
+from asgi_guard.middleware.rate_options import exempt_from, functions_of, messages_of, out_of_range
 from asgi_guard.policy.access import Revocation, unavailable
 from asgi_guard.policy.answer import Answer, Reason, ambiguous_path, problem
 from asgi_guard.policy.bucket import Admission, Charge, Verdict, asked, retry_after
@@ -123,8 +123,8 @@ class RateLimitMiddleware(Layer):
             raise ConfigError([Problem("store", fault)])
         self.store: Store = store if store is not None else MemoryStore()
         self._table = RouteTable.of(routes)
-        functions = dict(functions or {})
-        problems = [*out_of_range(workers, ipv6_prefix, deny_cache), *unusable(functions)]
+        problems = list(out_of_range(workers, ipv6_prefix, deny_cache))
+        functions = functions_of(functions, problems)
         self._exempt, self._messages = exempt_from(exempt, problems), messages_of(messages, problems)
         self._exempts = bool(self._exempt)
         rules = Rules(on_store_failure, shadow, max(1, workers), tuple(functions))

@@ -204,9 +204,19 @@ async def test_a_function_that_fails(function: Callable[[Scope], Any], caplog: p
     assert isinstance(exchange.error, LookupError | TypeError)
     assert not app.scopes
     assert len(layer.store) == 0  # type: ignore[arg-type]  # it is this process's memory
-    assert "unhandled exception in the guard" in caplog.text
+    (record,) = (each for each in caplog.records if each.name == "asgi_guard")
+    assert record.exc_info
     if isinstance(exchange.error, TypeError):
         assert "the limit function 'it' gave a" in str(exchange.error)
+    else:
+        assert record.getMessage().startswith("the limit function 'it' raised: 'GET' '/', request id ")
+
+
+class Later:
+    """Is no coroutine function, and has to be awaited all the same."""
+
+    async def __call__(self, scope: Scope) -> str:
+        return str(scope["type"])
 
 
 @pytest.mark.parametrize(
@@ -219,6 +229,11 @@ async def test_a_function_that_fails(function: Callable[[Scope], Any], caplog: p
         ({"a;b": tenant}, "'a;b'"),
         ({"": tenant}, "''"),
         ({"tenant": "x-tenant"}, "'tenant' is no function"),
+        ({"tenant": lambda: "a"}, "'tenant' does not take the scope, as its one argument"),
+        ({"tenant": lambda scope, key: "a"}, "'tenant' does not take the scope, as its one argument"),
+        ({"tenant": Later()}, "'tenant' is a coroutine function"),
+        ({5: tenant}, "5 is no name of a function"),
+        ([tenant], "it is of the type list: give a dict of functions by their names"),
     ],
 )
 def test_functions_that_could_never_be_asked(functions: Any, message: str) -> None:
