@@ -18,7 +18,7 @@ from asgi_guard.layer import Chain
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.middleware.rate_limit import plans_in
 from asgi_guard.readiness import checks_of
-from asgi_guard.revocation import Revocations, lives_of, nobody_looks
+from asgi_guard.revocation import Revocations, lives_of, nobody_looks, require_user
 from asgi_guard.settings import GuardSettings, SettingsError
 from asgi_guard.stack import stack
 from asgi_guard.stores import no_store
@@ -107,8 +107,10 @@ class Guard(Chain):
                 in hand, which another guard serves that looks elsewhere: `asgi_guard.revoke` reaches that one.
             ValueError: an API key showed it, which does not end by itself: take it out of the configuration. Or an
                 opaque token without a `jti`, by which it could be named: revoke it where it was issued.
+            TypeError: it is no `User`; what `scope["user"]` holds for strangers is none.
             StoreUnavailableError: the store did not answer, and the token may be accepted still.
         """
+        require_user(user)
         if not self._looks_for(user):
             raise nobody_looks(
                 "another Guard serves this request and does not look here, so its token would still be taken: revoke "
@@ -128,6 +130,7 @@ class Guard(Chain):
         Raises:
             ConfigError: `auth.revocation` is off, so nobody would look it up.
             ValueError: there is no such issuer, several are meant, or a token could outlive the revocation.
+            TypeError: an argument is of another type.
             StoreUnavailableError: the store did not answer, and its tokens may be accepted still.
         """
         await self._revocations().session(session_id, issuer, ttl)
@@ -146,6 +149,7 @@ class Guard(Chain):
         Raises:
             ConfigError: `auth.revocation` is off, so nobody would look it up.
             ValueError: there is no such issuer, several are meant, or a token could outlive the revocation.
+            TypeError: an argument is of another type.
             StoreUnavailableError: the store did not answer, and its tokens may be accepted still.
         """
         await self._revocations().subject(subject, issuer, ttl)

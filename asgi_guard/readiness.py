@@ -6,19 +6,21 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from asgi_guard.errors import ConfigError, Problem, wrong_type
+from asgi_guard.inspection import can_take
 from asgi_guard.policy.plain_types import require_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 logger = logging.getLogger("asgi_guard")
 
+_ONE_BY_ONE = "Check(name, function), or a dict of functions by their names"
 CACHE_SECONDS = 1.0
 CHECK_TIMEOUT = 1.0
 OWN_CHECKS = frozenset({"store", "keys"})
@@ -90,6 +92,9 @@ def as_checks(checks: Checks) -> tuple[Check, ...]:
     Raises:
         ConfigError: one is no check.
     """
+    given: object = checks
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ConfigError([Problem("checks", wrong_type(given, f"a list of {_ONE_BY_ONE}"))])
     made = tuple(Check(name, probe) for name, probe in checks.items()) if isinstance(checks, Mapping) else tuple(checks)
     if faults := [fault for each in made if (fault := _misfit(each))]:
         raise ConfigError([Problem("checks", fault) for fault in faults])
@@ -105,9 +110,11 @@ def namesakes(checks: Iterable[Check]) -> Iterator[Problem]:
 
 def _misfit(check: object) -> str | None:
     if not isinstance(check, Check):
-        return wrong_type(check, "Check(name, function), or a dict of functions by their names")
+        return wrong_type(check, _ONE_BY_ONE)
     probe: object = check.probe
-    return None if callable(probe) else f"{check.name!r} asks a {type(probe).__name__}: name a coroutine function"
+    if not callable(probe):
+        return f"{check.name!r} asks a {type(probe).__name__}: name a coroutine function"
+    return None if can_take(probe, 0) else f"{check.name!r} asks a function that cannot be called without arguments"
 
 
 class NoCoroutineFunctionError(TypeError):

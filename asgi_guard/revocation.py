@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.errors import ConfigError, Problem, wrong_type
 from asgi_guard.exchange import SCOPE_KEY
+from asgi_guard.policy.identity import User
+from asgi_guard.policy.plain_types import wrong_types
 from asgi_guard.policy.revocation import LONGEST_TTL, MARGIN, kept_for, longest_life, session_key, subject_key
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from asgi_guard.asgi import Scope
     from asgi_guard.exchange import Exchange
     from asgi_guard.middleware import IdentityMiddleware
-    from asgi_guard.policy.identity import User
     from asgi_guard.stores import Store
 
 
@@ -33,8 +33,12 @@ async def revoke(scope: Scope) -> None:
         LookupError: the scope did not pass a guard.
         ConfigError: `auth.revocation` is off, or nobody was identified, so that no token was looked up.
         ValueError: an API key showed the identity, or an opaque token without a `jti`, as for `Guard.revoke`.
+        TypeError: it is no scope.
         StoreUnavailableError: the store did not answer, and the token may be accepted still.
     """
+    given: object = scope
+    if not isinstance(given, Mapping):
+        raise TypeError(f"scope: {wrong_type(given, 'that of the request, as request.scope')}")
     exchange: Exchange | None = scope.get(SCOPE_KEY)
     if exchange is None:
         raise LookupError("this scope did not pass a guard: wrap the app in Guard")
@@ -51,6 +55,16 @@ def nobody_looks(message: str) -> ConfigError:
     return ConfigError([Problem(f"{PREFIX}AUTH_REVOCATION", message)])
 
 
+def require_user(user: object) -> None:
+    """See to it that this is an identity.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(user, User):
+        raise TypeError(f"user: {wrong_type(user, 'the one of a request that was identified, as request.user')}")
+
+
 def lives_of(identity: IdentityMiddleware) -> Mapping[str, float | None]:
     """The issuers whose tokens are accepted, each with the longest life of a token, where that is bounded."""
     lives: dict[str, float | None] = {}
@@ -61,6 +75,14 @@ def lives_of(identity: IdentityMiddleware) -> Mapping[str, float | None]:
         # Nothing bounds the life of a token that the issuer is asked about.
         lives[identity.introspector.issuer] = None
     return lives
+
+
+_TYPES = {"session_id": "str", "subject": "str", "issuer": "str | None", "ttl": "float | None"}
+
+
+def _require_types(**given: object) -> None:
+    if problems := list(wrong_types(_TYPES, given)):
+        raise TypeError("; ".join(map(str, problems)))
 
 
 class Revocations:
@@ -90,6 +112,7 @@ class Revocations:
 
     async def session(self, session_id: str, issuer: str | None, ttl: float | None) -> float:
         """Revoke every token of a session; seconds for which that is kept."""
+        _require_types(session_id=session_id, issuer=issuer, ttl=ttl)
         if not session_id:
             raise ValueError("a session has a name: the `sid` of its tokens")
         issuer = self._issuer(issuer)
@@ -99,6 +122,7 @@ class Revocations:
 
     async def subject(self, subject: str, issuer: str | None, ttl: float | None) -> float:
         """Revoke every token of a subject that was issued until now; seconds for which that is kept."""
+        _require_types(subject=subject, issuer=issuer, ttl=ttl)
         if not subject:
             raise ValueError("a subject has a name: the `sub` of its tokens")
         issuer = self._issuer(issuer)

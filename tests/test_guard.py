@@ -284,7 +284,19 @@ async def test_own_checks(issuer: LocalIssuer) -> None:
     [
         ({"store": "redis://127.0.0.1"}, "store", "it is of the type str: give RedisStore(url), or the address as"),
         ({"checks": [asyncio.sleep]}, "checks", "it is of the type function: give Check(name, function)"),
+        (
+            {"checks": asyncio.sleep},
+            "checks",
+            "it is of the type function: give a list of Check(name, function), or a dict",
+        ),
+        ({"checks": "database"}, "checks", "it is of the type str: give a list of Check(name, function), or a dict"),
+        (
+            {"checks": {"database": asyncio.sleep}},
+            "checks",
+            "'database' asks a function that cannot be called without arguments",
+        ),
         ({"checks": {"database": 3}}, "checks", "'database' asks a int: name a coroutine function"),
+        ({"store": MemoryStore}, "store", "it is the class MemoryStore: give one that is made, as in MemoryStore(...)"),
         (
             {"http_client": httpx.AsyncClient()},
             "http_client",

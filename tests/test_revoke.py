@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from asgi_guard import (
+    Anonymous,
     AuthSettings,
     ConfigError,
     Guard,
@@ -27,6 +28,8 @@ from tests.guarded import KEY, settings
 from tests.middleware.limiting import Micros
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
     from asgi_guard.testing import LocalIssuer
     from tests.stores.server import Server
@@ -273,6 +276,28 @@ async def test_revocations_that_could_not_hold_are_refused(issuer: LocalIssuer) 
     off = Guard(logout, GuardSettings(auth=auth.model_copy(update={"revocation": False})), http_client=issuer.client)
     with pytest.raises(ConfigError, match="AUTH_REVOCATION"):
         await off.revoke_subject("alice", issuer=issuer.url)
+
+
+@pytest.mark.parametrize(
+    ("revoking", "said"),
+    [
+        (lambda guard: guard.revoke("alice"), "user: it is of the type str: give the one of a request that was"),
+        (lambda guard: guard.revoke(None), "user: it is of the type NoneType: give the one"),
+        (lambda guard: guard.revoke(Anonymous()), "user: it is of the type Anonymous: give the one"),
+        (lambda guard: guard.revoke_subject(5), "subject: it is of the type int: give a text"),
+        (lambda guard: guard.revoke_session(b"s", issuer=5), "session_id: .* give a text; issuer: .* give a text or"),
+        (lambda guard: guard.revoke_subject("alice", ttl="x"), "ttl: it is of the type str: give a number or None"),
+        (lambda guard: revoke(None), "scope: it is of the type NoneType: give that of the request, as request.scope"),  # type: ignore[arg-type]  # as a user may
+        (lambda guard: revoke("alice"), "scope: it is of the type str"),  # type: ignore[arg-type]  # likewise
+    ],
+)
+async def test_what_cannot_be_revoked(
+    issuer: LocalIssuer, revoking: Callable[[Any], Awaitable[None]], said: str
+) -> None:
+    """An argument of another type is told by its name, with what to give."""
+    guard = Guard(logout, settings(issuer), http_client=issuer.client)
+    with pytest.raises(TypeError, match=f"^{said}"):
+        await revoking(guard)
 
 
 def test_a_guard_is_not_guarded_again(issuer: LocalIssuer) -> None:

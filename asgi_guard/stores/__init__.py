@@ -24,6 +24,8 @@ SCHEMES = ("memory", *SHARED)
 
 def no_store(store: object) -> str | None:
     """Why something given for a store is none; None if it is one, or is not given."""
+    if isinstance(store, type):
+        return f"it is the class {store.__name__}: give one that is made, as in {store.__name__}(...)"
     if store is None or isinstance(store, Store):
         return None
     return wrong_type(store, "RedisStore(url)")

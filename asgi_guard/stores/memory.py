@@ -8,6 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from asgi_guard.arguments import typed
+from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.policy.bucket import PLACES, Admission, Verdict, allowed, decide, settle
 from asgi_guard.policy.revocation import EVER, is_revoked
 from asgi_guard.variables import PREFIX
@@ -34,6 +35,9 @@ class MemoryStore:
             become full leave first, since that loses nothing; else the fullest of a few old ones. Of revocations those
             that end soonest leave, which the log tells once.
         clock: microseconds of a clock that only moves forward.
+
+    Raises:
+        ConfigError: an argument is of the wrong type, or there is room for none.
     """
 
     shared = False
@@ -42,6 +46,10 @@ class MemoryStore:
     def __init__(
         self, *, max_keys: int = 100_000, clock: Callable[[], int] = lambda: time.monotonic_ns() // 1000
     ) -> None:
+        if max_keys < 1:
+            raise ConfigError(
+                [Problem("max_keys", f"{max_keys} is no number of buckets: there is room for at least 1")]
+            )
         self._max_keys = max_keys
         self._clock = clock
         # When each bucket is full. A dict whose keys come and go makes its table anew at times: one of a million keys

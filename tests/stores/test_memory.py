@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from asgi_guard.errors import ConfigError
 from asgi_guard.policy.bucket import Admission, Charge, Verdict, decide
 from asgi_guard.policy.rates import SECOND, Limit
 from asgi_guard.stores import MemoryStore
@@ -37,6 +38,13 @@ def make(max_keys: int = 100_000, now: int = 0) -> tuple[MemoryStore, Clock]:
 
 def remaining(store: MemoryStore, key: str, rule: Limit = PER_SECOND) -> int:
     return store.decide(ask(key, 0, rule)).readings[0].remaining
+
+
+@pytest.mark.parametrize("max_keys", [0, -1])
+def test_room_for_nothing(max_keys: int) -> None:
+    """A store that could hold nothing is refused when it is made."""
+    with pytest.raises(ConfigError, match=f"^max_keys: {max_keys} is no number of buckets"):
+        MemoryStore(max_keys=max_keys)
 
 
 @pytest.mark.parametrize("max_keys", [1, 2, 7, 100])
