@@ -1,8 +1,8 @@
 """The errors of this package, in one tree.
 
-`AsgiGuardError` is the root: catching it catches everything below. Single values, as a `Route` or an `APIKey`, raise
-plain `ValueError`s, as a `ConfigError` is too. Errors carry facts as attributes; their text is for
-people and never holds a secret value.
+`AsgiGuardError` is the root: catching it catches everything below. Whatever cannot be used for a configuration raises
+`ConfigError`, which is a `ValueError` too. Errors carry facts as attributes; their text is for people and never holds a
+secret value.
 """
 
 from __future__ import annotations

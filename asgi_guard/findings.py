@@ -104,7 +104,10 @@ def _plain(found: ErrorDetails, model: type[BaseModel]) -> str:
     if kind in ("model_type", "dataclass_type"):
         name = _innermost(model, found["loc"]).__name__
         return f"write an object of its fields, as {{...}}, or in Python {name}(...)"
-    return message.removeprefix("Value error, ").replace("\n", "; ")  # of several that were found at once
+    # What a row or a key says of itself begins with what it is, and of several that are wrong each does.
+    own = f"{_innermost(model, found['loc']).__name__}: "
+    lines = message.removeprefix("Value error, ").split("\n")
+    return "; ".join(line.removeprefix(own) for line in lines)
 
 
 def _no_such(location: tuple[int | str, ...], model: type[BaseModel]) -> str:

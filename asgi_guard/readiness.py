@@ -38,7 +38,7 @@ class Check:
         timeout: seconds after which it has failed; None for what is said for all of them.
 
     Raises:
-        ValueError: a value is of the wrong type, or it has no time to answer in.
+        ConfigError: a value is of the wrong type, or it has no time to answer in.
     """
 
     name: str
@@ -49,7 +49,8 @@ class Check:
     def __post_init__(self) -> None:
         require_fields(self)
         if self.timeout is not None and not self.timeout > 0:
-            raise ValueError(f"the check {self.name!r} has {self.timeout} s, which is no time to answer in")
+            message = f"the check {self.name!r} has {self.timeout} s, which is no time to answer in"
+            raise ConfigError([Problem("timeout", message)])
 
 
 Checks: TypeAlias = "Mapping[str, Callable[[], Awaitable[object]]] | Sequence[Check]"

@@ -10,6 +10,7 @@ import pytest
 from asgi_guard import (
     AccessLogMiddleware,
     APIKey,
+    AsgiGuardError,
     Check,
     ClusterStore,
     ConfigError,
@@ -35,6 +36,7 @@ from asgi_guard import (
     SentinelStore,
 )
 from tests.asgi import Echo, get
+from tests.configuring import DIGEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +85,31 @@ def test_others(make: Callable[[], object], named: str) -> None:
     """So are those of what layers are given, which is no error of the layer's then."""
     with pytest.raises(ValueError, match=f"^{named}: it is of the type .*: give "):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Route("x"), ["Route: path 'x' does not start with '/'"]),
+        (lambda: Route("/", methods="GET"), ["Route: path '/': "]),  # type: ignore[arg-type]  # as a user may
+        (lambda: Route("x", cost=-1), ["Route: path 'x' does not", "Route: cost -1 is negative"]),
+        (lambda: APIKey("", DIGEST), ["APIKey: an API key's name is 1 to 128"]),
+        (lambda: APIKey("ci", "hunter2"), ["APIKey: an API key is not given as name and SHA-256"]),
+        (lambda: Check("db", MemoryStore().ping, timeout=-1), ["timeout: the check 'db' has -1 s"]),
+        (lambda: KeyTimes(ttl=0), ["ttl: keys need a life"]),
+        (lambda: KeyTimes(cooldown=-1), ["cooldown: it is negative"]),
+        (lambda: KeyTimes(min_ttl=9, max_ttl=8), ["min_ttl: it is longer than max_ttl"]),
+        (lambda: RedisStore("foo"), ["url: the URL cannot be read: write redis://"]),
+        (lambda: MemoryStore(max_keys=0), ["max_keys: 0 is no number of buckets"]),
+        (lambda: CSRFMiddleware(Echo(), exempt=["x", "/a"]), ["exempt: path 'x' does not start with '/'"]),
+    ],
+)
+def test_values_that_cannot_be(make: Callable[[], object], said: list[str]) -> None:
+    """What cannot be used for a configuration is an error of the guard's own, whatever it was to be."""
+    with pytest.raises(AsgiGuardError) as caught:
+        make()
+    assert isinstance(caught.value, ConfigError)
+    assert all(str(each).startswith(text) for each, text in zip(caught.value.problems, said, strict=True))
 
 
 @pytest.mark.parametrize(("layer", "_options", "_named"), LAYERS, ids=lambda each: getattr(each, "__name__", None))

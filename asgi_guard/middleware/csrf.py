@@ -116,10 +116,12 @@ class CSRFMiddleware(Layer):
             self._trusted = _trusted(listed(trusted_origins), insecure=unsafe_insecure_origins)
         except ValueError as error:
             problems += error.problems if isinstance(error, ConfigError) else (Problem("trusted_origins", str(error)),)
+        table = RouteTable.of(routes)
         try:
-            self._exempt = ForgeryExemptions(RouteTable.of(routes), listed(exempt))
+            self._exempt = ForgeryExemptions(table, listed(exempt))
         except ValueError as error:
-            problems.append(Problem("exempt", str(error)))
+            said = [each.message for each in error.problems] if isinstance(error, ConfigError) else [str(error)]
+            problems += (Problem("exempt", each) for each in said)
         if problems:
             raise ConfigError(problems)
         self.shadowed: dict[Reason, int] = dict.fromkeys(_DETAILS, 0)

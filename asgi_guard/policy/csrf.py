@@ -84,7 +84,7 @@ class ForgeryExemptions:
         paths: more paths, whatever the row says.
 
     Raises:
-        ValueError: one of them is no path; the text names it.
+        ConfigError: one of them is no path; the text names it.
     """
 
     __slots__ = ("_paths", "_table")

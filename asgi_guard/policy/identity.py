@@ -10,6 +10,7 @@ from hashlib import blake2b, sha256
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.policy.listing import one_text
 from asgi_guard.policy.plain_types import require_fields
 
@@ -138,6 +139,9 @@ class APIKey:
         sha256: the key's SHA-256, 64 hexadecimal digits.
         scopes: what it may do.
         plan: the plan of limits that it has.
+
+    Raises:
+        ConfigError: it is none; the text repeats nothing of it.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic asks for a plain dict
@@ -150,18 +154,22 @@ class APIKey:
     def __post_init__(self) -> None:
         require_fields(self)
         if not self.name or len(self.name) > 128 or not self.name.isprintable():
-            raise ValueError("an API key's name is 1 to 128 printable characters")
+            raise _unusable("an API key's name is 1 to 128 printable characters")
         if len(self.sha256) != 64 or not set(self.sha256) <= set("0123456789abcdef"):
             # Nothing of it is repeated: the name may be the key or its hash, written the wrong way round.
-            raise ValueError("an API key is not given as name and SHA-256, in 64 lower-case hexadecimal digits")
+            raise _unusable("an API key is not given as name and SHA-256, in 64 lower-case hexadecimal digits")
         if fault := one_text(scopes=self.scopes):
-            raise ValueError(fault)
+            raise _unusable(fault)
         if self.sha256 == _OF_NOTHING:
-            raise ValueError("this is the SHA-256 of nothing: the key was empty when it was hashed")
+            raise _unusable("this is the SHA-256 of nothing: the key was empty when it was hashed")
 
     def user(self) -> User:
         """The identity of whoever shows this key."""
         return User(self.name, self.scopes, kind="api-key", key=store_key("api-key", self.name), plan=self.plan)
+
+
+def _unusable(message: str) -> ConfigError:
+    return ConfigError([Problem(APIKey.__name__, message)])
 
 
 def api_key_digest(key: bytes) -> str:

@@ -32,6 +32,7 @@ from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.policy.plain_types import require_fields
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class KeyTimes:
         max_backoff: the longest wait between tries.
 
     Raises:
-        ValueError: keys would have no life, or a time is negative or no number.
+        ConfigError: keys would have no life, or a time is negative or no number.
     """
 
     ttl: float = 300
@@ -76,11 +77,11 @@ class KeyTimes:
         require_fields(self)
         for field in fields(self):
             if not getattr(self, field.name) >= 0:  # written so that it holds for NaN, too
-                raise ValueError(f"{field.name} is negative")
+                raise ConfigError([Problem(field.name, "it is negative, or no number")])
         if self.ttl == 0 or self.min_ttl == 0:
-            raise ValueError("keys need a life: give ttl and min_ttl more than 0 seconds")
+            raise ConfigError([Problem("ttl", "keys need a life: give ttl and min_ttl more than 0 seconds")])
         if self.min_ttl > self.max_ttl:
-            raise ValueError("min_ttl is longer than max_ttl")
+            raise ConfigError([Problem("min_ttl", "it is longer than max_ttl")])
 
 
 class Step(Enum):

@@ -51,6 +51,9 @@ class Route:
         cost: how many units the request takes from each of its limits.
         security: the preset of security headers, or what else is to be said of them on this path.
         csrf: whether requests that other sites can forge are refused here, where that layer is on.
+
+    Raises:
+        ConfigError: with everything that is wrong with the row.
     """
 
     # Read by pydantic where a row comes from the environment: a misspelt column is an error.
@@ -69,9 +72,9 @@ class Route:
     def __post_init__(self) -> None:
         require_fields(self)
         if fault := one_text(methods=self.methods, scopes=self.scopes, any_scopes=self.any_scopes):
-            raise ValueError(f"path {self.path!r}: {fault}")
+            raise ConfigError([Problem(Route.__name__, f"path {self.path!r}: {fault}")])
         if problems := list(self._problems()):
-            raise ValueError("; ".join(problems))
+            raise ConfigError([Problem(Route.__name__, problem) for problem in problems])
 
     def _problems(self) -> Iterator[str]:
         segments = self.path.split("/")
