@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from asgi_guard.errors import ConfigError, Problem, wrong_type
+from asgi_guard.errors import AsgiGuardError, ConfigError, Problem, wrong_type
 from asgi_guard.inspection import can_take
 from asgi_guard.policy.plain_types import require_fields
 
@@ -118,12 +118,8 @@ def _misfit(check: object) -> str | None:
     return None if can_take(probe, 0) else f"{check.name!r} asks a function that cannot be called without arguments"
 
 
-class NoCoroutineFunctionError(TypeError):
-    """A check gave nothing to wait for. Its name is what is told, as of any error of a check."""
-
-
-class SaidFalseError(Exception):
-    """A check gave False in the place of an error. Its name is what is told."""
+class _NoAnswerError(AsgiGuardError):
+    """What is wrong with a check itself."""
 
 
 class Readiness:
@@ -174,7 +170,7 @@ class Readiness:
         return self._last
 
     async def _ask(self, check: Check) -> str | None:
-        """Why a check fails, as `failed: TYPE` or `timed out`; None if it passes."""
+        """Why a check fails, as `failed: WHY` or `timed out`; None if it passes."""
         task = self._hanging.get(check.name)
         if task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop():
             return "timed out"
@@ -188,14 +184,16 @@ class Readiness:
             return "timed out"
         del self._hanging[check.name]
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        # Its text may hold an address or a password, and is the app's to tell.
-        return None if error is None else f"failed: {type(error).__name__}"
+        if error is None:
+            return None
+        # The text of any other may hold an address or a password, and is the app's to tell.
+        return f"failed: {error if isinstance(error, AsgiGuardError) else type(error).__name__}"
 
 
 async def _probed(check: Check) -> object:
     waiting: object = check.probe()
     if not isawaitable(waiting):
-        raise NoCoroutineFunctionError
+        raise _NoAnswerError("its function is no coroutine function, and gave nothing to wait for")
     if (answer := await waiting) is False:
-        raise SaidFalseError
+        raise _NoAnswerError("it said False")
     return answer

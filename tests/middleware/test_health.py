@@ -18,6 +18,7 @@ from asgi_guard import (
     HealthMiddleware,
     HealthSettings,
     ProxySettings,
+    StoreUnavailableError,
     readiness,
 )
 from tests.asgi import Echo, Exchange, call, get, http_scope, websocket_scope
@@ -296,7 +297,7 @@ async def test_a_check_that_waits_for_nothing(caplog: pytest.LogCaptureFixture) 
     """A plain function in the place of a coroutine function fails, and the log says what it is."""
     layer = HealthMiddleware(Echo(), checks=[Check("pg", lambda: 1)])  # type: ignore[arg-type,return-value]  # as an app may
     assert (await get(layer, "/health/ready")).status == 503
-    assert "not ready: pg failed: NoCoroutineFunctionError" in caplog.text
+    assert "not ready: pg failed: its function is no coroutine function, and gave nothing to wait for" in caplog.text
 
 
 @pytest.mark.parametrize(("given", "status"), [(False, 503), (None, 200), (True, 200), (0, 200)])
@@ -307,7 +308,24 @@ async def test_a_check_that_says_no(given: object, status: int, caplog: pytest.L
         return given
 
     assert (await get(HealthMiddleware(Echo(), checks={"pg": probe}), "/health/ready")).status == status
-    assert ("pg failed: SaidFalseError" in caplog.text) is (status == 503)
+    assert ("pg failed: it said False" in caplog.text) is (status == 503)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (StoreUnavailableError("the store does not answer"), "pg failed: the store does not answer"),
+        (OSError("postgres://app:hunter2@db"), "pg failed: OSError"),
+    ],
+)
+async def test_what_is_told_of_an_error(error: Exception, said: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What the guard itself found out is told in its words, and of anybody else's error no more than the type."""
+
+    async def probe() -> None:
+        raise error
+
+    assert (await get(HealthMiddleware(Echo(), checks={"pg": probe}), "/health/ready")).status == 503
+    assert [record.getMessage() for record in caplog.records] == [f"readiness: not ready: {said}"]
 
 
 async def test_a_probe_that_leaves_does_not_cancel_the_checks() -> None:
