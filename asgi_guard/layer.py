@@ -25,6 +25,7 @@ from asgi_guard.inspection import misfit, own_root_path
 from asgi_guard.lifespan import Lifespan
 from asgi_guard.policy.answer import Answer, Reason, problem
 from asgi_guard.response import Response
+from asgi_guard.told import note
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -118,8 +119,11 @@ class Chain:
     async def _failed(self, exchange: Exchange, response: Response, error: Exception, *, in_app: bool) -> None:
         """Log the exception, once, and answer 500 if nothing was sent yet. That the client left is nobody's error."""
         in_app = in_app and error is not exchange.fault
-        if not exchange.reported and not response.is_loss(error):
+        if response.is_loss(error):
+            note(error)
+        elif not exchange.reported:
             exchange.reported = True
+            note(error)
             if response.unheard:
                 _report(exchange, "the app raised after its client had left", error, logging.INFO)
             else:

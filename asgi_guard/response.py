@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from asgi_guard.asgi import Head, Message, Receive, Send
 from asgi_guard.policy.answer import Answer, Reason
 from asgi_guard.policy.bucket import Verdict
+from asgi_guard.told import note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,6 +130,7 @@ class Response:
 
     def _note_loss(self, error: OSError, *, of_head: bool) -> None:
         self.disconnected, self.finished, self.lost = True, False, error
+        note(error)
         if of_head:
             self.status = None
 

@@ -3,22 +3,27 @@
 uvicorn writes the address of each WebSocket handshake, with its query, even with its access log off; at the level
 `debug`, its WebSocket library writes every header line and frame. The guard's access log tells of handshakes, redacted.
 
-Nor is said again what the guard has said: an exception of the app's, which it logs with the request's id and hands on,
-and that a handshake was refused, which uvicorn takes for an app's fault.
+Nor is said again what the guard has said: an exception that came through it, which it logs with the request's id and
+hands on, and that a handshake was refused, which uvicorn takes for an app's fault. What was raised around the guard is
+the server's to tell.
 
 What no handler of the app's takes, of the guard's warnings too, is written in the same form.
 """
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import logging
 from typing import Any
 
+from asgi_guard.told import is_told
+
 _OF_CLIENTS = ('%s - "WebSocket %s"', "< ", "> ")
 """How the formats of such records begin."""
-_SAID = ("Exception in ASGI application", "ASGI callable returned without completing handshake")
-"""How those begin that repeat what the guard has logged."""
+_RAISED = "Exception in ASGI application"
+_REFUSED = "ASGI callable returned without completing handshake"
+"""How those begin that may repeat what the guard has logged, and that do."""
 
 
 class WithoutRequests(logging.Filter):
@@ -26,7 +31,12 @@ class WithoutRequests(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether the record is written."""
-        return not str(record.msg).startswith((*_OF_CLIENTS, *_SAID))
+        text = str(record.msg)
+        if text.startswith(_RAISED):
+            error = record.exc_info[1] if record.exc_info else None
+            # Of what it cancels, when it has no more time to stop in, the server says how much there was.
+            return not (isinstance(error, asyncio.CancelledError) or is_told(error))
+        return not text.startswith((*_OF_CLIENTS, _REFUSED))
 
 
 def _last_resort() -> logging.Handler:

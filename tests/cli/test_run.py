@@ -40,6 +40,18 @@ def create():
 async def broken(scope, receive, send):
     raise LookupError("no such row")
 
+class Outside:
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "http":
+            raise LookupError("around the guard")
+        await self.app(scope, receive, send)
+
+from asgi_guard import Guard
+around = Outside(Guard(app))
+
 async def failing(scope, receive, send):
     await receive()
     await send({"type": "lifespan.startup.failed", "message": "no disk"})
@@ -119,6 +131,19 @@ def test_an_exception_is_told_once(command: Command, site: Path, caplog: pytest.
     assert record.name == "asgi_guard"
     assert visitor.answer.headers["x-request-id"] in record.getMessage()
     assert "Exception in ASGI application" not in ran.err
+
+
+def test_an_exception_around_the_guard_is_told_by_the_server(command: Command, site: Path) -> None:
+    """What is raised where the guard does not see it is in the server's log, with its traceback."""
+    port = free_port()
+    visitor = Visitor(f"http://127.0.0.1:{port}/", signal.SIGTERM)
+    visitor.start()
+    ran = command("run", "run_site:around", "--app-dir", str(site), "--port", str(port))
+    visitor.join()
+    assert visitor.answer is not None
+    assert visitor.answer.status_code == 500
+    assert "Exception in ASGI application" in ran.err
+    assert "LookupError: around the guard" in ran.err
 
 
 def test_run_on_a_unix_socket(command: Command, site: Path) -> None:
