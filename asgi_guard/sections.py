@@ -22,7 +22,7 @@ from asgi_guard.policy.resource_metadata import audiences_of
 from asgi_guard.policy.routes import Route
 from asgi_guard.policy.security import Preset
 from asgi_guard.section_base import Section
-from asgi_guard.values import APIKeys, Names, Plans, ProbePath, issuers
+from asgi_guard.values import APIKeys, Names, NamesOrNone, Plans, ProbePath, issuers
 
 
 class StoreSettings(Section):
@@ -51,13 +51,13 @@ class IssuerSettings(Section):
     issuer: str
     audience: Names | None = None
     jwks_url: str | None = None
-    algorithms: Names | None = None
+    algorithms: NamesOrNone | None = None
     leeway: float | None = Field(default=None, ge=0, le=300)
     max_token_age: float | None = Field(default=None, gt=0)
     max_token_lifetime: float | None = Field(default=None, gt=0)
     profile: Profile | None = None
     required_claims: Names | None = None
-    scope_claims: Names | None = None
+    scope_claims: NamesOrNone | None = None
 
 
 Issuers = Annotated[tuple[IssuerSettings, ...], BeforeValidator(issuers)]
@@ -71,7 +71,7 @@ class AuthSettings(Section):
         default=(), description="this API's names, of which a token has to name one in `aud`; else the resource's"
     )
     jwks_url: str | None = Field(default=None, description="where the issuer's keys are, if not by OIDC discovery")
-    algorithms: Names = Field(default=DEFAULT_ALGORITHMS, description="the signature algorithms that are allowed")
+    algorithms: NamesOrNone = Field(default=DEFAULT_ALGORITHMS, description="the signature algorithms that are allowed")
     leeway: float = Field(default=30, ge=0, le=300, description="seconds by which the issuer's clock may differ")
     max_token_age: float | None = Field(
         default=None, gt=0, description="seconds after which a token is too old, expired or not"
@@ -83,7 +83,7 @@ class AuthSettings(Section):
         default="any", description="`at+jwt` takes access tokens marked as such only (RFC 9068), `any` all tokens"
     )
     required_claims: Names = Field(default=(), description="claims that a token has to have, `NAME` or `NAME=VALUE`")
-    scope_claims: Names = Field(
+    scope_claims: NamesOrNone = Field(
         default=SCOPE_CLAIMS,
         min_length=1,
         description="where scopes are: the first that is there; `a.b` goes into objects",
@@ -345,7 +345,7 @@ class MetricsSettings(Section):
     """Metrics. Off, unless said."""
 
     path: str = Field(default="", description="the path of Prometheus's scrapes, such as `/metrics`; empty for none")
-    allow: Names = Field(default=LOCAL, description="addresses and networks (CIDR) whose scrapes are answered")
+    allow: NamesOrNone = Field(default=LOCAL, description="addresses and networks (CIDR) whose scrapes are answered")
     otel: bool = Field(default=False, description="whether to measure with OpenTelemetry's metrics API")
 
     @property
@@ -367,7 +367,7 @@ class HealthSettings(Section):
     )
     max_requests: int = Field(default=0, ge=0, description="requests after which a worker drains and ends; 0 for never")
     check_timeout: float = Field(default=1, gt=0, le=60, description="seconds that each check of readiness has")
-    details: Names = Field(
+    details: NamesOrNone = Field(
         default=LOCAL,
         description="addresses and networks (CIDR) that readiness tells which check failed",
     )

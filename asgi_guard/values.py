@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sized
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
@@ -14,6 +14,29 @@ from asgi_guard.policy.routes import Route
 
 _ROUTES = """write a list of rows, as in [{"path": "/login", "auth": "none"}]"""
 _ISSUERS = """write a list, as in [{"issuer": "https://id.example.com", "audience": "api"}]"""
+
+
+_NOTHING = "it holds nothing: leave it out if none is meant"
+
+
+def _some(read: Callable[[object], object]) -> Callable[[object], object]:
+    """Have a reader refuse a text that is not empty and names nothing: the layer that it is for would be off."""
+
+    def reading(value: object) -> object:
+        found = read(value)
+        if isinstance(value, str) and value.strip() and isinstance(found, Sized) and not found:
+            raise ValueError(_NOTHING)
+        return found
+
+    return reading
+
+
+def _listed_in(name: str, text: str) -> tuple[str, ...]:
+    """The list of a part of a value, such as a row's methods, of which none would mean all."""
+    items = listed(text)
+    if not items and text.strip():
+        raise ValueError(f"{name}: {_NOTHING}")
+    return items
 
 
 def _json(text: str, expected: str) -> Any:
@@ -33,6 +56,7 @@ def _json_list(text: str, expected: str) -> list[Any]:
     return value
 
 
+@_some
 def _routes(value: object) -> object:
     """Read the table, and let a row say `"methods": "GET, POST"` where it means a list."""
     if isinstance(value, str):
@@ -44,9 +68,10 @@ def _routes(value: object) -> object:
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:
     written = {name: row[name] for name in ("methods", "scopes", "any_scopes") if isinstance(row.get(name), str)}
-    return {**row, **{name: listed(text) for name, text in written.items()}}
+    return {**row, **{name: _listed_in(name, text) for name, text in written.items()}}
 
 
+@_some
 def _api_keys(value: object) -> object:
     """Read `name=SHA256, other=SHA256`, or JSON: `{"name": {"sha256": "...", "scopes": ["..."]}}`."""
     if isinstance(value, str) and not value.lstrip().startswith("{"):
@@ -69,9 +94,11 @@ def _scoped(entry: dict[str, Any]) -> dict[str, Any]:
     scopes = entry.get("scopes")
     if not isinstance(scopes, str):
         return entry
-    return {**entry, "scopes": listed(scopes if scopes.lstrip().startswith("[") else scopes.replace(" ", ","))}
+    text = scopes if scopes.lstrip().startswith("[") else scopes.replace(" ", ",")
+    return {**entry, "scopes": _listed_in("scopes", text)}
 
 
+@_some
 def issuers(value: object) -> object:
     """Read `[{"issuer": "https://id.example.com", "audience": "api"}, ...]`; one that says no more may be a text."""
     if isinstance(value, str):
@@ -83,6 +110,7 @@ def issuers(value: object) -> object:
     )
 
 
+@_some
 def _plans(value: object) -> object:
     """Read `{"partner": "100/second by user"}`."""
     if isinstance(value, str):
@@ -99,7 +127,9 @@ def _probe_path(path: str) -> str:
     return "" if path == "off" else path
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_some(_list))]
+NamesOrNone = Annotated[tuple[str, ...], BeforeValidator(_list)]
+"""Those of a default that is not empty: `[]` says that there are to be none."""
 Plans = Annotated[Mapping[str, str], BeforeValidator(_plans)]
 Routes = Annotated[tuple[Route, ...], BeforeValidator(_routes)]
 APIKeys = Annotated[tuple[APIKey, ...], BeforeValidator(_api_keys)]

@@ -275,6 +275,45 @@ def test_api_keys_that_cannot_be_read(text: str, message: str) -> None:
     assert DIGEST[:-1] not in told
 
 
+EMPTY = {"list": [",", " , ", "[]", " [ ] "], "JSON": ["[]"], "name=SHA256, ... or JSON": [",", "{}", "[]"]}
+"""What holds nothing, by the sort of value."""
+SOME = [
+    (variable.name.removeprefix("ASGI_GUARD_"), text)
+    for variable in variables()
+    if not variable.default
+    for text in (["{}"] if variable.field == "plans" else EMPTY.get(variable.choices[0], []))
+]
+
+
+@pytest.mark.parametrize(("name", "text"), SOME)
+def test_a_list_that_holds_nothing(name: str, text: str) -> None:
+    """A list without an item turns nothing off by its being there: it is an error, as is one among others."""
+    assert problems(**{name: text})[name] == ["it holds nothing: leave it out if none is meant"]
+
+
+@pytest.mark.parametrize("name", ["METRICS_ALLOW", "HEALTH_DETAILS"])
+def test_a_list_that_is_to_hold_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the default names somebody, an empty list says that it is to be nobody."""
+    monkeypatch.setenv("ASGI_GUARD_METRICS_PATH", "/metrics")
+    monkeypatch.setenv(f"ASGI_GUARD_{name}", "[]")
+    settings, _ = configure()
+    assert setting(settings, name) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("ROUTES", '[{"path": "/admin", "methods": ","}]', "methods: it holds nothing"),
+        ("ROUTES", '[{"path": "/admin", "scopes": " , "}]', "scopes: it holds nothing"),
+        ("AUTH_API_KEYS", f'{{"ci": {{"sha256": "{DIGEST}", "scopes": ", "}}}}', "scopes: it holds nothing"),
+        ("AUTH_ISSUERS", '[{"issuer": "https://id.example.com", "audience": ","}]', "audience: it holds nothing"),
+    ],
+)
+def test_a_list_within_a_value_that_holds_nothing(name: str, text: str, message: str) -> None:
+    """A row for no method would hold for all, and one without its scopes would ask for none."""
+    assert message in " ".join(problems(**{name: text})[name])
+
+
 def test_all_problems_at_once() -> None:
     """Every variable that is wrong is named, those that pydantic finds and those that a layer or a combination does."""
     found = problems(
