@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from asgi_guard.policy.plans import Plan, RoutePlans
     from asgi_guard.settings import GuardSettings
 
+OPEN = f"identity is off: everyone may do everything; set {PREFIX}AUTH_ISSUER or {PREFIX}AUTH_API_KEYS"
+"""What holds where nobody is asked who they are, which an app of its own may be meant for."""
 BESIDE = {"ip", "anonymous", "user", "api-key"}
 """What a client cannot choose: whoever slips out of another limit stays in one of these."""
 

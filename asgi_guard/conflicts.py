@@ -41,7 +41,7 @@ def conflicts(app: object, settings: GuardSettings) -> Iterator[str]:
             "cannot be seen from outside, so rows are matched as if it did not: put the Guard around that app itself, "
             "or have the server give the root path"
         )
-    if not any(getattr(each, "__name__", "") == "CORSMiddleware" for each in added_middleware(app)):
+    if not any(getattr(cls, "__name__", "") == "CORSMiddleware" for cls, _, _ in added_middleware(app)):
         return
     if settings.cors.allow_origins:
         yield (

@@ -6,9 +6,10 @@ To follow a request, read `asgi_guard.layer.Chain`, then the layers in the order
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
-from asgi_guard.cautions import warnings
+from asgi_guard.cautions import OPEN, warnings
 from asgi_guard.conflicts import conflicts
 from asgi_guard.errors import ConfigError, Problem, wrong_type
 from asgi_guard.exchange import current
@@ -182,24 +183,33 @@ def store_of(layers: Sequence[Layer]) -> Store | None:
     return None
 
 
-def own_guard(app: object) -> Guard | type[Guard] | None:
+def own_guard(app: object) -> Guard | Callable[[ASGIApp], Guard] | None:
     """The guard that every request to an app comes to; None where that cannot be told of any.
 
-    That is the app itself, or stands alone within what wraps it, or was added as middleware, which makes it of this
-    class with the first request.
+    That is the app itself, or stands alone within what wraps it, or was added as middleware, which makes it with the
+    first request: then this makes one as that will.
     """
     for _ in range(MAX_LOOKED_AT):
         if isinstance(app, Guard):
             return app
-        if Guard in added_middleware(app):
-            return Guard
+        for cls, args, options in added_middleware(app):
+            if cls is Guard:
+                return partial(Guard, *args, **options)
         app = app.app if isinstance(app, Chain) else sole_app(app)
     return None
 
 
 def guarded(app: ASGIApp) -> ASGIApp:
-    """The app behind a guard: its own, if it has one, else one of the environment; raises as `Guard`."""
-    return app if own_guard(app) is not None else Guard(app)
+    """The app behind a guard: its own, if it has one, else one of the environment; raises as `Guard`.
+
+    Of one of the environment it is told if it asks nobody who they are: nobody has chosen that in code.
+    """
+    if own_guard(app) is not None:
+        return app
+    guard = Guard(app)
+    if not guard.settings.auth.on:
+        logger.warning("%s", OPEN)
+    return guard
 
 
 async def no_app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections import deque
 from contextlib import suppress
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,9 +69,10 @@ def own_root_path(app: object) -> str:
     return ""
 
 
-def added_middleware(app: object) -> set[object]:
-    """The classes of what was added to an app by `add_middleware`, as Starlette's and FastAPI's keep them."""
-    return {getattr(each, "cls", None) for each in getattr(app, "user_middleware", ())}
+def added_middleware(app: object) -> list[tuple[object, tuple[Any, ...], dict[str, Any]]]:
+    """What was added to an app by `add_middleware`, as Starlette's and FastAPI's keep it: class, arguments, options."""
+    added = getattr(app, "user_middleware", ())
+    return [(getattr(each, "cls", None), getattr(each, "args", ()), getattr(each, "kwargs", {})) for each in added]
 
 
 def _wrapped(app: object) -> object:

@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount
 
 from asgi_guard import AccessLogMiddleware, ConfigError, Guard, GuardSettings, RequestIDMiddleware
+from asgi_guard.cautions import OPEN
 from asgi_guard.guard import guarded
 from asgi_guard.loading import load_app
 from tests.asgi import Echo, get
@@ -118,12 +119,18 @@ def test_an_error_of_the_app_stays_its_own(module: str, name: str, error: type[E
         load_app(name)
 
 
-async def test_the_wrapped_app(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any server that is given `asgi_guard.wrapped:app` serves the app of the environment behind the guard."""
+async def test_the_wrapped_app(module: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Any server that is given `asgi_guard.wrapped:app` serves the app of the environment behind the guard.
+
+    With nothing set, everyone may do everything, which is told where nobody has chosen so in code.
+    """
+    Guard(Echo())
+    assert not caplog.records
     monkeypatch.setenv("ASGI_GUARD_APP", f"{module}:app")
     monkeypatch.setenv("ASGI_GUARD_LOG_FORMAT", "off")
     served = load_app("asgi_guard.wrapped:app")
     assert isinstance(served, Guard)
+    assert [record.getMessage() for record in caplog.records] == [OPEN]
     answer = await get(served)
     assert answer.status == 204
     assert answer.headers["x-request-id"]

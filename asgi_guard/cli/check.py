@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import click
 from pydantic import SecretStr
 
-from asgi_guard.cautions import warnings
+from asgi_guard.cautions import OPEN, warnings
 from asgi_guard.cli.configured import Configured, app_option, configured
 from asgi_guard.cli.headers import grades_as_json, show_grades
 from asgi_guard.cli.output import dump, say, table, with_cause
@@ -220,7 +220,7 @@ def cautions(configured: Configured) -> list[str]:
     found = list(warnings(configured.settings, configured.plans, shared=configured.shared))
     found += conflicts(configured.app, configured.settings)
     if not configured.settings.auth.on:
-        found.append(f"identity is off: everyone may do everything; set {PREFIX}AUTH_ISSUER or {PREFIX}AUTH_API_KEYS")
+        found.append(OPEN)
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import contextmanager, redirect_stdout
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import click
 
@@ -21,6 +21,7 @@ from asgi_guard.variables import PREFIX
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from asgi_guard.asgi import ASGIApp
     from asgi_guard.layer import Layer
     from asgi_guard.policy.plans import RoutePlans
     from asgi_guard.settings import GuardSettings
@@ -125,8 +126,12 @@ def _around(found: object, named: str = "") -> Configured:
         guard = next((each for each in apps_within(found) if isinstance(each, Guard)), None)
     if isinstance(guard, Guard):
         return Configured(guard.settings, guard.layers, guard, guard.app)
+    if guard is not None:
+        with _quietly():  # what it would warn of is told by whoever looks at it
+            made = guard(cast("ASGIApp", found))
+        return Configured(made.settings, made.layers, made, found)
     unseen = ""
-    if named and guard is None:
+    if named:
         unseen = (
             f"{named} is no Guard: this is what `asgi-guard run {named}` does, and `uvicorn {named}` serves it bare"
         )

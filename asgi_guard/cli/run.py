@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asgi_guard.cli.server_log import log_config
+from asgi_guard.cli.server_log import listening, log_config
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.guard import Guard, configure, guarded, own_guard
+from asgi_guard.guard import Guard, guarded, no_app, own_guard
 from asgi_guard.loading import load_app
 from asgi_guard.settings import WORKERS
 from asgi_guard.variables import PREFIX
@@ -113,18 +113,8 @@ def run(
     if workers > 1:
         os.environ.setdefault(WORKERS, str(workers))
     sys.path.insert(0, app_dir)
-    found = load_app(app, "MODULE:ATTRIBUTE")
-    target: ASGIApp | str = "asgi_guard.wrapped:app"
-    if workers == 1:
-        target = guarded(found)
-    else:  # each worker makes a guard for itself; what is wrong with it is told here, and once
-        guard = own_guard(found)
-        settings = guard.settings if isinstance(guard, Guard) else configure()[0]
-        if settings.metrics.path and not settings.scraped_whole:
-            logger.warning(
-                "%d workers each measure for themselves, and a scrape meets any one of them: set "
-                "PROMETHEUS_MULTIPROC_DIR to an empty directory before they start", workers,
-            )  # fmt: skip
+    with listening(logger) as told:
+        target = _target(load_app(app, "MODULE:ATTRIBUTE"), workers)
     end_well_on_signals()
     uvicorn.run(
         target,
@@ -135,6 +125,28 @@ def run(
         timeout_graceful_shutdown=graceful,
         timeout_keep_alive=keep_alive,
         log_level=log_level,
-        log_config=log_config(),
+        log_config=log_config(told),
         **SERVER_OPTIONS,
     )
+
+
+def _target(app: ASGIApp, workers: int) -> ASGIApp | str:
+    """What the server is to serve: the app behind its guard, or what makes both in each worker.
+
+    Whatever is wrong is told here, and once, though each worker makes a guard for itself, and one that was added as
+    middleware is made with the first request, to which it would be an error of the server's.
+
+    Raises:
+        ConfigError: the guard cannot be made.
+    """
+    served, own = guarded(app), own_guard(app)
+    guard = served if own is None else own if isinstance(own, Guard) else own(no_app)
+    assert isinstance(guard, Guard)  # noqa: S101 - what is put around an app that has none is one
+    if workers == 1:
+        return served
+    if guard.settings.metrics.path and not guard.settings.scraped_whole:
+        logger.warning(
+            "%d workers each measure for themselves, and a scrape meets any one of them: set "
+            "PROMETHEUS_MULTIPROC_DIR to an empty directory before they start", workers,
+        )  # fmt: skip
+    return "asgi_guard.wrapped:app"

@@ -15,9 +15,13 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from asgi_guard.told import is_told
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
 
 _OF_CLIENTS = ('%s - "WebSocket %s"', "< ", "> ")
 """How the formats of such records begin."""
@@ -39,18 +43,56 @@ class WithoutRequests(logging.Filter):
         return not text.startswith((*_OF_CLIENTS, _REFUSED))
 
 
+class Untold(logging.Filter):
+    """Passes what was not said before: guards are made again, in workers and by frameworks.
+
+    Args:
+        texts: what was said before.
+    """
+
+    def __init__(self, texts: Collection[str]) -> None:
+        super().__init__()
+        self._texts = frozenset(texts)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the record is written."""
+        return record.getMessage() not in self._texts
+
+
+@contextmanager
+def listening(logger: logging.Logger) -> Iterator[list[str]]:
+    """Give what a logger says meanwhile."""
+    texts: list[str] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        texts.append(record.getMessage())
+        return True
+
+    logger.addFilter(keep)
+    try:
+        yield texts
+    finally:
+        logger.removeFilter(keep)
+
+
 def _last_resort() -> logging.Handler:
     """The handler of what no other takes."""
     return logging.lastResort or logging.NullHandler()
 
 
-def log_config() -> dict[str, Any]:
-    """What uvicorn logs by, in each of its processes: with the filter on every handler of its own."""
+def log_config(told: Collection[str] = ()) -> dict[str, Any]:
+    """What uvicorn logs by, in each of its processes: with the filter on every handler of its own.
+
+    Args:
+        told: what the guard has said already, and does not say again in any of them.
+    """
     from uvicorn.config import LOGGING_CONFIG
 
     config: dict[str, Any] = copy.deepcopy(LOGGING_CONFIG)
     config["filters"] = {"without_requests": {"()": WithoutRequests}}
     for handler in config["handlers"].values():
         handler["filters"] = ["without_requests"]
+    config["filters"]["untold"] = {"()": Untold, "texts": [*told]}
+    config["loggers"]["asgi_guard"] = {"filters": ["untold"]}
     config["handlers"]["last_resort"] = {"()": _last_resort, "formatter": "default"}
     return config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -49,8 +50,15 @@ class Outside:
             raise LookupError("around the guard")
         await self.app(scope, receive, send)
 
+from starlette.applications import Starlette
 from asgi_guard import Guard
-around = Outside(Guard(app))
+added = Starlette()
+added.add_middleware(Guard)
+with_limits = Starlette()
+with_limits.add_middleware(Guard, limit_functions={"tenant": lambda scope: "acme"})
+
+def around():
+    return Outside(Guard(app))
 
 async def failing(scope, receive, send):
     await receive()
@@ -66,10 +74,13 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("ASGI_GUARD_APP", "")
     monkeypatch.setenv("ASGI_GUARD_RATE_WORKERS", "")
     monkeypatch.setattr(sys, "path", [*sys.path])
+    logger = logging.getLogger("asgi_guard")
+    filters = [*logger.filters]
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield tmp_path
     for number, handler in handlers.items():
         signal.signal(number, handler)
+    logger.filters[:] = filters
     sys.modules.pop("run_site", None)
 
 
@@ -138,7 +149,7 @@ def test_an_exception_around_the_guard_is_told_by_the_server(command: Command, s
     port = free_port()
     visitor = Visitor(f"http://127.0.0.1:{port}/", signal.SIGTERM)
     visitor.start()
-    ran = command("run", "run_site:around", "--app-dir", str(site), "--port", str(port))
+    ran = command("run", "run_site:around()", "--app-dir", str(site), "--port", str(port))
     visitor.join()
     assert visitor.answer is not None
     assert visitor.answer.status_code == 500
@@ -169,14 +180,37 @@ def test_an_app_that_is_not_there(command: Command, site: Path, name: str, worke
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_broken_configuration(site: Path, workers: str) -> None:
-    """With a configuration that cannot be used, nothing is served: the problems, exit code 2, and no traceback."""
-    ran = program(
-        *("run", "run_site:app", "--app-dir", str(site), "--workers", workers), ASGI_GUARD_CORS_ALLOW_ORIGINS="x"
-    )
+@pytest.mark.parametrize("name", ["run_site:app", "run_site:added"])
+def test_a_broken_configuration(site: Path, name: str, workers: str) -> None:
+    """With a configuration that cannot be used, nothing is served: the problems, exit code 2, and no traceback.
+
+    So it is where the guard was added as middleware, and would be made with the first request.
+    """
+    ran = program("run", name, "--app-dir", str(site), "--workers", workers, ASGI_GUARD_CORS_ALLOW_ORIGINS="x")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith("asgi-guard: the configuration has 1 problem:\n  ASGI_GUARD_CORS_ALLOW_ORIGINS: ")
     assert len(ran.err.splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", ["run_site:app", "run_site:with_limits"])
+def test_what_is_warned_of_at_the_start_is_told_once(
+    command: Command, site: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """A guard that was added as middleware is made twice, as it was added, and warns once.
+
+    That nobody is asked who they are is told of a guard that is put around the app, and not of the app's own.
+    """
+    monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "5/minute by ip" if name == "run_site:app" else "5/minute by tenant")
+    monkeypatch.setenv("ASGI_GUARD_RATE_SHADOW", "true")
+    port = free_port()
+    visitor = Visitor(f"http://127.0.0.1:{port}/", signal.SIGTERM)
+    visitor.start()
+    ran = command("run", name, "--app-dir", str(site), "--port", str(port))
+    visitor.join()
+    assert ran.code == 0
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert said.count("limits refuse nothing: ASGI_GUARD_RATE_SHADOW is on") == 1
+    assert sum(each.startswith("identity is off") for each in said) == (name == "run_site:app")
 
 
 def test_a_port_that_is_taken(site: Path) -> None:
