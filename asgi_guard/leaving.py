@@ -122,16 +122,10 @@ class Draining:
 
     def begin(self) -> None:
         """Have it known: to readiness, to streams and sockets, and to HTTP/1 clients with their next answer."""
-        if self.begun:
-            return
-        self.begun = True
-        why = "it has served its number of requests" if self.recycling else "not ready for new requests"
-        logger.warning("draining: %s", why)
-        if self._loop is None:
-            self.event.set()
-        else:
-            with suppress(RuntimeError):  # the loop is closed, and nobody is left to be told
-                self._loop.call_soon_threadsafe(self.event.set)
+        if not self.begun:
+            self.begun = True
+            self._log()
+            self._have_known(self.event.set)
 
     def recycle(self) -> None:
         """Drain and end, as if SIGTERM had come: whoever supervises this process starts another one."""
@@ -139,6 +133,25 @@ class Draining:
             self.recycling = True
             self.begin()
             self._end_later(signal.SIGTERM)
+
+    def _begin_in_handler(self) -> None:
+        """Begin, and leave the log to the loop: what a signal interrupts may be writing to it, and hold its locks."""
+        if not self.begun:
+            self.begun = True
+            self._have_known(self._log, self.event.set)
+
+    def _have_known(self, *calls: Callable[[], object]) -> None:
+        loop = self._loop
+        if loop is None:  # nothing is served, so there is no drain to log
+            self.event.set()
+            return
+        with suppress(RuntimeError):  # the loop is closed, and nobody is left to be told
+            for call in calls:
+                loop.call_soon_threadsafe(call)
+
+    def _log(self) -> None:
+        why = "it has served its number of requests" if self.recycling else "not ready for new requests"
+        logger.warning("draining: %s", why)
 
     def _take(self, number: int, handler: Any) -> None:
         self._before[number] = signal.getsignal(number)
@@ -159,7 +172,7 @@ class Draining:
             return None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.begin()
+        self._begin_in_handler()
         if callable(before := self._before.get(number)):
             before(number, frame)
 
@@ -171,8 +184,8 @@ class Draining:
         if self.begun:
             self._hand_on(number, frame)  # a second signal: whoever sends it does not want to wait
             return
-        self.begin()
-        self._end_later(number)
+        self._end_later(number)  # first of all, so that this process ends whatever happens
+        self._begin_in_handler()
 
     def _end_later(self, number: int) -> None:
         # A thread of its own, for the event loop may be busy, and the signal has to come again whatever happens.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import logging
 import os
 import signal
 import threading
@@ -118,6 +120,38 @@ async def test_sigterm_while_starting(server: Server, monkeypatch: pytest.Monkey
     monkeypatch.setattr(leaving, "ECHO_SECONDS", 0)
     os.kill(os.getpid(), signal.SIGTERM)
     assert server.stopped.is_set()
+    await layer.shutdown()
+
+
+class Terminating(io.RawIOBase):
+    """What a log is written to while SIGTERM comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[str] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.written += bytes(data).decode().splitlines()
+        if len(self.written) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return len(data)
+
+
+async def test_sigterm_within_a_log_line(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM that interrupts the log ends the process as any other, and is logged after the line it interrupted."""
+    raw = Terminating()
+    stream = io.TextIOWrapper(io.BufferedWriter(raw), write_through=True)
+    handler = logging.StreamHandler(stream)
+    monkeypatch.setattr(logging.getLogger("asgi_guard"), "handlers", [handler])
+    layer = made(seconds=0.05)
+    await layer.startup()
+    handler.handle(logging.makeLogRecord({"msg": "a request", "levelno": logging.INFO}))
+    assert await readiness(layer) == 503
+    assert await asyncio.to_thread(server.stopped.wait, 30)
+    assert raw.written == ["a request", "draining: not ready for new requests"]
     await layer.shutdown()
 
 
