@@ -24,6 +24,7 @@ _VARY = (b"vary", b"origin")
 MAX_REMEMBERED = 256
 """Answers to preflights that are kept: an app's pages ask for a handful, over and over."""
 MAX_REMEMBERED_BYTES = 256
+"""The origin, the method and the headers that are asked for together: clients choose what stands there."""
 
 
 class CORSMiddleware(Layer):
@@ -107,15 +108,18 @@ class CORSMiddleware(Layer):
             return self._handshake(exchange)
         if exchange.method != "OPTIONS" or b"access-control-request-method" not in headers:
             return None
+        origin = headers[b"origin"]
         asked, method = headers.get(_ASKED, b""), headers[b"access-control-request-method"]
-        if exchange.repeated or len(asked) + len(method) > MAX_REMEMBERED_BYTES:
+        if exchange.repeated or len(origin) + len(asked) + len(method) > MAX_REMEMBERED_BYTES:
             return self._preflight(exchange)
         private = self.policy.private_network and headers.get(_PRIVATE_NETWORK) == b"true"
-        key = (headers[b"origin"], method, asked, private)
+        key = (origin, method, asked, private)
         answer = self._answers.get(key)
         if answer is None:
             answer = self._preflight(exchange)
-            if answer.reason is None and len(self._answers) < MAX_REMEMBERED:
+            if answer.reason is None:
+                if len(self._answers) >= MAX_REMEMBERED:
+                    self._answers.clear()
                 self._answers[key] = answer
         return answer
 

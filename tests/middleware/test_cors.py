@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import json
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from asgi_guard import ConfigError, CORSMiddleware, RequestIDMiddleware
+from asgi_guard.exchange import Exchange
 from asgi_guard.middleware.cors import MAX_REMEMBERED
 from asgi_guard.policy.answer import Answer
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
@@ -249,6 +251,28 @@ async def test_no_more_answers_are_kept_than_pages_ask_for() -> None:
         headers = [ORIGIN, (b"access-control-request-method", b"X%d" % each)]
         assert (await call(guarded, http_scope("OPTIONS", headers=headers))).status == 204
     assert answers() - before <= MAX_REMEMBERED + 1
+
+
+async def test_no_long_origin_is_kept() -> None:
+    """Where all origins are allowed, whoever names long ones does not have this process keep them."""
+    guarded = layer(allow_origins="*")
+    for each in range(4):
+        tracemalloc.start()
+        headers = [(b"origin", b"https://%d." % each + b"x" * 100_000), ASKED]
+        assert (await call(guarded, http_scope("OPTIONS", headers=headers))).status == 204
+        del headers
+        kept, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert kept < 100_000
+
+
+async def test_strangers_do_not_fill_the_memory() -> None:
+    """Pages that come once others have asked for what is never asked again are remembered like the first."""
+    guarded = layer(allow_methods="*")
+    for each in range(MAX_REMEMBERED + 1):
+        await call(guarded, http_scope("OPTIONS", headers=[ORIGIN, (ASKED[0], b"X%d" % each)]))
+    asked = Exchange(http_scope("OPTIONS", headers=[ORIGIN, ASKED]))
+    assert guarded.decide(asked) is guarded.decide(asked)
 
 
 async def test_preflights_that_are_asked_again() -> None:
