@@ -25,13 +25,17 @@ class Head:
         lines: every header line, in order: those of the app, or of the guard's own answer, and what layers added.
         names: the names that the app sent, in lower case whatever its own spelling, and those that the methods below
             added: what a layer looks at before it says the same again.
+        status: the response's; None for an accepted WebSocket.
     """
 
-    __slots__ = ("lines", "names")
+    __slots__ = ("lines", "names", "status")
 
     names: set[bytes]
 
-    def __init__(self, lines: Iterable[Header], names: Iterable[bytes] | None = None) -> None:
+    def __init__(
+        self, lines: Iterable[Header], names: Iterable[bytes] | None = None, status: int | None = None
+    ) -> None:
+        self.status = status
         self.lines: Headers = list(lines)
         if names is not None:
             self.names = set(names)

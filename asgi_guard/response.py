@@ -135,7 +135,7 @@ class Response:
             self.status = None
 
     def _marked(self, message: Message, names: frozenset[bytes] | None = None) -> Message:
-        exchange, head = self._exchange, Head(message.get("headers") or (), names)
+        exchange, head = self._exchange, Head(message.get("headers") or (), names, message.get("status"))
         if exchange.scope is not self._scope:
             # Another chain further in was handed another one: see the request as this one was.
             exchange.turn_to(self._scope)

@@ -103,6 +103,8 @@ class SecurityHeadersMiddleware(Layer):
                 lines = policy.with_nonce(exchange.nonce, secure=secure)
             else:
                 exchange.nonce = ""  # from now on it is too late to ask for one
+            if head.status == 304:
+                lines = policy.unchanged(secure=secure)
         present = head.names
         private = exchange.user is not None and b"cache-control" not in present
         if private and b"cache-control" in policy.names:

@@ -225,6 +225,15 @@ class SecurityPolicy:
         filled = {name: source.join(parts) for name, parts in self.nonces[secure]}
         return tuple((name, filled.get(name, value)) for name, value in lines)
 
+    def unchanged(self, *, secure: bool) -> tuple[Header, ...]:
+        """The lines of a 304, which replace those of the stored response (RFC 9111 4.3.4).
+
+        The stored body has the nonce that it came with, so the policies that name it have to stay.
+        """
+        lines, nonces = self.secure if secure else self.plain, self.nonces or {}
+        kept = {name for name, _ in nonces.get(secure, ())}
+        return tuple(line for line in lines if line[0] not in kept)
+
 
 def _reporting(name: str, value: str, named: dict[str, str], *, secure: bool) -> str:
     """A policy that says where to report, both to browsers that know endpoints and to others.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import example, given
@@ -189,6 +189,25 @@ async def test_a_nonce_that_nobody_asked_for() -> None:
     """Without the app's asking there is no nonce, and its place is empty."""
     headers = (await get(SecurityHeadersMiddleware(Echo(), preset="page"))).headers
     assert "nonce" not in headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("asks", [False, True])
+async def test_a_stored_page_keeps_its_nonce(asks: bool, scheme: str) -> None:
+    """A 304 leaves the policies of the stored page alone, whose scripts have the nonce of then, and says the rest."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if asks:
+            csp.nonce()
+        await send({"type": "http.response.start", "status": 304, "headers": [(b"etag", b'"1"')]})
+        await send({"type": "http.response.body", "body": b""})
+
+    options: dict[str, Any] = {"preset": "page", "csp_report_only": "script-src 'self'"}
+    headers = (await get(SecurityHeadersMiddleware(app, **options), scheme=scheme)).headers
+    others = (await get(SecurityHeadersMiddleware(Echo(headers=[]), **options), scheme=scheme)).headers
+    assert "content-security-policy" not in headers
+    assert headers == {"etag": '"1"'} | {name: others[name] for name in headers if name != "etag"}
+    assert others.keys() - headers.keys() == {"content-security-policy"}
 
 
 async def test_a_nonce_that_comes_too_late() -> None:
