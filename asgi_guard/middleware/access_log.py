@@ -14,7 +14,7 @@ from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.layer import Layer
 from asgi_guard.log_writer import LineWriter
 from asgi_guard.policy.listing import all_listed
-from asgi_guard.policy.log_entry import CLIENT_GONE, Entry, Remarks, sampled, severity, text
+from asgi_guard.policy.log_entry import CLIENT_GONE, MAX_LINE, SHORTER, Entry, Remarks, sampled, severity, shorten, text
 from asgi_guard.policy.log_record import RECORDS, LogFormat, dropped, one_line
 from asgi_guard.policy.path_index import NO_ROW
 from asgi_guard.policy.routes import Route, RouteTable
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 class AccessLogMiddleware(Layer):
     r"""Writes one line of JSON for every HTTP exchange and WebSocket session, when it is over.
 
-    Query values are redacted, no header but the user agent is logged, and no input can make two lines of one.
+    Query values are redacted, no header but the user agent is logged, and no input can make two lines of one. A line is
+    4096 bytes at most, which a pipe takes whole beside other workers' lines: of a longer one the path, the query, the
+    user agent and the user are cut.
 
     Args:
         app: the app within.
@@ -104,7 +106,11 @@ class AccessLogMiddleware(Layer):
                 if isinstance(value, str):
                     setattr(entry, each.name, value.encode("utf-8", "replace").decode())
             line = orjson.dumps(self._record(entry), option=orjson.OPT_APPEND_NEWLINE)
-        self.write(line if line.isascii() else one_line(line))
+        if not line.isascii():
+            line = one_line(line)
+        if len(line) > MAX_LINE:
+            line = self._shorter(entry)
+        self.write(line)
 
     @property
     def dropped(self) -> int:
@@ -114,6 +120,16 @@ class AccessLogMiddleware(Layer):
     async def shutdown(self) -> None:
         """Wait until a slow reader has the last line."""
         await asyncio.to_thread(self._writer.flush)
+
+    def _shorter(self, entry: Entry) -> bytes:
+        """The line once more, so short that no other worker's is written into it."""
+        line = b""
+        for most in SHORTER:
+            shorten(entry, most)
+            line = one_line(orjson.dumps(self._record(entry), option=orjson.OPT_APPEND_NEWLINE))
+            if len(line) <= MAX_LINE:
+                break
+        return line
 
     def _dropped(self, count: int) -> bytes:
         return orjson.dumps(dropped(count, time.time_ns(), self._format), option=orjson.OPT_APPEND_NEWLINE)

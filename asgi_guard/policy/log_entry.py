@@ -14,6 +14,10 @@ from zlib import crc32
 from asgi_guard.policy.answer import Reason
 
 MAX_TEXT = 2048
+MAX_LINE = 4096
+"""Bytes that a pipe takes whole on Linux (PIPE_BUF), however many workers write to it: a longer line may be torn."""
+SHORTER = (512, 64)
+"""To what the texts of a longer line are cut: the second for those whose characters take many bytes each in JSON."""
 CLIENT_GONE = 499
 """The status of an exchange whose client left before it had an answer. It stands in logs and metrics only."""
 
@@ -122,6 +126,14 @@ def _key(key: bytes) -> str:
 def text(value: bytes) -> str:
     """Bytes of a header as text that any log reader takes, bounded."""
     return (value if len(value) <= MAX_TEXT else value[:MAX_TEXT]).decode("utf-8", "replace")
+
+
+def shorten(entry: Entry, most: int) -> None:
+    """Cut, in place, what a client may make long: each to so many characters, of the query as it was sent."""
+    entry.path, entry.query = entry.path[:most], entry.query[:most]
+    for name in ("user", "user_agent", "host"):
+        if value := getattr(entry, name):
+            setattr(entry, name, value[:most])
 
 
 def sampled(trace_id: str | None, request_id: str | None, share: float) -> bool:

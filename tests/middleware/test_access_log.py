@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import select
 import sys
 from contextlib import suppress
 from types import SimpleNamespace
@@ -24,10 +25,14 @@ from asgi_guard import (
     RequestIDMiddleware,
 )
 from asgi_guard import Route as Row
+from asgi_guard.layer import Layer
+from asgi_guard.policy.identity import User
+from asgi_guard.policy.trace_context import begin
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
+    from asgi_guard.exchange import Exchange as Current
 
 
 class Lines(list[bytes]):
@@ -86,8 +91,39 @@ async def test_sparse_scope(lines: Lines) -> None:
 async def test_forged(path: str, lines: Lines) -> None:
     """No path makes two lines of one, or an endless one."""
     await get(lines.layer(Echo()), path)
-    assert lines.record["url.path"] == path[:2048]
-    assert len(lines[0]) < 20_000
+    assert lines.record["url.path"] == (path if len(path) < 2048 else path[:512])
+
+
+HARD = ["a", "\x01", '"', "\u2028", "\x85", "\U0001f600", "\ud800"]
+
+
+@pytest.mark.parametrize("schema", ["json", "ecs", "gcp", "datadog"])
+@pytest.mark.parametrize("hard", HARD, ids=ascii)
+async def test_a_pipe_takes_a_line_whole(schema: Any, hard: str, lines: Lines) -> None:
+    """However long what a client sends is in JSON, a line is no longer than what a pipe takes at once, nor a blank."""
+
+    class Known(Layer):
+        name = "identity"
+
+        def enter(self, exchange: Current) -> None:
+            exchange.user, exchange.request_id = User(hard * 3000), "r" * 200
+            exchange.trace = begin("1" * 32, "2" * 32)
+
+    raw = hard.encode("utf-8", "surrogatepass")
+    headers = [(b"user-agent", raw * 3000), (b"host", raw * 3000)]
+    for query in (b"a&" * 3000, b"&".join([raw + b"=1"] * 3000), b"%01=1&" * 3000):
+        lines.clear()
+        layer = lines.layer(Known(Echo()), format=schema)
+        await get(layer, "/" + hard * 3000, headers, query_string=query)
+        (line,) = lines
+        assert 500 < len(line) <= select.PIPE_BUF
+        assert json.loads(line)["message"].startswith("GET /")
+
+
+async def test_what_fits_is_not_cut(lines: Lines) -> None:
+    """A path is there as a whole where the line has room for it."""
+    await get(lines.layer(Echo()), "/" + "x" * 1700)
+    assert lines.record["url.path"] == "/" + "x" * 1700
 
 
 async def test_lone_surrogates(lines: Lines) -> None:
