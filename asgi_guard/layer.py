@@ -15,6 +15,7 @@ one coroutine and one wrapper of `send`, and a layer cannot behave differently a
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
@@ -90,12 +91,10 @@ class Chain:
             await self.app(inner, response.receive, response.send)
             if not response.started:
                 await self._unanswered(exchange, response)
-        except Exception as caught:
-            error = caught
-            await self._failed(exchange, response, caught, in_app=in_app)
-            raise
         except BaseException as caught:
             error = caught
+            if isinstance(caught, Exception) or _is_of_another_task(caught):
+                await self._failed(exchange, response, caught, in_app=in_app)
             raise
         finally:
             self._leave(exchange, response, inner, error)
@@ -116,7 +115,7 @@ class Chain:
             exchange = exchange.hand_on(inner, self._root_path)
         return exchange, Response(exchange, receive, send, self._marks)
 
-    async def _failed(self, exchange: Exchange, response: Response, error: Exception, *, in_app: bool) -> None:
+    async def _failed(self, exchange: Exchange, response: Response, error: BaseException, *, in_app: bool) -> None:
         """Log the exception, once, and answer 500 if nothing was sent yet. That the client left is nobody's error."""
         in_app = in_app and error is not exchange.fault
         if response.is_loss(error):
@@ -171,7 +170,18 @@ def _let_go(exchange: Exchange, scope: Scope, token: Token[Exchange | None]) -> 
         logger.debug("a request that nobody waited for was closed in another context")
 
 
-def _report(exchange: Exchange, what: str, error: Exception | None = None, level: int = logging.ERROR) -> None:
+def _is_of_another_task(error: BaseException) -> bool:
+    """Whether this is the cancellation of a task that was awaited, where nobody has cancelled the request's own."""
+    if not isinstance(error, asyncio.CancelledError):
+        return False
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # the event loop is not asyncio's
+        return False
+    return task is not None and not task.cancelling()
+
+
+def _report(exchange: Exchange, what: str, error: BaseException | None = None, level: int = logging.ERROR) -> None:
     request = (exchange.method, exchange.path[:256], exchange.request_id)
     extra = {"request_id": exchange.request_id}
     logger.log(level, "%s: %a %a, request id %s", what, *request, exc_info=error, extra=extra)

@@ -55,6 +55,11 @@ class Noting(Layer):
         self._note("leave")
 
 
+async def empty() -> Message:
+    """The `receive` of a request without a body."""
+    return {"type": "http.request"}
+
+
 REFUSAL = problem(403, Reason.CROSS_SITE, "No.")
 
 
@@ -365,6 +370,50 @@ async def test_cancellation() -> None:
         await task
     assert events[-1] == "leave a"
     assert "mark a" not in events
+
+
+async def test_the_cancellation_of_another_task(caplog: pytest.LogCaptureFixture) -> None:
+    """That a task which an app awaits was cancelled is an exception of the app's: the request's own was not."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        other = asyncio.create_task(asyncio.Event().wait())
+        other.cancel()
+        await other
+
+    started: list[str] = []
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    with pytest.raises(asyncio.CancelledError):
+        await Noting(Noting(app, events=started), events=started)(http_scope(), empty, send)
+    assert started[-2:] == ["leave a", "leave a"]
+    assert (sent[0]["status"], len(sent)) == (500, 2)
+    assert dict(sent[0]["headers"])[b"x-mark"] == b"a"
+    assert b'"reason":"app_error"' in sent[1]["body"]
+    (record,) = caplog.records
+    assert (record.levelno, record.getMessage().partition(":")[0]) == (logging.ERROR, "unhandled exception in the app")
+
+
+async def test_the_cancellation_of_another_task_and_its_own() -> None:
+    """A request that is cancelled is so too where it awaits a task, which is cancelled with it."""
+    sent: list[Message] = []
+    begun = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        await asyncio.create_task(asyncio.Event().wait())
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    task = asyncio.ensure_future(Noting(app)(http_scope(), empty, send))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sent == []
 
 
 @pytest.mark.parametrize("kind", ["", "http2", "webtransport"])
