@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asgi_guard.asgi import Header, Scope
+    from asgi_guard.leaving import Draining
     from asgi_guard.policy.access import Failure
     from asgi_guard.policy.answer import Answer, Reason
     from asgi_guard.policy.bucket import Charge, Verdict
@@ -98,7 +99,7 @@ class Exchange:
         entered: when it did, in nanoseconds.
         route: what the app's router left in its scope as `route`.
         nonce: that of inline scripts and styles, once the app has asked for it; empty once it is too late for that.
-        unready: whether this process wants no new requests, since it is about to leave.
+        leaving: how this process leaves; None where it does not drain.
         reported: whether the exception in flight has been logged: every layer around it sees it pass.
         culprit: the function of the app's that the guard asked, and that raised; there is none unless one did.
         fault: what a layer raised instead of marking a head: the guard's own error, though the app sees it first.
@@ -125,6 +126,7 @@ class Exchange:
         "id_header",
         "innermost",
         "kind",
+        "leaving",
         "logged_by",
         "measured_by",
         "meter",
@@ -149,7 +151,6 @@ class Exchange:
         "shadow",
         "started",
         "trace",
-        "unready",
         "user",
         "verdict",
     )
@@ -191,7 +192,7 @@ class Exchange:
         self.route: object = None
         self.reported = False
         self.fault: Exception | None = None
-        self.unready = False
+        self.leaving: Draining | None = None
         self.nonce: str | None = None
         self.innermost: object = None
 
@@ -242,7 +243,7 @@ class Exchange:
         """An exchange of its own for the same request: who sent it and its name, but nothing that was found out."""
         other = scope[SCOPE_KEY] = Exchange(scope, root_path)
         scope[CHAIN_KEY] = other.innermost = object()
-        other.peer, other.client_doubt, other.unready = self.peer, self.client_doubt, self.unready
+        other.peer, other.client_doubt, other.leaving = self.peer, self.client_doubt, self.leaving
         other.request_id, other.id_header, other.trace = self.request_id, self.id_header, self.trace
         other.revocations = self.revocations
         return other

@@ -37,10 +37,12 @@ DrainSignal: TypeAlias = Literal["SIGUSR1", "SIGUSR2"]
 def draining() -> asyncio.Event | None:
     """The event that is set once this process drains, for the request in hand; None where draining is off.
 
+    Tasks that the request has started find it too, and those among them that go on when it is over.
+
     What serves a stream or a WebSocket waits for it beside what it waits for anyhow, and then ends in good order.
     """
     exchange = current.get()
-    return None if exchange is None else exchange.scope.get(SCOPE_KEY)
+    return None if exchange is None or exchange.leaving is None else exchange.leaving.event
 
 
 class Draining:
@@ -50,6 +52,7 @@ class Draining:
         seconds: how long SIGTERM is kept from the server; 0 leaves it alone.
         on_signal: the name of a signal that begins draining, too.
         file: a file that does, once it is there, or once it is touched if it was there before.
+        siblings: whether other processes take the requests of one that leaves since it has served its number.
 
     Attributes:
         event: is set once draining has begun, in the loop that serves.
@@ -57,10 +60,13 @@ class Draining:
         recycling: whether it has since this process has served its number of requests.
     """
 
-    def __init__(self, seconds: float, on_signal: DrainSignal | None = None, file: str | None = None) -> None:
+    def __init__(
+        self, seconds: float, on_signal: DrainSignal | None = None, file: str | None = None, *, siblings: bool = False
+    ) -> None:
         self._seconds = seconds
         self._signal = None if on_signal is None else getattr(signal, on_signal)
         self._file = None if file is None else Path(file)
+        self._siblings = siblings
         self._left_over: int | None = None
         self._looking: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -77,6 +83,11 @@ class Draining:
         """Whether the server is about to stop, as it says itself: libraries that end streams ask SIGTERM's handler."""
         server = getattr(self._before.get(signal.SIGTERM), "__self__", None)
         return bool(getattr(server, "should_exit", False))
+
+    @property
+    def unready(self) -> bool:
+        """Whether this process wants no new requests."""
+        return self.begun and not (self.recycling and self._siblings)
 
     @property
     def is_set_up(self) -> bool:

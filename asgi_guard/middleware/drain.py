@@ -84,11 +84,11 @@ class DrainMiddleware(Layer):
             problems.append(Problem("max_requests", said))
         if problems:
             raise ConfigError(problems)
-        self._counts, self._siblings = max_requests > 0, siblings
+        self._counts = max_requests > 0
         self._max_requests = self._left = max_requests
         self._seconds = seconds
         self._path = path
-        self.draining = Draining(seconds, on_signal, file)
+        self.draining = Draining(seconds, on_signal, file, siblings=siblings)
 
     async def startup(self) -> None:
         """Take the signals over, and look for the file."""
@@ -112,7 +112,7 @@ class DrainMiddleware(Layer):
             if self._left == 0:
                 self.draining.recycle()
         exchange.scope[SCOPE_KEY] = self.draining.event
-        exchange.unready = self.draining.begun and not (self.draining.recycling and self._siblings)
+        exchange.leaving = self.draining
 
     def decide(self, exchange: Exchange) -> Decision:
         """Begin, where this machine asks for it."""

@@ -108,7 +108,8 @@ class HealthMiddleware(Layer):
         if path == self._live_path:
             return _answer(200, "live", {})
         if path == self._ready_path:
-            state = "draining" if exchange.unready else self._state
+            leaving = exchange.leaving
+            state = "draining" if leaving is not None and leaving.unready else self._state
             if state != "serving":
                 return _answer(503, state, {})
             return self._ready(exchange)

@@ -318,6 +318,27 @@ async def test_streams_are_told() -> None:
     await layer.shutdown()
 
 
+async def test_a_task_that_goes_on_is_told() -> None:
+    """A task that goes on when its request is over still finds the event, also within a guard that drains nothing."""
+    tasks: list[asyncio.Task[asyncio.Event | None]] = []
+    over = asyncio.Event()
+
+    async def later() -> asyncio.Event | None:
+        await over.wait()
+        return asgi_guard.draining()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        tasks.append(asyncio.create_task(later()))
+        await Echo()(scope, receive, send)
+
+    layer = DrainMiddleware(app)
+    for guarded in (layer, Guard(layer, GuardSettings()), Guard(app, GuardSettings())):
+        await get(guarded)
+    over.set()
+    event = layer.draining.event
+    assert await asyncio.gather(*tasks) == [event, event, None]
+
+
 async def test_off_costs_nothing() -> None:
     """Where nothing begins draining there is no such layer, and no event."""
     guard = Guard(Echo(), GuardSettings())
