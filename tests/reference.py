@@ -142,12 +142,10 @@ def _anchor(section: Section) -> str:
 
 def _signature(name: str, thing: Any) -> str | None:
     """How it is called; None for what is called by nobody."""
-    if getattr(thing, "_is_protocol", False):
+    plain = isinstance(thing, type) and issubclass(thing, Exception) and not inspect.isfunction(thing.__init__)
+    if plain or getattr(thing, "_is_protocol", False):
         return None
-    try:
-        found = inspect.signature(thing)
-    except ValueError:  # an exception that is made as any other
-        return None
+    found = inspect.signature(thing)
     written: list[str] = []
     keyword_only = False
     for parameter in found.parameters.values():

@@ -17,7 +17,10 @@ _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 class Reason(StrEnum):
-    """Why a request was refused: the words that stand in logs, and nothing else stands there."""
+    """Why a request was refused: the words that stand in logs, and nothing else stands there.
+
+    What each means, and what to do about it, is told in `asgi_guard.policy.vocabulary`.
+    """
 
     NOT_READY = "not_ready"
     METHOD_NOT_ALLOWED = "method_not_allowed"

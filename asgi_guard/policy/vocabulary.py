@@ -198,7 +198,7 @@ DETAILS: Mapping[str, Word] = {
     ),
     "signature": Word("the signature is wrong", "it was changed, or signed by someone else"),
     "claim": Word(
-        "a claim is missing, or is not as it has to be",
+        "a claim is missing or wrong, such as `jti` where revocation is on, or `cnf` where bound tokens are not taken",
         "have the issuer put the claim into its access tokens as this guard needs it",
     ),
     "binding": Word(
