@@ -15,8 +15,9 @@ import asgi_guard
 from asgi_guard import Guard, GuardSettings
 from asgi_guard.policy.answer import Reason
 from asgi_guard.policy.identity import APIKey, api_key_digest
+from asgi_guard.policy.path_index import NO_ROW
 from asgi_guard.policy.rates import parse_limits
-from asgi_guard.policy.routes import NO_ROW, Route, RouteTable
+from asgi_guard.policy.routes import Route, RouteTable
 from asgi_guard.settings import variables
 from tests.asgi import Echo, call, get, http_scope
 from tests.faults.test_redis_faults import NEEDED
