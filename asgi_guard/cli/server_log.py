@@ -59,6 +59,13 @@ class Untold(logging.Filter):
         return record.getMessage() not in self._texts
 
 
+def _leave_out(texts: Collection[str]) -> logging.Filter:
+    """Have the guard not say again what it has said. A section for its logger would take the app's handlers from it."""
+    untold = Untold(texts)
+    logging.getLogger("asgi_guard").addFilter(untold)
+    return untold
+
+
 @contextmanager
 def listening(logger: logging.Logger) -> Iterator[list[str]]:
     """Give what a logger says meanwhile."""
@@ -92,7 +99,6 @@ def log_config(told: Collection[str] = ()) -> dict[str, Any]:
     config["filters"] = {"without_requests": {"()": WithoutRequests}}
     for handler in config["handlers"].values():
         handler["filters"] = ["without_requests"]
-    config["filters"]["untold"] = {"()": Untold, "texts": [*told]}
-    config["loggers"]["asgi_guard"] = {"filters": ["untold"]}
+    config["filters"]["untold"] = {"()": _leave_out, "texts": [*told]}
     config["handlers"]["last_resort"] = {"()": _last_resort, "formatter": "default"}
     return config
