@@ -314,6 +314,24 @@ def test_a_list_within_a_value_that_holds_nothing(name: str, text: str, message:
     assert message in " ".join(problems(**{name: text})[name])
 
 
+@pytest.mark.parametrize("name", ["HEALTH_LIVE_PATH", "HEALTH_READY_PATH", "HEALTH_DRAIN_PATH", "METRICS_PATH"])
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("livez", "'livez' does not start with '/'"),
+        ("/livez?full=1", "'/livez?full=1': it is matched decoded, without query"),
+        ("/live%2fz", "'/live%2fz': it is matched decoded, without query"),
+        ("/{name}", "'/{name}': it is matched decoded, without query"),
+        ("/*", "'/*': it is a single path, so nothing stands for others in it"),
+        ("/a/../b", "'/a/../b' has an empty, '.' or '..' segment, a backslash or a control character: no request"),
+    ],
+)
+def test_a_path_of_the_guards_own_that_no_request_has(name: str, path: str, message: str) -> None:
+    """A probe, a scrape or a drain at a path that cannot be asked for is refused, as a row for it is."""
+    (said,) = problems(**{name: path})[name]
+    assert said.startswith(message)
+
+
 def test_all_problems_at_once() -> None:
     """Every variable that is wrong is named, those that pydantic finds and those that a layer or a combination does."""
     found = problems(

@@ -15,6 +15,7 @@ from asgi_guard.exchange import FORWARDING
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.leaving import SCOPE_KEY, Draining, DrainSignal
 from asgi_guard.policy.answer import Answer
+from asgi_guard.policy.routes import path_faults
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class DrainMiddleware(Layer):
             header at all cannot be told from them.
 
     Raises:
-        ConfigError: the path does not start with `/`, or a process is to end without draining.
+        ConfigError: the path can be no request's, or a process is to end without draining.
     """
 
     name = "drain"
@@ -75,8 +76,8 @@ class DrainMiddleware(Layer):
             require_choice("on_signal", on_signal, DrainSignal)
             if not hasattr(signal, on_signal):
                 problems.append(Problem("on_signal", f"there is no {on_signal} on this system"))
-        if path is not None and path[:1] != "/":
-            problems.append(Problem("path", f"{path!r} does not start with '/'"))
+        if path is not None:
+            problems += (Problem("path", fault) for fault in path_faults(path, pattern=False))
         if max_requests < 0:
             problems.append(Problem("max_requests", f"{max_requests} is no number of requests"))
         if max_requests and not seconds:

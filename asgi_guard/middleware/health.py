@@ -13,6 +13,7 @@ from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.address import LOCAL, parse_networks, within
 from asgi_guard.policy.answer import Answer, Reason
 from asgi_guard.policy.listing import listed
+from asgi_guard.policy.routes import path_faults
 from asgi_guard.readiness import CHECK_TIMEOUT, Check, Checks, Readiness, as_checks, namesakes
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class HealthMiddleware(Layer):
         trusts_proxy: tells which peers are proxies to be trusted; none unless said.
 
     Raises:
-        ConfigError: a path does not start with `/`, or both are the same; a network is malformed; checks have no
+        ConfigError: a path can be no request's, or both are the same; a network is malformed; checks have no
             time.
     """
 
@@ -58,9 +59,7 @@ class HealthMiddleware(Layer):
     ) -> None:
         super().__init__(app)
         named = (("live_path", live_path), ("ready_path", ready_path))
-        problems = [
-            Problem(name, f"{path!r} does not start with '/'") for name, path in named if path and path[0] != "/"
-        ]
+        problems = [Problem(name, fault) for name, path in named if path for fault in path_faults(path, pattern=False)]
         if live_path and live_path == ready_path:
             problems.append(Problem("ready_path", f"{ready_path!r} is the path of liveness, which would answer for it"))
         try:

@@ -16,7 +16,7 @@ from asgi_guard.policy.listing import listed
 from asgi_guard.policy.log_entry import CLIENT_GONE
 from asgi_guard.policy.log_record import KNOWN_METHODS
 from asgi_guard.policy.path_index import NO_ROW
-from asgi_guard.policy.routes import Route, RouteTable
+from asgi_guard.policy.routes import Route, RouteTable, path_faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,8 +72,8 @@ class MetricsMiddleware(Layer):
     ) -> None:
         super().__init__(app)
         problems: list[Problem] = []
-        if path is not None and not path.startswith("/"):
-            problems.append(Problem("path", f"{path!r} does not start with '/'"))
+        if path is not None:
+            problems += (Problem("path", fault) for fault in path_faults(path, pattern=False))
         try:
             self._allowed = parse_networks(listed(allow))
         except ValueError as error:

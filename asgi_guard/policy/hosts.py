@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.policy.routes import ambiguous
+from asgi_guard.policy.routes import path_faults
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +66,7 @@ class HostPolicy:
             problems.append(Problem("allowed", f"{', '.join(wrong)}: {message}"))
         if https_redirect and not names:
             problems.append(Problem("allowed", "a redirect to https needs the allowed hosts: it goes to no other"))
-        if unlike := [repr(path) for path in exempt if path[:1] != "/" or "*" in path or ambiguous(path)]:
+        if unlike := [repr(path) for path in exempt if any(path_faults(path, pattern=False))]:
             problems.append(Problem("exempt", f"{', '.join(unlike)}: not whole paths, such as /healthz"))
         if problems:
             raise ConfigError(problems)

@@ -77,16 +77,7 @@ class Route:
             raise ConfigError([Problem(Route.__name__, problem) for problem in problems])
 
     def _problems(self) -> Iterator[str]:
-        segments = self.path.split("/")
-        if not self.path.startswith("/"):
-            yield f"path {self.path!r} does not start with '/'"
-        if any("*" in segment and segment != "*" for segment in segments):
-            yield f"path {self.path!r}: '*' stands for a whole segment, as in /reports/*"
-        if ambiguous(self.path):
-            what = "an empty, '.' or '..' segment, a backslash or a control character"
-            yield f"path {self.path!r} has {what}: no request would match"
-        if any(set(segment) & set("{}<>?#%") or segment[:1] == ":" for segment in segments):
-            yield f"path {self.path!r}: it is matched decoded, without query; '*' stands for a parameter"
+        yield from (f"path {fault}" for fault in path_faults(self.path))
         if any(method != method.upper() or not method.isalpha() for method in self.methods):
             yield f"methods {', '.join(self.methods)}: methods are upper-case words, as in POST"
         if (self.scopes or self.any_scopes) and self.auth in ("none", "optional"):
@@ -116,6 +107,27 @@ class Route:
 
     def __str__(self) -> str:
         return f"{','.join(self.methods) or 'any method'} {self.path}"
+
+
+def path_faults(path: str, *, pattern: bool = True) -> Iterator[str]:
+    """What keeps a path from matching any request, each beginning with the path.
+
+    Args:
+        path: a path as it is configured.
+        pattern: whether it may hold `*`, as a row's may, or is that of a single place.
+    """
+    segments = path.split("/")
+    if not path.startswith("/"):
+        yield f"{path!r} does not start with '/'"
+    if not pattern and "*" in path:
+        yield f"{path!r}: it is a single path, so nothing stands for others in it"
+    elif any("*" in segment and segment != "*" for segment in segments):
+        yield f"{path!r}: '*' stands for a whole segment, as in /reports/*"
+    if ambiguous(path):
+        what = "an empty, '.' or '..' segment, a backslash or a control character"
+        yield f"{path!r} has {what}: no request would match"
+    if any(set(segment) & set("{}<>?#%") or segment[:1] == ":" for segment in segments):
+        yield f"{path!r}: it is matched decoded, without query" + ("; '*' stands for a parameter" if pattern else "")
 
 
 UNNAMED = "\ue000"
