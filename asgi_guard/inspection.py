@@ -22,7 +22,8 @@ def misfit(app: object) -> str | None:
     A server would start with it all the same, and every request would meet an error.
     """
     if not callable(app):
-        return f"a {type(app).__name__} is not an ASGI app: it cannot be called"
+        kind = type(app).__name__
+        return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind} is not an ASGI app: it cannot be called"
     if isinstance(app, type) and not hasattr(app, "__await__"):
         return f"{app.__name__} is a class: an ASGI app is an instance of it, as in {app.__name__}()"
     try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import getattr_static
 from typing import TYPE_CHECKING, cast
 
-from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.errors import ConfigError, Problem, meant
 from asgi_guard.inspection import is_factory, misfit
 from asgi_guard.variables import PREFIX
 
@@ -51,12 +52,21 @@ def _find(name: str | None, variable: str) -> Callable[..., object]:
         raise ConfigError(
             [Problem(variable, f"there is no module {error.name!r} here or among the installed")]
         ) from None
+    before = ""
     for attribute in path.split("."):
         if not hasattr(found, attribute):
-            raise ConfigError([Problem(variable, f"the module {module_name!r} has no attribute {path!r}")])
-        found = getattr(found, attribute)
+            hint = meant(attribute, _callables(found), before)
+            raise ConfigError([Problem(variable, f"the module {module_name!r} has no attribute {path!r}{hint}")])
+        found, before = getattr(found, attribute), f"{before}{attribute}."
     called = (name or "").endswith("()")
     fault = misfit(found) if not called or not callable(found) else None
     if fault is not None:
+        if is_factory(found) and not isinstance(found, type):
+            fault = f"it takes no arguments: if it makes the app, name it {name}()"
         raise ConfigError([Problem(variable, f"{name}: {fault}")])
     return cast("Callable[..., object]", found)
+
+
+def _callables(owner: object) -> list[str]:
+    """The names of what can be called among the attributes of a module, or of something in it."""
+    return [name for name in dir(owner) if name[:1] != "_" and callable(getattr_static(owner, name, None))]
