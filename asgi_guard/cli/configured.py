@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import click
 
+from asgi_guard.cli.importing import import_app
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard, configure, own_guard
 from asgi_guard.inspection import apps_within, own_root_path
@@ -104,7 +105,7 @@ def configured(app: str | None) -> Configured:
         return Configured(*configure())
     sys.path.insert(0, ".")
     if app:
-        return _around(load_app(app, "--app"), app)
+        return _around(import_app(app, "--app"), app)
     try:
         with _quietly():
             found = load_app(name)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from asgi_guard.cli.addresses import require_address
+from asgi_guard.cli.importing import import_app
 from asgi_guard.cli.output import say
 from asgi_guard.cli.run import SERVER_OPTIONS, end_well_on_signals, server
 from asgi_guard.cli.server_log import log_config
 from asgi_guard.cli.token import KEY_FILE, LOCAL_AUDIENCE, local_issuer
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.guard import Guard
-from asgi_guard.loading import load_app
+from asgi_guard.guard import Guard, own_guard
 from asgi_guard.policy.routes import Route
 from asgi_guard.sections import AuthSettings, CORSSettings, RateSettings
 from asgi_guard.settings import GuardSettings
@@ -22,7 +22,7 @@ from asgi_guard.settings import GuardSettings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from asgi_guard.asgi import Receive, Scope, Send
+    from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
     from asgi_guard.testing import LocalIssuer
 
 PAGE_ORIGIN = "http://localhost:3000"
@@ -75,11 +75,14 @@ def demo(app: str | None, host: str, port: int, issuer_port: int) -> None:
     """
     uvicorn = server()
     sys.path.insert(0, ".")
-    for name, number in (("--port", port), ("--issuer-port", issuer_port)):
-        _check_free(host if name == "--port" else "127.0.0.1", number, name)
+    if port == issuer_port:
+        raise ConfigError([Problem("--issuer-port", f"{port} is the app's --port too: choose another")])
+    require_address(host, port)
+    require_address("127.0.0.1", issuer_port, "--issuer-port")
+    inner = _bare(app) if app else demo_app
     local = local_issuer(KEY_FILE, audience=LOCAL_AUDIENCE)
     with local.serve(port=issuer_port):
-        guarded = Guard(load_app(app, "MODULE:ATTRIBUTE") if app else demo_app, demo_settings(local.url))
+        guarded = Guard(inner, demo_settings(local.url))
         end_well_on_signals()
         config = uvicorn.Config(
             guarded, host=host, port=port, log_level="warning", log_config=log_config(), **SERVER_OPTIONS
@@ -89,6 +92,15 @@ def demo(app: str | None, host: str, port: int, issuer_port: int) -> None:
         serving.run()
     if not serving.started:
         sys.exit(3)  # as uvicorn by itself says that the app's start-up failed, which is in its log
+
+
+def _bare(name: str) -> ASGIApp:
+    """The app of this name, around which the demo can put its own guard."""
+    found = import_app(name, "MODULE:ATTRIBUTE")
+    if isinstance(own_guard(found), Guard):
+        said = f"{name} has a Guard already, and the demo puts its own around: name the bare app within it"
+        raise ConfigError([Problem("MODULE:ATTRIBUTE", said)])
+    return found
 
 
 def _announcing(uvicorn: Any, ready: Callable[[], None]) -> Any:
@@ -101,17 +113,6 @@ def _announcing(uvicorn: Any, ready: Callable[[], None]) -> Any:
                 ready()
 
     return Server
-
-
-def _check_free(host: str, port: int, option: str) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigError(
-                [Problem(option, f"{host}:{port} cannot be used ({error.strerror}): choose another")]
-            ) from None
 
 
 def _announce(local: LocalIssuer, url: str) -> None:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asgi_guard.cli.addresses import require_address, require_socket
+from asgi_guard.cli.importing import import_app
 from asgi_guard.cli.server_log import listening, log_config
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard, guarded, no_app, own_guard
-from asgi_guard.loading import load_app
 from asgi_guard.settings import WORKERS
 from asgi_guard.variables import PREFIX
 
@@ -50,6 +51,7 @@ def end_well_on_signals() -> None:
         signal.signal(number, lambda *_: sys.exit(0))
 
 
+UNSAID = click.core.ParameterSource.DEFAULT
 SERVER_OPTIONS: dict[str, Any] = {
     # The guard writes the access log, finds out the client's address, and does not tell the server's name.
     "access_log": False,
@@ -90,7 +92,10 @@ SERVER_OPTIONS: dict[str, Any] = {
     type=click.Choice(["critical", "error", "warning", "info", "debug"]),
     help="The server's own log, on standard error.",
 )
+@click.pass_context
 def run(
+    ctx: click.Context,
+    *,
     app: str,
     host: str,
     port: int,
@@ -107,6 +112,9 @@ def run(
     what wraps it or as middleware, is served as it is. The access log goes to standard output, one line of JSON an
     exchange; everything else to standard error.
     """
+    beside = [f"--{name}" for name in ("host", "port") if ctx.get_parameter_source(name) is not UNSAID]
+    if uds is not None and beside:
+        raise click.UsageError(f"--uds is instead of {' and '.join(beside)}: say one or the other")
     uvicorn = server()
     logging.config.dictConfig(log_config())  # what the app's own import and the guard warn of comes before the server
     os.environ[f"{PREFIX}APP"] = app
@@ -114,7 +122,11 @@ def run(
         os.environ.setdefault(WORKERS, str(workers))
     sys.path.insert(0, app_dir)
     with listening(logger) as told:
-        target = _target(load_app(app, "MODULE:ATTRIBUTE"), workers)
+        target = _target(import_app(app, "MODULE:ATTRIBUTE"), workers)
+    if uds is None:
+        require_address(host, port)
+    else:
+        require_socket(uds)
     end_well_on_signals()
     uvicorn.run(
         target,
