@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from asgi_guard.cautions import OPEN, warnings
 from asgi_guard.cli.configured import Configured, app_option, configured
 from asgi_guard.cli.headers import grades_as_json, show_grades
+from asgi_guard.cli.options import Seconds, said
 from asgi_guard.cli.output import dump, say, table, with_cause
 from asgi_guard.cli.production import Deployment, as_json, facts_of, report, show
 from asgi_guard.conflicts import conflicts
@@ -49,7 +50,6 @@ SWITCHES = {
     "access": f"{PREFIX}AUTH_ISSUER",
 }
 """Each layer, outermost first, with the variable that turns it on."""
-_UNSAID = click.core.ParameterSource.DEFAULT
 
 
 @click.command()
@@ -59,9 +59,15 @@ _UNSAID = click.core.ParameterSource.DEFAULT
 @click.option("--production", is_flag=True, help="Judge the checklist of a service in production instead.")
 @click.option("--headers", is_flag=True, help="Grade the security headers, and say what each point costs.")
 @click.option("--server", type=click.Choice(list(SERVERS)), help="Say whether draining works under this server.")
-@click.option("--graceful", default=30.0, show_default=True, help="As `asgi-guard run` is told, for the checklist.")
-@click.option("--p99", type=float, help="Seconds that 99 of 100 requests take at most, for the checklist.")
-@click.option("--grace-period", type=float, help="Seconds from SIGTERM to SIGKILL, for the checklist.")
+@click.option(
+    "--graceful",
+    default=30.0,
+    show_default=True,
+    type=Seconds(),
+    help="As `asgi-guard run` is told, for the checklist.",
+)
+@click.option("--p99", type=Seconds(), help="Seconds that 99 of 100 requests take at most, for the checklist.")
+@click.option("--grace-period", type=Seconds(), help="Seconds from SIGTERM to SIGKILL, for the checklist.")
 @click.pass_context
 def check(
     ctx: click.Context,
@@ -83,9 +89,8 @@ def check(
     """
     if sum((production, headers, server is not None)) > 1:
         raise click.UsageError("--production, --headers and --server are asked one at a time")
-    said = [name for name in ("graceful", "p99", "grace_period") if ctx.get_parameter_source(name) is not _UNSAID]
-    if said and not production:
-        raise click.UsageError(f"--{said[0].replace('_', '-')} is for the checklist: say --production too")
+    if not production and (told := said(ctx, "graceful", "p99", "grace_period")):
+        raise click.UsageError(f"{told[0]} is for the checklist: say --production too")
     found = configured(app)
     settings, layers = found.settings, found.layers
     if headers:

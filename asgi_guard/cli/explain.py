@@ -11,6 +11,7 @@ import click
 from asgi_guard.cli.browsing import seen_by_browser
 from asgi_guard.cli.configured import Configured, app_option, configured
 from asgi_guard.cli.output import dump, table
+from asgi_guard.policy.cors_names import is_token
 from asgi_guard.policy.csrf import SAFE_METHODS, ForgeryExemptions
 from asgi_guard.policy.exemptions import Exemptions
 from asgi_guard.policy.fetch import PageRequest
@@ -162,6 +163,8 @@ def _rows(answer: dict[str, Any]) -> list[tuple[str, str]]:
 def _header(text: str) -> tuple[str, str | None]:
     """A header as it is written on the command line; without a value, one that needs a preflight."""
     name, colon, value = text.partition(":")
+    if not is_token(name.strip()):
+        raise click.BadParameter(f"{name.strip()!r} is not a header's name", param_hint="--header")
     return name.strip(), value.strip() if colon else None
 
 
@@ -207,10 +210,11 @@ def explain(
         raise click.UsageError("--header, --credentials and --websocket go with --origin")
     if origin is not None and (fault := page_origin_fault(origin)):
         raise click.BadParameter(fault, param_hint="--origin")
+    sent = tuple(map(_header, headers))
     found = configured(app)
     answer = explanation(found, method.upper(), path)
     if origin is not None:
-        request = PageRequest(origin, method, tuple(map(_header, headers)), credentials)
+        request = PageRequest(origin, method, sent, credentials)
         raw_path = path.partition("?")[0]
         answer["browser"] = seen_by_browser(
             found.settings, found.layers, request, raw_path, websocket=websocket, root_path=found.root_path

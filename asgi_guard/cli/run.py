@@ -13,6 +13,7 @@ import click
 
 from asgi_guard.cli.addresses import require_address, require_socket
 from asgi_guard.cli.importing import import_app
+from asgi_guard.cli.options import said
 from asgi_guard.cli.server_log import listening, log_config
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard, guarded, no_app, own_guard
@@ -51,7 +52,6 @@ def end_well_on_signals() -> None:
         signal.signal(number, lambda *_: sys.exit(0))
 
 
-UNSAID = click.core.ParameterSource.DEFAULT
 SERVER_OPTIONS: dict[str, Any] = {
     # The guard writes the access log, finds out the client's address, and does not tell the server's name.
     "access_log": False,
@@ -112,8 +112,7 @@ def run(
     what wraps it or as middleware, is served as it is. The access log goes to standard output, one line of JSON an
     exchange; everything else to standard error.
     """
-    beside = [f"--{name}" for name in ("host", "port") if ctx.get_parameter_source(name) is not UNSAID]
-    if uds is not None and beside:
+    if uds is not None and (beside := said(ctx, "host", "port")):
         raise click.UsageError(f"--uds is instead of {' and '.join(beside)}: say one or the other")
     uvicorn = server()
     logging.config.dictConfig(log_config())  # what the app's own import and the guard warn of comes before the server

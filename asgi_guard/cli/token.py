@@ -14,6 +14,7 @@ import click
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from asgi_guard.cli.configured import app_option, configured
+from asgi_guard.cli.options import said
 from asgi_guard.cli.output import dump, say, with_cause
 from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, StoreUnavailableError, TokenError
 from asgi_guard.policy.bucket import Admission
@@ -71,11 +72,20 @@ def token(
     With --explain, the token is judged as the guard of this environment, or that of --app, would judge it, and the
     first reason is told; with revocation on, the store is asked too. Exit code 1 if it is not accepted.
     """
+    if explain is not None and (
+        ignored := said(ctx, "subject", "scopes", "audience", "issuer", "lifetime", "key_file")
+    ):
+        raise click.UsageError(
+            f"--explain judges a token that there is, and makes none: leave out {', '.join(ignored)}"
+        )
+    if not subject.strip():
+        raise click.BadParameter("a token is somebody's: name whose", param_hint="--subject")
+    given = None if explain is None else token_given(explain)
     found = configured(app)
     settings = found.settings
-    if explain is not None:
+    if given is not None:
         revoked = found.store if settings.auth.revocation else None
-        ctx.exit(_explain(found.identity, revoked, token_given(explain), as_json=as_json))
+        ctx.exit(_explain(found.identity, revoked, given, as_json=as_json))
     local = local_issuer(
         key_file,
         url=issuer or next((each.issuer for each in settings.auth.trusted), LOCAL_ISSUER),
@@ -107,8 +117,14 @@ def local_issuer(key_file: Path, **options: Any) -> LocalIssuer:
 
 
 def token_given(argument: str) -> bytes:
-    """The token of an argument, or of standard input for `-`, as the guard would find it behind the scheme."""
+    """The token of an argument, or of standard input for `-`, as the guard would find it behind the scheme.
+
+    Raises:
+        UsageError: nothing comes from there.
+    """
     value = sys.stdin.buffer.read() if argument == "-" else os.fsencode(argument)
+    if argument == "-" and not value.strip():
+        raise click.UsageError("nothing was read from standard input, where - says that the token is")
     return value.strip().removeprefix(b"Bearer ").removeprefix(b"DPoP ")
 
 

@@ -136,3 +136,12 @@ def test_what_does_not_answer_fails(
     assert checklist(command)[1]["limits"]["status"] == "pass"
     configured.outage = True
     assert command("check", "--production").code == 1
+
+
+@pytest.mark.parametrize("option", ["--p99", "--graceful", "--grace-period"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-5", "soon"])
+def test_what_is_no_number_of_seconds(command: Command, option: str, value: str) -> None:
+    """A figure that could not be measured is refused by its option, and no line is judged by it."""
+    ran = command("check", "--production", "--no-probe", option, value)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"Invalid value for '{option}': " in ran.err

@@ -176,3 +176,12 @@ def test_what_goes_with_an_origin(command: Command, option: list[str]) -> None:
     ran = command("explain", "GET", "/", *option)
     assert ran.code == 2
     assert "go with --origin" in ran.err
+
+
+@pytest.mark.parametrize("header", ["bad header", "", ": x", "x(y): z"])
+def test_what_is_no_header(command: Command, header: str) -> None:
+    """A header that no browser could send is refused, and not judged."""
+    ran = command("explain", "--origin", PAGE, "PUT", "/items", "--header", header)
+    assert (ran.code, ran.out) == (2, "")
+    assert "Invalid value for --header: " in ran.err
+    assert "is not a header's name" in ran.err

@@ -198,3 +198,19 @@ def test_without_an_issuer_there_is_nothing_to_explain() -> None:
     result = invoke("token", "--explain", "x")
     assert result.exit_code == 2
     assert "ASGI_GUARD_AUTH_ISSUER" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--explain", "a.b.c", "--subject", "bob"), "leave out --subject"),
+        (("--explain", "a.b.c", "--scope", "x", "--lifetime", "5"), "leave out --scope, --lifetime"),
+        (("--explain", "-"), "nothing was read from standard input"),
+        (("--subject", ""), "a token is somebody's: name whose"),
+    ],
+)
+def test_what_cannot_be_meant(arguments: tuple[str, ...], told: str) -> None:
+    """An option that would be ignored, a token that is not there and a subject that is none are refused."""
+    result = invoke("token", *arguments, standard_input=" \n")
+    assert result.exit_code == 2
+    assert told in result.output
