@@ -88,7 +88,10 @@ class Issuer:
         unknown = [name for name in self.algorithms if name not in ALGORITHMS]
         if unknown or not self.algorithms:
             what = f"{', '.join(unknown)} cannot be allowed" if unknown else "none is allowed"
-            problems.append(Problem("algorithms", f"{what}; choose among {', '.join(ALGORITHMS)}"))
+            # What is only alike may be a symmetric one, and so another thing altogether.
+            known = [name for name in ALGORITHMS if name.lower() in {each.lower() for each in unknown}]
+            choice = f"did you mean {', '.join(known)}?" if known else f"choose among {', '.join(ALGORITHMS)}"
+            problems.append(Problem("algorithms", f"{what}; {choice}"))
         if problems:
             raise ConfigError(problems)
 

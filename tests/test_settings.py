@@ -112,6 +112,8 @@ def test_a_secret_may_be_in_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ROUTES", "[5]", "number 1: write an object of its fields, as {...}, or in Python Route(...)"),
         ("STORE_URL", "valkey://localhost", "write redis:// in front of the address"),
         ("STORE_URL", "localhost:6379", "write redis:// in front of the address"),
+        ("AUTH_ALGORITHMS", "rs256, eddsa", "rs256, eddsa cannot be allowed; did you mean RS256, EdDSA?"),
+        ("AUTH_ALGORITHMS", "HS256", "HS256 cannot be allowed; choose among "),
         ("RATE_LIMIT", "60/second by user, 10/second by anonymous", "limits are parted by ';'"),
     ],
 )

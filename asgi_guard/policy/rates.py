@@ -27,7 +27,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
+
+from asgi_guard.errors import meant
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -56,6 +59,9 @@ _BARE_RATE = re.compile(_RATE, re.ASCII)
 _HEADER = re.compile(r"header:[a-z0-9!#$&'*+.^_`|~-]{1,64}")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 _PERCENT = re.compile(r"(\d{1,3})%", re.ASCII)
+_PERIODS = tuple(unit + ending for unit in ("second", "minute", "hour", "day") for ending in ("", "s"))
+_PERIOD = re.compile(r"(/\s*\d*\s*)([a-z]+)")
+_TOO_LARGE = re.compile(r"\d{10,}", re.ASCII)
 _EXPECTED = (
     "expected COUNT/PERIOD [burst N] by KEY, as in '60/second burst 120 by user' or, in s, m, h and d, '5/15m by ip'; "
     "or 'N at once by KEY'"
@@ -134,20 +140,34 @@ def _parse(text: str, functions: Collection[str]) -> Limit:
     if match is None and _BARE_RATE.fullmatch(text):
         raise ValueError(f"{text!r} does not say by what it counts: write '{text} by ip', or by another of its keys")
     if match is None:
-        raise ValueError(f"{text!r} is not a limit: {_EXPECTED}")
+        raise ValueError(_nearly(text, _LIMIT) or f"{text!r} is not a limit: {_EXPECTED}")
     key = match["key"].lower() if match["key"].lower().startswith("header:") else match["key"]
     if key.endswith(","):
         raise ValueError(f"{text!r} is parted by a comma: limits are parted by ';'")
     if key not in KEY_KINDS and key not in functions and not _HEADER.fullmatch(key):
         known = ", ".join([*KEY_KINDS, "header:NAME", *functions])
         function = "a function that Guard is given (which commands look at with --app)"
-        raise ValueError(f"{text!r}: there is no key {key!r}; it is one of {known}, or {function}")
+        hint = meant(key.lower(), [*KEY_KINDS, *functions]) or f"; it is one of {known}, or {function}"
+        raise ValueError(f"{text!r}: there is no key {key!r}{hint}")
     try:
         interval, burst = _rate(match) if match["at_once"] is None else _at_once(match)
         name, enforced, on_failure = _options(match["options"].split())
     except ValueError as error:
         raise ValueError(f"{text!r}: {error}") from None
     return Limit(name, text, key, interval, burst, match["at_once"] is not None, enforced, on_failure)
+
+
+def _nearly(text: str, grammar: re.Pattern[str]) -> str:
+    """What is wrong with a text that would be in the grammar but for one thing; empty where that cannot be told."""
+    if grammar.fullmatch(_TOO_LARGE.sub("1", text)):
+        return f"{text!r}: a number is too large, 999999999 is the most"
+    lower = text.lower()
+    period = _PERIOD.search(lower)
+    close = get_close_matches(period[2], _PERIODS, n=1) if period else []
+    for better in (lower, _PERIOD.sub(rf"\1{close[0]}", lower, count=1) if close else lower):
+        if grammar.fullmatch(better):
+            return f"{text!r} is not a {'rate' if grammar is _BARE_RATE else 'limit'}: did you mean {better!r}?"
+    return ""
 
 
 def _rate(match: re.Match[str]) -> tuple[int, int]:
@@ -206,7 +226,8 @@ def parse_rate(text: str, name: str) -> Limit:
     """
     match = _BARE_RATE.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is not a rate: expected COUNT/PERIOD [burst N], as in '20/second burst 40'")
+        expected = f"{text!r} is not a rate: expected COUNT/PERIOD [burst N], as in '20/second burst 40'"
+        raise ValueError(_nearly(text.strip(), _BARE_RATE) or expected)
     try:
         return Limit(name, text, "connection", *_rate(match))
     except ValueError as error:
