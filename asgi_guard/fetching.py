@@ -93,3 +93,13 @@ async def read_json(response: httpx.Response, most: int) -> Any:
         raise ValueError(f"{url} answered JSON nested too deep") from None
     except ValueError:
         raise ValueError(f"{url} did not answer JSON") from None
+
+
+def why(error: Exception) -> str:
+    """Why something could not be fetched: what was found wrong here stands for itself, anything else with its type.
+
+    The text may hold what an issuer sent, and so is escaped and cut.
+    """
+    kind, text = type(error), ascii(str(error)[:256])
+    ours = kind is ValueError or kind.__module__.partition(".")[0] == __package__
+    return text[1:-1] if ours else f"{kind.__name__}: {text}"

@@ -18,7 +18,7 @@ from urllib.parse import quote_plus
 import httpx
 
 from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, TokenError
-from asgi_guard.fetching import HEADERS, TIMEOUT, check_url, default_client, made, read_json
+from asgi_guard.fetching import HEADERS, TIMEOUT, check_url, default_client, made, read_json, why
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.claims import SCOPE_CLAIMS
 from asgi_guard.policy.introspection import IntrospectionCache, IntrospectionPolicy, IntrospectionTimes, origin_of
@@ -300,8 +300,7 @@ class Introspector:
         """The error for a token without an answer. What was under way when the breaker opened does not count."""
         now = time.monotonic()
         if (probing or not self._breaker.is_open) and self._breaker.failed(now):
-            kind, text = type(error).__name__, str(error)[:256]
-            logger.error("%s cannot be asked about tokens: %s: %a", self.url, kind, text)
+            logger.error("%s cannot be asked about tokens: %s", self.url, why(error))
         return KeysUnavailableError(f"{self.url} cannot be asked", self._breaker.retry_after(now) or 1)
 
     async def _connected(self) -> httpx.AsyncClient:

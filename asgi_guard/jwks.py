@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx
 
 from asgi_guard.errors import KeysUnavailableError, TokenError
-from asgi_guard.fetching import HEADERS, TIMEOUT, check_url, default_client, made, read_json
+from asgi_guard.fetching import HEADERS, TIMEOUT, check_url, default_client, made, read_json, why
 from asgi_guard.policy.keyring import KeyRing, KeyStatus, KeyTimes, Step, remaining_life
 from asgi_guard.policy.keys import KeySet, VerificationKey
 
@@ -188,7 +188,7 @@ class KeyEngine:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a client fails with, the keys were not fetched
             withdrawn = isinstance(error, NoKeysError)
-            self._failed(f"{type(error).__name__}: {str(error)[:256]!a}", withdrawn=withdrawn)
+            self._failed(why(error), withdrawn=withdrawn)
             self._report(None if isinstance(error, _EXPECTED) else error)
             return
         keys, known = fetched.keys, self._ring.keys

@@ -162,7 +162,7 @@ async def test_outage(issuer: LocalIssuer, engine: KeyEngine, clock: Clock, capl
     records = [record for record in caplog.records if record.name == "asgi_guard"]
     assert [record.levelname for record in records] == ["ERROR", "ERROR", "WARNING"]
     begun, ended, over = [record.getMessage() for record in records]
-    assert "1 key, 0 s old, fresh, of use for 3900 s more; failed tries: 1, the last one: ValueError" in begun
+    assert f"1 key, 0 s old, fresh, of use for 3900 s more; failed tries: 1, the last one: {issuer.url}/" in begun
     assert "3900 s old, expired" in ended
     assert "503" in ended
     assert over.endswith("can be fetched again: 1 key, 0 s old, fresh")

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from asgi_guard.arguments import typed
+from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Admission
 from asgi_guard.policy.revocation import EVER, Marks
@@ -154,6 +156,10 @@ class RedisStore:
                 answer = await command(self._client)
         except (RedisError, OSError, TimeoutError) as error:
             line.fails(error)
-            raise line.unavailable(error) from error
+            failure = line.unavailable(error)
+            if isinstance(error, TimeoutError | RedisTimeoutError) and self._url.startswith("rediss"):
+                # What a server without TLS makes of a handshake is nothing, until the time is up.
+                raise StoreUnavailableError(f"{failure}, or speaks no TLS there", failure.retry_after) from error
+            raise failure from error
         line.works()
         return answer

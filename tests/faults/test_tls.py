@@ -153,6 +153,17 @@ async def test_files_that_are_not_there(tmp_path: Path) -> None:
     assert "No such file" in await refused(store)
 
 
+async def test_a_port_without_tls() -> None:
+    """A server that waits for the end of what is a handshake to TLS is said to speak none."""
+    (port,) = free_ports(1)
+    with Process(port, "--save", "") as started:
+        await asyncio.to_thread(wait_for, started.client.ping)
+        store = open_store(f"rediss://127.0.0.1:{port}", timeout=0.1)
+        with pytest.raises(StoreUnavailableError, match=r"\(TimeoutError\), or speaks no TLS there$"):
+            await store.ping()
+        await store.aclose()
+
+
 async def test_a_cluster_over_tls(known: Authority) -> None:
     """The nodes that a cluster names are spoken to in TLS as well, and have to show their certificates."""
     (port,) = free_ports(1)
