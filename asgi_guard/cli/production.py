@@ -57,7 +57,7 @@ def facts_of(
         denies_unknown=auth.revocation_on_store_failure == "deny",
         shared_store=configured.shared,
         store=answered.get("store"),
-        limited_by=frozenset(limit.key for plan in limits.all() for limit in plan.limits if limit.enforced),
+        limited_by=frozenset(limit.key for plan in limits.all() for limit in plan.limits if limit.enforced == 100),
         limits_told=rate.headers != "off",
         live_path=settings.health.live_path,
         ready_path=settings.health.ready_path,

@@ -35,7 +35,7 @@ class Facts:
         denies_unknown: whether one that cannot be looked up is refused.
         shared_store: whether the store is one that all processes share, and
         store: whether it answered.
-        limited_by: what the limits go by that refuse where no row says otherwise.
+        limited_by: what the limits go by that refuse every client where no row says otherwise.
         limits_told: whether clients are told of limits before they meet them.
         live_path: empty for none.
         ready_path: empty for none.
@@ -165,7 +165,7 @@ def _logout(facts: Facts) -> Finding:
 def _bucket(facts: Facts) -> Finding:
     if not facts.limited_by:
         remedy = "ASGI_GUARD_RATE_LIMIT='60/second burst 120 by user; 10/second burst 20 by anonymous'"
-        return Finding("fail", "what no row names is under no limit", remedy)
+        return Finding("fail", "what no row names is under no limit that refuses every client", remedy)
     if not facts.shared_store:
         return Finding("fail", "each process counts for itself", "ASGI_GUARD_STORE_URL=redis://...")
     if facts.store is False:
@@ -179,7 +179,11 @@ def _bucket(facts: Facts) -> Finding:
 
 def _retry_after(facts: Facts) -> Finding:
     if not facts.limited_by:
-        return Finding("fail", "nobody is refused, so nobody is told when to come back", "ASGI_GUARD_RATE_LIMIT")
+        return Finding(
+            "fail",
+            "no limit refuses every client, and who is not refused is not told when to come back",
+            "ASGI_GUARD_RATE_LIMIT",
+        )
     told = "with" if facts.limits_told else "without"
     return Finding("pass", f"each 429 has it, as the bucket computes it; {told} RateLimit headers beforehand")
 

@@ -82,6 +82,8 @@ def test_what_is_right_passes(command: Command) -> None:
         ("RATE_SHADOW", "true", "limits"),
         ("RATE_LIMIT", "60/second by user", "limits"),
         ("RATE_LIMIT", "60/second by user; 1/second by anonymous shadow", "limits"),
+        ("RATE_LIMIT", "60/second by user; 1/second by anonymous enforce 99%", "limits"),
+        ("RATE_LIMIT", "60/second by user enforce 1%; 1/second by anonymous", "limits"),
         ("HEALTH_READY_PATH", "/health/live", ""),
         ("HEALTH_DRAIN_SECONDS", "0", "graceful stop"),
         ("LOG_FORMAT", "off", "logs"),

@@ -68,7 +68,7 @@ def test_nothing_said() -> None:
         ({"shared_store": False}, "denylist", "fail", "end with this process"),
         ({"denies_unknown": False}, "denylist", "fail", "while the store is away"),
         ({"limited_by": frozenset()}, "limits", "fail", "no limit"),
-        ({"limited_by": frozenset()}, "retry-after", "fail", "nobody is refused"),
+        ({"limited_by": frozenset()}, "retry-after", "fail", "no limit refuses every client"),
         ({"limited_by": frozenset({"user"})}, "limits", "fail", "strangers"),
         ({"limited_by": frozenset({"ip"})}, "limits", "fail", "identities"),
         ({"limited_by": frozenset({"ip"}), "lifetimes": ()}, "limits", "pass", "by ip"),
