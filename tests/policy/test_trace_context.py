@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -69,6 +71,16 @@ def test_traceparent(value: bytes, flags: int) -> None:
 def test_what_is_no_traceparent(lines: list[bytes]) -> None:
     """None, more than one, a malformed one, version ff, and ids of zeros are no trace."""
     assert parse_trace(lines) is None
+
+
+def test_a_long_traceparent_costs_no_more_than_its_length() -> None:
+    """However many fields whatever a client sends has, no more than five are looked at."""
+    long = b"-" * 1_000_000
+    tracemalloc.start()
+    assert parse_trace([long]) is None
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * len(long)
 
 
 @given(st.lists(st.one_of(st.binary(max_size=70), st.just(GOOD)), max_size=2))
