@@ -154,7 +154,7 @@ class AccessLogMiddleware(Layer):
             scope.get("http_version") or "1.1",
             response.status,
             now - exchange.started,
-            response.sent,
+            0 if exchange.method == "HEAD" else response.sent,  # servers keep back what an app sends as its body
             exchange.request_id,
             self._route(exchange),
             exchange.client,

@@ -79,6 +79,12 @@ async def test_line(lines: Lines) -> None:
     }
 
 
+async def test_no_body_for_head(lines: Lines) -> None:
+    """The body that an app gives for a HEAD request goes nowhere, and so is not counted."""
+    await call(lines.layer(Echo()), http_scope("HEAD"))
+    assert lines.record["http.response.body.size"] == 0
+
+
 async def test_sparse_scope(lines: Lines) -> None:
     """Members that a scope may leave out may be missing."""
     scope = {name: http_scope()[name] for name in ("type", "method", "path", "headers")}
