@@ -25,6 +25,7 @@ def conflicts(app: object, settings: GuardSettings) -> Iterator[str]:
         settings: those of the guard around it.
     """
     yield from _blank_pages(app, settings)
+    yield from _unheard_handler(app)
     if settings.limited and any(_charges(each) for each in apps_within(app)):
         yield (
             "a guard within this one charges limits too: each counts for itself, or twice what a request costs in a "
@@ -52,6 +53,21 @@ def conflicts(app: object, settings: GuardSettings) -> Iterator[str]:
         yield (
             "the app's own CORSMiddleware sees no preflight, which brings no token and so is refused: take it out, and "
             f"say its origins by {PREFIX}CORS_ALLOW_ORIGINS"
+        )
+
+
+def _unheard_handler(app: object) -> Iterator[str]:
+    """Starlette's and FastAPI's handler of whatever nobody handles runs around all that `add_middleware` adds."""
+    handlers = getattr(app, "exception_handlers", None)
+    if not isinstance(handlers, dict) or not (Exception in handlers or 500 in handlers):
+        return
+    added = sorted(
+        each.__name__ for each, _, _ in added_middleware(app) if isinstance(each, type) and issubclass(each, Chain)
+    )
+    if added:
+        yield (
+            f"what the app's own handler of Exception answers is not sent: {', '.join(added)} stands within it by "
+            f"add_middleware, and answers 500 first: put it around the app, as in {added[0]}(app)"
         )
 
 

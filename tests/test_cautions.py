@@ -9,6 +9,8 @@ from unittest.mock import AsyncMock, MagicMock
 import pytest
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
 
 from asgi_guard import (
     APIKey,
@@ -21,6 +23,7 @@ from asgi_guard import (
     MetricsSettings,
     RateLimitMiddleware,
     RateSettings,
+    RequestIDMiddleware,
     Route,
     SecuritySettings,
     StoreSettings,
@@ -30,7 +33,7 @@ from asgi_guard.conflicts import conflicts
 from asgi_guard.guard import configure
 from asgi_guard.policy.plans import Rules, compile_table
 from asgi_guard.variables import PREFIX
-from tests.asgi import Echo
+from tests.asgi import Echo, get
 from tests.configuring import DIGEST, problems
 
 if TYPE_CHECKING:
@@ -262,6 +265,32 @@ def test_an_app_with_pages_of_documentation(sections: dict[str, Any], told: str)
     assert [told in each for each in said] == [True] * bool(told)
     assert list(conflicts(FastAPI(docs_url=None, redoc_url=None), GuardSettings(**sections))) == []
     assert list(conflicts(FastAPI(openapi_url=None), GuardSettings(**sections))) == []
+
+
+@pytest.mark.parametrize("caught", [Exception, 500, LookupError, None])
+@pytest.mark.parametrize("added", [True, False])
+async def test_an_app_with_a_handler_of_all_exceptions(caught: Any, added: bool) -> None:
+    """An app is told that nobody gets the answer of its handler of all exceptions, exactly where that is so."""
+    app = FastAPI(docs_url=None, redoc_url=None)
+
+    async def handler(request: Request, error: Exception) -> Response:
+        return Response(status_code=503)
+
+    @app.get("/")
+    def page() -> None:
+        raise ZeroDivisionError
+
+    if caught is not None:
+        app.add_exception_handler(caught, handler)
+    if added:
+        app.add_middleware(RequestIDMiddleware)
+    said = list(conflicts(app, GuardSettings()))
+    exchange = await get(Guard(app, GuardSettings()))
+    handles = caught in (Exception, 500)
+    assert [each.partition(" by ")[0] for each in said] == [
+        "what the app's own handler of Exception answers is not sent: RequestIDMiddleware stands within it"
+    ] * (handles and added)
+    assert exchange.status == (503 if handles and not added else 500)
 
 
 @pytest.mark.parametrize("app", [AsyncMock(), MagicMock()])

@@ -192,6 +192,21 @@ def test_a_broken_configuration(site: Path, name: str, workers: str) -> None:
     assert len(ran.err.splitlines()) == 2
 
 
+def test_the_app_keeps_its_handlers_of_the_guards_logger(command: Command, site: Path) -> None:
+    """What an app has set up to log what the guard says goes on when the server sets up its own log."""
+    logger, handler = logging.getLogger("asgi_guard"), logging.NullHandler()
+    logger.addHandler(handler)
+    try:
+        port = free_port()
+        visitor = Visitor(f"http://127.0.0.1:{port}/", signal.SIGTERM)
+        visitor.start()
+        assert command("run", "run_site:app", "--app-dir", str(site), "--port", str(port)).code == 0
+        visitor.join()
+        assert handler in logger.handlers
+    finally:
+        logger.removeHandler(handler)
+
+
 @pytest.mark.parametrize("name", ["run_site:app", "run_site:with_limits"])
 def test_what_is_warned_of_at_the_start_is_told_once(
     command: Command, site: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
