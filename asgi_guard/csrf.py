@@ -23,9 +23,10 @@ __all__ = ["TOKEN_KEY", "token"]
 def token(scope: Scope | None = None) -> str:
     """The token of the page that is being answered with, bound to the session that the request's cookie names.
 
-    It is made when it is first asked for, and is the same for the whole response, which then says `Vary: Cookie`. It is
-    empty where there is no session yet, and where no CSRF layer makes tokens. A session whose cookie changes needs a
-    new one: after a login, ask in the next page.
+    It is made when it is first asked for, and is the same for the whole response, which says `Vary: Cookie` if that is
+    before its first byte. Asked for later, as in a page that is streamed, it is as good, but the response has been sent
+    without that word: where caches may keep the page, ask first. It is empty where there is no session yet, and where
+    no CSRF layer makes tokens. A session whose cookie changes needs a new one: after a login, ask in the next page.
 
     Args:
         scope: the request's scope, in which it also stands as a function, `scope["asgi_guard.csrf_token"]()`; that of

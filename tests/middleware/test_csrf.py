@@ -218,6 +218,21 @@ async def test_tokens_are_made_for_who_asks() -> None:
     assert (await get(CSRFMiddleware(Pages(asks=0), **TOKENS), headers=[SESSION])).headers == {}
 
 
+async def test_a_token_that_is_asked_for_late() -> None:
+    """A token that is asked for once the response has begun holds as any other, and goes unsaid in `Vary`."""
+    tokens: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        tokens.append(csrf.token().encode())
+        await send({"type": "http.response.body", "body": tokens[-1]})
+
+    guarded = CSRFMiddleware(app, **TOKENS)
+    assert "vary" not in (await get(guarded, headers=[SESSION])).headers
+    assert (await post(guarded, SESSION, (b"x-csrf-token", tokens[0]))).status == 200
+    assert (await post(guarded, SESSION)).status == 403
+
+
 async def test_the_scope_has_the_token_too() -> None:
     """Templates that see the scope find a function there; without a layer there is none, and the token is empty."""
     app = Echo()
