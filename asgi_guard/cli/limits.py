@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from heapq import nsmallest
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
 
     from asgi_guard.stores.operate import Found
 
+_NUMBERS = re.compile(r"[\d.:/]+")
+"""What can be no more than a misspelt address; other names stand for clients whose address the server does not tell."""
 PATIENCE = 60.0
 """Seconds that the store may take: looking through millions of buckets takes a while."""
 
 KEY_HELP = (
-    "KEY is ip:ADDRESS, user:SUBJECT, api-key:NAME, route:NAME, header:NAME=VALUE, FUNCTION:TEXT for a limit function "
-    "of --app, or a name as `top` prints it."
+    "KEY is ip:ADDRESS, user:SUBJECT, api-key:NAME, route:PATH of a row, header:NAME=VALUE, FUNCTION:TEXT for a limit "
+    "function of --app, or a name as `top` prints it."
 )
 
 
@@ -63,7 +66,11 @@ def reset(ctx: click.Context, key: str, *, app: str | None) -> None:
     here = configured(app)
     client, names = _buckets(key, here, _rules(here))
     count = _ask(ctx, here, lambda redis, prefix: operate.reset(redis, prefix, names))
-    say(f"{count} of the limits of {client} had been used; they are full again", "green")
+    if not count:
+        say(f"none of the limits of {client} had been used", "green")
+    else:
+        used = "1 limit" if count == 1 else f"{count} limits"
+        say(f"{used} of {client} had been used, and {'is' if count == 1 else 'are'} full again", "green")
     if count and here.settings.rate.deny_cache:
         say(f"workers that refused this client may go on for {here.settings.rate.deny_cache:g} s", "dim")
 
@@ -106,9 +113,11 @@ def client_of(key: str, here: Configured) -> str:
     """The name by which the store knows a client."""
     kind, _, name = key.partition(":")
     if kind == "ip" and name:
-        if parse_address(name.partition("/")[0]) is None:
+        if _NUMBERS.fullmatch(name) and parse_address(name.partition("/")[0]) is None:
             raise click.BadParameter(f"{name!r} is no address", param_hint="KEY")
         return f"ip:{limit_key(name.partition('/')[0], here.settings.rate.ipv6_prefix)}"
+    if kind == "route" and name:
+        return f"route:{_place(name, here)}"
     if kind == "user" and name:
         return f"token:{store_key('user', *_issuer_and_subject(name, here))}"
     is_hash = len(name) == 32 and set(name) <= set("0123456789abcdef")
@@ -116,12 +125,29 @@ def client_of(key: str, here: Configured) -> str:
         field, _, value = name.partition("=")
         sent = value.encode("utf-8", "surrogateescape").decode("latin-1")  # as limits read a header's bytes
         return f"header:{store_key(f'header:{field.lower()}', sent)}"
-    if name and (is_hash or kind == "route"):
+    if name and is_hash:
         return key
     functions = {limit.key for limit in _rules(here).values()} - set(KEY_KINDS)
     if name and (kind == "api-key" or kind in functions):
         return f"{kind}:{store_key(kind, name)}"
     raise click.BadParameter(KEY_HELP, param_hint="KEY")
+
+
+def _place(name: str, here: Configured) -> str:
+    """A row's name among limits by route: by its path, or as it is."""
+    *rows, others = (plans.anonymous.place for plans in here.plans)
+    by_path: dict[str, list[str]] = {}
+    for route, place in zip(here.settings.routes, rows, strict=True):
+        by_path.setdefault(route.path, []).append(place)
+    found = by_path.get(name, [name] if name in (*rows, others) else [])
+    if len(found) == 1:
+        return found[0]
+    if found:
+        message = f"there are several rows of {name}: write {' or '.join(f'route:{place}' for place in found)}"
+    else:
+        known = ", ".join(f"route:{each}" for each in (*by_path, others))
+        message = f"there is no row {name}: there are {known}, the last for what no row names"
+    raise click.BadParameter(message, param_hint="KEY")
 
 
 def _issuer_and_subject(name: str, here: Configured) -> tuple[str, str]:

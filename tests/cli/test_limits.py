@@ -39,7 +39,10 @@ def server(valkey: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
             "10/day by ip; 50/hour burst 20 by api-key; 7 at once by ip; 1000/hour by route; 40/day by header:X-Team"
         ),
         "AUTH_API_KEYS": f"ci={api_key_digest(KEY)}",
-        "ROUTES": '[{"path": "/*", "auth": "optional"}, {"path": "/", "auth": "optional"}]',
+        "ROUTES": (
+            '[{"path": "/v1/login", "methods": ["GET"]}, {"path": "/v1/login", "methods": ["POST"]}, '
+            '{"path": "/*", "auth": "optional"}, {"path": "/", "auth": "optional"}]'
+        ),
     }.items():
         monkeypatch.setenv(f"ASGI_GUARD_{name}", value)
     return valkey
@@ -96,6 +99,25 @@ def test_a_client_that_used_nothing(server: Server) -> None:
     assert "nothing is used" in invoke("limits", "show", "ip:198.51.100.1").output
 
 
+@pytest.mark.parametrize("name", ["unknown", "testclient", "0123456789abcdef" * 2])
+def test_a_client_without_an_address(server: Server, name: str) -> None:
+    """What stands in the place of an address is taken as `top` prints it."""
+    server.client.set(f"a[b]*:{{ip:{name}}}:ip", server.client.time()[0] * 1_000_000 + 3_600_000_000)
+    (printed,) = rows("top")
+
+    assert rows("show", printed["client"]) == [printed]
+    assert f"1 limit of ip:{name} had been used" in invoke("limits", "reset", printed["client"]).output
+
+
+@pytest.mark.parametrize("key", ["route:/", "route:root-2"])
+def test_a_row_is_found_by_its_path(server: Server, key: str) -> None:
+    """A row's bucket is named by the row's path, or as the store names it."""
+    use(2)
+
+    assert [(row["client"], row["left"]) for row in rows("show", key)] == [("route:root-2", 998)]
+    assert rows("show", "route:others") == []
+
+
 def test_an_address_is_shown_by_its_network(server: Server) -> None:
     """An IPv6 address stands for the network that limits count."""
     server.client.set("a[b]*:{ip:2001:db8::/64}:ip", server.client.time()[0] * 1_000_000 + 3_600_000_000)
@@ -113,10 +135,11 @@ def test_a_reset_fills_the_buckets(server: Server) -> None:
     result = invoke("limits", "reset", f"ip:{ALICE}")
 
     assert result.exit_code == 0
-    assert "2 of the limits" in result.output
+    assert f"2 limits of ip:{ALICE} had been used, and are full again" in result.output
     assert "may go on for 1 s" in result.output
     assert use(1) == [200]
-    assert "0 of the limits" in invoke("limits", "reset", "ip:198.51.100.1").output
+    nothing = invoke("limits", "reset", "ip:198.51.100.1").output
+    assert nothing == "none of the limits of ip:198.51.100.1 had been used\n"
 
 
 def test_requests_under_way_are_counted(server: Server) -> None:
@@ -155,7 +178,11 @@ def test_the_emptiest_come_first(server: Server) -> None:
     ("key", "says"),
     [
         ("203.0.113.9", "KEY is ip:ADDRESS"),
-        ("ip:nowhere", "is no address"),
+        ("ip:203.0.113.999", "'203.0.113.999' is no address"),
+        ("ip:2001:1::2::3", "'2001:1::2::3' is no address"),
+        ("route:nowhere", "there is no row nowhere: there are route:/v1/login, route:/*, route:/, route:others"),
+        ("route:/v1", "there is no row /v1: there are"),
+        ("route:/v1/login", "there are several rows of /v1/login: write route:v1-login or route:v1-login-2"),
         ("ip:", "KEY is"),
         ("user:alice", "ASGI_GUARD_AUTH_ISSUER is not set"),
         ("header:x-team", "KEY is"),

@@ -68,7 +68,7 @@ def test_limits_by_a_function_are_shown_and_reset(token: str) -> None:
     assert [(row["limit"], row["left"]) for row in json.loads(shown.output)] == [("tenant", 3)]
     (emptiest, _) = json.loads(invoke("limits", "top", *APP, "--json").output)
     assert emptiest["limit"] == "tenant"
-    assert "1 of the limits" in invoke("limits", "reset", "tenant:acme", *APP).output
+    assert "1 limit of tenant:" in invoke("limits", "reset", "tenant:acme", *APP).output
     assert json.loads(invoke("limits", "show", emptiest["client"], *APP, "--json").output) == []
 
 
