@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,11 +20,49 @@ from tests.stores.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from asgi_guard.testing import SigningKey
 
 NOBODY = "redis://127.0.0.1:1/0"
 """A store's URL where nothing listens: port 1 is for root, who has no use for it."""
+
+SOURCE = """
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+def create():
+    return app
+
+async def broken(scope, receive, send):
+    raise LookupError("no such row")
+
+class Outside:
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "http":
+            raise LookupError("around the guard")
+        await self.app(scope, receive, send)
+
+from starlette.applications import Starlette
+from asgi_guard import Guard
+added = Starlette()
+added.add_middleware(Guard)
+with_limits = Starlette()
+with_limits.add_middleware(Guard, limit_functions={"tenant": lambda scope: "acme"})
+
+def around():
+    return Outside(Guard(app))
+
+async def failing(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no disk"})
+"""
+"""An app that commands are told the name of, and others that are not as it is."""
 
 
 @dataclass
@@ -96,3 +136,20 @@ def valkey() -> Iterator[Server]:
     """A real store for the session."""
     with Server() as server:
         yield server
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with an app, and a process that is as it was afterwards."""
+    (tmp_path / "run_site.py").write_text(SOURCE)
+    monkeypatch.setenv("ASGI_GUARD_APP", "")
+    monkeypatch.setenv("ASGI_GUARD_RATE_WORKERS", "")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    logger = logging.getLogger("asgi_guard")
+    filters = [*logger.filters]
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield tmp_path
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    logger.filters[:] = filters
+    sys.modules.pop("run_site", None)
