@@ -20,6 +20,7 @@ from asgi_guard import (
     Guard,
     GuardSettings,
     HostsSettings,
+    MemoryStore,
     MetricsSettings,
     RateLimitMiddleware,
     RateSettings,
@@ -291,6 +292,12 @@ async def test_an_app_with_a_handler_of_all_exceptions(caught: Any, added: bool)
         "what the app's own handler of Exception answers is not sent: RequestIDMiddleware stands within it"
     ] * (handles and added)
     assert exchange.status == (503 if handles and not added else 500)
+
+
+def test_a_url_that_nobody_reads() -> None:
+    """Beside a store that is given in Python a URL may be none, and nothing is said of it."""
+    settings = GuardSettings(store=StoreSettings.model_validate({"url": "rediss://["}))
+    assert Guard(Echo(), settings, store=MemoryStore()).settings is settings
 
 
 @pytest.mark.parametrize("app", [AsyncMock(), MagicMock()])

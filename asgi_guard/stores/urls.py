@@ -125,7 +125,10 @@ def is_port(text: str) -> bool:
 
 def unverified(url: str) -> str | None:
     """The option by which a URL has any certificate accepted, or one of any host; None where it has neither."""
-    options = _options(url) if url.startswith("rediss") else {}
+    try:
+        options = _options(url) if url.startswith("rediss") else {}
+    except ValueError:  # beside a store that is given in Python, nobody has read it
+        return None
     if options.get("ssl_cert_reqs") == "none":
         return "ssl_cert_reqs=none"
     checked = options.get("ssl_check_hostname", "")
