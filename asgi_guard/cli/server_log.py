@@ -99,6 +99,7 @@ def log_config(told: Collection[str] = ()) -> dict[str, Any]:
     config["filters"] = {"without_requests": {"()": WithoutRequests}}
     for handler in config["handlers"].values():
         handler["filters"] = ["without_requests"]
-    config["filters"]["untold"] = {"()": _leave_out, "texts": [*told]}
+    if told:
+        config["filters"]["untold"] = {"()": _leave_out, "texts": [*told]}
     config["handlers"]["last_resort"] = {"()": _last_resort, "formatter": "default"}
     return config

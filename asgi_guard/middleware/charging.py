@@ -119,9 +119,6 @@ class Charging:
 
 def _covers(other: Charge, charge: Charge) -> bool:
     """Whether what was charged further out is of the same bucket, and refuses where this is to."""
-    same = (other.key, other.limit.interval, other.limit.burst) == (
-        charge.key,
-        charge.limit.interval,
-        charge.limit.burst,
-    )
+    theirs, ours = other.limit, charge.limit
+    same = (other.key, theirs.interval, theirs.burst) == (charge.key, ours.interval, ours.burst)
     return same and (other.binding or not charge.binding)

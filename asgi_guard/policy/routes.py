@@ -232,8 +232,8 @@ class RouteTable:
 
         It is where routers could take the path for that of different rows, or of one that is passed over, also since
         they, or a file system, disregard case; and where it does not start with a slash, so that nobody knows what they
-        make of it. Such a request is to be refused:
-        whichever row were chosen, an app that reads the path differently would serve it by the rule of another.
+        make of it. Such a request is to be refused: whichever row were chosen, an app that reads the path differently
+        would serve it by the rule of another.
 
         Args:
             path: the decoded path, without the root path.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asgi_guard.testing import LocalIssuer
-    from tests.cli.conftest import Command
+    from tests.cli.conftest import Command, Ran
 
 PATIENCE = 30.0
 
@@ -57,48 +57,46 @@ class Visitor(threading.Thread):
             time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("name", ["run_site:app", "run_site:create()"])
-def test_run_serves_until_a_signal(command: Command, site: Path, name: str, number: signal.Signals) -> None:
-    """The app is served behind the guard, one line of JSON an exchange, and a signal ends it with exit code 0."""
+def visited(
+    command: Command, site: Path, name: str, *, path: str = "/", number: signal.Signals = signal.SIGTERM
+) -> tuple[Ran, httpx.Response]:
+    """Run an app of the site until it has answered once: what came of the command, and the answer."""
     port = free_port()
-    visitor = Visitor(f"http://127.0.0.1:{port}/a?b=c", number)
+    visitor = Visitor(f"http://127.0.0.1:{port}{path}", number)
     visitor.start()
     ran = command("run", name, "--app-dir", str(site), "--port", str(port))
     visitor.join()
     assert visitor.answer is not None
-    assert visitor.answer.text == "hello"
-    assert visitor.answer.headers["x-content-type-options"] == "nosniff"
-    assert "server" not in visitor.answer.headers
+    return ran, visitor.answer
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("name", ["run_site:app", "run_site:create()"])
+def test_run_serves_until_a_signal(command: Command, site: Path, name: str, number: signal.Signals) -> None:
+    """The app is served behind the guard, one line of JSON an exchange, and a signal ends it with exit code 0."""
+    ran, answer = visited(command, site, name, path="/a?b=c", number=number)
+    assert answer.text == "hello"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "server" not in answer.headers
     assert ran.code == 0
     (line,) = ran.out.splitlines()
-    assert orjson.loads(line)["request_id"] == visitor.answer.headers["x-request-id"]
+    assert orjson.loads(line)["request_id"] == answer.headers["x-request-id"]
 
 
 def test_an_exception_is_told_once(command: Command, site: Path, caplog: pytest.LogCaptureFixture) -> None:
     """An exception of the app's is told by the guard, with the request's id, and not by the server once more."""
-    port = free_port()
-    visitor = Visitor(f"http://127.0.0.1:{port}/", signal.SIGTERM)
-    visitor.start()
-    ran = command("run", "run_site:broken", "--app-dir", str(site), "--port", str(port))
-    visitor.join()
-    assert visitor.answer is not None
-    assert visitor.answer.status_code == 500
+    ran, answer = visited(command, site, "run_site:broken")
+    assert answer.status_code == 500
     (record,) = [each for each in caplog.records if each.exc_info]
     assert record.name == "asgi_guard"
-    assert visitor.answer.headers["x-request-id"] in record.getMessage()
+    assert answer.headers["x-request-id"] in record.getMessage()
     assert "Exception in ASGI application" not in ran.err
 
 
 def test_an_exception_around_the_guard_is_told_by_the_server(command: Command, site: Path) -> None:
     """What is raised where the guard does not see it is in the server's log, with its traceback."""
-    port = free_port()
-    visitor = Visitor(f"http://127.0.0.1:{port}/", signal.SIGTERM)
-    visitor.start()
-    ran = command("run", "run_site:around()", "--app-dir", str(site), "--port", str(port))
-    visitor.join()
-    assert visitor.answer is not None
-    assert visitor.answer.status_code == 500
+    ran, answer = visited(command, site, "run_site:around()")
+    assert answer.status_code == 500
     assert "Exception in ASGI application" in ran.err
     assert "LookupError: around the guard" in ran.err
 
@@ -128,11 +126,7 @@ def test_what_is_warned_of_at_the_start_is_told_once(
     handlers = [*logging.getLogger("asgi_guard").handlers]
     monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "5/minute by ip" if name == "run_site:app" else "5/minute by tenant")
     monkeypatch.setenv("ASGI_GUARD_RATE_SHADOW", "true")
-    port = free_port()
-    visitor = Visitor(f"http://127.0.0.1:{port}/", signal.SIGTERM)
-    visitor.start()
-    ran = command("run", name, "--app-dir", str(site), "--port", str(port))
-    visitor.join()
+    ran, _ = visited(command, site, name)
     assert ran.code == 0
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert said.count("limits refuse nothing: ASGI_GUARD_RATE_SHADOW is on") == 1
