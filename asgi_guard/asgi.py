@@ -1,6 +1,8 @@
 """The ASGI vocabulary: types and the few things every layer does with headers.
 
-The types are those of the ASGI specification 3.0 in the loose form that Starlette and Quart use, so that any app fits.
+The types are those of the ASGI specification 3.0, in the loose form that Starlette uses. Frameworks and servers have
+types of their own for the three arguments of an app, which exclude each other: so those are left open where apps meet,
+and any app may be guarded, and the guard be given to any server.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 
 Header: TypeAlias = tuple[bytes, bytes]
 Headers: TypeAlias = list[Header]

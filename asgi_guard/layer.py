@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from asgi_guard.asgi import ASGIApp, Head, Receive, Scope, Send
 from asgi_guard.errors import ConfigError, Problem, UnknownScopeError
@@ -57,7 +57,7 @@ class Chain:
         self._marks = tuple(layer.mark for layer in reversed(layers) if type(layer).mark is not Layer.mark)
         self._leaves = tuple(layer.leave for layer in reversed(layers) if type(layer).leave is not Layer.leave)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # see `asgi_guard.asgi`
         """Serve one ASGI scope."""
         kind = scope["type"]
         if kind == "lifespan":

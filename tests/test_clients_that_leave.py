@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 import pytest
@@ -61,14 +61,12 @@ def fastapi() -> ASGIApp:
     made = FastAPI()
     for endpoint in (listening, telling, failing):
         made.websocket(f"/{endpoint.__name__}")(endpoint)
-    app: Any = made
-    return app  # type: ignore[no-any-return]  # its own types of ASGI are narrower
+    return made
 
 
 def starlette() -> ASGIApp:
     sockets = [WebSocketRoute(f"/{endpoint.__name__}", endpoint) for endpoint in (listening, telling, failing)]
-    app: Any = Starlette(routes=[*sockets, Route("/stream", stream)])
-    return app  # type: ignore[no-any-return]  # as above
+    return Starlette(routes=[*sockets, Route("/stream", stream)])
 
 
 async def leave_while_told(app: ASGIApp, scope: Scope) -> None:

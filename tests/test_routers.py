@@ -88,7 +88,7 @@ def starlette() -> ASGIApp:
         await websocket.accept()
         await websocket.close()
 
-    app: Any = Starlette(
+    return Starlette(
         routes=[
             Route("/admin", secret),
             Route("/users/{name}/keys", secret),
@@ -98,10 +98,9 @@ def starlette() -> ASGIApp:
             Route("/{path:path}", public),
         ]
     )
-    return app  # type: ignore[no-any-return]  # its own types of ASGI are narrower
 
 
-def fastapi(root_path: str = "") -> ASGIApp:
+def fastapi(root_path: str = "") -> FastAPI:
     made = FastAPI()
     made.root_path = root_path  # what its argument sets, which is deprecated, and holds
 
@@ -113,19 +112,18 @@ def fastapi(root_path: str = "") -> ASGIApp:
     inner = FastAPI()
     inner.get("/admin")(secret)
     made.mount("/v1", inner)
-    app: Any = made
-    return app  # type: ignore[no-any-return]  # as above
+    return made
 
 
 def quart() -> ASGIApp:
-    app: Any = Quart(__name__)
+    app = Quart(__name__)
 
     async def secret(**_: str) -> bytes:
         return SECRET
 
     for rule in ("/admin", "/users/<name>/keys", "/files/<path:path>", "/v1/admin"):
         app.add_url_rule(rule, rule, secret)
-    return app  # type: ignore[no-any-return]
+    return app
 
 
 def litestar() -> ASGIApp:
@@ -133,8 +131,7 @@ def litestar() -> ASGIApp:
     async def secret() -> bytes:
         return SECRET
 
-    app: Any = Litestar([secret], openapi_config=None, logging_config=None)
-    return app  # type: ignore[no-any-return]
+    return Litestar([secret], openapi_config=None, logging_config=None)
 
 
 def answer(request: object, **_: str) -> HttpResponse:
@@ -175,7 +172,7 @@ async def test_the_prefix_of_django_is_read_as_django_does() -> None:
         assert (await ask(guard, http_scope("GET", path))).status in (400, 401)
 
 
-APPS = {
+APPS: dict[str, ASGIApp] = {
     "django": django(),
     "litestar": litestar(),
     "starlette": starlette(),
@@ -242,8 +239,7 @@ def enclosed(app: ASGIApp) -> ASGIApp:
 
 
 def at_root(app: ASGIApp) -> ASGIApp:
-    mounted: Any = Starlette(routes=[Mount("/", app)])
-    return mounted  # type: ignore[no-any-return]  # as above
+    return Starlette(routes=[Mount("/", app)])
 
 
 def decorated(app: ASGIApp) -> ASGIApp:
@@ -344,7 +340,7 @@ async def test_the_root_path_of_one_of_several(site: ASGIApp, caplog: pytest.Log
 
 async def test_a_guard_within_the_app_that_it_guards(caplog: pytest.LogCaptureFixture) -> None:
     """A guard that FastAPI stacks sees the root path in the scope, and warns of none."""
-    app: Any = fastapi("/api")
+    app = fastapi("/api")
     app.add_middleware(Guard, settings=SCOPED)
     for path in ("/admin", "/api/admin"):
         assert (await ask(app, http_scope("GET", path, [(b"x-api-key", b"k")]))).status == 403, path
