@@ -23,7 +23,7 @@ from asgi_guard.policy.keyring import KeyRing, KeyStatus, KeyTimes, Step, remain
 from asgi_guard.policy.keys import KeySet, VerificationKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 logger = logging.getLogger("asgi_guard")
 
@@ -51,6 +51,35 @@ class _Fetched:
     keys: KeySet
     life: float | None
     tag: tuple[str, str] | None
+
+
+async def check_any(engines: Iterable[KeyEngine]) -> None:
+    """Raise unless the tokens of one issuer at least can be verified; for readiness. All fetches that are due start.
+
+    Raises:
+        KeysUnavailableError: none of them can, with what is known of each.
+    """
+    waiting = {asyncio.create_task(_fault(engine)) for engine in engines}
+    faults: list[KeysUnavailableError] = []
+    try:
+        while waiting:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            found = [task.result() for task in done]
+            faults += [fault for fault in found if fault is not None]
+            if None in found:
+                return
+    finally:
+        for task in waiting:
+            task.cancel()
+    raise KeysUnavailableError("; ".join(sorted(map(str, faults))), min(fault.retry_after for fault in faults))
+
+
+async def _fault(engine: KeyEngine) -> KeysUnavailableError | None:
+    try:
+        await engine.check()
+    except KeysUnavailableError as error:
+        return error
+    return None
 
 
 class KeyEngine:
@@ -151,13 +180,20 @@ class KeyEngine:
             KeysUnavailableError: they cannot.
         """
         now = self._clock()
-        if self._ring.held(now, self._times):
-            if self._ring.is_due(now, self._times) and self._fetching() is None:
-                self._start()
-            return
-        if self._ring.next_try(self._times, known=True) <= now:
+        if not self._ring.held(now, self._times) and self._ring.is_due(now, self._times):
             await self.refresh()
-        if not self._ring.usable(self._clock(), self._times):
+        await self.look()
+
+    async def look(self) -> None:
+        """Raise unless tokens can be verified, as `check` does, but wait for no fetch: one that is due is started.
+
+        Raises:
+            KeysUnavailableError: they cannot, as yet.
+        """
+        now = self._clock()
+        if self._ring.is_due(now, self._times) and self._fetching() is None:
+            self._start()
+        if not self._ring.held(now, self._times):
             raise self._unavailable(known=True)
 
     async def aclose(self) -> None:
@@ -216,7 +252,7 @@ class KeyEngine:
         if state == "well":
             logger.warning("the keys of %s can be fetched again: %s", self.issuer, status)
         else:
-            comes_to = "" if status.usable else "; until they are, tokens are answered with 503"
+            comes_to = "" if status.usable else "; until they are, its tokens are answered with 503"
             logger.error("the keys of %s could not be fetched: %s%s", self.issuer, status, comes_to, exc_info=fault)
         self._reported = state
 

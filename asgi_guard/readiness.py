@@ -24,7 +24,9 @@ _ONE_BY_ONE = "Check(name, function), or a dict of functions by their names"
 CACHE_SECONDS = 1.0
 CHECK_TIMEOUT = 1.0
 OWN_CHECKS = frozenset({"store", "keys"})
-"""What readiness asks by itself; every other check is the app's."""
+"""What readiness asks by itself."""
+KEYS_OF = "keys of "
+"""What the name of a check begins with that tells of one issuer among several; every other check is the app's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +78,18 @@ def checks_of(checks: Checks) -> tuple[Check, ...]:
         ConfigError: two are called the same, or one as the guard's own are; or one is no check.
     """
     made = as_checks(checks)
-    own = ", ".join(sorted(OWN_CHECKS))
+    own = ", ".join((*sorted(OWN_CHECKS), f"{KEYS_OF}..."))
     problems = [
-        Problem("checks", f"{check.name!r} is taken: {own} are the guard's own")
-        for check in made
-        if check.name in OWN_CHECKS
+        Problem("checks", f"{check.name!r} is taken: {own} are the guard's own") for check in made if is_own(check.name)
     ]
     if problems or (problems := list(namesakes(made))):
         raise ConfigError(problems)
     return made
+
+
+def is_own(name: str) -> bool:
+    """Whether a check of that name is the guard's own."""
+    return name in OWN_CHECKS or name.startswith(KEYS_OF)
 
 
 def as_checks(checks: Checks) -> tuple[Check, ...]:

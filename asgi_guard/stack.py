@@ -33,14 +33,14 @@ from asgi_guard.middleware.rate_limit import KnownLimits
 from asgi_guard.middleware.rate_options import functions_of
 from asgi_guard.policy.ratelimit_headers import HEADER_NAMES
 from asgi_guard.policy.routes import RouteTable
-from asgi_guard.readiness import Check
+from asgi_guard.readiness import KEYS_OF, Check
 from asgi_guard.settings import GuardSettings
 from asgi_guard.stores import Store, open_store, own_clock
 from asgi_guard.variables import PREFIX
 from asgi_guard.watching import watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import httpx
 
@@ -184,7 +184,7 @@ def _health(
         required = settings.rate.on_store_failure == "deny" or denies_revoked or counts_proofs
         asked.append(Check("store", store.ping, required))
     if identity is not None and identity.verifiers:
-        asked.append(Check("keys", identity.check))
+        asked += _key_checks(identity)
     return HealthMiddleware(
         app,
         live_path=section.live_path or None,
@@ -194,6 +194,14 @@ def _health(
         details=section.details,
         trusts_proxy=trusts_proxy,
     )
+
+
+def _key_checks(identity: IdentityMiddleware) -> Iterator[Check]:
+    """One of several issuers may be away: the others' users are served all the same, and which one it is is told."""
+    yield Check("keys", identity.check)
+    if len(identity.verifiers) > 1:
+        for issuer, verifier in identity.verifiers.items():
+            yield Check(f"{KEYS_OF}{issuer}", verifier.engine.look, required=False)
 
 
 def _metrics(

@@ -18,6 +18,8 @@ from tests.clock import Clock
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from asgi_guard.testing import SigningKey
+
 RS256 = frozenset({"RS256"})
 TIMES = KeyTimes()
 
@@ -53,6 +55,26 @@ def test_check_in_an_outage(served: LocalIssuer) -> None:
     assert (code, fine) == (1, False)
     last = f"{served.url}/.well-known/openid-configuration answered 503"
     assert detail == f"the keys of {served.url} are not available: no keys; failed tries: 1, the last one: {last}"
+
+
+@pytest.mark.parametrize("away", [0, 1])
+def test_check_of_several(
+    served: LocalIssuer, signing_key: SigningKey, monkeypatch: pytest.MonkeyPatch, away: int
+) -> None:
+    """Of several issuers `asgi-guard check` tells how each stands, whichever does not answer, and fails if one does."""
+    with LocalIssuer(key=signing_key).serve() as partner:
+        monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUERS", f'[{{"issuer": "{partner.url}"}}]')
+        issuers = [served, partner]
+        issuers[away].outage = True
+        ran = invoke("check", "--json")
+        probes = orjson.loads(ran.stdout)["probes"]
+        lines = orjson.loads(invoke("check", "--json", "--production").stdout)["checklist"]
+    assert ran.exit_code == 1
+    assert [probe["name"] for probe in probes] == ["issuer keys"] * 2
+    assert [probe["ok"] for probe in probes] == [index != away for index in (0, 1)]
+    assert all(issuer.url in probe["detail"] for issuer, probe in zip(issuers, probes, strict=True))
+    (tokens,) = [line for line in lines if line["name"] == "tokens"]
+    assert tokens["status"] == "fail"
 
 
 async def test_readiness(issuer: LocalIssuer, clock: Clock) -> None:

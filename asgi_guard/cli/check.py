@@ -29,6 +29,7 @@ from asgi_guard.variables import PREFIX, written
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from asgi_guard.jwks import KeyEngine
     from asgi_guard.layer import Layer
     from asgi_guard.policy.routes import Route
     from asgi_guard.settings import GuardSettings
@@ -101,7 +102,8 @@ def check(
     probes = asyncio.run(_probe(layers)) if probe else []
     well = all(ok for _, ok, _ in probes)
     if production:
-        answered = {name: ok for name, ok, _ in probes}
+        failed = {name for name, ok, _ in probes if not ok}
+        answered = {name: name not in failed for name, _, _ in probes}
         deployment = Deployment(graceful, p99, grace_period)
         judged, holds = report(facts_of(found, deployment, answered))
         if json_wanted:
@@ -252,7 +254,8 @@ async def _probe(layers: Sequence[Layer]) -> list[tuple[str, bool, str]]:
     asked: list[tuple[str, Callable[[], Awaitable[object]], Callable[[], str]]] = []
     for layer in layers:
         if isinstance(layer, IdentityMiddleware) and layer.verifiers:
-            asked.append(("issuer keys", layer.check, partial(_keys, layer)))
+            for issuer, verifier in layer.verifiers.items():
+                asked.append(("issuer keys", verifier.engine.check, partial(_keys, issuer, verifier.engine)))
         if isinstance(layer, IdentityMiddleware) and layer.introspector is not None:
             asked.append(("introspection", layer.introspector.check, str))
     if (store := store_of(layers)) is not None:
@@ -272,5 +275,5 @@ async def _probe(layers: Sequence[Layer]) -> list[tuple[str, bool, str]]:
     return results
 
 
-def _keys(layer: IdentityMiddleware) -> str:
-    return "; ".join(f"{issuer}: {verifier.engine.status()}" for issuer, verifier in layer.verifiers.items())
+def _keys(issuer: str, engine: KeyEngine) -> str:
+    return f"{issuer}: {engine.status()}"

@@ -9,7 +9,7 @@ from asgi_guard.cli.output import say, table
 from asgi_guard.middleware import HealthMiddleware
 from asgi_guard.policy.checklist import Facts, Finding, Line, judge
 from asgi_guard.policy.security import SecurityHeaders, SecurityPolicy
-from asgi_guard.readiness import OWN_CHECKS
+from asgi_guard.readiness import OWN_CHECKS, is_own
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +62,7 @@ def facts_of(
         live_path=settings.health.live_path,
         ready_path=settings.health.ready_path,
         asked=frozenset(asked & OWN_CHECKS),
-        app_checks=None if guard is None else tuple(sorted(asked - OWN_CHECKS)),
+        app_checks=None if guard is None else tuple(sorted(name for name in asked if not is_own(name))),
         drain=settings.health.drain_seconds,
         graceful=deployment.graceful,
         p99=deployment.p99,

@@ -18,6 +18,7 @@ from asgi_guard.errors import (
 )
 from asgi_guard.introspection import Introspection
 from asgi_guard.issuer import Issuer, Verifier
+from asgi_guard.jwks import check_any
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.middleware.possession import Possession
 from asgi_guard.policy import token
@@ -139,9 +140,8 @@ class IdentityMiddleware(Layer):
         await self.possession.aclose()
 
     async def check(self) -> None:
-        """Raise `KeysUnavailableError` unless every issuer's tokens can be verified; for readiness."""
-        for verifier in self.verifiers.values():
-            await verifier.engine.check()
+        """Raise `KeysUnavailableError` unless the tokens of one issuer at least can be verified; for readiness."""
+        await check_any(verifier.engine for verifier in self.verifiers.values())
 
     def decide(self, exchange: Exchange) -> Decision:
         """Find out who it is. Only a token whose key has to be fetched first takes a wait."""

@@ -151,7 +151,7 @@ class KeyRing:
     keys: KeySet | None = None
     confirmed: float = 0.0
     expires: float = 0.0
-    due: float = 0.0
+    due: float = float("-inf")
     tried: float = float("-inf")
     retry: float = float("-inf")
     failures: int = 0

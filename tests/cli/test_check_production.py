@@ -122,6 +122,8 @@ def test_the_apps_own_guard_is_looked_at(command: Command, monkeypatch: pytest.M
     code, lines = checklist(command, "--no-probe", "--app", "guarded_shop:app")
     assert code == 0
     assert lines["probes"]["found"] == "readiness asks keys, postgres, store"
+    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUERS", '[{"issuer": "https://partner.example.com"}]')
+    assert checklist(command, "--no-probe", "--app", "guarded_shop:app")[1]["probes"] == lines["probes"]
     assert checklist(command, "--no-probe", "--app", "guarded_shop:inner")[1]["probes"]["status"] == "unknown"
     assert command("check", "--app", "guarded_shop:nope").code == 2
 

@@ -234,6 +234,7 @@ async def test_details_behind_a_proxy(proxies: int, forwarded: str | None, told:
     ("checks", "message"),
     [
         ({"store": fine}, "'store' is taken"),
+        ({"keys of https://id.example.com": fine}, "'keys of https://id.example.com' is taken"),
         ([Check("a", fine), Check("a", fine)], "2 are called 'a'"),
     ],
 )
