@@ -162,7 +162,8 @@ def scopes_of(claims: Mapping[str, Any], names: Iterable[str] = SCOPE_CLAIMS) ->
             return tuple(scope for scope in value.split(" ") if scope)
         if name != "scope" and isinstance(value, list) and all(isinstance(scope, str) for scope in value):
             return tuple(value)
-        raise TokenError("claim", f"{name} is not a string of scopes")
+        instead = ", but a list: have the issuer write one string (RFC 9068 2.2.3)" if isinstance(value, list) else ""
+        raise TokenError("claim", f"{name} is not a string of scopes{instead if name == 'scope' else ''}")
     return ()
 
 

@@ -189,7 +189,7 @@ anything = st.recursive(
 
 def test_a_list_of_scopes_stands_in_scp_only() -> None:
     """`scope` is a string by RFC 8693; a list there is refused, so that no reader takes it differently."""
-    with pytest.raises(TokenError, match="scope is not a string"):
+    with pytest.raises(TokenError, match="scope is not a string of scopes, but a list: have the issuer write one"):
         scopes_of({"scope": ["a"]})
 
 
