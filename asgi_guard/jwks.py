@@ -135,7 +135,7 @@ class KeyEngine:
 
         Raises:
             TokenError: no key fits, and none may be looked for now (`unknown_key`), or several fit.
-            KeysUnavailableError: there are no keys, and no fetch may be started now.
+            KeysUnavailableError: there are no keys, or none fits and the last fetch failed; no other may start now.
         """
         step, key = self._decide(kid, algorithm, waited=False)
         if step is Step.USE_AND_REFRESH:
@@ -161,8 +161,11 @@ class KeyEngine:
         return step, key
 
     def _unavailable(self, *, known: bool) -> KeysUnavailableError:
-        wait = self._ring.next_try(self._times, known=known) - self._clock()
-        return KeysUnavailableError(f"the keys of {self.issuer} are not available: {self.status()}", max(0.0, wait))
+        wait, status = self._ring.next_try(self._times, known=known) - self._clock(), self.status()
+        what = f"the keys of {self.issuer} are not available"
+        if status.usable:
+            what = f"whether {self.issuer} has a key of that kid by now could not be found out"
+        return KeysUnavailableError(f"{what}: {status}", max(0.0, wait))
 
     async def refresh(self) -> None:
         """Fetch the keys now, or wait for the fetch that is under way. Failures are logged, not raised.

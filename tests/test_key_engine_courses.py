@@ -92,7 +92,8 @@ class Course(RuleBasedStateMachine):
         if self.usable and kid == self.known:
             assert step in (Step.USE, Step.USE_AND_REFRESH), "keys that may be used are used, and nobody waits"
         elif self.usable:
-            assert step in (Step.WAIT, Step.UNKNOWN_KEY), "with usable keys, a token is never told that there are none"
+            told = "a key is told to be unknown by the issuer's last word, and not while the issuer cannot be asked"
+            assert step in (Step.WAIT, self._of_no_key()), told
         else:
             assert step in (Step.WAIT, Step.UNAVAILABLE), "without usable keys, no key is told to be unknown"
         assert (key is not None and key.kid == kid) == (step in (Step.USE, Step.USE_AND_REFRESH))
@@ -105,6 +106,10 @@ class Course(RuleBasedStateMachine):
             self._start()
         return step
 
+    def _of_no_key(self) -> Step:
+        """What becomes of a token whose key is none of those at hand, which are of use, if nobody is to be asked."""
+        return Step.UNAVAILABLE if self.failures and not self.withdrawn else Step.UNKNOWN_KEY
+
     @rule(which=st.sampled_from(["current", "old", "made up"]))
     def request_that_has_waited(self, which: str) -> None:
         """A token that has waited is decided now, and starts nothing."""
@@ -113,7 +118,7 @@ class Course(RuleBasedStateMachine):
         if not self.usable:
             assert step is Step.UNAVAILABLE
         else:
-            assert step is (Step.USE if kid == self.known else Step.UNKNOWN_KEY)
+            assert step is (Step.USE if kid == self.known else self._of_no_key())
 
     @precondition(lambda self: not self.fetching)
     @rule()

@@ -6,14 +6,15 @@ The order of decisions for a token, `asgi_guard.jwks` carrying them out:
    request does not wait.
 2. The keys are usable, none fits, and a fetch is allowed or under way: the request waits for it (a key may have been
    rotated in).
-3. The keys are usable, none fits, and no fetch is allowed: the token is refused.
+3. The keys are usable, none fits, and no fetch is allowed: the token is refused; but if the last try failed, its key
+   may be a new one that could not be had, so it is unavailable, as in 5.
 4. The keys are not usable, and a fetch is allowed or under way: the request waits for it.
 5. The same, and no fetch is allowed: the keys are unavailable, which is 503, never 401.
 
 Keys are usable for their life, and for `stale_for` beyond it while the last try to fetch them has failed. Past their
 life and with no try failed since, they are fetched first: a key that the issuer withdrew does not outlive its set
 because nobody asked for a while. Nor does it where the issuer answers with a set that has no key of use: that counts as
-a failure, but not as an outage, and the keys end with their life.
+a failure, but not as an outage; the keys end with their life, and a token that none of them fits is refused.
 
 **What may start a fetch.** A key id is known if the last set that was fetched has it, however old that set is.
 
@@ -237,7 +238,8 @@ class KeyRing:
         key = self.keys.select(kid, algorithm)
         if key is None:
             may = fetching or self.next_try(times, known=False) <= now
-            return (Step.WAIT if may and not waited else Step.UNKNOWN_KEY), None
+            refused = Step.UNAVAILABLE if self.failures and not self.withdrawn else Step.UNKNOWN_KEY
+            return (Step.WAIT if may and not waited else refused), None
         refresh = not fetching and not waited and self.is_due(now, times)
         return (Step.USE_AND_REFRESH if refresh else Step.USE), key
 

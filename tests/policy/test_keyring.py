@@ -70,7 +70,8 @@ def test_what_is_done_for_a_token(kid: str | None, later: float, fetching: bool,
         (FETCHED, "known", 300, Step.UNAVAILABLE),
         (FETCHED, "other", 300, Step.UNAVAILABLE),
         (failing(1, AT + 300), "known", 400, Step.USE),
-        (failing(1, AT + 300), "other", 400, Step.UNKNOWN_KEY),
+        (failing(1, AT + 300), "other", 400, Step.UNAVAILABLE),
+        (FETCHED.failed(AT + 200, TIMES, "no key", withdrawn=True), "other", 240, Step.UNKNOWN_KEY),
         (failing(1, AT + 300), "known", 4000, Step.UNAVAILABLE),
         (KeyRing(), "known", 0, Step.UNAVAILABLE),
     ],
@@ -84,15 +85,15 @@ def test_nobody_waits_twice(ring: KeyRing, kid: str, later: float, step: Step) -
 @pytest.mark.parametrize(
     ("failures", "later", "known", "other"),
     [
-        (1, 0.9, Step.USE, Step.UNKNOWN_KEY),
-        (1, 1, Step.USE_AND_REFRESH, Step.UNKNOWN_KEY),
-        (1, 29, Step.USE_AND_REFRESH, Step.UNKNOWN_KEY),
+        (1, 0.9, Step.USE, Step.UNAVAILABLE),
+        (1, 1, Step.USE_AND_REFRESH, Step.UNAVAILABLE),
+        (1, 29, Step.USE_AND_REFRESH, Step.UNAVAILABLE),
         (1, 30, Step.USE_AND_REFRESH, Step.WAIT),
-        (3, 3.9, Step.USE, Step.UNKNOWN_KEY),
-        (3, 4, Step.USE_AND_REFRESH, Step.UNKNOWN_KEY),
-        (6, 31.9, Step.USE, Step.UNKNOWN_KEY),
+        (3, 3.9, Step.USE, Step.UNAVAILABLE),
+        (3, 4, Step.USE_AND_REFRESH, Step.UNAVAILABLE),
+        (6, 31.9, Step.USE, Step.UNAVAILABLE),
         (6, 32, Step.USE_AND_REFRESH, Step.WAIT),
-        (7, 59.9, Step.USE, Step.UNKNOWN_KEY),
+        (7, 59.9, Step.USE, Step.UNAVAILABLE),
         (7, 60, Step.USE_AND_REFRESH, Step.WAIT),
         (5000, 60, Step.USE_AND_REFRESH, Step.WAIT),
     ],
@@ -340,7 +341,8 @@ def test_a_flood_of_unknown_kids_costs_one_fetch_a_cooldown(
     for number, gap in enumerate(arrivals):
         now += gap
         step, _ = ring.decide(f"made-up-{number}", "ES256", now, times, fetching=False)
-        assert step in (Step.WAIT, Step.UNKNOWN_KEY if ring.usable(now, times) else Step.UNAVAILABLE)
+        told = Step.UNKNOWN_KEY if ring.usable(now, times) and not ring.failures else Step.UNAVAILABLE
+        assert step in (Step.WAIT, told)
         if step is Step.WAIT:
             tries.append(now)
             succeeds = outcomes[len(tries) % len(outcomes)]
