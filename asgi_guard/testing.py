@@ -220,11 +220,16 @@ class LocalIssuer:
         self.fetches[path] = self.fetches.get(path, 0) + 1
         if self.outage:
             return 503, {"error": "outage"}
-        if path == DISCOVERY:
-            return 200, {"issuer": self.url, "jwks_uri": self.url + JWKS}
-        if path == JWKS:
+        if path == self._path + DISCOVERY:
+            return 200, {"issuer": self.url, "jwks_uri": self.url.rstrip("/") + JWKS}
+        if path == self._path + JWKS:
             return 200, {"keys": [key.jwk for key in self.published]}
         return 404, {"error": "not found"}
+
+    @property
+    def _path(self) -> str:
+        """Where its documents are: below the path that its URL has (OpenID Connect Discovery 1.0 section 4)."""
+        return httpx.URL(self.url).path.rstrip("/")
 
     def answer(self, path: str, if_none_match: str | None = None) -> tuple[int, dict[str, str], bytes]:
         """What it answers to a GET, as it goes over the wire: a status, headers and a body.
@@ -236,7 +241,7 @@ class LocalIssuer:
         status, document = self.respond(path)
         body = json.dumps(document).encode()
         headers = {"content-type": "application/json"}
-        if status == 200 and path == JWKS:
+        if status == 200 and path == self._path + JWKS:
             headers["etag"] = f'"{sha256(body).hexdigest()[:16]}"'
             if self.cache_control:
                 headers["cache-control"] = self.cache_control

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import stat
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from asgi_guard import AccessMiddleware, IdentityMiddleware
+from asgi_guard import AccessMiddleware, AuthSettings, Guard, GuardSettings, IdentityMiddleware
 from asgi_guard.policy.keyring import KeyTimes
 from asgi_guard.testing import DISCOVERY, JWKS, Algorithm, LocalIssuer, SigningKey
 from tests.asgi import Echo, get
@@ -52,6 +53,33 @@ async def test_served(algorithm: Algorithm) -> None:
     assert [key["kid"] for key in keys] == [issuer.published[0].kid]
     assert not {"d", "p", "q", "dp", "dq", "qi"} & set(keys[0])
     assert issuer.fetches == {DISCOVERY: 1, JWKS: 1, "/else": 1}
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("https://issuer.test", ""),
+        ("https://tenant.auth0.com/", ""),
+        ("https://kc.test/realms/acme", "/realms/acme"),
+        ("https://login.test/tenant/v2.0/", "/tenant/v2.0"),
+    ],
+)
+async def test_urls_as_issuers_have_them(signing_key: SigningKey, url: str, path: str) -> None:
+    """By any URL of an issuer, with a path or a slash at its end, it is found, in this process and as a server."""
+    issuer = LocalIssuer(url, key=signing_key)
+    auth = AuthSettings(issuer=url, audience=(issuer.audience,))
+    guard = Guard(Echo(), GuardSettings(auth=auth), http_client=issuer.client)
+    assert (await get(guard, headers=[bearer(issuer.token())])).status == 200
+    assert issuer.fetches == {path + DISCOVERY: 1, path + JWKS: 1}
+    async with issuer.client() as client:
+        known = await client.get(url.rstrip("/") + JWKS)
+        again = {"if-none-match": known.headers["etag"]}
+        assert (await client.get(url.rstrip("/") + JWKS, headers=again)).status_code == 304
+    with issuer.serve():
+        issuer.url += urlsplit(url).path
+        auth = AuthSettings(issuer=issuer.url, audience=(issuer.audience,))
+        guard = Guard(Echo(), GuardSettings(auth=auth))
+        assert (await get(guard, headers=[bearer(issuer.token())])).status == 200
 
 
 async def test_switches() -> None:
