@@ -194,17 +194,20 @@ class LocalIssuer:
         Args:
             subject: its `sub`.
             scopes: its `scope`, as one text or several.
-            lifetime: seconds until its `exp`; a negative one makes a token that has ended.
+            lifetime: seconds until its `exp`. 0, or a negative number, makes a token that is refused as one that has
+                ended: its `exp` lies back by the leeway that issuers have unless told otherwise (30 s), too. For one
+                that ends within the leeway say `exp`.
             headers: header members to add or replace; None leaves one out.
             claims: claims to add or replace; None leaves one out.
         """
         now = int(time.time())
+        leeway = 0 if lifetime > 0 else int(Issuer.leeway)
         payload = {
             "iss": self.url,
             "sub": subject,
             "aud": self.audience,
             "iat": now,
-            "exp": now + int(lifetime),
+            "exp": now + int(lifetime) - leeway,
             "jti": uuid4().hex,
             "scope": scopes if isinstance(scopes, str) else " ".join(scopes),
             **claims,

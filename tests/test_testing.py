@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from asgi_guard import AccessMiddleware, AuthSettings, Guard, GuardSettings, IdentityMiddleware
+from asgi_guard.errors import TokenError
 from asgi_guard.policy.keyring import KeyTimes
 from asgi_guard.testing import DISCOVERY, JWKS, Algorithm, LocalIssuer, SigningKey
 from tests.asgi import Echo, get
@@ -119,6 +121,18 @@ def test_token(issuer: LocalIssuer) -> None:
     assert claims["exp"] - claims["iat"] == 60
     assert "jti" not in claims
     assert jwt.get_unverified_header(token)["typ"] == "at+jwt"
+
+
+@pytest.mark.parametrize("lifetime", [0, -0.5, -1, -3600])
+async def test_a_token_that_has_ended(issuer: LocalIssuer, lifetime: float) -> None:
+    """A token that is asked for as one that has ended is refused as such, by the leeway that holds unless said."""
+    token = issuer.token(lifetime=lifetime)
+    with pytest.raises(TokenError, match="expired: it expired"):
+        await IdentityMiddleware(Echo(), issuers=[issuer.accepted()]).verify(token.encode())
+    auth = AuthSettings(issuer=issuer.url, audience=(issuer.audience,))
+    guard = Guard(Echo(), GuardSettings(auth=auth), http_client=issuer.client)
+    assert (await get(guard, headers=[bearer(token)])).status == 401
+    assert (await get(guard, headers=[bearer(issuer.token(exp=int(time.time()) - 1))])).status == 200
 
 
 def test_accepted_options(issuer: LocalIssuer) -> None:
