@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from asgi_guard.policy.plans import Plan, RoutePlans
     from asgi_guard.settings import GuardSettings
+    from asgi_guard.stores import Store
 
 OPEN = f"identity is off: everyone may do everything; set {PREFIX}AUTH_ISSUER or {PREFIX}AUTH_API_KEYS"
 """What holds where nobody is asked who they are, which an app of its own may be meant for."""
@@ -23,24 +24,23 @@ BESIDE = {"ip", "anonymous", "user", "api-key"}
 """What a client cannot choose: whoever slips out of another limit stays in one of these."""
 
 
-def warnings(settings: GuardSettings, plans: Sequence[RoutePlans], *, shared: bool) -> Iterator[str]:
+def warnings(
+    settings: GuardSettings, plans: Sequence[RoutePlans], *, shared: bool, store: Store | None = None
+) -> Iterator[str]:
     """What works, and is probably not meant.
 
     Args:
         settings: what is looked at.
         plans: the limits that it asks for, as `plans_in` gives them.
         shared: whether other processes see what is kept, as one sees it who knows a store that was given in Python.
+        store: where it is kept, that of the settings or one that was given in Python; None where nothing is.
     """
     if settings.unread:
         names, places = ", ".join(settings.unread), ", ".join(dict.fromkeys(settings.unread.values()))
         yield f"{names} will not hold: a section that is given in Python is taken as it is there; say {places}"
     for name, meant in settings.resembling.items():
         yield f"{name} is none of the guard's variables, and does nothing: did you mean {meant}?"
-    if option := unverified(settings.store.url.get_secret_value()):
-        yield (
-            f"whoever is on the way to the store can play it, and read its password: {PREFIX}STORE_URL says {option}; "
-            "leave that out, and name who signs the server's certificate by ssl_ca_certs"
-        )
+    yield from _played(settings, store)
     limited = settings.limited
     if limited and not shared and settings.rate.workers > 1:
         yield (
@@ -76,6 +76,18 @@ def warnings(settings: GuardSettings, plans: Sequence[RoutePlans], *, shared: bo
     yield from _for_everyone(settings)
     if settings.rate.shadow and (limited or settings.rate.messages):
         yield f"limits refuse nothing: {PREFIX}RATE_SHADOW is on"
+
+
+def _played(settings: GuardSettings, store: Store | None) -> Iterator[str]:
+    """A store whose server need not show who it is."""
+    named = unverified(settings.store.url.get_secret_value())
+    option = named if store is None else getattr(store, "unverified", None)
+    if option:
+        where = f"{PREFIX}STORE_URL" if option == named else "the URL of the store that is given in Python"
+        yield (
+            f"whoever is on the way to the store can play it, and read its password: {where} says {option}; "
+            "leave that out, and name who signs the server's certificate by ssl_ca_certs"
+        )
 
 
 def _of_strangers(settings: GuardSettings, plans: Sequence[RoutePlans]) -> Iterator[str]:

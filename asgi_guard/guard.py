@@ -89,7 +89,8 @@ class Guard(Chain):
         super().__init__(app, layers)
         shared = self.settings.store.shared if store is None else store.shared
         plans = plans_in(layers, self.settings.routes)
-        for warning in (*warnings(self.settings, plans, shared=shared), *conflicts(app, self.settings)):
+        found = warnings(self.settings, plans, shared=shared, store=self.store)
+        for warning in (*found, *conflicts(app, self.settings)):
             logger.warning("%s", warning)
 
     @property

@@ -24,6 +24,7 @@ from asgi_guard import (
     MetricsSettings,
     RateLimitMiddleware,
     RateSettings,
+    RedisStore,
     RequestIDMiddleware,
     Route,
     SecuritySettings,
@@ -33,6 +34,7 @@ from asgi_guard.cautions import warnings
 from asgi_guard.conflicts import conflicts
 from asgi_guard.guard import configure
 from asgi_guard.policy.plans import Rules, compile_table
+from asgi_guard.stores import ClusterStore, SentinelStore
 from asgi_guard.variables import PREFIX
 from tests.asgi import Echo, get
 from tests.configuring import DIGEST, problems
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asgi_guard.asgi import ASGIApp
+    from asgi_guard.stores import Store
 
 REDIS = StoreSettings.model_validate({"url": "redis://127.0.0.1:1"})
 REVOKING = AuthSettings(issuer="https://i.example", audience=("a",), revocation=True)
@@ -49,6 +52,32 @@ PRO = AuthSettings(issuer="https://i.example", audience=("a",), api_keys=(APIKey
 TOKENS = AuthSettings(issuer="https://i.example", audience=("a",))
 CORS = CORSSettings(allow_origins=("https://app.example",))
 HEADER = "1/hour by header:x-tenant"
+
+
+COUNTING = RateSettings(limit="9/hour by ip")
+
+
+@pytest.mark.parametrize(
+    ("store", "option"),
+    [
+        (RedisStore("rediss://u:p@h?ssl_cert_reqs=none"), "ssl_cert_reqs=none"),
+        (SentinelStore("rediss+sentinel://h/service?ssl_check_hostname=false"), "ssl_check_hostname=false"),
+        (ClusterStore("rediss+cluster://h?ssl_cert_reqs=none"), "ssl_cert_reqs=none"),
+    ],
+)
+def test_a_store_in_python_may_be_played(store: Store, option: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A store that is made in Python, and has any certificate accepted, is warned of as one that a variable names."""
+    Guard(Echo(), GuardSettings(rate=COUNTING), store=store)
+    (warned,) = [text for record in caplog.records if "can play it" in (text := record.getMessage())]
+    assert f"the URL of the store that is given in Python says {option}; leave that out" in warned
+
+
+@pytest.mark.parametrize("store", [RedisStore("rediss://u:p@h"), RedisStore("redis://u:p@h"), MemoryStore()])
+def test_a_url_in_whose_place_a_store_is_given(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """Of a store that is made in Python and sound, nothing is said, nor of the URL that it takes the place of."""
+    unread = StoreSettings.model_validate({"url": "rediss://h?ssl_cert_reqs=none"})
+    Guard(Echo(), GuardSettings(rate=COUNTING, store=unread), store=store)
+    assert "can play it" not in caplog.text
 
 
 def told(functions: Sequence[str] = (), **sections: Any) -> list[str]:

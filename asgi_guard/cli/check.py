@@ -224,7 +224,8 @@ def public_url(url: str) -> str:
 
 def cautions(configured: Configured) -> list[str]:
     """What works, and is probably not meant; to begin with, that nobody is asked who they are."""
-    found = list(warnings(configured.settings, configured.plans, shared=configured.shared))
+    store = store_of(configured.layers)
+    found = list(warnings(configured.settings, configured.plans, shared=configured.shared, store=store))
     found += conflicts(configured.app, configured.settings)
     if not configured.settings.auth.on:
         found.append(OPEN)

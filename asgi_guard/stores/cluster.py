@@ -19,7 +19,7 @@ from asgi_guard.stores.nodes import NodePlan, Nodes
 from asgi_guard.stores.parts import merge, slot_of, split, taken
 from asgi_guard.stores.server_link import PING, SCRIPT
 from asgi_guard.stores.topology import ATTEMPT
-from asgi_guard.stores.urls import URLError, reading_url, try_client
+from asgi_guard.stores.urls import URLError, reading_url, try_client, unverified
 from asgi_guard.stores.wire import encode, question, revocation_key
 
 if TYPE_CHECKING:
@@ -97,6 +97,11 @@ class ClusterStore:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(prefix={self.prefix!r}, timeout={self._timeout})"
+
+    @property
+    def unverified(self) -> str | None:
+        """The option by which its URL has any certificate accepted, or one of any host; None where it has neither."""
+        return unverified(self._url)
 
     def same_as(self, other: object) -> bool:
         """Whether the other was given the same URL and prefix."""

@@ -17,7 +17,7 @@ from asgi_guard.policy.bucket import Admission
 from asgi_guard.policy.revocation import EVER, Marks
 from asgi_guard.stores.batching import CONNECT_TIMEOUT, Line
 from asgi_guard.stores.server_link import CLIENT_OPTIONS, PING, SCRIPT, ServerLink
-from asgi_guard.stores.urls import check_store_url, reading_url, try_client
+from asgi_guard.stores.urls import check_store_url, reading_url, try_client, unverified
 from asgi_guard.stores.wire import encode, question, revocation_key
 
 if TYPE_CHECKING:
@@ -100,6 +100,11 @@ class RedisStore:
     def breakers(self) -> Sequence[Breaker]:
         """The breaker of the server."""
         return (self._breaker,)
+
+    @property
+    def unverified(self) -> str | None:
+        """The option by which its URL has any certificate accepted, or one of any host; None where it has neither."""
+        return unverified(self._url)
 
     def same_as(self, other: object) -> bool:
         """Whether the other was given the same URL and prefix."""

@@ -98,6 +98,17 @@ def test_it_is_checked(token: str) -> None:
     assert limits == "identities are under no limit of their own"  # and not: each process counts for itself
 
 
+def test_its_store_may_be_played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of its store is told, too, that it has any certificate accepted; its URL is not."""
+    source = SOURCE.format(store="rediss://user:hunter2@h?ssl_cert_reqs=none", issuer="https://id.example.com")
+    (tmp_path / "played_limits.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    said = invoke("check", "--app", "played_limits:app", "--no-probe", "--json").stdout
+    (warned,) = [text for text in json.loads(said)["warnings"] if "can play it" in text]
+    assert "the URL of the store that is given in Python says ssl_cert_reqs=none" in warned
+    assert "hunter2" not in said
+
+
 ROOTED = """
 from fastapi import FastAPI
 from asgi_guard import APIKey, AuthSettings, Guard, GuardSettings, RequestIDMiddleware, Route
