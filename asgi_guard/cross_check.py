@@ -76,6 +76,8 @@ def _credentials(auth: AuthSettings) -> Iterator[Problem]:
             "required_claims", "revocation", "algorithms", "leeway", "profile", "scope_claims",
         )  # fmt: skip
         yield from _without(auth, "auth", "issuer", needless)
+    elif not auth.trusted:  # every token is asked about, and none is looked into here
+        yield from _without(auth, "auth", "issuer", ("algorithms", "profile"))
     if not auth.api_keys:
         yield from _without(auth, "auth", "api_keys", ("api_key_header",))
     if auth.issuer is None and auth.jwks_url is not None:

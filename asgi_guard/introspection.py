@@ -12,6 +12,7 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote_plus
 
@@ -20,7 +21,7 @@ import httpx
 from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, TokenError
 from asgi_guard.fetching import HEADERS, TIMEOUT, check_url, default_client, made, read_json, why
 from asgi_guard.policy.breaker import Breaker
-from asgi_guard.policy.claims import SCOPE_CLAIMS
+from asgi_guard.policy.claims import SCOPE_CLAIMS, parse_required
 from asgi_guard.policy.introspection import IntrospectionCache, IntrospectionPolicy, IntrospectionTimes, origin_of
 from asgi_guard.policy.listing import all_listed
 from asgi_guard.policy.plain_types import require_fields
@@ -60,11 +61,15 @@ class Introspection:
         audience: of which a token has to name one; empty takes tokens for any API.
         leeway: seconds by which its clock may differ.
         scope_claims: where scopes are; the first of these that is there counts.
+        max_token_age: seconds after which a token is refused though it is active; the answer then has to say `iat`.
+        max_token_lifetime: seconds from `iat` to `exp`, both of which the answer then has to say, beyond which a token
+            is refused from the first.
+        required_claims: what an answer has to say, as `NAME` or `NAME=VALUE`.
         times: for how long answers count.
         client: makes the HTTP client: the place for a proxy, a CA bundle, or headers.
 
     Raises:
-        ConfigError: a value is of the wrong type, or the URL is not https.
+        ConfigError: a value cannot be used, or the URL is not https.
     """
 
     url: str
@@ -74,17 +79,25 @@ class Introspection:
     audience: Sequence[str] | str = ()
     leeway: float = 30
     scope_claims: Sequence[str] | str = SCOPE_CLAIMS
+    max_token_age: float | None = None
+    max_token_lifetime: float | None = None
+    required_claims: Sequence[str] | str = ()
     times: IntrospectionTimes = field(default_factory=IntrospectionTimes)
     client: Callable[[], httpx.AsyncClient] = default_client
 
     def __post_init__(self) -> None:
         require_fields(self)
-        for name, value in all_listed(audience=self.audience, scope_claims=self.scope_claims).items():
+        lists = {name: getattr(self, name) for name in ("audience", "scope_claims", "required_claims")}
+        for name, value in all_listed(**lists).items():
             object.__setattr__(self, name, value)
-        try:
-            check_url(self.url, query=True)
-        except ValueError as error:
-            raise ConfigError([Problem("url", str(error))]) from None
+        problems: list[Problem] = []
+        for name, check in (("url", partial(check_url, query=True)), ("required_claims", parse_required)):
+            try:
+                check(getattr(self, name))
+            except ValueError as error:
+                problems.append(Problem(name, str(error)))
+        if problems:
+            raise ConfigError(problems)
 
     def introspector(self) -> Introspector:
         """What asks there."""
@@ -93,6 +106,9 @@ class Introspection:
             frozenset(self.audience),
             self.leeway,
             tuple(self.scope_claims),
+            self.max_token_age,
+            self.max_token_lifetime,
+            parse_required(self.required_claims),
         )
         return Introspector(self.url, self.client_id, self.client_secret, policy, times=self.times, client=self.client)
 
@@ -150,8 +166,7 @@ class Introspector:
         self.url = check_url(url, query=True)
         # Encoded as a form's fields are before they are joined (RFC 6749 2.3.1).
         self._auth = httpx.BasicAuth(quote_plus(client_id), quote_plus(client_secret))
-        self.issuer = policy.issuer
-        self._policy = policy
+        self.policy = policy
         self._cache = IntrospectionCache(times or IntrospectionTimes())
         self._client = client
         self._clock = clock
@@ -277,7 +292,7 @@ class Introspector:
         self._works()
         now = self._clock()
         try:
-            user = self._policy.user(answer, now)
+            user = self.policy.user(answer, now)
         except TokenError as error:
             self._cache.refuse(digest, error.reason, now)
             raise

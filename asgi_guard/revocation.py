@@ -72,8 +72,10 @@ def lives_of(identity: IdentityMiddleware) -> Mapping[str, float | None]:
         claims = verifier.claims
         lives[name] = longest_life(claims.max_age, claims.max_lifetime, claims.leeway)
     if identity.introspector is not None:
-        # Nothing bounds the life of a token that the issuer is asked about.
-        lives[identity.introspector.issuer] = None
+        asked = identity.introspector.policy
+        life = longest_life(asked.max_age, asked.max_lifetime, asked.leeway)
+        other = lives.get(asked.issuer, life)  # of the tokens of the same issuer that are verified here
+        lives[asked.issuer] = None if life is None or other is None else max(life, other)
     return lives
 
 

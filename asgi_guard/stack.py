@@ -300,7 +300,9 @@ def _identity(
         try:
             introspection = _introspection(section, http_client)
         except ConfigError as error:
-            problems += (Problem(f"introspection_{each.name}", each.message, each.kind) for each in error.problems)
+            own = {name: f"introspection_{name}" for name in ("url", "client_id", "client_secret")}
+            named = (Problem(own.get(each.name, each.name), each.message, each.kind) for each in error.problems)
+            problems += (each for each in named if each not in problems)  # an issuer may have told of it
     if problems:
         raise ConfigError(problems)
     return IdentityMiddleware(
@@ -338,6 +340,9 @@ def _introspection(section: AuthSettings, http_client: Callable[[], httpx.AsyncC
         () if section.introspection_unsafe_any_audience else section.audiences,
         section.leeway,
         section.scope_claims,
+        section.max_token_age,
+        section.max_token_lifetime,
+        section.required_claims,
         client=http_client,
     )
 

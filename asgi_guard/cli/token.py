@@ -33,6 +33,9 @@ LOCAL_AUDIENCE = "demo"
 
 HINTS_OF_CLAIMS = {
     "cnf": f"{PREFIX}AUTH_DPOP and {PREFIX}AUTH_CLIENT_CERT take tokens that are bound to a key or to a certificate",
+    "exp": f"have the issuer say when its tokens end, which {PREFIX}AUTH_MAX_TOKEN_LIFETIME asks of opaque ones too",
+    "iat": "have the issuer say when its tokens were issued, in seconds: "
+    f"{PREFIX}AUTH_MAX_TOKEN_AGE and {PREFIX}AUTH_MAX_TOKEN_LIFETIME count from then",
     "jti": f"have the issuer name its tokens by jti, or leave {PREFIX}AUTH_REVOCATION off",
 }
 """What to do about a claim that is wrong, where that says more than the reason."""

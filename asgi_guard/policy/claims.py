@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from asgi_guard.errors import TokenError
@@ -42,6 +42,7 @@ class ClaimsPolicy:
         scope_claims: where scopes are; the first of these that is there counts. A dot leads into an object, unless a
             claim of the whole name is there: `realm_access.roles`.
         bindings: the members that `cnf` may have: those of which somebody else asks for the proof, with every request.
+        endless: whether a token need not say its end, as one need not whose issuer is asked whether it has ended.
     """
 
     issuer: str
@@ -54,6 +55,7 @@ class ClaimsPolicy:
     required: tuple[tuple[str, str | None], ...] = ()
     scope_claims: tuple[str, ...] = SCOPE_CLAIMS
     bindings: frozenset[str] = frozenset()
+    endless: bool = False
 
     def check_type(self, header: Mapping[str, Any]) -> None:
         """Check the header's `typ`, where the profile asks for one (RFC 9068 section 4).
@@ -67,7 +69,7 @@ class ClaimsPolicy:
                 raise TokenError("type", f"typ is {_shown(found)}, not at+jwt: it may be no access token")
 
     def check(self, claims: Mapping[str, Any], now: float) -> float:
-        """Check the claims and return when the token stops being acceptable.
+        """Check the claims and return when the token stops being acceptable; infinity if nothing says when.
 
         Args:
             claims: the payload of a token whose signature is right.
@@ -85,7 +87,9 @@ class ClaimsPolicy:
         self._check_present(claims)
         ends = instant(claims, "exp")
         if ends is None:
-            raise TokenError("claim", "exp is missing: a token has to end")
+            if not self.endless:
+                raise TokenError("claim", "exp is missing: a token has to end")
+            ends = inf
         ends += self.leeway
         if now >= ends:
             raise TokenError("expired", f"it expired {now - ends + self.leeway:.0f} s ago")
@@ -103,6 +107,8 @@ class ClaimsPolicy:
             return ends
         if issued is None:
             raise TokenError("claim", "iat is missing, and the token's age is bounded")
+        if self.max_lifetime is not None and ends == inf:
+            raise TokenError("claim", "exp is missing, and the token's life is bounded")
         life = ends - self.leeway - issued
         if self.max_lifetime is not None and life > self.max_lifetime:
             raise TokenError("too_long", f"it lives for {life:.0f} s; {self.max_lifetime:.0f} are allowed")
@@ -119,12 +125,7 @@ class ClaimsPolicy:
             for name in _AT_JWT_CLAIMS:
                 if name not in claims:
                     raise TokenError("claim", f"{name} is missing, and an at+jwt has to have it (RFC 9068 2.2)")
-        for name, wanted in self.required:
-            value = claim(claims, name)
-            if value is None:
-                raise TokenError("claim", f"{name} is missing, and it is required")
-            if wanted is not None and not any(_is(each, wanted) for each in _several(value)):
-                raise TokenError("claim", f"{name} is {_shown(value)}, not {wanted!r}")
+        check_required(claims, self.required)
 
     def _check_audience(self, audience: object) -> None:
         named = [audience] if isinstance(audience, str) else audience
@@ -165,6 +166,20 @@ def scopes_of(claims: Mapping[str, Any], names: Iterable[str] = SCOPE_CLAIMS) ->
         instead = ", but a list: have the issuer write one string (RFC 9068 2.2.3)" if isinstance(value, list) else ""
         raise TokenError("claim", f"{name} is not a string of scopes{instead if name == 'scope' else ''}")
     return ()
+
+
+def check_required(claims: Mapping[str, Any], required: Iterable[tuple[str, str | None]]) -> None:
+    """Check that claims are there that have to be, each with the value that it has to be, or to hold; None takes any.
+
+    Raises:
+        TokenError: the reason is `claim`.
+    """
+    for name, wanted in required:
+        value = claim(claims, name)
+        if value is None:
+            raise TokenError("claim", f"{name} is missing, and it is required")
+        if wanted is not None and not any(_is(each, wanted) for each in _several(value)):
+            raise TokenError("claim", f"{name} is {_shown(value)}, not {wanted!r}")
 
 
 def parse_required(values: Iterable[str]) -> tuple[tuple[str, str | None], ...]:

@@ -2,7 +2,8 @@
 
 The order of decisions on an answer: it is an object; `active` is true; `iss`, if it is said, is the issuer; `aud` names
 this API; somebody is named, by `sub` or else by `client_id`; nothing binds the token to a key, of which a bearer shows
-no proof; `exp` and `nbf`, if they are said, hold.
+no proof; `exp` and `nbf`, if they are said, hold; so do the bounds on the token's age and its whole life, which ask for
+`iat` and `exp`; the required claims are there.
 
 What was answered counts for a short time, since asking again is the point of such tokens: a positive answer for
 `positive` seconds and never past `exp`, a negative one for `negative`. While the issuer cannot be asked, a positive
@@ -17,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from asgi_guard.errors import TokenError
-from asgi_guard.policy.claims import SCOPE_CLAIMS, ClaimsPolicy, scopes_of
+from asgi_guard.policy.claims import SCOPE_CLAIMS, ClaimsPolicy, check_required, scopes_of
 from asgi_guard.policy.identity import User, revocation_key
 from asgi_guard.policy.revocation import marks_of, subject_key
 
@@ -38,12 +39,18 @@ class IntrospectionPolicy:
             calls no token active that was made for another one.
         leeway: seconds by which clocks may differ.
         scope_claims: where scopes are; the first of these that is there counts.
+        max_age: seconds since `iat` after which a token is refused though it is active; None for no bound.
+        max_lifetime: seconds from `iat` to `exp` beyond which a token is refused from the first; None for no bound.
+        required: members that have to be there, each with a value that it has to be, or to hold, or None for any.
     """
 
     issuer: str
     audience: frozenset[str]
     leeway: float = 30
     scope_claims: tuple[str, ...] = SCOPE_CLAIMS
+    max_age: float | None = None
+    max_lifetime: float | None = None
+    required: tuple[tuple[str, str | None], ...] = ()
 
     def user(self, answer: object, now: float) -> User:
         """The user whom an answer names; the module's docstring gives the order.
@@ -53,7 +60,8 @@ class IntrospectionPolicy:
             now: seconds since the Unix epoch.
 
         Raises:
-            TokenError: the reason is `inactive`, `issuer`, `audience`, `claim`, `expired` or `not_yet_valid`.
+            TokenError: the reason is `inactive`, `issuer`, `audience`, `claim`, `expired`, `not_yet_valid`, `too_old`
+                or `too_long`.
         """
         if not isinstance(answer, dict):
             raise TokenError("inactive", "the issuer's answer is no object")
@@ -63,9 +71,16 @@ class IntrospectionPolicy:
         claims: dict[str, Any] = {**answer, "iss": answer.get("iss", self.issuer), "sub": subject}
         if not self.audience:
             claims["aud"] = ""
-        # Such tokens need not have an end: the next answer says whether they have ended.
-        claims.setdefault("exp", now + 1)
-        ends = ClaimsPolicy(self.issuer, self.audience or frozenset({""}), self.leeway).check(claims, now)
+        policy = ClaimsPolicy(
+            self.issuer,
+            self.audience or frozenset({""}),
+            self.leeway,
+            self.max_age,
+            max_lifetime=self.max_lifetime,
+            endless=True,  # the next answer says whether it has ended
+        )
+        ends = policy.check(claims, now)
+        check_required(answer, self.required)  # what was said, not what is taken for it
         token_id = answer.get("jti")
         marks = marks_of(self.issuer, claims["sub"], claims)
         return User(
@@ -73,7 +88,7 @@ class IntrospectionPolicy:
             scopes_of(answer, self.scope_claims),
             MappingProxyType(answer),
             self.issuer,
-            expires=ends if "exp" in answer else float("inf"),
+            expires=ends,
             key=subject_key(self.issuer, claims["sub"]),
             token_id=None if token_id is None else revocation_key(self.issuer, token_id),
             marks=marks,

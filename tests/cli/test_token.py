@@ -158,12 +158,17 @@ def test_an_opaque_token_is_explained(guarded: LocalIssuer, monkeypatch: pytest.
         monkeypatch.setenv("ASGI_GUARD_AUTH_MAX_TOKEN_AGE", "")
         monkeypatch.setenv("ASGI_GUARD_AUTH_MAX_TOKEN_LIFETIME", "")
         accepted = invoke("token", "--explain", opaque.token())
+        with monkeypatch.context() as bounded:
+            bounded.setenv("ASGI_GUARD_AUTH_MAX_TOKEN_AGE", "600")
+            ageless = invoke("token", "--explain", "opaque-token")
         refused = invoke("token", "--explain", "unknown")
         opaque.tokens["endless"] = {"active": True, "sub": "bob", "aud": "api"}
         endless = [invoke("token", "--explain", "endless", *options) for options in ((), ("--json",))]
     assert (accepted.exit_code, "accepted: 'alice'" in accepted.output) == (0, True)
     assert (refused.exit_code, "not accepted (inactive)" in refused.output) == (1, True)
     assert f"what to do: {DETAILS['inactive'].advice}" in refused.output
+    assert "not accepted (claim): iat is missing, and the token's age is bounded" in ageless.output
+    assert f"what to do: {HINTS_OF_CLAIMS['iat']}" in ageless.output
     assert "as long as the issuer calls it active" in endless[0].output
     assert json.loads(endless[1].output)["seconds_left"] is None
 

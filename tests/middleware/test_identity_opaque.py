@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import SecretStr
 
-from asgi_guard import AccessMiddleware, Guard, IdentityMiddleware, RateLimitMiddleware
+from asgi_guard import (
+    AccessMiddleware,
+    AuthSettings,
+    Guard,
+    GuardSettings,
+    IdentityMiddleware,
+    Issuer,
+    RateLimitMiddleware,
+)
 from asgi_guard.errors import ConfigError
 from asgi_guard.introspection import Introspection
 from asgi_guard.revocation import Revocations, lives_of
@@ -115,8 +125,69 @@ async def test_one_without_an_id_is_looked_up_by_its_subject(opaque: OpaqueIssue
 
 
 @pytest.mark.parametrize(
+    ("members", "status"),
+    [
+        ({}, 200),
+        ({"tenant": "evil"}, 401),
+        ({"iat": time.time() - 400}, 401),
+        ({"exp": time.time() + 2000}, 401),
+        ({"iat": 1, "exp": 4e9}, 401),
+    ],
+)
+async def test_what_every_token_has_to_be(opaque: OpaqueIssuer, members: dict[str, Any], status: int) -> None:
+    """Required claims and the bounds on age and life hold for opaque tokens as they do for others."""
+    guard = Guard(
+        Echo(),
+        GuardSettings(
+            auth=AuthSettings(
+                introspection_url=opaque.url,
+                introspection_client_id=CLIENT[0],
+                introspection_client_secret=SecretStr(CLIENT[1]),
+                audience=("api",),
+                required_claims=("tenant=acme",),
+                max_token_age=300,
+                max_token_lifetime=900,
+            )
+        ),
+    )
+    token = opaque.token(**{"tenant": "acme", "iat": time.time() - 10, **members})
+    assert (await get(guard, "/", [bearer(token)])).status == status
+    for layer in guard.layers:
+        await layer.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("signed", "asked", "life"),
+    [
+        ({}, {}, None),
+        ({}, {"max_token_age": 300}, None),
+        ({"max_token_age": 300}, {}, None),
+        ({"max_token_lifetime": 900}, {"max_token_age": 300}, 960),
+        ({"max_token_age": 300}, {"max_token_lifetime": 900, "leeway": 10}, 920),
+        (None, {"max_token_age": 300, "max_token_lifetime": 900}, 360),
+    ],
+)
+def test_how_long_they_may_live(signed: dict[str, float] | None, asked: dict[str, Any], life: float | None) -> None:
+    """A revocation has to last as long as either kind of an issuer's tokens may, where both are bounded."""
+    name = "https://id.test"
+    layer = IdentityMiddleware(
+        Echo(),
+        issuers=[] if signed is None else [Issuer(name, "api", **signed)],  # type: ignore[arg-type]
+        introspection=Introspection(f"{name}/introspect", *CLIENT, **asked),
+    )
+    assert lives_of(layer) == {name: life}
+
+
+@pytest.mark.parametrize(
     ("environment", "variable", "message"),
     [
+        ({**ASKED, "AUTH_AUDIENCE": "a", "AUTH_PROFILE": "at+jwt"}, "AUTH_PROFILE", "without ASGI_GUARD_AUTH_ISSUER"),
+        ({**ASKED, "AUTH_AUDIENCE": "a", "AUTH_ALGORITHMS": "ES256"}, "AUTH_ALGORITHMS", "no effect without"),
+        (
+            {**ASKED, "AUTH_AUDIENCE": "a", "AUTH_REQUIRED_CLAIMS": "a==b"},
+            "AUTH_REQUIRED_CLAIMS",
+            "two signs of equality",
+        ),
         (
             {**ASKED, "AUTH_AUDIENCE": "a", "AUTH_INTROSPECTION_CLIENT_ID": ""},
             "AUTH_INTROSPECTION_CLIENT_ID",

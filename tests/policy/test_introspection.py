@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -95,6 +96,48 @@ def test_an_api_that_takes_any_audience_says_so() -> None:
     anyone = IntrospectionPolicy("https://issuer.test", frozenset())
     assert anyone.user(answer(aud=ABSENT), NOW).subject == "alice"
     assert anyone.user(answer(aud="other"), NOW).subject == "alice"
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes", "reason", "detail"),
+    [
+        ({"required": (("tenant", "acme"),)}, {}, "claim", "tenant is missing, and it is required"),
+        ({"required": (("tenant", "acme"),)}, {"tenant": "evil"}, "claim", "tenant is 'evil', not 'acme'"),
+        ({"required": (("iss", None),)}, {}, "claim", "iss is missing, and it is required"),
+        ({"max_age": 300}, {"iat": NOW - 331}, "too_old", "331 s ago"),
+        ({"max_age": 300}, {"iat": 1, "exp": ABSENT}, "too_old", "300 are allowed"),
+        ({"max_age": 300}, {}, "claim", "iat is missing, and the token's age is bounded"),
+        ({"max_lifetime": 900}, {"iat": NOW - 1, "exp": NOW + 900}, "too_long", "900 are allowed"),
+        ({"max_lifetime": 900}, {}, "claim", "iat is missing, and the token's age is bounded"),
+        (
+            {"max_lifetime": 900},
+            {"iat": NOW, "exp": ABSENT},
+            "claim",
+            "exp is missing, and the token's life is bounded",
+        ),
+    ],
+)
+def test_what_an_api_asks_beyond_that(rule: dict[str, Any], changes: dict[str, Any], reason: str, detail: str) -> None:
+    """Required members, age and life hold for what is answered; a bound that cannot be told refuses, and says why."""
+    with pytest.raises(TokenError, match=detail) as caught:
+        replace(POLICY, **rule).user(answer(**changes), NOW)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes", "expires"),
+    [
+        ({"required": (("aud", "b"), ("tenant", None))}, {"aud": ["b", "c"], "tenant": "x"}, NOW + 330),
+        ({"required": (("aud", "z"),), "audience": frozenset()}, {"aud": "z"}, NOW + 330),
+        ({"max_age": 300}, {"iat": NOW - 100}, NOW + 230),
+        ({"max_age": 300}, {"iat": NOW - 100, "exp": ABSENT}, NOW + 230),
+        ({"max_lifetime": 900}, {"iat": NOW - 600}, NOW + 330),
+        ({}, {"exp": ABSENT}, float("inf")),
+    ],
+)
+def test_what_fits_all_that_is_asked(rule: dict[str, Any], changes: dict[str, Any], expires: float) -> None:
+    """A token within the bounds is accepted, and not for longer than the age that it may reach."""
+    assert replace(POLICY, **rule).user(answer(**changes), NOW).expires == expires
 
 
 json = st.recursive(
