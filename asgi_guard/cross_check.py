@@ -7,7 +7,6 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from asgi_guard.errors import Problem
-from asgi_guard.policy.introspection import origin_of
 from asgi_guard.policy.routes import UNNAMED, RouteTable, sample
 from asgi_guard.variables import PREFIX
 
@@ -133,15 +132,20 @@ def _csrf_missing(settings: GuardSettings) -> Iterator[Problem]:
 
 def _introspection(auth: AuthSettings) -> Iterator[Problem]:
     """Introspection that is not told whole."""
-    if auth.introspection_url is None:
-        fields = ("introspection_client_id", "introspection_client_secret", "introspection_unsafe_any_audience")
-        yield from _without(auth, "auth", "introspection_url", fields)
+    asked = auth.introspected
+    if asked is None:
+        names = ("client_id", "client_secret", "issuer", "unsafe_any_audience")
+        yield from _without(auth, "auth", "introspection_url", tuple(f"introspection_{name}" for name in names))
         return
     for field in ("introspection_client_id", "introspection_client_secret"):
         if not getattr(auth, field):
             message = f"{PREFIX}AUTH_INTROSPECTION_URL needs it: no issuer tells strangers about tokens"
             yield Problem(f"{PREFIX}AUTH_{field.upper()}", message)
-    if not auth.audiences and not auth.introspection_unsafe_any_audience and auth.issuer is None:
+    if auth.trusted and not asked.issuer:
+        known = ", ".join(each.issuer for each in auth.trusted)
+        message = f"say whose tokens the endpoint tells of, which its origin does not tell: one of {known}, or another"
+        yield Problem(f"{PREFIX}AUTH_INTROSPECTION_ISSUER", message)
+    if not asked.audience and not auth.introspection_unsafe_any_audience and auth.issuer is None:
         message = "name this API: a token without an audience could be meant for anyone"
         yield Problem(f"{PREFIX}AUTH_AUDIENCE", message)
 
@@ -219,8 +223,8 @@ def _exempt_missing(settings: GuardSettings) -> Iterator[Problem]:
         return
     keys = {f"api-key:{key.name}" for key in auth.api_keys}
     issuers = {each.issuer for each in auth.trusted}
-    if auth.introspection_url is not None:
-        issuers.add(auth.issuer or origin_of(auth.introspection_url))
+    if auth.introspected is not None and auth.introspected.issuer:
+        issuers.add(auth.introspected.issuer)
     for each in rate.exempt:
         if each.startswith("api-key:") and each not in keys:
             known = ", ".join(sorted(key.name for key in auth.api_keys)) or "none"

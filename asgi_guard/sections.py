@@ -14,6 +14,7 @@ from asgi_guard.policy.address import LOCAL
 from asgi_guard.policy.certificate import CertificateSource
 from asgi_guard.policy.claims import SCOPE_CLAIMS, Profile
 from asgi_guard.policy.dpop import DPoPMode
+from asgi_guard.policy.introspection import issuer_of
 from asgi_guard.policy.log_record import LogFormat
 from asgi_guard.policy.proxies import MAX_HOPS, ForwardedHeader
 from asgi_guard.policy.ratelimit_headers import Style
@@ -97,6 +98,10 @@ class AuthSettings(Section):
     )
     introspection_client_id: str | None = Field(default=None, description="by which this API is known there")
     introspection_client_secret: SecretStr | None = Field(default=None, description="the secret that goes with it")
+    introspection_issuer: str | None = Field(
+        default=None,
+        description="whose opaque tokens these are, as in `iss`; else the issuer of that origin, else the only one",
+    )
     introspection_unsafe_any_audience: bool = Field(
         default=False, description="take opaque tokens that were made for another API, or for none in particular"
     )
@@ -149,11 +154,29 @@ class AuthSettings(Section):
     @property
     def trusted(self) -> tuple[IssuerSettings, ...]:
         """Every issuer whose tokens are accepted, with all that holds for it."""
-        own = {name: getattr(self, name) for name in IssuerSettings.model_fields} | {"audience": self.audiences}
+        own = self._own
         first = () if self.issuer is None else (IssuerSettings(**own),)
         inherited = {name: value for name, value in own.items() if name not in ("issuer", "jwks_url")}
         others = (each.model_dump(exclude_none=True) for each in self.issuers)
         return (*first, *(IssuerSettings(**{**inherited, **other}) for other in others))
+
+    @property
+    def introspected(self) -> IssuerSettings | None:
+        """The issuer whose opaque tokens are asked about, with all that holds for them; None if none are.
+
+        It has no name where that would have to be said, since it could be any of several.
+        """
+        if self.introspection_url is None:
+            return None
+        names = [each.issuer for each in self.trusted]
+        name = self.introspection_issuer or issuer_of(self.introspection_url, names, self.issuer)
+        known = (each for each in self.trusted if each.issuer == name)
+        return next(known, None) or IssuerSettings(**{**self._own, "issuer": name})
+
+    @property
+    def _own(self) -> dict[str, Any]:
+        """What holds for an issuer that says nothing else."""
+        return {name: getattr(self, name) for name in IssuerSettings.model_fields} | {"audience": self.audiences}
 
     def resource_metadata(self, routes: Iterable[Route]) -> dict[str, Any]:
         """What the resource says of itself (RFC 9728), member by member; nothing if no client could learn from it."""

@@ -330,20 +330,16 @@ def _possession(section: AuthSettings, store: Store | None, trusts_proxy: Callab
 
 
 def _introspection(section: AuthSettings, http_client: Callable[[], httpx.AsyncClient]) -> Introspection:
-    assert section.introspection_url is not None  # noqa: S101 - the caller has looked
+    asked = section.introspected
+    assert asked is not None  # noqa: S101 - the caller has looked
     secret = section.introspection_client_secret
     return Introspection(
-        section.introspection_url,
+        section.introspection_url or "",
         section.introspection_client_id or "",
         "" if secret is None else secret.get_secret_value(),
-        section.issuer or "",
-        () if section.introspection_unsafe_any_audience else section.audiences,
-        section.leeway,
-        section.scope_claims,
-        section.max_token_age,
-        section.max_token_lifetime,
-        section.required_claims,
+        audience=() if section.introspection_unsafe_any_audience else asked.audience or (),
         client=http_client,
+        **asked.model_dump(exclude={"audience", "jwks_url", "algorithms", "profile"}),
     )
 
 

@@ -48,6 +48,7 @@ SAID: dict[str, tuple[str, Any]] = {
     "AUTH_INTROSPECTION_URL": ("https://id.example.com/introspect", "https://id.example.com/introspect"),
     "AUTH_INTROSPECTION_CLIENT_ID": ("shop", "shop"),
     "AUTH_INTROSPECTION_CLIENT_SECRET": ("hunter2", "hunter2"),
+    "AUTH_INTROSPECTION_ISSUER": ("https://opaque.example.com", "https://opaque.example.com"),
     "AUTH_INTROSPECTION_UNSAFE_ANY_AUDIENCE": ("true", True),
     "AUTH_REVOCATION": ("true", True),
     "AUTH_REVOCATION_ON_STORE_FAILURE": ("allow", "allow"),

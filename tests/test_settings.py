@@ -384,6 +384,7 @@ ASKED_FOR = {
 @example("CORS_MAX_AGE", "9" * 5000)
 @example("RATE_WORKERS", "9" * 4000)
 @example("AUTH_INTROSPECTION_URL", "HTTPS://0")
+@example("AUTH_INTROSPECTION_URL", "https://[")
 def test_any_text_in_any_variable(name: str, text: str) -> None:
     """Whatever a variable holds, there are settings and layers, or an error that names it, and never another."""
     with pytest.MonkeyPatch.context() as patch:

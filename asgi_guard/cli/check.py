@@ -240,6 +240,12 @@ def notes(configured: Configured) -> list[str]:
             f"limits are counted in this process's memory: with N workers clients get N times as much, unless "
             f"{PREFIX}STORE_URL names a Redis that all share"
         )
+    auth = settings.auth
+    if auth.introspected is not None and not auth.trusted and auth.introspection_issuer is None:
+        found.append(
+            f"opaque tokens count as those of {auth.introspected.issuer}, the origin of the endpoint: if it tells of "
+            f"another iss, all are refused until {PREFIX}AUTH_INTROSPECTION_ISSUER names that"
+        )
     if find_spec("uvicorn") is not None:
         found.append(
             "uvicorn by itself believes X-Forwarded-For from 127.0.0.1, tells its name and writes its own access log: "
@@ -258,7 +264,8 @@ async def _probe(layers: Sequence[Layer]) -> list[tuple[str, bool, str]]:
             for issuer, verifier in layer.verifiers.items():
                 asked.append(("issuer keys", verifier.engine.check, partial(_keys, issuer, verifier.engine)))
         if isinstance(layer, IdentityMiddleware) and layer.introspector is not None:
-            asked.append(("introspection", layer.introspector.check, str))
+            whose = partial(str, f"tokens of {layer.introspector.policy.issuer}")
+            asked.append(("introspection", layer.introspector.check, whose))
     if (store := store_of(layers)) is not None:
         asked.append(("store", store.ping, str))
     results = []

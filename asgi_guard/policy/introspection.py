@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from asgi_guard.errors import TokenError
@@ -22,11 +22,43 @@ from asgi_guard.policy.claims import SCOPE_CLAIMS, ClaimsPolicy, check_required,
 from asgi_guard.policy.identity import User, revocation_key
 from asgi_guard.policy.revocation import marks_of, subject_key
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 def origin_of(url: str) -> str:
     """The endpoint's origin: the name of an issuer that is known by its endpoint alone."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def issuer_of(url: str, issuers: Sequence[str], main: str | None) -> str:
+    """The issuer whose tokens an endpoint tells of, where nobody says so; empty where that cannot be told.
+
+    An answer need not name it, and the same subject of another issuer is someone else. So it is the only issuer of the
+    endpoint's origin, or else the main one, if there is no other; without any issuers it is the endpoint's origin.
+
+    Args:
+        url: the endpoint.
+        issuers: those whose tokens are verified here, all of them.
+        main: the one of these whose settings hold for the others.
+    """
+    origin = _compared(url)
+    near = [each for each in issuers if _compared(each) == origin]
+    if len(near) == 1:
+        return near[0]
+    if not issuers:
+        return origin_of(url) if origin else ""
+    return main if main is not None and len(issuers) == 1 else ""
+
+
+def _compared(url: str) -> tuple[str, str | None, int | None] | None:
+    """Scheme, host and port, alike for all ways to write them; None for what is no URL."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,8 @@ DETAILS: Mapping[str, Word] = {
     "unsupported": Word("it is compressed, nested, or has critical headers", "ask the issuer for a plain signed token"),
     "issuer": Word(
         "`iss` is no issuer that is configured",
-        "compare it with ASGI_GUARD_AUTH_ISSUER, letter by letter, the trailing slash too",
+        "compare it with ASGI_GUARD_AUTH_ISSUER, letter by letter, the trailing slash too; if it is opaque, with "
+        "ASGI_GUARD_AUTH_INTROSPECTION_ISSUER",
     ),
     "audience": Word(
         "`aud` does not name this API",

@@ -132,8 +132,22 @@ def test_the_introspection_endpoint_is_asked(
             monkeypatch.setenv(f"ASGI_GUARD_AUTH_INTROSPECTION_{name}", value)
         monkeypatch.setenv("ASGI_GUARD_AUTH_AUDIENCE", "api")
         ran = command("check", "--json")
-    assert [(probe["name"], probe["ok"]) for probe in orjson.loads(ran.out)["probes"]] == [("introspection", ok)]
+    (probe,) = orjson.loads(ran.out)["probes"]
+    assert (probe["name"], probe["ok"]) == ("introspection", ok)
+    assert (f"tokens of {opaque.origin}" in probe["detail"]) is ok
     assert ran.code == (0 if ok else 1)
+
+
+def test_whose_opaque_tokens_these_are(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the endpoint's origin is taken for the issuer is told, with the variable to name another one by."""
+    for name, value in (("URL", "https://id.example.com/x/introspect"), ("CLIENT_ID", "a"), ("CLIENT_SECRET", "b")):
+        monkeypatch.setenv(f"ASGI_GUARD_AUTH_INTROSPECTION_{name}", value)
+    monkeypatch.setenv("ASGI_GUARD_AUTH_AUDIENCE", "api")
+    (note,) = [note for note in orjson.loads(command("check", "--no-probe", "--json").out)["notes"] if "opaque" in note]
+    assert "those of https://id.example.com, " in note
+    assert "ASGI_GUARD_AUTH_INTROSPECTION_ISSUER" in note
+    monkeypatch.setenv("ASGI_GUARD_AUTH_INTROSPECTION_ISSUER", "https://id.example.com/x")
+    assert "opaque" not in command("check", "--no-probe", "--json").out
 
 
 def test_the_issuer_does_not_answer(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,6 +211,7 @@ def test_a_user_of_the_introspection_endpoint_is_found(server: Server, monkeypat
     alone = invoke("limits", "show", "user:alice").output
     assert "limits of token:" in alone
     monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUERS", '[{"issuer": "https://other.example.com"}]')
+    monkeypatch.setenv("ASGI_GUARD_AUTH_INTROSPECTION_ISSUER", "https://id.example.com")
     assert "user:ISSUER#SUBJECT" in invoke("limits", "show", "user:alice").output
     assert invoke("limits", "show", "user:https://id.example.com#alice").output == alone
 

@@ -18,7 +18,9 @@ from asgi_guard import (
     RateLimitMiddleware,
 )
 from asgi_guard.errors import ConfigError
+from asgi_guard.guard import configure
 from asgi_guard.introspection import Introspection
+from asgi_guard.policy.revocation import subject_key
 from asgi_guard.revocation import Revocations, lives_of
 from asgi_guard.testing import LocalIssuer
 from tests.asgi import Echo, get
@@ -124,36 +126,77 @@ async def test_one_without_an_id_is_looked_up_by_its_subject(opaque: OpaqueIssue
     await layer.shutdown()
 
 
-@pytest.mark.parametrize(
-    ("members", "status"),
-    [
-        ({}, 200),
-        ({"tenant": "evil"}, 401),
-        ({"iat": time.time() - 400}, 401),
-        ({"exp": time.time() + 2000}, 401),
-        ({"iat": 1, "exp": 4e9}, 401),
-    ],
-)
-async def test_what_every_token_has_to_be(opaque: OpaqueIssuer, members: dict[str, Any], status: int) -> None:
-    """Required claims and the bounds on age and life hold for opaque tokens as they do for others."""
-    guard = Guard(
-        Echo(),
-        GuardSettings(
-            auth=AuthSettings(
-                introspection_url=opaque.url,
-                introspection_client_id=CLIENT[0],
-                introspection_client_secret=SecretStr(CLIENT[1]),
-                audience=("api",),
-                required_claims=("tenant=acme",),
-                max_token_age=300,
-                max_token_lifetime=900,
-            )
-        ),
+async def asked_of(opaque: OpaqueIssuer, token: str, **settings: Any) -> Any:
+    """The user of an opaque token, as a guard of these settings has it; None if there is none."""
+    section = AuthSettings(
+        introspection_url=opaque.url,
+        introspection_client_id=CLIENT[0],
+        introspection_client_secret=SecretStr(CLIENT[1]),
+        **{"audience": ("api",), **settings},
     )
-    token = opaque.token(**{"tenant": "acme", "iat": time.time() - 10, **members})
-    assert (await get(guard, "/", [bearer(token)])).status == status
+    echo = Echo()
+    guard = Guard(echo, GuardSettings(auth=section))
+    await get(guard, "/", [bearer(token)])
     for layer in guard.layers:
         await layer.shutdown()
+    return echo.scopes[-1]["user"] if echo.scopes else None
+
+
+async def test_whose_user_it_is_beside_other_issuers(opaque: OpaqueIssuer) -> None:
+    """An opaque token is of the issuer that was asked, whether the answer names it or not, and of no other."""
+    others: dict[str, Any] = {"issuer": "https://a.test", "issuers": ({"issuer": opaque.origin},)}
+    for members in ({}, {"iss": opaque.origin}):
+        user = await asked_of(opaque, opaque.token(**members), **others)
+        assert (user.issuer, user.key) == (opaque.origin, subject_key(opaque.origin, "alice"))
+    assert await asked_of(opaque, opaque.token(iss="https://a.test"), **others) is None
+    of_a_third = await asked_of(opaque, opaque.token(), introspection_issuer="https://c.test", **others)
+    assert of_a_third.issuer == "https://c.test"
+
+
+async def test_what_holds_for_one_of_several_issuers(opaque: OpaqueIssuer) -> None:
+    """What an entry of the issuers says of itself holds for its opaque tokens, too."""
+    entry = {"issuer": opaque.origin, "audience": "own", "required_claims": "tenant=acme"}
+    others: dict[str, Any] = {"issuer": "https://a.test", "issuers": (entry,)}
+    assert await asked_of(opaque, opaque.token(aud="api", tenant="acme"), **others) is None
+    assert await asked_of(opaque, opaque.token(aud="own"), **others) is None
+    assert (await asked_of(opaque, opaque.token(aud="own", tenant="acme"), **others)).subject == "alice"
+
+
+async def test_an_issuer_with_a_path(opaque: OpaqueIssuer) -> None:
+    """An issuer whose identifier is more than its endpoint's origin is named by a variable."""
+    realm = f"{opaque.origin}/realms/acme"
+    token = opaque.token(iss=realm)
+    assert await asked_of(opaque, token) is None
+    assert (await asked_of(opaque, token, introspection_issuer=realm)).issuer == realm
+
+
+def test_exemptions_go_by_the_issuer_that_is_asked() -> None:
+    """Users that no limit applies to are those of the issuer that the endpoint tells of."""
+    environment = {**ASKED, "AUTH_AUDIENCE": "a", "RATE_LIMIT": "1/hour by ip", "RATE_EXEMPT": "user:https://c.test#al"}
+    assert "of none of the issuers" in problems(**environment)["RATE_EXEMPT"][0]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**environment, "AUTH_INTROSPECTION_ISSUER": "https://c.test"}.items():
+            patch.setenv(f"ASGI_GUARD_{name}", value)
+        _, layers = configure()
+    (identity,) = (layer for layer in layers if isinstance(layer, IdentityMiddleware))
+    assert list(lives_of(identity)) == ["https://c.test"]
+
+
+@pytest.mark.parametrize(
+    ("members", "accepted"),
+    [
+        ({}, True),
+        ({"tenant": "evil"}, False),
+        ({"iat": time.time() - 400}, False),
+        ({"exp": time.time() + 2000}, False),
+        ({"iat": 1, "exp": 4e9}, False),
+    ],
+)
+async def test_what_every_token_has_to_be(opaque: OpaqueIssuer, members: dict[str, Any], accepted: bool) -> None:
+    """Required claims and the bounds on age and life hold for opaque tokens as they do for others."""
+    token = opaque.token(**{"tenant": "acme", "iat": time.time() - 10, **members})
+    bounds = {"required_claims": ("tenant=acme",), "max_token_age": 300, "max_token_lifetime": 900}
+    assert (await asked_of(opaque, token, **bounds) is not None) is accepted
 
 
 @pytest.mark.parametrize(
@@ -181,6 +224,17 @@ def test_how_long_they_may_live(signed: dict[str, float] | None, asked: dict[str
 @pytest.mark.parametrize(
     ("environment", "variable", "message"),
     [
+        (
+            {**ASKED, "AUTH_AUDIENCE": "a", "AUTH_ISSUERS": '["https://a.test", "https://b.test"]'},
+            "AUTH_INTROSPECTION_ISSUER",
+            "say whose tokens the endpoint tells of, which its origin does not tell: one of https://a.test, ",
+        ),
+        ({"AUTH_INTROSPECTION_ISSUER": "https://a.test"}, "AUTH_INTROSPECTION_ISSUER", "no effect without"),
+        (
+            {**ASKED, "AUTH_AUDIENCE": "a", "AUTH_INTROSPECTION_URL": "https://["},
+            "AUTH_INTROSPECTION_URL",
+            "Invalid IPv6 URL",
+        ),
         ({**ASKED, "AUTH_AUDIENCE": "a", "AUTH_PROFILE": "at+jwt"}, "AUTH_PROFILE", "without ASGI_GUARD_AUTH_ISSUER"),
         ({**ASKED, "AUTH_AUDIENCE": "a", "AUTH_ALGORITHMS": "ES256"}, "AUTH_ALGORITHMS", "no effect without"),
         (

@@ -16,6 +16,7 @@ from asgi_guard.policy.introspection import (
     IntrospectionPolicy,
     IntrospectionTimes,
     is_opaque,
+    issuer_of,
 )
 
 NOW = 1_795_000_000.0
@@ -138,6 +139,27 @@ def test_what_an_api_asks_beyond_that(rule: dict[str, Any], changes: dict[str, A
 def test_what_fits_all_that_is_asked(rule: dict[str, Any], changes: dict[str, Any], expires: float) -> None:
     """A token within the bounds is accepted, and not for longer than the age that it may reach."""
     assert replace(POLICY, **rule).user(answer(**changes), NOW).expires == expires
+
+
+@pytest.mark.parametrize(
+    ("url", "issuers", "main", "issuer"),
+    [
+        ("https://b.test/i", ["https://a.test", "https://b.test"], "https://a.test", "https://b.test"),
+        ("https://B.test:443/i", ["https://a.test", "https://b.test/x"], "https://a.test", "https://b.test/x"),
+        ("https://b.test:8443/i", ["https://a.test", "https://b.test"], "https://a.test", ""),
+        ("https://c.test/i", ["https://a.test", "https://b.test"], "https://a.test", ""),
+        ("https://b.test/i", ["https://b.test/x", "https://b.test/y"], "https://b.test/x", ""),
+        ("https://c.test/i", ["https://a.test/x"], "https://a.test/x", "https://a.test/x"),
+        ("https://c.test/i", ["https://a.test"], None, ""),
+        ("https://a.test/i", ["https://a.test/x"], None, "https://a.test/x"),
+        ("https://c.test/x/i", [], None, "https://c.test"),
+        ("https://[", [], None, ""),
+        ("https://[", ["https://a.test"], "https://a.test", "https://a.test"),
+    ],
+)
+def test_whose_tokens_an_endpoint_tells_of(url: str, issuers: list[str], main: str | None, issuer: str) -> None:
+    """It is the only issuer of the endpoint's origin, or the main one if it is alone, and nobody is guessed at."""
+    assert issuer_of(url, issuers, main) == issuer
 
 
 json = st.recursive(
