@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -14,12 +15,15 @@ import httpx
 from asgi_guard.policy.address import is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
 TIMEOUT = 3.0
 """Seconds for one answer, all that it takes included; redirects are not followed."""
 HEADERS = {"accept": "application/json", "accept-encoding": "identity"}
 """Not compressed: what a small answer could grow to is not known before it has grown."""
+EXPECTED = (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError, ValueError)
+"""What asking fails with when the fault is the issuer's or the network's."""
+NEW_EACH = "each call of http_client has to make a new one, which the guard closes"
 
 
 def default_client() -> httpx.AsyncClient:
@@ -39,8 +43,28 @@ async def made(client: Callable[[], httpx.AsyncClient]) -> httpx.AsyncClient:
     """Make the client: the usual one in a thread, for the first takes some 200 ms, by its imports and certificates.
 
     A user's own is made here, for it may want this event loop.
+
+    Raises:
+        ValueError: a user's own was closed before; whatever else making it raises is raised on.
     """
-    return await asyncio.to_thread(default_client) if client is default_client else client()
+    if client is default_client:
+        return await asyncio.to_thread(default_client)
+    own = client()
+    if own.is_closed:
+        raise ValueError(f"the client is closed: {NEW_EACH}")
+    return own
+
+
+@asynccontextmanager
+async def opened(client: Callable[[], httpx.AsyncClient]) -> AsyncIterator[httpx.AsyncClient]:
+    """Make the client for a while; raises as `made`, and likewise for one that is in use."""
+    async with AsyncExitStack() as stack:
+        own = await made(client)
+        try:
+            await stack.enter_async_context(own)
+        except RuntimeError as error:  # httpx's, before it opens anything
+            raise ValueError(f"{error} {NEW_EACH}") from error
+        yield own
 
 
 def check_url(url: str, *, query: bool = False) -> str:

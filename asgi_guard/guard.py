@@ -53,7 +53,8 @@ class Guard(Chain):
         store: where buckets and revocations are kept; the one of `settings.store.url` unless given.
         checks: what readiness asks beside the store and the keys: coroutine functions by name, which fail by raising,
             or `Check`s, which also say how long they may take and whether they are required.
-        http_client: makes the client that fetches the issuer's keys: the place for a proxy, a CA bundle, or headers.
+        http_client: makes the client that fetches the issuer's keys, or asks about opaque tokens: the place for a
+            proxy, a CA bundle, or headers. Each call has to make a new one, which the guard closes.
         limit_functions: what limits may go by beyond the grammar's own words: functions by name, from the scope to a
             text, or to None where the limit does not apply.
 

@@ -19,7 +19,7 @@ from urllib.parse import quote_plus
 import httpx
 
 from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, TokenError
-from asgi_guard.fetching import HEADERS, TIMEOUT, check_url, default_client, made, read_json, why
+from asgi_guard.fetching import EXPECTED, HEADERS, TIMEOUT, check_url, default_client, made, read_json, why
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.claims import SCOPE_CLAIMS, parse_required
 from asgi_guard.policy.introspection import IntrospectionCache, IntrospectionPolicy, IntrospectionTimes, origin_of
@@ -66,7 +66,8 @@ class Introspection:
             is refused from the first.
         required_claims: what an answer has to say, as `NAME` or `NAME=VALUE`.
         times: for how long answers count.
-        client: makes the HTTP client: the place for a proxy, a CA bundle, or headers.
+        client: makes the HTTP client, a new one each time, which is closed in the end: the place for a proxy, a CA
+            bundle, or headers.
 
     Raises:
         ConfigError: a value cannot be used, or the URL is not https.
@@ -145,7 +146,8 @@ class Introspector:
         client_secret: the secret that goes with it (client_secret_basic, RFC 6749 section 2.3.1).
         policy: what its answers have to say.
         times: for how long they count.
-        client: makes the HTTP client: the place for a proxy, a CA bundle, or headers.
+        client: makes the HTTP client, a new one each time, which is closed in the end: the place for a proxy, a CA
+            bundle, or headers.
         clock: seconds since the Unix epoch.
 
     Raises:
@@ -203,13 +205,13 @@ class Introspector:
         if user is not None:
             return user
         digest = TokenCache.digest(token)
-        client = await self._connected()
+        self._enter()
         line = self._lines[self._cache.stale(digest, self._clock()) is not None]
         if line.waiting >= MAX_WAITING:
             raise _OverloadedError("too many tokens wait to be asked about already", 1)
         line.waiting += 1
         try:
-            question = self._asking(digest) or self._ask_about(digest, token, client, line)
+            question = self._asking(digest) or self._ask_about(digest, token, line)
             return await self._answer(question)
         except (_OverloadedError, _UnansweredError):
             raise
@@ -252,11 +254,11 @@ class Introspector:
         task = self._asked.get(digest)
         return None if task is None or task.get_loop() is not asyncio.get_running_loop() else task
 
-    def _ask_about(self, digest: bytes, token: bytes, client: httpx.AsyncClient, line: _Line) -> asyncio.Task[User]:
+    def _ask_about(self, digest: bytes, token: bytes, line: _Line) -> asyncio.Task[User]:
         now = time.monotonic()
         if not self._breaker.allows(now):
             raise self._not_asked(now)
-        work = self._run(digest, token, client, line, probing=self._breaker.is_open)
+        work = self._run(digest, token, line, probing=self._breaker.is_open)
         task = asyncio.get_running_loop().create_task(work, name="asgi-guard introspection")
         self._asked[digest] = task
         task.add_done_callback(lambda done: self._forget(digest, done))
@@ -272,7 +274,7 @@ class Introspector:
         wait = self._breaker.retry_after(now)
         return KeysUnavailableError(f"{self.url} has failed lately and is not asked", wait)
 
-    async def _run(self, digest: bytes, token: bytes, client: httpx.AsyncClient, line: _Line, *, probing: bool) -> User:
+    async def _run(self, digest: bytes, token: bytes, line: _Line, *, probing: bool) -> User:
         try:
             async with asyncio.timeout(TIMEOUT):
                 await line.turns.acquire()
@@ -281,12 +283,7 @@ class Introspector:
         try:
             if self._breaker.is_open and not probing:  # since it waited
                 raise self._not_asked(time.monotonic())
-            async with asyncio.timeout(TIMEOUT):
-                answer = await self._post(client, token)
-        except _OddTokenError as error:
-            raise self._unanswered(error) from None
-        except (httpx.HTTPError, OSError, TimeoutError, ValueError) as error:
-            raise self._failed(error, probing=probing) from None
+            answer = await self._ask(token, probing=probing)
         finally:
             line.turns.release()
         self._works()
@@ -298,6 +295,16 @@ class Introspector:
             raise
         self._cache.accept(digest, user, now)
         return user
+
+    async def _ask(self, token: bytes, *, probing: bool) -> object:
+        """What the endpoint answers. Whatever a client fails with, or who makes it, nothing was answered."""
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                return await self._post(await self._connected(), token)
+        except _OddTokenError as error:
+            raise self._unanswered(error) from None
+        except Exception as error:  # noqa: BLE001 - see above
+            raise self._failed(error, probing=probing) from None
 
     def _works(self) -> None:
         if self._breaker.succeeded():
@@ -315,19 +322,25 @@ class Introspector:
         """The error for a token without an answer. What was under way when the breaker opened does not count."""
         now = time.monotonic()
         if (probing or not self._breaker.is_open) and self._breaker.failed(now):
-            logger.error("%s cannot be asked about tokens: %s", self.url, why(error))
+            fault = None if isinstance(error, EXPECTED) else error
+            logger.error("%s cannot be asked about tokens: %s", self.url, why(error), exc_info=fault)
         return KeysUnavailableError(f"{self.url} cannot be asked", self._breaker.retry_after(now) or 1)
 
-    async def _connected(self) -> httpx.AsyncClient:
-        """The HTTP client of this event loop: connections belong to the loop that they were opened in."""
+    def _enter(self) -> None:
+        """Begin anew in another event loop: connections and queues belong to the one that they began in."""
         loop = asyncio.get_running_loop()
-        if self._http is None or self._loop is not loop:
+        if self._loop is not loop:
+            self._http, self._loop = None, loop
+            self._lines = {known: _Line() for known in (True, False)}
+
+    async def _connected(self) -> httpx.AsyncClient:
+        """The HTTP client of this event loop. Where somebody else has closed it, another one is made."""
+        if self._http is None or self._http.is_closed:
             client = await made(self._client)
-            if self._http is not None and self._loop is loop:
+            if self._http is not None and not self._http.is_closed:
                 await client.aclose()  # another request was faster
                 return self._http
-            self._http, self._loop = client, loop
-            self._lines = {known: _Line() for known in (True, False)}
+            self._http = client
         return self._http
 
     async def _post(self, client: httpx.AsyncClient, token: bytes) -> object:

@@ -43,7 +43,8 @@ class Issuer:
         required_claims: claims that have to be there, as `NAME` or `NAME=VALUE`.
         scope_claims: where scopes are; the first of these that is there counts.
         times: how its keys age.
-        client: makes the HTTP client of a key fetch: the place for a proxy, a CA bundle, or headers.
+        client: makes the HTTP client of a key fetch, a new one each time, which is closed after it: the place for a
+            proxy, a CA bundle, or headers.
 
     Raises:
         ConfigError: something of this cannot be used.

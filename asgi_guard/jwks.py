@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx
 
 from asgi_guard.errors import KeysUnavailableError, TokenError
-from asgi_guard.fetching import HEADERS, TIMEOUT, check_url, default_client, made, read_json, why
+from asgi_guard.fetching import EXPECTED, HEADERS, TIMEOUT, check_url, default_client, opened, read_json, why
 from asgi_guard.policy.keyring import KeyRing, KeyStatus, KeyTimes, Step, remaining_life
 from asgi_guard.policy.keys import KeySet, VerificationKey
 
@@ -30,8 +30,6 @@ logger = logging.getLogger("asgi_guard")
 MAX_BODY = 256 * 1024
 _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,256}"')
 """An entity tag that can be sent back as it came (RFC 9110 section 8.8.3); odd or overlong ones are passed over."""
-_EXPECTED = (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError, ValueError)
-"""What a fetch fails with when the fault is the issuer's or the network's."""
 
 
 class NoKeysError(ValueError):
@@ -90,7 +88,8 @@ class KeyEngine:
         jwks_url: where the keys are; given, nothing is discovered.
         algorithms: the allowed algorithms; keys for others are not loaded.
         times: how keys age.
-        client: makes the HTTP client of one fetch: the place for a proxy, a CA bundle, or headers.
+        client: makes the HTTP client of one fetch, a new one each time, which is closed: the place for a proxy, a CA
+            bundle, or headers.
         clock: seconds of a clock that only moves forward.
         random: numbers from 0 to 1, which keep workers from asking together.
     """
@@ -220,7 +219,7 @@ class KeyEngine:
 
     async def _run(self) -> None:
         try:
-            async with asyncio.timeout(TIMEOUT), await made(self._client) as client:
+            async with asyncio.timeout(TIMEOUT), opened(self._client) as client:
                 fetched = await self._fetch_keys(client)
         except asyncio.CancelledError:
             self._failed("the fetch was given up")
@@ -228,7 +227,7 @@ class KeyEngine:
         except Exception as error:  # noqa: BLE001 - whatever a client fails with, the keys were not fetched
             withdrawn = isinstance(error, NoKeysError)
             self._failed(why(error), withdrawn=withdrawn)
-            self._report(None if isinstance(error, _EXPECTED) else error)
+            self._report(None if isinstance(error, EXPECTED) else error)
             return
         keys, known = fetched.keys, self._ring.keys
         if known is not None and keys == known:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import ssl
 import time
 from typing import TYPE_CHECKING, Any
 
+import anyio
+import httpx
 import pytest
 
 from asgi_guard import introspection
@@ -317,6 +320,80 @@ async def test_closing_gives_up_what_is_asked(issuer: OpaqueIssuer, asked: Intro
         await waiting
     issuer.slow = 0
     assert (await asked.obtain(b"opaque-token")).subject == "alice"
+
+
+class Faulty(httpx.AsyncHTTPTransport):
+    """A transport that fails as no transport of httpx does, while it is told to."""
+
+    fault: Exception | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self.fault is not None:
+            raise self.fault
+        return await super().handle_async_request(request)
+
+
+@pytest.mark.parametrize("fault", [anyio.ClosedResourceError(), RuntimeError("odd"), ssl.SSLError("odd")])
+async def test_whatever_a_client_fails_with(
+    issuer: OpaqueIssuer, clock: Now, fault: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Any error of a client is an outage: answers of before count, and the issuer is left alone soon."""
+    transport = Faulty()
+    asked = introspecting(issuer, client=lambda: httpx.AsyncClient(transport=transport), clock=clock)
+    token = issuer.token().encode()
+    await asked.obtain(token)
+    transport.fault, clock.ahead = fault, 61
+    assert (await asked.obtain(token)).subject == "alice"
+    for index in range(2):
+        with pytest.raises(KeysUnavailableError, match="cannot be asked"):
+            await asked.obtain(b"new-%d" % index)
+    with pytest.raises(KeysUnavailableError, match="has failed lately"):
+        await asked.obtain(b"another")
+    assert f"cannot be asked about tokens: {type(fault).__name__}" in caplog.text
+    await asked.aclose()
+
+
+async def test_a_client_that_cannot_be_made(issuer: OpaqueIssuer, clock: Now) -> None:
+    """That no client can be made is an outage too, until one can."""
+    missing = [True, False, True]
+
+    def client() -> httpx.AsyncClient:
+        if missing.pop():
+            raise FileNotFoundError(2, "No such file", "ca.pem")
+        return httpx.AsyncClient()
+
+    asked = introspecting(issuer, client=client, clock=clock)
+    token = issuer.token().encode()
+    with pytest.raises(KeysUnavailableError):
+        await asked.obtain(token)
+    assert (await asked.obtain(token)).subject == "alice"
+    await asked.aclose()
+    clock.ahead = 61
+    assert (await asked.obtain(token)).subject == "alice"
+    assert missing == []
+
+
+async def test_a_client_that_is_closed(issuer: OpaqueIssuer, caplog: pytest.LogCaptureFixture) -> None:
+    """Where somebody closes the client, another one is made; if that is closed too, the log says what is wrong."""
+    made: list[httpx.AsyncClient] = []
+
+    def client() -> httpx.AsyncClient:
+        made.append(httpx.AsyncClient())
+        return made[-1]
+
+    asked = introspecting(issuer, client=client)
+    token = issuer.token().encode()
+    await asked.obtain(token)
+    await made[0].aclose()
+    issuer.token("other")
+    assert (await asked.obtain(b"other")).subject == "alice"
+    assert len(made) == 2
+    await asked.aclose()
+    shared = introspecting(issuer, client=lambda: made[0])
+    for index in range(3):
+        with pytest.raises(KeysUnavailableError):
+            await shared.obtain(b"new-%d" % index)
+    assert "the client is closed: each call of http_client has to make a new one" in caplog.text
 
 
 def test_it_serves_in_a_second_event_loop(issuer: OpaqueIssuer) -> None:

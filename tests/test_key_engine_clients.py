@@ -167,6 +167,20 @@ async def test_a_proxy(issuer: LocalIssuer) -> None:
     assert [path for path, _ in server.asked] == [issuer.url + DISCOVERY, issuer.url + JWKS]
 
 
+async def test_a_client_that_is_shared(issuer: LocalIssuer) -> None:
+    """A client that was used before, or is in use, is refused with what to do; one that is in use stays open."""
+    used = issuer.client()
+    first, second = (KeyEngine(issuer.url, algorithms=RS256, client=lambda: used) for _ in range(2))
+    assert await first.obtain(None, "RS256") is not None
+    with pytest.raises(KeysUnavailableError, match="the client is closed: each call of http_client has to make a new"):
+        await second.obtain(None, "RS256")
+    async with issuer.client() as held:
+        third = KeyEngine(issuer.url, algorithms=RS256, client=lambda: held)
+        with pytest.raises(KeysUnavailableError, match=r"more than once\. each call of http_client has to make a new"):
+            await third.obtain(None, "RS256")
+        assert not held.is_closed
+
+
 async def test_a_new_client_for_every_fetch(issuer: LocalIssuer) -> None:
     """A client is made for one fetch and closed after it, whether the fetch succeeds or fails."""
     made: list[httpx.AsyncClient] = []

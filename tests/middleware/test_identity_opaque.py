@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -168,6 +169,23 @@ async def test_an_issuer_with_a_path(opaque: OpaqueIssuer) -> None:
     token = opaque.token(iss=realm)
     assert await asked_of(opaque, token) is None
     assert (await asked_of(opaque, token, introspection_issuer=realm)).issuer == realm
+
+
+async def test_a_client_that_cannot_be_made(opaque: OpaqueIssuer) -> None:
+    """That the client for the questions cannot be made is 503, as for keys, and no error of the server."""
+
+    def client() -> httpx.AsyncClient:
+        raise FileNotFoundError(2, "No such file", "ca.pem")
+
+    section = AuthSettings(
+        introspection_url=opaque.url,
+        introspection_client_id=CLIENT[0],
+        introspection_client_secret=SecretStr(CLIENT[1]),
+        audience=("api",),
+    )
+    guard = Guard(Echo(), GuardSettings(auth=section), http_client=client)
+    refused = await get(guard, "/", [bearer(opaque.token())])
+    assert (refused.status, refused.headers["retry-after"]) == (503, "1")
 
 
 def test_exemptions_go_by_the_issuer_that_is_asked() -> None:
