@@ -45,8 +45,12 @@ ABOUT_THE_TOKEN = frozenset({400, 403, 413, 414, 422})
 not keep the others from being asked about."""
 NOBODYS = b"asgi-guard-asks-whether-it-may-ask"
 """A token that no issuer has made."""
+UNKNOWN_CLIENT = (
+    "it answered 401: compare ASGI_GUARD_AUTH_INTROSPECTION_CLIENT_ID and ASGI_GUARD_AUTH_INTROSPECTION_CLIENT_SECRET "
+    "with what it knows this API by"
+)
 QUIET = 60.0
-"""Seconds between two words in the log on such tokens."""
+"""Seconds between two words in the log on such tokens, and on single failures."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ class Introspector:
         self._http: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lines = {known: _Line() for known in (True, False)}
-        self._quiet_until = 0.0
+        self._quiet_until = self._quiet_on_failures_until = 0.0
 
     def __repr__(self) -> str:
         return f"Introspector({self.url!r})"
@@ -319,12 +323,18 @@ class Introspector:
         return _UnansweredError(f"{self.url} does not answer for this token: {error}", 1)
 
     def _failed(self, error: Exception, *, probing: bool) -> KeysUnavailableError:
-        """The error for a token without an answer. What was under way when the breaker opened does not count."""
-        now = time.monotonic()
+        """The error for a token without an answer. What was under way when the breaker opened does not count.
+
+        The log is told of the one that opens the breaker, and of a first one, after which there may be none for long.
+        """
+        now, told = time.monotonic(), why(error)
+        fault = None if isinstance(error, EXPECTED) else error
         if (probing or not self._breaker.is_open) and self._breaker.failed(now):
-            fault = None if isinstance(error, EXPECTED) else error
-            logger.error("%s cannot be asked about tokens: %s", self.url, why(error), exc_info=fault)
-        return KeysUnavailableError(f"{self.url} cannot be asked", self._breaker.retry_after(now) or 1)
+            logger.error("%s cannot be asked about tokens: %s", self.url, told, exc_info=fault)
+        elif not self._breaker.is_open and now >= self._quiet_on_failures_until:
+            self._quiet_on_failures_until = now + QUIET
+            logger.warning("%s could not be asked about a token: %s", self.url, told, exc_info=fault)
+        return KeysUnavailableError(f"{self.url} cannot be asked: {told}", self._breaker.retry_after(now) or 1)
 
     def _enter(self) -> None:
         """Begin anew in another event loop: connections and queues belong to the one that they began in."""
@@ -350,4 +360,6 @@ class Introspector:
         ) as response:
             if response.status_code in ABOUT_THE_TOKEN:
                 raise _OddTokenError(f"it answered {response.status_code}")
+            if response.status_code == 401:
+                raise ValueError(UNKNOWN_CLIENT)
             return await read_json(response, MAX_BODY)

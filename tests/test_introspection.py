@@ -110,7 +110,7 @@ async def test_an_outage(
 ) -> None:
     """While the issuer cannot be asked, known tokens are served for a while, and no other can be judged.
 
-    It is left alone meanwhile, and the log has one line when that begins and one when it ends.
+    It is left alone meanwhile, and the log has a line on the first failure, one when that begins and one when it ends.
     """
     token = issuer.token().encode()
     await asked.obtain(token)
@@ -136,7 +136,9 @@ async def test_an_outage(
                 break
             except KeysUnavailableError:
                 await asyncio.sleep(0.05)
-    assert [record.levelname for record in caplog.records if record.name == "asgi_guard"] == ["ERROR", "WARNING"]
+    assert [record.levelname for record in caplog.records if record.name == "asgi_guard"] == [
+        "WARNING", "ERROR", "WARNING"
+    ]  # fmt: skip
     assert "opaque-token" not in caplog.text
     assert CLIENT[1] not in caplog.text + repr(asked)
 
@@ -158,6 +160,32 @@ async def test_answers_that_are_none(issuer: OpaqueIssuer, asked: Introspector, 
     issuer.status, issuer.raw = status, raw
     with pytest.raises(KeysUnavailableError):
         await asked.obtain(b"token")
+
+
+async def test_a_wrong_secret(issuer: OpaqueIssuer, caplog: pytest.LogCaptureFixture) -> None:
+    """An endpoint that does not know this API is told with what to compare, at the first token, and no secret is."""
+    policy = IntrospectionPolicy(issuer.origin, frozenset({"api"}))
+    asked = Introspector(issuer.url, CLIENT[0], "hunter2", policy)
+    with pytest.raises(KeysUnavailableError, match="answered 401: compare ASGI_GUARD_AUTH_INTROSPECTION_CLIENT_ID and"):
+        await asked.obtain(issuer.token().encode())
+    (record,) = [record for record in caplog.records if record.name == "asgi_guard"]
+    assert "could not be asked about a token: it answered 401: compare" in record.getMessage()
+    assert not any(secret in caplog.text for secret in ("hunter2", "opaque-token", "Basic"))
+    await asked.aclose()
+
+
+async def test_single_failures_are_told_now_and_then(
+    issuer: OpaqueIssuer, asked: Introspector, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often an endpoint fails and answers again, the log has one line a minute on it, with the reason."""
+    for index in range(5):
+        issuer.outage = True
+        with pytest.raises(KeysUnavailableError, match=r"cannot be asked: .* answered 503"):
+            await asked.obtain(b"failing-%d" % index)
+        issuer.outage = False
+        await asked.obtain(issuer.token(f"answered-{index}").encode())
+    (record,) = [record for record in caplog.records if record.name == "asgi_guard"]
+    assert "answered 503" in record.getMessage()
 
 
 @pytest.mark.parametrize("status", sorted(introspection.ABOUT_THE_TOKEN))

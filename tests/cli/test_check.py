@@ -135,6 +135,7 @@ def test_the_introspection_endpoint_is_asked(
     (probe,) = orjson.loads(ran.out)["probes"]
     assert (probe["name"], probe["ok"]) == ("introspection", ok)
     assert (f"tokens of {opaque.origin}" in probe["detail"]) is ok
+    assert ("answered 401: compare ASGI_GUARD_AUTH_INTROSPECTION_CLIENT_ID" in probe["detail"]) is not ok
     assert ran.code == (0 if ok else 1)
 
 

@@ -162,11 +162,16 @@ def test_an_opaque_token_is_explained(guarded: LocalIssuer, monkeypatch: pytest.
             bounded.setenv("ASGI_GUARD_AUTH_MAX_TOKEN_AGE", "600")
             ageless = invoke("token", "--explain", "opaque-token")
         refused = invoke("token", "--explain", "unknown")
+        with monkeypatch.context() as mistaken:
+            mistaken.setenv("ASGI_GUARD_AUTH_INTROSPECTION_CLIENT_SECRET", "hunter2")
+            unjudged = invoke("token", "--explain", "unknown")
         others = invoke("token", "--explain", opaque.token("others", iss=f"{opaque.origin}/realms/acme"))
         opaque.tokens["endless"] = {"active": True, "sub": "bob", "aud": "api"}
         endless = [invoke("token", "--explain", "endless", *options) for options in ((), ("--json",))]
     assert (accepted.exit_code, "accepted: 'alice'" in accepted.output) == (0, True)
     assert (refused.exit_code, "not accepted (inactive)" in refused.output) == (1, True)
+    assert "it cannot be judged: " in unjudged.output
+    assert "it answered 401: compare ASGI_GUARD_AUTH_INTROSPECTION_CLIENT_ID" in unjudged.output
     assert "not accepted (issuer): iss is " in others.output
     assert "ASGI_GUARD_AUTH_INTROSPECTION_ISSUER" in others.output
     assert f"what to do: {DETAILS['inactive'].advice}" in refused.output
