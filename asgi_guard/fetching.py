@@ -16,6 +16,7 @@ from asgi_guard.policy.address import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from types import TracebackType
 
 TIMEOUT = 3.0
 """Seconds for one answer, all that it takes included; redirects are not followed."""
@@ -26,9 +27,38 @@ EXPECTED = (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError, ValueError
 NEW_EACH = "each call of http_client has to make a new one, which the guard closes"
 
 
+class _Client(httpx.AsyncClient):
+    """A client that goes by the proxies of the environment (`HTTP_PROXY` and its kin), but not to this machine itself.
+
+    What is said to loopback may be said over http, since nobody on the network can stand in for it; a proxy could.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._direct = httpx.AsyncClient(**options, trust_env=False)
+
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        if is_loopback(request.url.host):
+            return await self._direct.send(request, **options)
+        return await super().send(request, **options)
+
+    async def aclose(self) -> None:
+        await self._direct.aclose()
+        await super().aclose()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        await self._direct.aclose()
+        await super().__aexit__(kind, error, trace)
+
+
 def default_client() -> httpx.AsyncClient:
     """A client as it is made unless a user makes another."""
-    return httpx.AsyncClient(
+    return _Client(
         timeout=TIMEOUT, follow_redirects=False, headers={"user-agent": "asgi-guard"}, verify=_trusted_certificates()
     )
 
