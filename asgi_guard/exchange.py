@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from weakref import WeakSet
 
 from asgi_guard.policy.access import NOT_REVOKED
+from asgi_guard.policy.answer import ambiguous_path
 from asgi_guard.policy.path_index import NO_ROW
 from asgi_guard.policy.routes import beyond_root, joined_path, route_path
 
@@ -52,7 +53,7 @@ def request_id() -> str | None:
 Account: TypeAlias = "tuple[object, Store, tuple[Charge, ...], str]"
 """What one layer of limits charged a request: whose account it is, the store, the charges, and its lease, if any."""
 
-_SEEN = ("headers", "repeated", "method", "path", "root_path", "raw_path", "_table", "_row", "disputed")
+_SEEN = ("headers", "repeated", "method", "path", "root_path", "claimed", "raw_path", "_table", "_row", "disputed")
 """What each chain of layers sees of the request as it was handed it."""
 
 
@@ -67,6 +68,8 @@ class Exchange:
         path: the decoded path, as the server gives it.
         root_path: where the server, or whatever stands before this layer, has mounted the app, and
         raw_path: the path as it was sent, or None. Apps change both in the scope that they are handed.
+        claimed: what the scope names as root path, where a client may have chosen it, and apps that go by it read the
+            path differently; None elsewhere.
         headers: the last line of each header; `lines` gives all of one, and
         repeated: whether any header has several lines, so that these are not all.
         peer: the connection's other end, or None.
@@ -106,6 +109,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "_claim",
         "_row",
         "_table",
         "_views",
@@ -113,6 +117,7 @@ class Exchange:
         "ambient",
         "answer",
         "answered_by",
+        "claimed",
         "client",
         "client_doubt",
         "culprit",
@@ -158,9 +163,10 @@ class Exchange:
     culprit: str
     entered: int
 
-    def __init__(self, scope: Scope, root_path: str = "") -> None:
+    def __init__(self, scope: Scope, root_path: str = "", claim: tuple[str, str] | None = None) -> None:
         self.kind: Literal["http", "websocket"] = scope["type"]
         self._views: dict[int, tuple[object, ...]] | None = None
+        self._claim = claim
         self._read(scope, root_path)
         peer = self.seen_client = scope.get("client")
         self.peer: str | None = peer[0] if peer else None
@@ -207,10 +213,26 @@ class Exchange:
         self.method: str = scope["method"].upper() if self.kind == "http" else "GET"
         self.path: str = scope["path"]
         self.root_path: str = root_path or scope.get("root_path") or ""
+        self.claimed: str | None = None
+        if self._claim is not None and not root_path:
+            self._doubt(*self._claim)
         self.raw_path: bytes | None = scope.get("raw_path")
         self.read_headers()
         self._table: RouteTable | None = None
         self._row, self.disputed = NO_ROW, False
+
+    def _doubt(self, own: str, said: str) -> None:
+        """Go by the server's own root path, and by that of mounts beyond it, where the scope's may be a client's.
+
+        Args:
+            own: what the server was told.
+            said: what the scope said when it came from the server (`asgi_guard.mounting.claim`).
+        """
+        claimed = self.root_path
+        if claimed.startswith(said):
+            self.root_path = own + claimed[len(said) :]
+        if _readings(self.path, claimed) != _readings(self.path, self.root_path):
+            self.claimed = claimed
 
     def read_headers(self) -> None:
         """See the headers as the scope has them now."""
@@ -241,7 +263,7 @@ class Exchange:
 
     def _apart(self, scope: Scope, root_path: str) -> Exchange:
         """An exchange of its own for the same request: who sent it and its name, but nothing that was found out."""
-        other = scope[SCOPE_KEY] = Exchange(scope, root_path)
+        other = scope[SCOPE_KEY] = Exchange(scope, root_path, self._claim)
         scope[CHAIN_KEY] = other.innermost = object()
         other.peer, other.client_doubt, other.leaving = self.peer, self.client_doubt, self.leaving
         other.request_id, other.id_header, other.trace = self.request_id, self.id_header, self.trace
@@ -311,10 +333,23 @@ class Exchange:
                     if table not in _looked_at:
                         _look_for_rows_beyond(table, self.root_path)
                 self._row, self.disputed = table.find(path, self.method, self.raw_path, joined)
+                if self.claimed is not None and not self.disputed:
+                    path, joined = _readings(self.path, self.claimed)
+                    self.disputed = table.find(path, self.method, self.raw_path, joined) != (self._row, False)
             else:
                 self._row, self.disputed = NO_ROW, False
             self._table = table
         return self._row
+
+    def refuse_disputed(self) -> Answer:
+        """Refuse a request that is disputed."""
+        if self.claimed is not None:
+            self.detail = "root_path"
+        return ambiguous_path(self.request_id)
+
+
+def _readings(path: str, root_path: str) -> tuple[str, str | None]:
+    return route_path(path, root_path), joined_path(path, root_path)
 
 
 _looked_at: WeakSet[RouteTable] = WeakSet()

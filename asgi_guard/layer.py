@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from asgi_guard.asgi import ASGIApp, Head, Receive, Scope, Send
@@ -24,6 +25,7 @@ from asgi_guard.errors import ConfigError, Problem, UnknownScopeError
 from asgi_guard.exchange import CHAIN_KEY, SCOPE_KEY, Exchange, current
 from asgi_guard.inspection import misfit, own_root_path
 from asgi_guard.lifespan import Lifespan
+from asgi_guard.mounting import DAPHNE, claim
 from asgi_guard.policy.answer import Answer, Reason, problem
 from asgi_guard.response import Response
 from asgi_guard.told import note
@@ -110,7 +112,8 @@ class Chain:
         if type(scope["headers"]) is not list:
             inner["headers"] = list(scope["headers"])  # what was an iterator can be read once
         if exchange is None:
-            inner[SCOPE_KEY] = exchange = Exchange(inner, self._root_path)
+            claimed = claim(inner) if DAPHNE in sys.modules else None
+            inner[SCOPE_KEY] = exchange = Exchange(inner, self._root_path, claimed)
         else:
             exchange = exchange.hand_on(inner, self._root_path)
         return exchange, Response(exchange, receive, send, self._marks)

@@ -12,7 +12,6 @@ from asgi_guard.layer import Decision, Layer
 from asgi_guard.middleware.accounts import give_back
 from asgi_guard.policy import csrf
 from asgi_guard.policy.access import NOT_REVOKED, AccessPolicy, AccessRule, Failure
-from asgi_guard.policy.answer import ambiguous_path
 from asgi_guard.policy.identity import ADD_IT_AFTER, was_looked_for
 from asgi_guard.policy.resource_metadata import is_url
 from asgi_guard.policy.routes import AuthMode, Route, RouteTable
@@ -84,7 +83,7 @@ class AccessMiddleware(Layer):
         rule = self._rules[exchange.row(self._table)]
         if exchange.disputed:
             give_back(exchange)
-            return ambiguous_path(exchange.request_id)
+            return exchange.refuse_disputed()
         if exchange.user is not None and rule.unscoped and self._is_plain(exchange):
             return None
         answer = self.policy.decide(

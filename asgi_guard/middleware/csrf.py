@@ -171,6 +171,8 @@ class CSRFMiddleware(Layer):
         reason = Reason.CROSS_SITE if own is False else self._of_token(exchange)
         if reason is None:
             return None
+        if exchange.claimed is not None:
+            return reason
         covered = self._exempt.cover(exchange.below, exchange.method, exchange.raw_path, exchange.joined)
         return None if covered else reason
 

@@ -27,7 +27,7 @@ from asgi_guard.middleware.accounts import Accounts
 from asgi_guard.middleware.charging import Charging
 from asgi_guard.middleware.rate_options import exempt_from, functions_of, messages_of, out_of_range
 from asgi_guard.policy.access import Revocation, unavailable
-from asgi_guard.policy.answer import Answer, Reason, ambiguous_path, problem
+from asgi_guard.policy.answer import Answer, Reason, problem
 from asgi_guard.policy.bucket import Admission, Charge, Verdict, asked, retry_after
 from asgi_guard.policy.deny_cache import DenyCache
 from asgi_guard.policy.identity import ADD_IT_AFTER, was_looked_for
@@ -191,7 +191,7 @@ class RateLimitMiddleware(Layer):
         user = exchange.user
         plan = self.plans[exchange.row(self._table)].of(user, self._plan_claim)
         if exchange.disputed:
-            return ambiguous_path(exchange.request_id)
+            return exchange.refuse_disputed()
         token_id = marks = None
         if self._revocation and user is not None:
             token_id, marks = user.token_id, user.marks

@@ -52,7 +52,8 @@ REASONS: Mapping[Reason, Refusal] = {
     Reason.PATH_AMBIGUOUS: Refusal(
         400, ("rate_limit", "access"),
         "Routers could read the path in more than one way, some without regard to case, and take it for another row's.",
-        "`asgi-guard explain METHOD PATH` shows it; the client has to send the path plainly, in the case of the row.",
+        "`asgi-guard explain METHOD PATH` shows it; the client has to send the path plainly, in the case of the row. "
+        "With the detail `root_path` see [Root paths](#root-paths).",
     ),
     Reason.HOST_NOT_ALLOWED: Refusal(
         400, ("host",),
