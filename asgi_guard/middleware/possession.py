@@ -130,9 +130,8 @@ class Possession:
             raise TokenError("binding", "the token is bound to no key, and only such tokens are taken")
 
     def _request(self, exchange: Exchange) -> Request:
-        return Request(
-            exchange.method, url_of(exchange.scheme, exchange.lines(b"host"), exchange.raw_path or None, exchange.path)
-        )
+        raw_path, host = exchange.raw_path or None, exchange.lines(b"host")
+        return Request(exchange.method, url_of(exchange.scheme, host, raw_path, exchange.path, exchange.root_path))
 
     def _certificate(self, exchange: Exchange) -> str | None:
         """The thumbprint of the client's certificate, from whoever may tell it."""

@@ -22,7 +22,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from hmac import digest as hmac_digest
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
@@ -30,6 +30,7 @@ from asgi_guard.errors import TokenError
 from asgi_guard.policy import keys, token
 from asgi_guard.policy.claims import instant
 from asgi_guard.policy.identity import store_key
+from asgi_guard.policy.routes import route_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,7 +79,7 @@ class Request:
     url: str | None
 
 
-def url_of(scheme: str, host: Sequence[bytes], raw_path: bytes | None, path: str) -> str | None:
+def url_of(scheme: str, host: Sequence[bytes], raw_path: bytes | None, path: str, root_path: str = "") -> str | None:
     """The URL of a request as its client sees it, normalised, without its query; None where it cannot be told.
 
     Args:
@@ -86,13 +87,28 @@ def url_of(scheme: str, host: Sequence[bytes], raw_path: bytes | None, path: str
         host: the lines of `Host`.
         raw_path: the path as it was sent.
         path: the decoded path, for servers that do not keep the raw one.
+        root_path: where the app is mounted, as the operator says. It is put before a path that does not begin with it:
+            a proxy has taken it away. What a client says of it is not to be given, for a proof would then be good for
+            every path that its URL ends with.
     """
     if len(host) != 1:
         return None
     if raw_path is None:
-        raw_path = quote(path.encode("utf-8", "surrogatepass"), _PATH_CHARACTERS).encode()
+        raw_path = _quoted(path)
     sent = raw_path.partition(b"?")[0].decode("latin-1")
+    if root_path:
+        sent = _before(sent, f"/{root_path.strip('/')}") + sent
     return None if "#" in sent else _normalised(scheme, host[0].decode("latin-1"), sent)
+
+
+def _before(sent: str, root_path: str) -> str:
+    """What has been taken from the path before it was sent here."""
+    path = unquote_to_bytes(sent.encode("latin-1")).decode("utf-8", "surrogateescape")
+    return "" if root_path == "/" or route_path(path, root_path) != path else _quoted(root_path).decode()
+
+
+def _quoted(path: str) -> bytes:
+    return quote(path.encode("utf-8", "surrogatepass"), _PATH_CHARACTERS).encode()
 
 
 def normalised(url: str) -> str | None:

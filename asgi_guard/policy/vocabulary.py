@@ -224,7 +224,9 @@ DETAILS_OF_REQUESTS: Mapping[str, Word] = {
     "proof_signature": Word("the proof is not signed by its own key", "look at the client's library"),
     "proof_method": Word("`htm` is another method", "the client has to make a proof for each request"),
     "proof_url": Word(
-        "`htu` is another URL", "behind a proxy, name it in ASGI_GUARD_PROXY_TRUSTED, and have it hand `Host` on"
+        "`htu` is another URL",
+        "behind a proxy, name it in ASGI_GUARD_PROXY_TRUSTED, and have it hand `Host` on; if it takes a prefix from "
+        "the path, the server or the app has to have that for its root path",
     ),
     "proof_time": Word("`iat` is not of now", "compare the clocks"),
     "proof_token": Word("`ath` is another token's hash", "the client has to make a proof for each token"),

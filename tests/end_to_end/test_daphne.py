@@ -40,7 +40,8 @@ async def plain(scope, receive, send):
 
 guarded = Guard(plain)
 mounted = Starlette(routes=[Mount("/v1", guarded)])
-rooted = FastAPI(root_path="/api")
+rooted = FastAPI()
+rooted.root_path = "/api"
 rooted.mount("/v1", guarded)
 layered = RequestIDMiddleware(mounted)
 """

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from starlette.responses import PlainTextResponse
 
 from asgi_guard import (
     APIKey,
@@ -22,6 +24,7 @@ from asgi_guard import (
     ProxySettings,
     RateSettings,
 )
+from asgi_guard.exchange import CHAIN_KEY, SCOPE_KEY, Exchange
 from asgi_guard.introspection import Introspection
 from asgi_guard.middleware.possession import Possession
 from asgi_guard.testing import LocalIssuer, ProofKey
@@ -74,6 +77,61 @@ async def test_the_url_is_the_clients(issuer: LocalIssuer, sections: dict[str, A
     forwarded = [(b"x-forwarded-proto", b"https"), (b"x-forwarded-for", b"198.51.100.7")]
     exchange = await get(guarded(issuer, sections=sections), "/", [*forwarded, *shown(bound(issuer), url=url)])
     assert exchange.status == status
+
+
+@pytest.mark.parametrize(
+    ("root_path", "path", "url", "status"),
+    [
+        ("/api", "/items", "http://testserver/api/items", 200),
+        ("/api", "/items", "http://testserver/items", 401),
+        ("/api", "/api/items", "http://testserver/api/items", 200),
+        ("/api/", "/api/items", "http://testserver/api/items", 200),
+        ("/api", "/apis", "http://testserver/api/apis", 200),
+        ("/caf\u00e9 1", "/items", "http://testserver/caf%C3%A9%201/items", 200),
+        ("/", "/items", "http://testserver/items", 200),
+    ],
+)
+@pytest.mark.parametrize("own", [False, True])
+async def test_a_prefix_that_the_proxy_takes_away(
+    issuer: LocalIssuer, own: bool, root_path: str, path: str, url: str, status: int
+) -> None:
+    """The URL begins with the root path, the server's or the app's own, where the path does not."""
+    section = AuthSettings(issuer=issuer.url, audience=(issuer.audience,), dpop="accept")
+    app = FastAPI()
+    app.root_path = root_path if own else ""
+    app.add_route("/{rest:path}", lambda _: PlainTextResponse("served"))
+    guard = Guard(app, GuardSettings(auth=section), http_client=issuer.client)
+    members = {"root_path": "" if own else root_path}
+    assert (await get(guard, path, shown(bound(issuer), url=url), **members)).status == status
+    unkept = {**members, "raw_path": None}
+    assert (await get(guard, path, shown(bound(issuer), url=url), **unkept)).status == status
+
+
+async def test_a_path_that_a_mount_takes_apart(issuer: LocalIssuer) -> None:
+    """A root path that the path as sent has already is not put before it again."""
+    members = {"root_path": "/api", "raw_path": b"/%61pi/items"}
+    headers = shown(bound(issuer), url="http://testserver/api/items")
+    assert (await get(guarded(issuer), "/items", headers, **members)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("claim", "root_path", "url"),
+    [
+        (("", "/api"), "/api", "http://testserver/items"),
+        (("/api", "/evil"), "/evil", "http://testserver/api/items"),
+        (("/api", ""), "/v1", "http://testserver/api/v1/items"),
+    ],
+)
+async def test_a_prefix_that_a_client_names(
+    issuer: LocalIssuer, claim: tuple[str, str], root_path: str, url: str
+) -> None:
+    """The URL has the prefix that the server was told, and none that a client chose: a proof is for one URL alone."""
+    guard = guarded(issuer)
+    for tried, status in ((url, 200), (f"http://testserver{root_path}/items", 401)):
+        scope = http_scope(path="/items", root_path=root_path, headers=shown(bound(issuer), url=tried))
+        scope[SCOPE_KEY] = Exchange(scope, claim=claim)
+        scope[CHAIN_KEY] = scope[SCOPE_KEY].innermost
+        assert (await call(guard, scope)).status == status
 
 
 async def test_nothing_of_a_proof_is_told(issuer: LocalIssuer, caplog: pytest.LogCaptureFixture) -> None:

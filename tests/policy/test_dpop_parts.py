@@ -65,14 +65,17 @@ def test_the_url_of_a_request(scheme: str, host: list[bytes], raw_path: bytes | 
     assert url_of(scheme, host, raw_path, "/café au") == expected
 
 
-@given(st.text(), st.lists(st.binary(), max_size=2), st.none() | st.binary(), st.text())
-@example("https", [b"h"], None, "/\ud800")
-@example("https", [b"[" + b":" * 50], b"/%", "")
-@example("https", [b"h"], b"/%%34%31", "")
-@example("https", [b"h"], b"/%2541%7e", "")
-def test_any_request_has_a_url_or_none(scheme: str, host: list[bytes], raw_path: bytes | None, path: str) -> None:
+@given(st.text(), st.lists(st.binary(), max_size=2), st.none() | st.binary(), st.text(), st.text())
+@example("https", [b"h"], None, "/\ud800", "")
+@example("https", [b"h"], b"/\xff", "", "\ud800 %41")
+@example("https", [b"[" + b":" * 50], b"/%", "", "")
+@example("https", [b"h"], b"/%%34%31", "", "")
+@example("https", [b"h"], b"/%2541%7e", "", "/")
+def test_any_request_has_a_url_or_none(
+    scheme: str, host: list[bytes], raw_path: bytes | None, path: str, root_path: str
+) -> None:
     """No bytes of a request raise, and a URL that is told is in its one spelling."""
-    url = url_of(scheme, host, raw_path, path)
+    url = url_of(scheme, host, raw_path, path, root_path)
     assert url is None or normalised(url) == url
 
 
