@@ -170,8 +170,11 @@ def _possession(settings: GuardSettings) -> Iterator[Problem]:
         if auth.dpop == "require" and getattr(auth, field):
             message = f"such tokens come without a proof, and {PREFIX}AUTH_DPOP takes none of these"
             yield Problem(f"{PREFIX}AUTH_{field.upper()}", message)
-    if auth.client_cert not in ("off", "tls") and not settings.proxy.trusted:
-        message = f"nobody is believed who writes that header: set {PREFIX}PROXY_TRUSTED"
+    if auth.client_cert not in ("off", "tls") and not settings.proxy.trusted and not settings.proxy.hops:
+        message = (
+            f"nobody is believed who writes that header: set {PREFIX}PROXY_TRUSTED, or {PREFIX}PROXY_HOPS alone if the "
+            "proxy connects by a UNIX socket"
+        )
         yield Problem(f"{PREFIX}AUTH_CLIENT_CERT", message)
 
 

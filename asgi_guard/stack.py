@@ -77,7 +77,7 @@ def stack(
     cors = problems.collect("cors", lambda: _cors(app, settings, request_id))
     csrf = problems.collect("csrf", lambda: _csrf(app, settings, table, cors))
     metadata = problems.collect("auth", lambda: _resource_metadata(app, settings, cors))
-    possession = problems.collect("auth", lambda: _possession(settings.auth, store, trusts_proxy))
+    possession = problems.collect("auth", lambda: _possession(settings.auth, store, proxy))
     identity = problems.collect("auth", lambda: _identity(app, settings, table, http_client, possession))
     rate_limit = problems.collect(
         "rate", lambda: _rate_limit(app, settings, table, store, limit_functions, trusts_proxy)
@@ -318,12 +318,14 @@ def _identity(
     )
 
 
-def _possession(section: AuthSettings, store: Store | None, trusts_proxy: Callable[[str], bool]) -> Possession:
+def _possession(section: AuthSettings, store: Store | None, proxy: ProxyMiddleware | None) -> Possession:
     secret = section.dpop_nonce_secret
     return Possession(
         dpop=section.dpop,
         client_cert=section.client_cert,
-        trusts_proxy=trusts_proxy,
+        # Hops alone believe whoever connects. To have the certificate believed of all who do would bind no token.
+        trusts_proxy=trusts_nobody if proxy is None else proxy.policy.trusts,
+        trusts_socket=proxy is not None and proxy.policy.believes(None),
         dpop_nonce_secret="" if secret is None else secret.get_secret_value(),
         store=store,
     )

@@ -41,6 +41,7 @@ class Possession:
             such tokens), by the server (`tls`), or in a header that the trusted proxies write, over whatever their
             clients sent there.
         trusts_proxy: tells whether an address is that of a proxy that is believed; nobody is unless said.
+        trusts_socket: whether whoever connects without an address, as by a UNIX socket, is such a proxy.
         dpop_nonce_secret: the key of nonces, the same for all workers; without one, proofs need no nonce.
         store: where proofs that were seen are kept, if other processes share it; this process's memory if not.
         clock: seconds since the Unix epoch.
@@ -56,6 +57,7 @@ class Possession:
         dpop: DPoPMode = "off",
         client_cert: CertificateSource = "off",
         trusts_proxy: Callable[[str], bool] = trusts_nobody,
+        trusts_socket: bool = False,
         dpop_nonce_secret: str = "",
         store: Store | None = None,
         clock: Callable[[], float] = time.time,
@@ -70,7 +72,7 @@ class Possession:
         known = {BINDING: self.dpop, certificate.BINDING: client_cert != "off"}
         self.bindings = frozenset(name for name, asked in known.items() if asked)
         self._source = client_cert
-        self._trusts_proxy = trusts_proxy
+        self._trusts_proxy, self._trusts_socket = trusts_proxy, trusts_socket
         self.store = store if self.dpop and store is not None and store.shared else None
         self._seen = SeenProofs(self.policy.life)
         life = int(self.policy.life * SECOND)
@@ -137,7 +139,8 @@ class Possession:
         """The thumbprint of the client's certificate, from whoever may tell it."""
         if self._source == "tls":
             return certificate.of_tls(exchange.scope.get("extensions"))
-        if exchange.peer is None or not self._trusts_proxy(exchange.peer):
+        peer = exchange.peer
+        if not (self._trusts_socket if peer is None else self._trusts_proxy(peer)):
             return None
         return certificate.of_header(self._source, exchange.lines(self._source.encode()))
 

@@ -128,6 +128,8 @@ class ProxyMiddleware(Layer):
             advice = f"if it is one of yours, name it in {PREFIX}PROXY_TRUSTED"
             if peer is None:
                 advice = f"if it is a proxy of yours, say how many there are by {PREFIX}PROXY_HOPS"
+                if self.policy.trusted:
+                    advice += f" in the place of {PREFIX}PROXY_TRUSTED"
         where = "a UNIX socket" if peer is None else peer
         logger.warning(
             "%s sent %s, and %s: all whose requests it forwards count as one client, and whether they came by TLS "

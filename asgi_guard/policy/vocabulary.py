@@ -214,7 +214,8 @@ DETAILS_OF_REQUESTS: Mapping[str, Word] = {
     "api_key": Word("no such API key is configured", "compare its SHA-256 with ASGI_GUARD_AUTH_API_KEYS"),
     "certificate": Word(
         "the token is bound to a certificate, and the client did not show it",
-        "see that the proxy hands it on as ASGI_GUARD_AUTH_CLIENT_CERT says, and is in ASGI_GUARD_PROXY_TRUSTED",
+        "see that the proxy hands it on as ASGI_GUARD_AUTH_CLIENT_CERT says, and is in ASGI_GUARD_PROXY_TRUSTED; if it "
+        "connects by a UNIX socket, ASGI_GUARD_PROXY_HOPS has to be set, and no networks",
     ),
     "proof_missing": Word("there is no `DPoP` header", "the client has to send a proof with each request (RFC 9449)"),
     "proof_repeated": Word("there are several `DPoP` headers", "the client has to send one"),

@@ -123,6 +123,31 @@ async def test_clients_cannot_forge_it(issuer: LocalIssuer, source: CertificateS
     assert await status(app, token, forged, beside[0], client=PROXY) == 200
 
 
+@pytest.mark.parametrize(
+    ("proxy", "peer", "expected"),
+    [
+        (ProxySettings(hops=1), None, 200),
+        (ProxySettings(hops=1), PROXY, 401),
+        (ProxySettings(hops=1), STRANGER, 401),
+        (ProxySettings(hops=1), ("", 0), 401),
+        (ProxySettings(hops=1, trusted=("203.0.113.0/24",)), None, 401),
+        (ProxySettings(hops=1, trusted=("203.0.113.0/24",)), PROXY, 200),
+        (ProxySettings(trusted=("203.0.113.0/24",)), None, 401),
+    ],
+)
+async def test_a_proxy_by_a_socket(
+    issuer: LocalIssuer, proxy: ProxySettings, peer: tuple[str, int] | None, expected: int
+) -> None:
+    """Whoever connects by a UNIX socket is the proxy where hops alone are counted; they make no address a proxy's."""
+    section = AuthSettings(issuer=issuer.url, audience=(issuer.audience,), client_cert="x-client-cert")
+    guard = Guard(Echo(), GuardSettings(auth=section, proxy=proxy), http_client=issuer.client)
+    told = (b"x-client-cert", HEADERS["x-client-cert"])
+    forwarded = (b"x-forwarded-for", b"198.51.100.7")
+    token = bearer(issuer.token(cnf=CNF))
+    assert await status(guard, token, told, client=peer) == expected
+    assert await status(guard, token, told, forwarded, client=peer) == expected
+
+
 @pytest.mark.parametrize("source", HEADERS)
 async def test_without_proxies_nobody_is_believed(issuer: LocalIssuer, source: CertificateSource) -> None:
     """A layer that was told of no proxies believes none."""
