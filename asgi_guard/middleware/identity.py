@@ -24,7 +24,7 @@ from asgi_guard.middleware.possession import Possession
 from asgi_guard.policy import token
 from asgi_guard.policy.access import Failure
 from asgi_guard.policy.cors_names import is_forbidden_header
-from asgi_guard.policy.credentials import Credential, MalformedCredentialsError, find
+from asgi_guard.policy.credentials import Credential, MalformedCredentialsError, find, key_alone
 from asgi_guard.policy.dpop import ProofError
 from asgi_guard.policy.identity import ANONYMOUS, NO_AUTH, APIKey, User, api_key_digest
 from asgi_guard.policy.introspection import is_opaque
@@ -56,7 +56,8 @@ class IdentityMiddleware(Layer):
         issuers: whose tokens are accepted.
         introspection: where opaque tokens are asked about (RFC 7662), and all tokens where there are no issuers.
         api_keys: keys that are accepted, by their hashes.
-        api_key_header: the header that a key comes in.
+        api_key_header: the header that a key comes in; `authorization` where no tokens are taken, in which `Bearer` or
+            `ApiKey` may stand before it.
         cookie: the name of a cookie that a token may come in; None for none.
         unsafe_websocket_query_token: the parameter that a token may come in, of the address of a WebSocket; None for
             none. It is unsafe, since servers and proxies write addresses to their logs.
@@ -209,9 +210,12 @@ class IdentityMiddleware(Layer):
         headers, cookie = exchange.headers, self._cookie
         if b"authorization" not in headers and self._api_key_header not in headers and not self._elsewhere:
             return None
+        authorization, keys = exchange.lines(b"authorization"), exchange.lines(self._api_key_header)
+        if self._api_key_header == b"authorization":
+            authorization, keys = [], [key_alone(value) for value in keys]
         return find(
-            exchange.lines(b"authorization"),
-            exchange.lines(self._api_key_header),
+            authorization,
+            keys,
             () if cookie is None else exchange.lines(b"cookie"),
             cookie,
             dpop=self.possession.dpop,

@@ -5,6 +5,7 @@ The order of decisions:
 1. More than one `Authorization` or API-key header line: malformed.
 2. `Authorization` present: it has to be `Bearer TOKEN` or, where proofs are taken, `DPoP TOKEN` (RFC 9449); several in
    one line, or none, is malformed. Another scheme (`Basic`, say) is nothing of ours, and counts as no credentials.
+   Where API keys come in it, no tokens are taken, and it holds a key (`key_alone`).
 3. More than one of token, cookie, API key and query: malformed, for which of them would be meant?
 4. The one that is there, or none. The query string is looked at only of a WebSocket handshake, and only where an
    operator names a parameter of it: addresses end up in logs and histories (RFC 6750 section 5.3).
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/="
+_KEY_SCHEMES = (b"bearer", b"apikey")
 MAX_COOKIE_BYTES = 16384
 MAX_QUERY_BYTES = 16384
 
@@ -103,6 +105,12 @@ def _token(value: bytes, *, dpop: bool) -> Credential | None:
     if not _is_token68(token):
         raise MalformedCredentialsError("the Authorization header is malformed")
     return Credential("dpop" if bound else "bearer", token)
+
+
+def key_alone(value: bytes) -> bytes:
+    """An API key that comes in `Authorization`, without the scheme `Bearer` or `ApiKey` that may stand before it."""
+    scheme, *rest = value.split(None, 1) or (b"",)
+    return rest[0] if rest and scheme.lower() in _KEY_SCHEMES else value
 
 
 def _is_token68(token: bytes) -> bool:

@@ -191,10 +191,23 @@ def test_a_header_of_others(issuer: LocalIssuer, header: str) -> None:
         IdentityMiddleware(Echo(), issuers=[issuer.accepted()], api_keys=[ROBOT], api_key_header=header)
 
 
-async def test_keys_alone_may_come_where_tokens_do() -> None:
-    """Where nothing else is taken, they may stand in Authorization, without a scheme."""
-    layer = IdentityMiddleware(Echo(), api_keys=[ROBOT], api_key_header="authorization")
-    assert (await who(layer, (b"authorization", KEY.encode()))).subject == "robot"
+@pytest.mark.parametrize("scheme", ["", "Bearer ", "bearer  ", "ApiKey ", "APIKEY\t"])
+async def test_keys_alone_may_come_where_tokens_do(scheme: str) -> None:
+    """Where nothing else is taken, they may stand in Authorization, with the scheme of a token or of a key, or none."""
+    layer = IdentityMiddleware(AccessMiddleware(Echo()), api_keys=[ROBOT], api_key_header="Authorization")
+    sent = (b"authorization", f"{scheme}{KEY}".encode())
+    assert (await get(layer, headers=[sent])).status == 200
+    assert (await get(layer, headers=[sent, sent])).status == 400
+
+
+@pytest.mark.parametrize(
+    "value", ["", "Bearer", "Bearer ", "Basic {key}", "{key} ApiKey", "Bearer ApiKey {key}", "DPoP {key}"]
+)
+async def test_a_key_with_anything_else_before_it(value: str) -> None:
+    """No other scheme is taken off, and a scheme alone is no key."""
+    layer = IdentityMiddleware(AccessMiddleware(Echo()), api_keys=[ROBOT], api_key_header="authorization")
+    sent = (b"authorization", value.format(key=KEY).encode())
+    assert (await get(layer, headers=[sent])).status == 401
 
 
 async def test_cookie(issuer: LocalIssuer) -> None:
