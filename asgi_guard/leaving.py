@@ -1,4 +1,8 @@
-"""Draining: what begins it, who is told, and how SIGTERM is kept from the server until it is over."""
+"""Draining: what begins it, who is told, and how SIGTERM is kept from the server until it is over.
+
+A process drains as one, however many layers of it do: in guards that an app mounts, or under a server each. What begins
+one of them begins all, and SIGTERM is handed on once, after the longest of their waits.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +50,7 @@ def draining() -> asyncio.Event | None:
 
 
 class Draining:
-    """One process that is to leave without losing a request.
+    """One layer's part in the drain of this process.
 
     Args:
         seconds: how long SIGTERM is kept from the server; 0 leaves it alone.
@@ -55,118 +59,121 @@ class Draining:
         siblings: whether other processes take the requests of one that leaves since it has served its number.
 
     Attributes:
+        seconds: the same.
         event: is set once draining has begun, in the loop that serves.
         begun: whether it has.
-        recycling: whether it has since this process has served its number of requests.
+        unready: whether new requests are for other processes.
     """
 
     def __init__(
         self, seconds: float, on_signal: DrainSignal | None = None, file: str | None = None, *, siblings: bool = False
     ) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
         self._signal = None if on_signal is None else getattr(signal, on_signal)
         self._file = None if file is None else Path(file)
         self._siblings = siblings
         self._left_over: int | None = None
         self._looking: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._before: dict[int, Any] = {}
-        self._timer: threading.Timer | None = None
-        self.event = asyncio.Event()
-        self.begun = False
-        self.recycling = False
+        self._taken: list[list[_Taken]] = []
         self._down = False
-        self._signalled: float | None = None
-
-    @property
-    def should_exit(self) -> bool:
-        """Whether the server is about to stop, as it says itself: libraries that end streams ask SIGTERM's handler."""
-        server = getattr(self._before.get(signal.SIGTERM), "__self__", None)
-        return bool(getattr(server, "should_exit", False))
-
-    @property
-    def unready(self) -> bool:
-        """Whether this process wants no new requests."""
-        return self.begun and not (self.recycling and self._siblings)
+        self.event = asyncio.Event()
+        self.begun = self.unready = False
 
     @property
     def is_set_up(self) -> bool:
         """Whether this process's triggers are in their places, or are not to be any more."""
         return self._loop is not None or self._down
 
+    @property
+    def lives(self) -> bool:
+        """Whether its event loop may serve requests."""
+        return self._loop is not None and not self._loop.is_closed()
+
     def set_up(self, *, late: bool = False) -> None:
         """Take the signals over, and look for the file. SIGTERM is left to a server that has its event loop handle it.
+
+        Several servers of one app set it up once each, and take it down as often.
 
         Args:
             late: whether requests are served already, by a server without lifespan. SIGTERM is then taken over only
                 from a handler, for without one there is nobody to hand it on to.
         """
-        self._loop, self._down = asyncio.get_running_loop(), False
-        self.event, self.begun, self.recycling, self._signalled = asyncio.Event(), False, False, None
-        if threading.current_thread() is threading.main_thread():
-            handler = signal.getsignal(signal.SIGTERM)
-            if self._seconds > 0 and not _is_of_a_loop(handler) and (callable(handler) or not late):
-                self._take(signal.SIGTERM, self._on_sigterm)
-            if self._signal is not None:
-                self._take(self._signal, self._on_signal)
-        elif self._signal is not None:
-            logger.warning("%s does not drain: this is not the main thread", signal.Signals(self._signal).name)
-        if self._file is not None:
-            self._left_over = self._touched()
-            if self._left_over is not None:
-                logger.warning("%s is left over: it drains once it is touched", self._file)
-            # Not Path's own, which raises where it may not look.
-            elif not os.path.isdir(self._file.parent):  # noqa: PTH112 - for that reason
-                logger.warning("%s cannot be made to drain: its folder does not exist", self._file)
-            self._looking = self._loop.call_later(LOOK_SECONDS, self._look)
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            if not self.lives:
+                self._taken.clear()
+            self._loop, self._down = loop, False
+            self.event, self.begun, self.unready = asyncio.Event(), False, False
+            if self._file is not None:
+                self._look_from_now_on(self._file, loop)
+        PROCESS.join(self)
+        self._taken.append(self._take_signals(late=late))
 
     def take_down(self) -> None:
         """Give everything back. A request that still comes finds the process as it is, draining or not."""
-        self._loop, self._down = None, True
-        if self._looking is not None:
-            self._looking.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
-        for number, handler in ((signal.SIGTERM, self._on_sigterm), (self._signal, self._on_signal)):
-            if number in self._before and signal.getsignal(number) == handler:
-                signal.signal(number, self._before.pop(number))
+        taken = self._taken.pop() if self._taken else []
+        if not self._taken:
+            self._loop, self._down = None, True
+            if self._looking is not None:
+                self._looking.cancel()
+            PROCESS.leave(self)
+        for each in taken:
+            each.release(self)
 
     def begin(self) -> None:
         """Have it known: to readiness, to streams and sockets, and to HTTP/1 clients with their next answer."""
-        if not self.begun:
-            self.begun = True
-            self._log()
-            self._have_known(self.event.set)
+        PROCESS.begin()
+        self.note()  # where it is not set up, too
 
     def recycle(self) -> None:
         """Drain and end, as if SIGTERM had come: whoever supervises this process starts another one."""
         if not self.begun:
-            self.recycling = True
-            self.begin()
-            self._end_later(signal.SIGTERM)
+            PROCESS.recycle()
 
-    def _begin_in_handler(self) -> None:
-        """Begin, and leave the log to the loop: what a signal interrupts may be writing to it, and hold its locks."""
-        if not self.begun:
-            self.begun = True
-            self._have_known(self._log, self.event.set)
-
-    def _have_known(self, *calls: Callable[[], object]) -> None:
-        loop = self._loop
-        if loop is None:  # nothing is served, so there is no drain to log
+    def note(self, *, recycling: bool = False) -> bool:
+        """Note that this process drains, recycling or otherwise: whether that is news."""
+        unready = self.unready or not (recycling and self._siblings)
+        news = not self.begun or unready is not self.unready
+        self.begun, self.unready = True, unready
+        if self._loop is None:
             self.event.set()
-            return
-        with suppress(RuntimeError):  # the loop is closed, and nobody is left to be told
-            for call in calls:
-                loop.call_soon_threadsafe(call)
+        elif news:
+            self.call(self.event.set)
+        return news
 
-    def _log(self) -> None:
-        why = "it has served its number of requests" if self.recycling else "not ready for new requests"
-        logger.warning("draining: %s", why)
+    def call(self, function: Callable[..., object], *args: object) -> None:
+        """Have something called by the loop that serves, from wherever this is: a thread, or a signal's handler."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed, and nobody is left to be told
+                self._loop.call_soon_threadsafe(function, *args)
 
-    def _take(self, number: int, handler: Any) -> None:
-        self._before[number] = signal.getsignal(number)
-        signal.signal(number, handler)
+    def listen_no_more(self) -> bool:
+        """Have the servers take no more connections: whether there are any that let others see to it."""
+        listeners = [listener for taken in self._taken for each in taken for listener in each.listeners]
+        for listener in listeners:
+            self.call(listener.close)
+        return bool(listeners)
+
+    def _take_signals(self, *, late: bool) -> list[_Taken]:
+        if threading.current_thread() is not threading.main_thread():
+            if self._signal is not None:
+                logger.warning("%s does not drain: this is not the main thread", signal.Signals(self._signal).name)
+            return []
+        numbers = [] if self._signal is None else [self._signal]
+        handler = signal.getsignal(signal.SIGTERM)
+        if self.seconds > 0 and not _is_of_a_loop(handler) and (callable(handler) or not late):
+            numbers.append(signal.SIGTERM)
+        return [_take(number, self) for number in numbers]
+
+    def _look_from_now_on(self, file: Path, loop: asyncio.AbstractEventLoop) -> None:
+        self._left_over = self._touched()
+        if self._left_over is not None:
+            logger.warning("%s is left over: it drains once it is touched", file)
+        # Not Path's own, which raises where it may not look.
+        elif not os.path.isdir(file.parent):  # noqa: PTH112 - for that reason
+            logger.warning("%s cannot be made to drain: its folder does not exist", file)
+        self._looking = loop.call_later(LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
         if self._loop is None or self.begun:
@@ -182,59 +189,157 @@ class Draining:
         except OSError:
             return None
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._begin_in_handler()
-        if callable(before := self._before.get(number)):
-            before(number, frame)
 
-    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+class _Taken:
+    """A signal that was taken from its handler, on behalf of whoever joins in.
+
+    Args:
+        number: the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._before = signal.getsignal(number)
+        self.users: list[Draining] = []
+        signal.signal(number, self.handle)
+
+    @property
+    def should_exit(self) -> bool:
+        """Whether the server is about to stop, as it says itself: libraries that end streams ask SIGTERM's handler."""
+        return bool(getattr(getattr(self._before, "__self__", None), "should_exit", False))
+
+    @property
+    def listeners(self) -> list[Any]:
+        """What uvicorn listens with, if the handler is uvicorn's."""
+        found = getattr(getattr(self._before, "__self__", None), "servers", None)
+        return found if isinstance(found, list) else []
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Handle the signal in the place of who did before."""
+        if number == signal.SIGTERM:
+            PROCESS.on_sigterm(self, frame)
+            return
+        PROCESS.begin()
+        if callable(self._before):
+            self._before(number, frame)
+
+    def hand_on(self, frame: FrameType | None) -> None:
+        """Give the signal back, and have it handled as it would have been."""
+        self._give_back()
+        if callable(self._before):
+            self._before(self._number, frame)
+        else:
+            signal.raise_signal(self._number)
+
+    def release(self, user: Draining) -> None:
+        """Give the signal back once nobody needs it any more."""
+        self.users.remove(user)
+        if not any(each.lives for each in self.users) and signal.getsignal(self._number) == self.handle:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        signal.signal(self._number, self._before if self._before is not None else signal.SIG_DFL)
+
+
+class _Process:
+    """The drain of this process: who takes part, and the time from SIGTERM to the server's own stop."""
+
+    def __init__(self) -> None:
+        self._members: list[Draining] = []
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        self._timer: threading.Timer | None = None
+        self._signalled: float | None = None
+        self._over = False
+
+    def join(self, member: Draining) -> None:
+        """Drain together with it from now on, at once if this process does already."""
+        others = self._members = [each for each in self._alive() if each is not member]
+        if not others and not member.begun:
+            self._start_afresh()
+        if any(each.begun for each in others):
+            member.note(recycling=not any(each.unready for each in others))
+        self._members = [*others, member]
+
+    def leave(self, member: Draining) -> None:
+        """Go on without it."""
+        self._members = [each for each in self._alive() if each is not member]
+        if not self._members and self._timer is not None:
+            self._timer.cancel()
+
+    def begin(self, *, recycling: bool = False) -> None:
+        """Have all know it, and leave the log to a loop: what a signal interrupts may be writing to it, with its locks.
+
+        Args:
+            recycling: whether it is since this process has served its number of requests.
+        """
+        members = self._alive()
+        news = [each.note(recycling=recycling) for each in members]
+        if any(news):
+            why = "it has served its number of requests" if recycling else "not ready for new requests"
+            members[0].call(logger.warning, "draining: %s", why)
+
+    def recycle(self) -> None:
+        """Begin, and have SIGTERM come at the end."""
+        self.begin(recycling=True)
+        self._end_after(max((each.seconds for each in self._alive()), default=0))
+
+    def on_sigterm(self, taken: _Taken, frame: FrameType | None) -> None:
+        """Drain first. A second signal is handed on: whoever sends it does not want to wait."""
         now = time.monotonic()
-        if self._signalled is not None and now - self._signalled < ECHO_SECONDS:
-            return
-        self._signalled = now
-        if self.begun:
-            self._hand_on(number, frame)  # a second signal: whoever sends it does not want to wait
-            return
-        self._end_later(number)  # first of all, so that this process ends whatever happens
-        self._begin_in_handler()
+        if not self._over:
+            if self._signalled is not None and now - self._signalled < ECHO_SECONDS:
+                return
+            self._signalled = now
+            waits = [each.seconds for each in self._alive() if not each.begun]
+            if waits:
+                self._end_after(max(waits))  # first of all, so that this process ends whatever happens
+                self.begin()
+                return
+            self._over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        taken.hand_on(frame)
 
-    def _end_later(self, number: int) -> None:
+    def _alive(self) -> list[Draining]:
+        return [each for each in self._members if each.lives]
+
+    def _end_after(self, seconds: float) -> None:
         # A thread of its own, for the event loop may be busy, and the signal has to come again whatever happens.
-        self._after(self._seconds, self._listen_no_more, number)
+        self._after(seconds, self._listen_no_more)
 
-    def _after(self, seconds: float, call: Callable[[int], None], number: int) -> None:
-        self._timer = threading.Timer(seconds, call, [number])
+    def _after(self, seconds: float, call: Callable[[], None]) -> None:
+        self._timer = threading.Timer(seconds, call)
         self._timer.daemon = True
         self._timer.start()
 
-    def _listen_no_more(self, number: int) -> None:
+    def _listen_no_more(self) -> None:
         """Have uvicorn take no more connections, and a moment later stop.
 
         At its stop it closes those whose request has not arrived yet, unheard. New ones are for the other workers of
         this socket, if there are any; of other servers nothing is known, and they stop at once.
         """
-        listeners = getattr(getattr(self._before.get(number), "__self__", None), "servers", None)
-        if not isinstance(listeners, list) or self._loop is None:
-            self._end(number)
-            return
-        for listener in listeners:
-            with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(listener.close)
-        self._after(LAST_SECONDS, self._end, number)
-
-    def _end(self, number: int) -> None:
-        self._signalled = None  # this is no echo
-        _signal_main_thread(number)
-
-    def _hand_on(self, number: int, frame: FrameType | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        before = self._before.pop(number, None)
-        signal.signal(number, before if before is not None else signal.SIG_DFL)
-        if callable(before):
-            before(number, frame)
+        closing = [each.listen_no_more() for each in self._alive()]
+        if any(closing):
+            self._after(LAST_SECONDS, self._end)
         else:
-            signal.raise_signal(number)
+            self._end()
+
+    def _end(self) -> None:
+        self._over = True
+        _signal_main_thread(signal.SIGTERM)
+
+
+PROCESS = _Process()
+
+
+def _take(number: int, user: Draining) -> _Taken:
+    """Take a signal, or join in where it is taken already."""
+    found = getattr(signal.getsignal(number), "__self__", None)
+    taken = found if isinstance(found, _Taken) else _Taken(number)
+    taken.users.append(user)
+    return taken
 
 
 def _is_of_a_loop(handler: Any) -> bool:

@@ -38,6 +38,10 @@ class DrainMiddleware(Layer):
     finds too. SIGTERM is handed on to the server after `seconds`; on any other trigger nothing ends by itself, and
     SIGTERM then ends the process at once. Which server needs what is told in `asgi_guard.policy.servers`.
 
+    A process drains as one: what begins one layer begins all, and SIGTERM is handed on after the longest of their
+    waits. A layer within another counts no requests, and where it has no lifespan, as in an app that is mounted, the
+    triggers of the one around it are all there are, beside its own path.
+
     Args:
         app: the app within.
         seconds: how long to serve on after SIGTERM; 0 leaves that to the server.
@@ -106,14 +110,16 @@ class DrainMiddleware(Layer):
 
     def enter(self, exchange: Exchange) -> None:
         """Put the event where the app finds it. A server without lifespan is met here for the first time."""
-        if not self.draining.is_set_up:
-            self._set_up(late=True)
-        if self._counts:
-            self._left -= 1
-            if self._left == 0:
-                self.draining.recycle()
-        exchange.scope[SCOPE_KEY] = self.draining.event
-        exchange.leaving = self.draining
+        leaving = exchange.leaving
+        if leaving is None:  # else a layer further out has the triggers, and counts
+            leaving = exchange.leaving = self.draining
+            if not leaving.is_set_up:
+                self._set_up(late=True)
+            if self._counts:
+                self._left -= 1
+                if self._left == 0:
+                    leaving.recycle()
+        exchange.scope[SCOPE_KEY] = leaving.event
 
     def decide(self, exchange: Exchange) -> Decision:
         """Begin, where this machine asks for it."""

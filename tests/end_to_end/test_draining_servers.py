@@ -118,6 +118,87 @@ def test_the_file(served: Served, tmp_path: Path) -> None:
     served.process.wait(PATIENCE)
 
 
+SEVERAL = """
+import asyncio
+import sys
+
+import uvicorn
+
+from asgi_guard import Guard
+from plain_site import app
+
+guard = Guard(app)
+
+async def serve(guards, ports):
+    configs = [uvicorn.Config(guard, port=int(port)) for guard, port in zip(guards, ports)]
+    await asyncio.gather(*(uvicorn.Server(config).serve() for config in configs))
+
+if __name__ == "__main__":
+    asyncio.run(serve([guard, guard if sys.argv[1] == "one" else Guard(app)], sys.argv[2:]))
+"""
+MOUNTED = """
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from asgi_guard import Guard
+from plain_site import app
+
+guard = Guard(Starlette(routes=[Mount("/v1", Guard(app))]))
+"""
+
+
+@contextmanager
+def started(tmp_path: Path, source: str, *arguments: str, ports: tuple[int, ...]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that drains for two seconds, once it is ready at all ports."""
+    (tmp_path / "plain_site.py").write_text(SOURCE)
+    (tmp_path / "several.py").write_text(source)
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("ASGI_GUARD_")}
+    variables = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "ASGI_GUARD_HEALTH_DRAIN_SECONDS": "2"}
+    with (tmp_path / "out").open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, *arguments], stdout=output, stderr=output, cwd=tmp_path, env=kept | variables
+        )
+        try:
+            for port in ports:
+                out = tmp_path / "out"
+                Served(f"http://127.0.0.1:{port}", process, out, out).wait_until_ready()
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def ends(process: subprocess.Popen[bytes], *ports: int) -> tuple[list[int], float]:
+    """What the probes at these ports say soon after SIGTERM, and how many seconds later the process has ended."""
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.4)
+    found = [httpx.get(f"http://127.0.0.1:{port}/health/ready").status_code for port in ports]
+    process.wait(PATIENCE)
+    return found, time.monotonic() - begun
+
+
+@pytest.mark.parametrize("guards", ["one", "two"])
+def test_two_servers_in_one_process(guards: str, tmp_path: Path) -> None:
+    """Two servers in one process drain as one, with one guard or one each, and both end."""
+    ports = free_port(), free_port()
+    with started(tmp_path, SEVERAL, "several.py", guards, *map(str, ports), ports=ports) as process:
+        found, seconds = ends(process, *ports)
+    assert found == [503, 503]
+    assert seconds >= 2
+
+
+def test_a_mounted_guard(tmp_path: Path) -> None:
+    """A guard in an app that is mounted within another guard adds no drain of its own."""
+    port = free_port()
+    arguments = ("-m", "uvicorn", "several:guard", "--port", str(port))
+    with started(tmp_path, MOUNTED, *arguments, ports=(port,)) as process:
+        assert httpx.get(f"http://127.0.0.1:{port}/v1/").status_code == 200
+        found, seconds = ends(process, port)
+    assert found == [503]
+    assert seconds >= 2
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["uvicorn-workers", "gunicorn-uvicorn"])
 def test_workers_are_started_anew(name: ServerName, tmp_path: Path) -> None:
