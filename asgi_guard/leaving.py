@@ -263,10 +263,12 @@ class _Process:
         self._members = [*others, member]
 
     def leave(self, member: Draining) -> None:
-        """Go on without it."""
+        """Go on without it. SIGTERM that is kept for nobody any more is due at once."""
         self._members = [each for each in self._alive() if each is not member]
         if not self._members and self._timer is not None:
             self._timer.cancel()
+            if not self._over and _taken(signal.SIGTERM) is not None:
+                self._end()
 
     def begin(self, *, recycling: bool = False) -> None:
         """Have all know it, and leave the log to a loop: what a signal interrupts may be writing to it, with its locks.
@@ -336,10 +338,14 @@ PROCESS = _Process()
 
 def _take(number: int, user: Draining) -> _Taken:
     """Take a signal, or join in where it is taken already."""
-    found = getattr(signal.getsignal(number), "__self__", None)
-    taken = found if isinstance(found, _Taken) else _Taken(number)
+    taken = _taken(number) or _Taken(number)
     taken.users.append(user)
     return taken
+
+
+def _taken(number: int) -> _Taken | None:
+    found = getattr(signal.getsignal(number), "__self__", None)
+    return found if isinstance(found, _Taken) else None
 
 
 def _is_of_a_loop(handler: Any) -> bool:

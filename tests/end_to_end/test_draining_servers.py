@@ -145,6 +145,23 @@ from plain_site import app
 
 guard = Guard(Starlette(routes=[Mount("/v1", Guard(app))]))
 """
+BREAKING = """
+import asyncio
+
+from asgi_guard import Guard
+from plain_site import app
+
+async def breaking(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        while not guard.layers[0].draining.begun:
+            await asyncio.sleep(0.01)
+        raise RuntimeError("a task of the app's failed")
+    await app(scope, receive, send)
+
+guard = Guard(breaking)
+"""
 
 
 @contextmanager
@@ -197,6 +214,14 @@ def test_a_mounted_guard(tmp_path: Path) -> None:
         found, seconds = ends(process, port)
     assert found == [503]
     assert seconds >= 2
+
+
+def test_an_app_that_breaks_down_while_draining(tmp_path: Path) -> None:
+    """SIGTERM is not lost if the app's lifespan ends with an error in the middle of a drain."""
+    port = free_port()
+    with started(tmp_path, BREAKING, "-m", "uvicorn", "several:guard", "--port", str(port), ports=(port,)) as process:
+        process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE)
 
 
 @pytest.mark.long

@@ -171,6 +171,34 @@ async def test_second_sigterm(server: Server, monkeypatch: pytest.MonkeyPatch) -
     await layer.shutdown()
 
 
+@pytest.mark.parametrize("recycles", [False, True])
+async def test_a_shutdown_while_draining(server: Server, recycles: bool) -> None:
+    """SIGTERM that is kept at the shut-down, as when the app's lifespan breaks down, comes to the server at once."""
+    layers = [made(seconds=3600), made(seconds=3600)]
+    for layer in layers:
+        await layer.startup()
+    if recycles:
+        layers[0].draining.recycle()
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)
+    await layers[0].shutdown()
+    assert server.signals == 0
+    await layers[1].shutdown()
+    assert (server.signals, signal.getsignal(signal.SIGTERM)) == (1, server.handle)
+
+
+async def test_a_shutdown_where_sigterm_is_left_alone(server: Server) -> None:
+    """A process that has served its number, and whose SIGTERM is the event loop's, just shuts down."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.handle, signal.SIGTERM, None)
+    layer = made(seconds=3600)
+    await layer.startup()
+    layer.draining.recycle()
+    await layer.shutdown()
+    await asyncio.sleep(0.01)
+    asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+    assert server.signals == 0
+
+
 async def test_sigterm_while_draining_already(server: Server) -> None:
     """SIGTERM to a process that drains by another trigger comes to the server's handler at once."""
     layer = made(seconds=3600)
