@@ -266,7 +266,7 @@ class _Process:
         """Go on without it. SIGTERM that is kept for nobody any more is due at once."""
         self._members = [each for each in self._alive() if each is not member]
         if not self._members and self._timer is not None:
-            self._timer.cancel()
+            self._stop_timer()
             if not self._over and _taken(signal.SIGTERM) is not None:
                 self._end()
 
@@ -285,36 +285,43 @@ class _Process:
     def recycle(self) -> None:
         """Begin, and have SIGTERM come at the end."""
         self.begin(recycling=True)
-        self._end_after(max((each.seconds for each in self._alive()), default=0))
+        self._after(max((each.seconds for each in self._alive()), default=0), self._listen_no_more)
 
     def on_sigterm(self, taken: _Taken, frame: FrameType | None) -> None:
-        """Drain first. A second signal is handed on: whoever sends it does not want to wait."""
+        """Drain first, unless whoever sends new requests was told before that there are to be none.
+
+        A second signal is handed on: whoever sends it does not want to wait.
+        """
         now = time.monotonic()
         if not self._over:
             if self._signalled is not None and now - self._signalled < ECHO_SECONDS:
                 return
-            self._signalled = now
-            waits = [each.seconds for each in self._alive() if not each.begun]
+            is_first, self._signalled = self._signalled is None, now
+            waits = [each.seconds for each in self._alive() if not each.unready]
             if waits:
-                self._end_after(max(waits))  # first of all, so that this process ends whatever happens
+                self._after(max(waits), self._listen_no_more)  # first, so that this process ends whatever happens
                 self.begin()
                 return
+            if is_first and self._timer is not None:
+                return  # it has served its number, and ends after the drain that is under way
             self._over = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_timer()
         taken.hand_on(frame)
 
     def _alive(self) -> list[Draining]:
         return [each for each in self._members if each.lives]
 
-    def _end_after(self, seconds: float) -> None:
-        # A thread of its own, for the event loop may be busy, and the signal has to come again whatever happens.
-        self._after(seconds, self._listen_no_more)
-
     def _after(self, seconds: float, call: Callable[[], None]) -> None:
+        # A thread of its own, for the event loop may be busy, and the signal has to come again whatever happens.
+        self._stop_timer()
         self._timer = threading.Timer(seconds, call)
         self._timer.daemon = True
         self._timer.start()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _listen_no_more(self) -> None:
         """Have uvicorn take no more connections, and a moment later stop.

@@ -417,6 +417,40 @@ async def test_after_a_number_of_requests(server: Server, siblings: bool, monkey
     await layer.shutdown()
 
 
+async def test_sigterm_while_recycling(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first SIGTERM to a worker that has served its number is drained by what is under way, the second ends it."""
+    monkeypatch.setattr(leaving, "ECHO_SECONDS", 0)
+    for seconds, signals in ((0.2, 1), (3600, 2)):
+        server.stopped.clear()
+        layer = made(seconds=seconds)
+        await layer.startup()
+        layer.draining.recycle()
+        begun = monotonic()
+        for _ in range(signals):
+            assert not server.stopped.is_set()
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert await asyncio.to_thread(server.stopped.wait, 30)
+        assert seconds == 3600 or monotonic() - begun >= 0.2
+        await layer.shutdown()
+
+
+async def test_sigterm_while_others_take_its_requests(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM to a worker that recycles, and is ready, drains in full: nobody was told yet to go elsewhere."""
+    monkeypatch.setattr(leaving, "ECHO_SECONDS", 0)
+    layer = made(seconds=0.5, siblings=True)
+    await layer.startup()
+    layer.draining.recycle()
+    assert await readiness(layer) == 200
+    await asyncio.sleep(0.3)
+    begun = monotonic()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await readiness(layer) == 503
+    assert await asyncio.to_thread(server.stopped.wait, 30)
+    assert monotonic() - begun >= 0.5
+    assert server.signals == 1
+    await layer.shutdown()
+
+
 async def test_workers_do_not_leave_at_once() -> None:
     """Workers of one app that was loaded before they were forked serve up to a tenth more, each another part of it."""
     layer, numbers = DrainMiddleware(Echo(), seconds=1, max_requests=1000), set()
