@@ -221,3 +221,6 @@ class Layer(Chain):
 
     async def shutdown(self) -> None:
         """Close what `startup` or the requests opened, after the app's own shut-down or a start-up that failed."""
+
+    def without_lifespan(self) -> None:
+        """Be as if there were no lifespan, after `shutdown`: the app's start-up raised, and it may be served yet."""

@@ -121,6 +121,10 @@ class Draining:
         for each in taken:
             each.release(self)
 
+    def allow_late(self) -> None:
+        """Have it set up again by requests that still come."""
+        self._down = False
+
     def begin(self) -> None:
         """Have it known: to readiness, to streams and sockets, and to HTTP/1 clients with their next answer."""
         PROCESS.begin()

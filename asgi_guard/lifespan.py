@@ -1,8 +1,9 @@
 """The lifespan protocol, for apps that have one and for apps that do not (ASGI lifespan specification 2.0).
 
-The layers start before the app and stop after it. An app that raises or returns before it has answered start-up has no
-lifespan; the guard then completes the protocol in its place, so that its own resources are closed properly all the
-same.
+The layers start before the app and stop after it. An app that raises before it asks for anything, or returns before it
+has answered start-up, has no lifespan; the guard then completes the protocol in its place, so that its own resources
+are closed properly all the same. One that raises after it was asked to start may have failed: what comes of that is the
+server's to decide, as it does without the guard.
 """
 
 from __future__ import annotations
@@ -52,9 +53,13 @@ class Lifespan:
             if self._started:
                 await self._stop()
                 raise
-            # As servers do: an app without lifespan usually raises on the scope, before it waits for anything.
-            level = logging.INFO if self._starting is None else logging.WARNING
-            logger.log(level, "the app raised on the lifespan scope, so it is taken to have no lifespan", exc_info=True)
+            if self._starting is not None:
+                logger.warning("the app raised in its start-up; some servers go on without lifespan", exc_info=True)
+                await self._stop()
+                for layer in self._layers:
+                    layer.without_lifespan()
+                raise
+            logger.info("the app raised on the lifespan scope, so it is taken to have no lifespan", exc_info=True)
         except BaseException:
             if not self._over:
                 await self._stop()  # the server has given the scope up, and asks nothing more

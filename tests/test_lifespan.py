@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from starlette.applications import Starlette
+from uvicorn import Config
+from uvicorn.lifespan.on import LifespanOn
 
 from asgi_guard.layer import Chain, Layer
 
@@ -44,6 +46,9 @@ class Noting(Layer):
 
     async def shutdown(self) -> None:
         self._note("shutdown")
+
+    def without_lifespan(self) -> None:
+        self._note("without")
 
 
 async def without_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
@@ -158,7 +163,6 @@ async def raising_later(scope: Scope, receive: Receive, send: Send) -> None:
         returning_later,
         returning_after_start,
         returning_after_shutdown,
-        raising_later,
         hasty,
     ],
 )
@@ -254,6 +258,26 @@ async def test_an_app_that_breaks_down() -> None:
     assert server.events == [*WHOLE[:-1]]
 
 
+@pytest.mark.parametrize("times", [0, 1])
+async def test_an_app_that_raises_in_its_start_up(times: int, caplog: pytest.LogCaptureFixture) -> None:
+    """It may have meant to start, so the server decides: it is told nothing, and layers are as without lifespan."""
+    app: ASGIApp = raising_later
+    for _ in range(times):
+        app = Chain(app, [])
+    server = await run(app)
+    assert isinstance(server.error, KeyError)
+    assert server.events == ["startup a", "startup b", "shutdown b", "shutdown a", "without a", "without b"]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
+@pytest.mark.parametrize(("mode", "ends"), [("on", True), ("auto", False)])
+async def test_the_server_decides(mode: Literal["on", "auto"], ends: bool) -> None:
+    """Uvicorn ends where an app that raises in its start-up is to have a lifespan, and else goes on."""
+    lifespan = LifespanOn(Config(Chain(raising_later, []), lifespan=mode, log_config=None))
+    await lifespan.startup()
+    assert lifespan.should_exit is ends
+
+
 async def insisting(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer whatever happens, as apps do whose lifespan stands in one `try`."""
     try:
@@ -280,10 +304,9 @@ async def test_a_layer_that_fails_to_stop(caplog: pytest.LogCaptureFixture) -> N
     assert "failed to shut down" in caplog.text
 
 
-@pytest.mark.parametrize("app", [without_lifespan, raising_later])
-async def test_an_app_that_raises_is_told(app: ASGIApp, caplog: pytest.LogCaptureFixture) -> None:
-    """An app that raises after it waited for start-up is told of by a warning, for it may have meant to start."""
+async def test_an_app_that_raises_at_once_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """That an app has no lifespan is no warning."""
     with caplog.at_level("INFO", "asgi_guard"):
-        await run(app)
+        await run(without_lifespan)
     (record,) = caplog.records
-    assert record.levelname == ("INFO" if app is without_lifespan else "WARNING")
+    assert record.levelname == "INFO"

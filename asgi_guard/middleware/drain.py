@@ -103,6 +103,10 @@ class DrainMiddleware(Layer):
         """Give the signals back."""
         self.draining.take_down()
 
+    def without_lifespan(self) -> None:
+        """Take the signals over with the first request."""
+        self.draining.allow_late()
+
     def _set_up(self, *, late: bool = False) -> None:
         self.draining.set_up(late=late)
         # Not before: workers that are forked off a loaded app would all have the same number.

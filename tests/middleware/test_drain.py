@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
-    from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
+    from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
 
 
 def made(**options: Any) -> DrainMiddleware:
@@ -471,6 +471,26 @@ async def test_a_request_after_the_end(server: Server) -> None:
     await layer.shutdown()
     assert (await get(layer, http_version="1.1")).headers["connection"] == "close"
     assert signal.getsignal(signal.SIGTERM) == server.handle
+
+
+async def test_an_app_that_raised_in_its_start_up(server: Server) -> None:
+    """Where the server serves on, it is ready, and drains as without lifespan: from the first request on."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        raise LookupError
+
+    async def receive() -> Message:
+        return {"type": "lifespan.startup"}
+
+    settings = GuardSettings(health=HealthSettings(drain_seconds=3600), log={"format": "off"})
+    guard = Guard(app, settings)
+    with pytest.raises(LookupError):
+        await guard({"type": "lifespan", "asgi": {"version": "3.0"}}, receive, receive)
+    assert signal.getsignal(signal.SIGTERM) == server.handle
+    assert await readiness(guard) == 200
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert (await readiness(guard), server.stopped.is_set()) == (503, False)
 
 
 @pytest.mark.parametrize(
