@@ -75,7 +75,7 @@ class Draining:
         self._left_over: int | None = None
         self._looking: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._taken: list[list[_Taken]] = []
+        self._set_ups: list[list[_Taken]] = []
         self._down = False
         self.event = asyncio.Event()
         self.begun = self.unready = False
@@ -102,18 +102,18 @@ class Draining:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             if not self.lives:
-                self._taken.clear()
+                self._set_ups.clear()
             self._loop, self._down = loop, False
             self.event, self.begun, self.unready = asyncio.Event(), False, False
             if self._file is not None:
                 self._look_from_now_on(self._file, loop)
         PROCESS.join(self)
-        self._taken.append(self._take_signals(late=late))
+        self._set_ups.append(self._take_signals(late=late))
 
     def take_down(self) -> None:
         """Give everything back. A request that still comes finds the process as it is, draining or not."""
-        taken = self._taken.pop() if self._taken else []
-        if not self._taken:
+        taken = self._set_ups.pop() if self._set_ups else []
+        if not self._set_ups:
             self._loop, self._down = None, True
             if self._looking is not None:
                 self._looking.cancel()
@@ -154,7 +154,7 @@ class Draining:
 
     def listen_no_more(self) -> bool:
         """Have the servers take no more connections: whether there are any that let others see to it."""
-        listeners = [listener for taken in self._taken for each in taken for listener in each.listeners]
+        listeners = [listener for taken in self._set_ups for each in taken for listener in each.listeners]
         for listener in listeners:
             self.call(listener.close)
         return bool(listeners)
@@ -259,12 +259,12 @@ class _Process:
 
     def join(self, member: Draining) -> None:
         """Drain together with it from now on, at once if this process does already."""
-        others = self._members = [each for each in self._alive() if each is not member]
+        others = [each for each in self._alive() if each is not member]
         if not others and not member.begun:
             self._start_afresh()
+        self._members = [*others, member]  # before it is looked, for a signal may begin in between
         if any(each.begun for each in others):
             member.note(recycling=not any(each.unready for each in others))
-        self._members = [*others, member]
 
     def leave(self, member: Draining) -> None:
         """Go on without it. SIGTERM that is kept for nobody any more is due at once."""
