@@ -8,6 +8,7 @@ server's to decide, as it does without the guard.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -77,6 +78,7 @@ class Lifespan:
         if message["type"] == "lifespan.startup":
             self._starting = message
             try:
+                _require_asyncio()
                 for layer in self._layers:
                     self._running.append(layer)  # first, since one that fails halfway has something to close too
                     await layer.startup()
@@ -123,3 +125,12 @@ class Lifespan:
                 await layer.shutdown()
             except Exception:
                 logger.exception("the layer %s failed to shut down", layer.name)
+
+
+def _require_asyncio() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "it needs an event loop of asyncio (as uvloop's is), and this server runs another: hypercorn takes -k asyncio"
+        ) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -310,3 +310,14 @@ async def test_an_app_that_raises_at_once_is_told(caplog: pytest.LogCaptureFixtu
         await run(without_lifespan)
     (record,) = caplog.records
     assert record.levelname == "INFO"
+
+
+def test_another_event_loop() -> None:
+    """Where no loop of asyncio runs, as under trio, the start-up fails, and says which loop is needed."""
+    server = Server([])
+    running = server.run(Chain(returning, []))
+    with suppress(StopIteration):
+        while True:
+            running.send(None)
+    assert server.events == ["startup.failed"]
+    assert "needs an event loop of asyncio" in server.sent[0]["message"]
