@@ -132,5 +132,6 @@ def _require_asyncio() -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         raise RuntimeError(
-            "it needs an event loop of asyncio (as uvloop's is), and this server runs another: hypercorn takes -k asyncio"
+            "it needs an event loop of asyncio (uvloop's is one), which this server does not run: "
+            "hypercorn takes -k asyncio"
         ) from None
