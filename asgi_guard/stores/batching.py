@@ -27,9 +27,10 @@ from redis.exceptions import RedisError
 
 from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.stores.patience import Patience
+from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from typing import TypeAlias
 
     from asgi_guard.policy.breaker import Breaker
@@ -104,6 +105,7 @@ class Line:
         self._waiting: deque[_Waiter] = deque()
         self._deadlines: deque[tuple[float, asyncio.Future[Verdict]]] = deque()
         self._bounds: dict[asyncio.Timeout, float] = {}  # when calls under way are to end, if nobody answers
+        self._commands: dict[asyncio.Future[None], float] = {}  # when commands beside them are told to be late
         self._patience = Patience(self._loop, timeout, self._expire)
         self._calls: set[asyncio.Task[None]] = set()
         self._asked = 0  # how many requests the calls under way ask
@@ -164,6 +166,35 @@ class Line:
         """Wait until nothing is under way."""
         while self._calls:
             await asyncio.wait(self._calls.copy())
+
+    async def run(self, command: Awaitable[object]) -> StoreUnavailableError | None:
+        """Wait for a command that is none of a request's, on a connection of its own.
+
+        It may take longer than a request waits, and then counts as a failure all the same, as theirs would.
+
+        Returns:
+            What a request would have met that waited for it; None if it was answered in time.
+
+        Raises:
+            RedisError, OSError, TimeoutError: it was not answered. That is not noted yet.
+        """
+        late: asyncio.Future[None] = self._loop.create_future()
+        self._commands[late] = self._patience.now() + self._timeout
+        self._patience.attend()
+        began = time.perf_counter()
+        try:
+            async with asyncio.timeout(max(CONNECT_TIMEOUT, self._timeout)):
+                await command
+        finally:
+            del self._commands[late]
+        if not late.done():
+            self.works()
+            return None
+        took = time.perf_counter() - began
+        self.fails(TimeoutError())
+        return StoreUnavailableError(
+            f"the store does not answer in time: it took {took:.3f} s, and {PREFIX}STORE_TIMEOUT is {self._timeout} s"
+        )
 
     async def _run(self) -> None:
         """Serve who waits, call after call, until nobody does."""
@@ -274,7 +305,11 @@ class Line:
         for bound, end in self._bounds.items():
             if end <= now:
                 bound.reschedule(0)
-        ends = (*(end for end in self._bounds.values() if end > now), *(end for end, _ in islice(self._deadlines, 1)))
+        for late, end in self._commands.items():
+            if end <= now and not late.done():
+                late.set_result(None)
+        bounds = (*self._bounds.values(), *self._commands.values())
+        ends = (*(end for end in bounds if end > now), *(end for end, _ in islice(self._deadlines, 1)))
         return min(ends) - now if ends else None
 
     def _failed(self, concerned: _Batch | deque[_Waiter], error: Exception, *, first: bool) -> None:

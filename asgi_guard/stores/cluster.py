@@ -162,13 +162,15 @@ class ClusterStore:
         It asks even those whose breaker is open.
 
         Raises:
-            StoreUnavailableError: none answered. As long as one does, requests to that one are served.
+            StoreUnavailableError: none answered as soon as requests need it. As long as one does, requests to that one
+                are served.
         """
         started = time.perf_counter()
         nodes = await self._found()
-        asked = (nodes.command(slot_of(probe), "EVAL", SCRIPT, *encode([probe])) for probe in self._probes(nodes))
+        now = 0 if self._plan.clock is None else self._plan.clock()
+        asked = (nodes.command(slot_of(probe), "EVAL", SCRIPT, *encode([probe], now)) for probe in self._probes(nodes))
         answers = await asyncio.gather(*asked, return_exceptions=True)
-        failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        failures = [answer for answer in answers if answer is not None]
         if len(failures) == len(answers):
             raise failures[0]
         return time.perf_counter() - started

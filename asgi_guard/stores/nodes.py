@@ -20,8 +20,9 @@ from redis.exceptions import (
 
 from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.breaker import Breaker
-from asgi_guard.stores.batching import CONNECT_TIMEOUT, MAX_WAITING, Line
+from asgi_guard.stores.batching import MAX_WAITING, Line
 from asgi_guard.stores.node_link import SLOT_ERRORS, Asking, NodeLink, Told
+from asgi_guard.stores.server_link import beside
 from asgi_guard.stores.topology import Topology
 from asgi_guard.stores.wire import Question
 
@@ -201,25 +202,27 @@ class Nodes:
             await self.topology.ready(self._plan.timeout)
             self.tell(parts)
 
-    async def command(self, slot: int, *words: bytes | str | int) -> None:
-        """Run a command that is none of a request's at the node that serves a slot.
+    async def command(self, slot: int, *words: bytes | str | int) -> StoreUnavailableError | None:
+        """Run a command that is none of a request's at the node that serves a slot; what `Line.run` gives.
 
         Raises:
             StoreUnavailableError: it was not answered.
         """
         address = self._serving(slot)
         try:
-            await self.command_at(address, *words)
+            return await self.command_at(address, *words)
         except AskError as error:
             error.host = error.host or address[0]
             self.redirected(error, ())
             try:
-                await self.command_at(_named(error), *words, asking=not isinstance(error, MovedError))
+                return await self.command_at(_named(error), *words, asking=not isinstance(error, MovedError))
             except AskError as again:
                 raise self._without(again) from again
 
-    async def command_at(self, address: Address, *words: bytes | str | int, asking: bool = False) -> None:
-        """Run a command that is none of a request's at one node. It may take the time to connect.
+    async def command_at(
+        self, address: Address, *words: bytes | str | int, asking: bool = False
+    ) -> StoreUnavailableError | None:
+        """Run a command that is none of a request's at one node, with time to connect; what `Line.run` gives.
 
         Raises:
             StoreUnavailableError: it was not answered.
@@ -227,11 +230,8 @@ class Nodes:
         """
         node = self.node(address)
         try:
-            async with asyncio.timeout(max(CONNECT_TIMEOUT, self._plan.timeout)):
-                pipeline: Any = node.client.pipeline(transaction=False)
-                if asking:
-                    pipeline.execute_command("ASKING")
-                await pipeline.execute_command(*words).execute()
+            async with beside(node.client) as client:
+                return await node.line.run(_run(client, words, asking=asking))
         except (RedisError, OSError, TimeoutError) as error:
             if isinstance(error, AskError) and not asking:
                 raise
@@ -239,7 +239,6 @@ class Nodes:
                 node.line.fails(error)
             self.topology.refresh(address)
             raise node.line.unavailable(error) from error
-        node.line.works()
 
     async def aclose(self) -> None:
         """Let all go, once what is under way is answered."""
@@ -247,6 +246,12 @@ class Nodes:
         await asyncio.gather(*(node.aclose() for node in self._nodes.values()), *self._tasks)
         if self.client is not None:
             await self.client.aclose()
+
+
+async def _run(client: Any, words: Sequence[bytes | str | int], *, asking: bool) -> None:
+    if asking:
+        await client.execute_command("ASKING")
+    await client.execute_command(*words)
 
 
 def _named(error: AskError) -> Address:

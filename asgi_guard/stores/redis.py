@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -15,13 +15,13 @@ from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Admission
 from asgi_guard.policy.revocation import EVER, Marks
-from asgi_guard.stores.batching import CONNECT_TIMEOUT, Line
-from asgi_guard.stores.server_link import CLIENT_OPTIONS, PING, SCRIPT, ServerLink
+from asgi_guard.stores.batching import Line
+from asgi_guard.stores.server_link import CLIENT_OPTIONS, PING, SCRIPT, ServerLink, beside
 from asgi_guard.stores.urls import check_store_url, reading_url, try_client, unverified
 from asgi_guard.stores.wire import encode, question, revocation_key
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from asgi_guard.policy.bucket import Verdict
 
@@ -127,23 +127,24 @@ class RedisStore:
     async def revoke(self, name: str, ttl: float, instant: int = EVER) -> None:
         """Put a token, a session or a subject among the revoked, for `ttl` seconds."""
         milliseconds = max(1, int(ttl * 1000))
-        await self._call(lambda client: client.psetex(revocation_key(name, self.prefix), milliseconds, instant))
+        await self._run("PSETEX", revocation_key(name, self.prefix), milliseconds, instant)
 
     async def ping(self) -> float:
         """Ask as requests ask, by the script, but charging nobody; seconds that it took.
 
-        It asks even while the breaker is open, and closes it. PING alone is answered too where nothing can be decided:
-        by a Sentinel, a node of a cluster, a replica, a server that is full, or one whose ACL forbids the script or the
+        It asks even while the breaker is open, and closes it. To connect may take a second, but an answer that comes
+        after `timeout` is none, as it is none for requests. PING alone is answered too where nothing can be decided: by
+        a Sentinel, a node of a cluster, a replica, a server that is full, or one whose ACL forbids the script or the
         keys.
         """
         started = time.perf_counter()
-        await self._call(self._probe)
-        return time.perf_counter() - started
-
-    async def _probe(self, client: Any) -> None:  # whose methods are not typed in every version
         # Names that are in different slots, which a node of a cluster says of.
         names = Admission((PING,), "ping", marks=Marks("ping, session", "ping, subject"))
-        await client.execute_command("EVAL", SCRIPT, *encode([question(names, self.prefix)]))
+        now = 0 if self._clock is None else self._clock()
+        late = await self._run("EVAL", SCRIPT, *encode([question(names, self.prefix)], now))
+        if late is not None:
+            raise late
+        return time.perf_counter() - started
 
     async def aclose(self) -> None:
         """Let go of the connections of this event loop, once what is under way is answered."""
@@ -152,13 +153,13 @@ class RedisStore:
             await self._line.settled()
             await client.aclose()
 
-    async def _call(self, command: Callable[[Redis], Awaitable[Any]]) -> Any:
-        """Run a command that is none of a request's, so it may take the time to connect."""
+    async def _run(self, *words: bytes | str | int) -> StoreUnavailableError | None:
+        """Run a command that is none of a request's, so it may take the time to connect; what `Line.run` gives."""
         line = self._connected()
         assert self._client is not None  # noqa: S101 - the line above sees to it
         try:
-            async with asyncio.timeout(max(CONNECT_TIMEOUT, self._timeout)):
-                answer = await command(self._client)
+            async with beside(self._client) as client:
+                return await line.run(client.execute_command(*words))
         except (RedisError, OSError, TimeoutError) as error:
             line.fails(error)
             failure = line.unavailable(error)
@@ -166,5 +167,3 @@ class RedisStore:
                 # What a server without TLS makes of a handshake is nothing, until the time is up.
                 raise StoreUnavailableError(f"{failure}, or speaks no TLS there", failure.retry_after) from error
             raise failure from error
-        line.works()
-        return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from hashlib import sha1
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from asgi_guard.stores.replies import Replies
 from asgi_guard.stores.wire import decode, encode, pack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from redis.asyncio import Redis
 
@@ -43,6 +44,24 @@ CLIENT_OPTIONS: dict[str, Any] = {
     "health_check_interval": 0,
     "client_name": "asgi-guard",
 }
+
+
+@asynccontextmanager
+async def beside(client: Redis) -> AsyncIterator[Any]:
+    """One connection of the client's beside that of the requests, for commands that are none of theirs.
+
+    It may take the time to connect.
+
+    Raises:
+        RedisError, OSError, TimeoutError: there is none.
+    """
+    single: Any = client.client()  # whose methods are not typed in every version
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            await single.initialize()
+        yield single
+    finally:
+        await single.aclose()
 
 
 class ServerLink:

@@ -11,7 +11,7 @@ class ClockModule:
     """What a line uses of the module `time`."""
 
     def __init__(self, clock: Clock) -> None:
-        self.monotonic = clock
+        self.monotonic = self.perf_counter = clock
 
 
 @pytest.fixture
