@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from asgi_guard.asgi import ASGIApp, Scope
     from asgi_guard.layer import Layer
+    from asgi_guard.policy.plans import Kind
     from asgi_guard.sections import AuthSettings
 
 T = TypeVar("T")
@@ -181,7 +182,8 @@ def _health(
     auth, counts_proofs = settings.auth, identity is not None and identity.possession.dpop
     if (rate_limit is not None or counts_proofs) and store is not None and store.shared:
         denies_revoked = auth.revocation and auth.revocation_on_store_failure == "deny"
-        required = settings.rate.on_store_failure == "deny" or denies_revoked or counts_proofs
+        denies = rate_limit is not None and rate_limit.needs_store(_identities(auth))
+        required = denies or denies_revoked or counts_proofs
         asked.append(Check("store", store.ping, required))
     if identity is not None and identity.verifiers:
         asked += _key_checks(identity)
@@ -202,6 +204,12 @@ def _key_checks(identity: IdentityMiddleware) -> Iterator[Check]:
     if len(identity.verifiers) > 1:
         for issuer, verifier in identity.verifiers.items():
             yield Check(f"{KEYS_OF}{issuer}", verifier.engine.look, required=False)
+
+
+def _identities(auth: AuthSettings) -> list[Kind]:
+    tokens = bool(auth.trusted or auth.introspection_url)
+    kinds: list[tuple[Kind, bool]] = [("token", tokens), ("api-key", bool(auth.api_keys))]
+    return [kind for kind, believed in kinds if believed]
 
 
 def _metrics(

@@ -36,6 +36,7 @@ from tests.guarded import KEY, LAYERS, PAGE, Recorded, settings
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import Header, Receive, Scope, Send
+    from asgi_guard.policy.rates import OnStoreFailure
 
 ORIGIN = (b"origin", PAGE.encode())
 
@@ -277,6 +278,62 @@ async def test_own_checks(issuer: LocalIssuer) -> None:
     guard = Guard(Echo(), chosen, checks={"database": database}, http_client=issuer.client)
     checks = json.loads((await get(guard, "/health/ready", client=("127.0.0.1", 1))).body)["checks"]
     assert checks == {"database": "failed", "store": "failed", "keys": "ok"}
+
+
+EVERYWHERE = Route("/*", limits="1/second by ip")
+OPEN_TO_ALL = Route("/*", auth="optional")
+
+
+@pytest.mark.parametrize(
+    ("limit", "default", "rows", "required"),
+    [
+        ("1/second by ip", "deny", (), True),
+        ("1/second by ip", "local", (), False),
+        ("1/second by ip on-failure deny", "local", (), True),
+        ("1/second by ip; 1/second by route on-failure deny", "allow", (), True),
+        ("1/second by header:x-a on-failure deny", "allow", (), True),
+        ("1/second by ip on-failure allow", "deny", (), False),
+        ("1/second by ip on-failure deny shadow", "local", (), False),
+        ("1/second by ip on-failure deny enforce 50%", "local", (), False),
+        ("1/second by ip", "local", (Route("/login", limits="1/second by ip on-failure deny"),), False),
+        ("1/second by ip", "deny", (Route("/login", limits="1/second by ip on-failure allow"),), True),
+        ("", "deny", (EVERYWHERE,), True),
+        ("1/second by ip on-failure allow", "deny", (Route("/login"), EVERYWHERE), True),
+        # Whom else there is than identities is refused with or without a store.
+        ("1/second by anonymous", "deny", (), False),
+        ("1/second by user", "deny", (), True),
+        ("1/second by user", "deny", (OPEN_TO_ALL,), False),
+        ("1/second by user; 1/second by anonymous", "deny", (OPEN_TO_ALL,), True),
+        ("1/second by user; 1/second by api-key on-failure allow", "deny", (), False),
+    ],
+)
+async def test_whether_requests_need_the_store(
+    issuer: LocalIssuer, limit: str, default: OnStoreFailure, rows: tuple[Route, ...], required: bool
+) -> None:
+    """Readiness requires the store where the limits of requests in general refuse them without it, and no else."""
+    chosen = settings(
+        issuer,
+        auth=settings(issuer).auth.model_copy(update={"revocation_on_store_failure": "allow"}),
+        store=StoreSettings.model_validate({"url": "redis://127.0.0.1:1/0"}),
+        rate=RateSettings(limit=limit, on_store_failure=default),
+        routes=rows,
+    )
+    guard = Guard(Echo(), chosen, http_client=issuer.client)
+    exchange = await get(guard, "/health/ready", client=("127.0.0.1", 1))
+    assert json.loads(exchange.body)["checks"]["store"] == "failed"
+    assert exchange.status == (503 if required else 200)
+    assert guard.store is not None
+    await guard.store.aclose()
+
+
+async def test_whether_strangers_need_the_store() -> None:
+    """Where nobody is asked who they are, it is the limits of those without identity that decide."""
+    for limit, status in (("1/second by anonymous", 503), ("1/second by anonymous on-failure local", 200)):
+        chosen = GuardSettings(
+            store=StoreSettings.model_validate({"url": "redis://127.0.0.1:1/0"}),
+            rate=RateSettings(limit=limit, on_store_failure="deny"),
+        )
+        assert (await get(Guard(Echo(), chosen), "/health/ready")).status == status
 
 
 @pytest.mark.parametrize(

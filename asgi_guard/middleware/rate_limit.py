@@ -32,6 +32,7 @@ from asgi_guard.policy.bucket import Admission, Charge, Verdict, asked, retry_af
 from asgi_guard.policy.deny_cache import DenyCache
 from asgi_guard.policy.identity import ADD_IT_AFTER, was_looked_for
 from asgi_guard.policy.meter import Meter
+from asgi_guard.policy.path_index import NO_ROW
 from asgi_guard.policy.plans import OF_IDENTITIES, Plan, Rules, compile_table
 from asgi_guard.policy.ratelimit_headers import Style, policy_header, state_headers
 from asgi_guard.policy.rates import SECOND, OnStoreFailure
@@ -41,11 +42,11 @@ from asgi_guard.stores import MemoryStore, no_store
 from asgi_guard.stores.base import is_same
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from asgi_guard.asgi import ASGIApp, Scope
     from asgi_guard.policy.identity import User
-    from asgi_guard.policy.plans import RoutePlans
+    from asgi_guard.policy.plans import Kind, RoutePlans
     from asgi_guard.policy.rates import Limit
     from asgi_guard.stores import Store
 
@@ -169,6 +170,20 @@ class RateLimitMiddleware(Layer):
 
     def _every_limit(self) -> Iterator[Limit]:
         return (limit for routes in self.plans for plan in routes.all() for limit in plan.limits)
+
+    def needs_store(self, identities: Collection[Kind]) -> bool:
+        """Whether requests in general are refused while the store does not answer.
+
+        Those are what no row names, or what comes to a row for every path; rows for less, plans by name, and limits
+        that hold for a part of the clients decide nothing.
+
+        Args:
+            identities: the sorts of identity that there are; a row that opens nothing serves no other client then.
+        """
+        every = ((place, row) for place, row in enumerate(self._table.routes) if row.path == "/*" and not row.methods)
+        place, row = next(every, (NO_ROW, None))
+        opens = not identities or (row is not None and row.opens)
+        return self.plans[place].need_store([*identities, "anonymous"] if opens else identities)
 
     @property
     def knows(self) -> bool:

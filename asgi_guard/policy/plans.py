@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 from zlib import crc32
 
 from asgi_guard.errors import ConfigError, Problem
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 OF_IDENTITIES = ("user", "api-key")
 BY_CLIENT = ("ip", "anonymous", *OF_IDENTITIES, "route")
+Kind: TypeAlias = Literal["anonymous", "token", "api-key"]
+"""A sort of client: without identity, or what its identity was shown by."""
 OTHERS = "others"
 """The name, among limits by route, of the requests that no row names."""
 
@@ -84,6 +86,16 @@ class Plan:
             share=share,
         )
 
+    @property
+    def needs_store(self) -> bool:
+        """Whether each request is refused while the store does not answer: a limit for all of them says `deny`."""
+        return any(
+            limit.on_failure == "deny"
+            and limit.enforced == 100
+            and (limit.key in BY_CLIENT or limit.key.startswith("header:"))  # by a function it may apply to nobody
+            for limit in self.limits
+        )
+
 
 def _share(limit: Limit, workers: int) -> Limit:
     interval = limit.interval if limit.at_once else limit.interval * workers
@@ -120,6 +132,11 @@ class RoutePlans:
             if found is not None:
                 return found[user.kind == "api-key"]
         return self.token if user.kind == "token" else self.api_key
+
+    def need_store(self, kinds: Collection[Kind]) -> bool:
+        """Whether all clients of these sorts are refused while the store does not answer, plans by name aside."""
+        by_kind = {"anonymous": self.anonymous, "token": self.token, "api-key": self.api_key}
+        return all(by_kind[kind].needs_store for kind in kinds)
 
     def all(self) -> Iterable[Plan]:
         """Every plan there is."""
