@@ -39,7 +39,7 @@ from asgi_guard.policy.rates import SECOND, OnStoreFailure
 from asgi_guard.policy.routes import Route, RouteTable
 from asgi_guard.response import Response
 from asgi_guard.stores import MemoryStore, no_store
-from asgi_guard.stores.base import is_same
+from asgi_guard.stores.base import Probed, is_same
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -143,6 +143,8 @@ class RateLimitMiddleware(Layer):
         self._local = MemoryStore()
         self._style = headers
         self._charging = Charging(self.store, functions, ipv6_prefix)
+        if isinstance(self.store, Probed) and any(plan.counts for routes in self.plans for plan in routes.all()):
+            self.store.expect_at_once()
         self._revocation = revocation
         self.denied = DenyCache(int(deny_cache * SECOND))
         self._accounts = Accounts(self.denied, clock)

@@ -45,6 +45,14 @@ class Store(Protocol):
         """Let go of connections. The store may be used again afterwards."""
 
 
+@runtime_checkable
+class Probed(Protocol):
+    """A store whose sign of life may be told what requests ask."""
+
+    def expect_at_once(self) -> None:
+        """Have `ping` count a request among those under way too, and end it: limits count those."""
+
+
 def is_same(store: Store, other: object) -> bool:
     """Whether two stores keep the same: one and the same, or two of the same place."""
     same_as = getattr(store, "same_as", None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from redis.crc import key_slot
@@ -17,10 +16,10 @@ from asgi_guard.policy.revocation import EVER
 from asgi_guard.stores.hosts import read_hosts
 from asgi_guard.stores.nodes import NodePlan, Nodes
 from asgi_guard.stores.parts import merge, slot_of, split, taken
-from asgi_guard.stores.server_link import PING, SCRIPT
+from asgi_guard.stores.server_link import SCRIPT, signs_of_life
 from asgi_guard.stores.topology import ATTEMPT
 from asgi_guard.stores.urls import URLError, reading_url, try_client, unverified
-from asgi_guard.stores.wire import encode, question, revocation_key
+from asgi_guard.stores.wire import encode, revocation_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -80,6 +79,7 @@ class ClusterStore:
         self.prefix = prefix
         self._timeout = timeout
         self._nodes: Nodes | None = None
+        self._at_once = False
         self._loop: asyncio.AbstractEventLoop | None = None
         with reading_url(url, self.schemes, "hosts, ports and options"):
             seeds, options = _read(url)
@@ -89,6 +89,10 @@ class ClusterStore:
     def watch(self, told: Callable[[float, int], None]) -> None:
         """Tell of each call of a node from now on: its seconds, and how many requests it was for. Before the first."""
         self._plan = self._plan._replace(watch=told)
+
+    def expect_at_once(self) -> None:
+        """Have `ping` count a request among those under way too, and end it: limits count those."""
+        self._at_once = True
 
     @property
     def breakers(self) -> Sequence[Breaker]:
@@ -168,21 +172,22 @@ class ClusterStore:
         started = time.perf_counter()
         nodes = await self._found()
         now = 0 if self._plan.clock is None else self._plan.clock()
-        asked = (nodes.command(slot_of(probe), "EVAL", SCRIPT, *encode([probe], now)) for probe in self._probes(nodes))
+        asked = (nodes.command(slot_of(probe[0]), "EVAL", SCRIPT, *encode(probe, now)) for probe in self._probes(nodes))
         answers = await asyncio.gather(*asked, return_exceptions=True)
         failures = [answer for answer in answers if answer is not None]
         if len(failures) == len(answers):
             raise failures[0]
         return time.perf_counter() - started
 
-    def _probes(self, nodes: Nodes) -> Iterable[Question]:
+    def _probes(self, nodes: Nodes) -> Iterable[list[Question]]:
         """What a sign of life asks: of each node something. With a hash tag in the prefix, there is but one to ask."""
-        found: dict[Address | None, Question] = {}
+        found: dict[Address | None, list[Question]] = {}
         slots = set()
         for number in range(PROBES):
-            probe = question(Admission((replace(PING, key=f"{{ping-{number}}}:ping"),)), self.prefix)
-            found.setdefault(nodes.topology.node_of(slot_of(probe)), probe)
-            slots.add(slot_of(probe))
+            probe = signs_of_life(self.prefix, f"{{ping-{number}}}:ping", at_once=self._at_once)
+            slot = slot_of(probe[0])
+            found.setdefault(nodes.topology.node_of(slot), probe)
+            slots.add(slot)
             if len(found) == len(nodes.topology.masters) or len(slots) <= number:
                 break
         return found.values()

@@ -16,7 +16,7 @@ from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Admission
 from asgi_guard.policy.revocation import EVER, Marks
 from asgi_guard.stores.batching import Line
-from asgi_guard.stores.server_link import CLIENT_OPTIONS, PING, SCRIPT, ServerLink, beside
+from asgi_guard.stores.server_link import CLIENT_OPTIONS, SCRIPT, ServerLink, beside, signs_of_life
 from asgi_guard.stores.urls import check_store_url, reading_url, try_client, unverified
 from asgi_guard.stores.wire import encode, question, revocation_key
 
@@ -74,6 +74,7 @@ class RedisStore:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._line: Line
         self._watch: Callable[[float, int], None] | None = None
+        self._at_once = False
         with reading_url(url, self.schemes, "host, port, path and options"):
             try_client(self._make_client(), url)
 
@@ -95,6 +96,10 @@ class RedisStore:
     def watch(self, told: Callable[[float, int], None]) -> None:
         """Tell of each call from now on: its seconds, and how many requests it was for. Before the first one."""
         self._watch = told
+
+    def expect_at_once(self) -> None:
+        """Have `ping` count a request among those under way too, and end it: limits count those."""
+        self._at_once = True
 
     @property
     def breakers(self) -> Sequence[Breaker]:
@@ -139,9 +144,8 @@ class RedisStore:
         """
         started = time.perf_counter()
         # Names that are in different slots, which a node of a cluster says of.
-        names = Admission((PING,), "ping", marks=Marks("ping, session", "ping, subject"))
-        now = 0 if self._clock is None else self._clock()
-        late = await self._run("EVAL", SCRIPT, *encode([question(names, self.prefix)], now))
+        asked = signs_of_life(self.prefix, "ping", Marks("ping, session", "ping, subject"), at_once=self._at_once)
+        late = await self._run("EVAL", SCRIPT, *encode(asked, 0 if self._clock is None else self._clock()))
         if late is not None:
             raise late
         return time.perf_counter() - started

@@ -13,11 +13,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
-from asgi_guard.policy.bucket import Charge
-from asgi_guard.policy.rates import Limit
+from asgi_guard.policy.bucket import Admission, Charge
+from asgi_guard.policy.rates import SECOND, Limit
 from asgi_guard.stores.batching import CONNECT_TIMEOUT
 from asgi_guard.stores.replies import Replies
-from asgi_guard.stores.wire import decode, encode, pack
+from asgi_guard.stores.wire import decode, encode, pack, question
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -25,14 +25,34 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from asgi_guard.policy.bucket import Verdict
+    from asgi_guard.policy.revocation import Marks
     from asgi_guard.stores.wire import Question
 
 SCRIPT = files(__package__).joinpath("admit.lua").read_bytes()
 SCRIPT_SHA1 = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
 
 
-PING = Charge(Limit("ping", "1000/second by route", "route", interval=1000, burst=1000), "ping")
+_PING = Limit("ping", "1000/second by route", "route", interval=1000, burst=1000)
 """What a sign of life charges: a bucket of its own, which is full again a millisecond later."""
+_PING_AT_ONCE = Limit("ping-at-once", "1000 at once by route", "route", interval=SECOND, burst=1000, at_once=True)
+
+
+def signs_of_life(prefix: str, name: str, marks: Marks | None = None, *, at_once: bool) -> list[Question]:
+    """What a sign of life asks, in one call of the script.
+
+    Args:
+        prefix: put before every key.
+        name: of its bucket, and of its token among the revoked where there are marks.
+        marks: what else that token is looked up by; None asks of none.
+        at_once: whether it is counted among requests under way too, and ended at once.
+    """
+    token, counted = None if marks is None else name, Charge(_PING_AT_ONCE, f"{name}-at-once")
+    if not at_once:
+        return [question(Admission((Charge(_PING, name),), token, marks=marks), prefix)]
+    begun = Admission((Charge(_PING, name), counted), token, lease="ping", marks=marks)
+    ended = Admission((counted,), lease="ping", settles=True)
+    return [question(begun, prefix), question(ended, prefix)]
+
 
 CLIENT_OPTIONS: dict[str, Any] = {
     "socket_connect_timeout": CONNECT_TIMEOUT,

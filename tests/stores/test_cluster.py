@@ -231,6 +231,28 @@ async def test_a_sign_of_life_is_what_requests_ask(cluster: Cluster, prefix: str
     await few.aclose()
 
 
+async def test_a_sign_of_life_counts_what_limits_count(cluster: Cluster) -> None:
+    """Where limits count requests at once, every node is asked to count one, and that leaves nothing."""
+    for node in cluster.masters:
+        user = ("ACL", "SETUSER", "counts", "reset", "on", "nopass", f"~{PREFIX}*", "+@all")
+        node.client.execute_command(*user, "-zadd")
+    cluster.empty()
+    store = cluster.store()
+    store.expect_at_once()
+    await store.ping()
+    assert cluster.calls("zadd") == cluster.calls("zrem") == [1, 1, 1]
+    await asyncio.sleep(0.01)
+    assert [node.client.keys() for node in cluster.masters] == [[], [], []]
+    await store.aclose()
+    few = ClusterStore(cluster.url.replace("//", "//counts:x@"), prefix=PREFIX, timeout=PATIENCE)
+    await few.ping()
+    few.expect_at_once()
+    with pytest.raises(StoreUnavailableError) as caught:
+        await few.ping()
+    assert "'zadd'" in str(caught.value.__cause__)
+    await few.aclose()
+
+
 NEEDED = "+evalsha +eval +mget +psetex +time +ping +client|setname +cluster|slots +asking"
 
 

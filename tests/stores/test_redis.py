@@ -12,12 +12,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asgi_guard.errors import StoreUnavailableError
+from asgi_guard.middleware import RateLimitMiddleware
 from asgi_guard.policy.bucket import Admission, Charge, decide
 from asgi_guard.policy.rates import SECOND, Limit
 from asgi_guard.policy.revocation import Marks
 from asgi_guard.stores import MemoryStore, RedisStore
 from asgi_guard.stores.server_link import SCRIPT, SCRIPT_SHA1
 from asgi_guard.stores.wire import encode, question
+from tests.asgi import Echo
 from tests.laws import SHARING
 from tests.stores.server import PATIENCE, SLOW, VAST, Server, ask, limit, until
 
@@ -339,6 +341,32 @@ async def test_a_server_that_answers_but_may_not_decide(server: Server, rules: l
     assert "permissions" in str(caught.value.__cause__)
     await store.aclose()
     server.client.execute_command("ACL", "DELUSER", "few")
+
+
+FIRST_LINE = "+evalsha +eval +mget +psetex +time +client|setname"
+AT_ONCE = "+zremrangebyscore +zcard +zscore +zadd +pexpire +zrem +del"
+
+
+@pytest.mark.parametrize(("limit", "allowed"), [("9/hour by ip", FIRST_LINE), ("2 at once by ip", AT_ONCE)])
+async def test_a_sign_of_life_is_what_limits_ask(server: Server, limit: str, allowed: str) -> None:
+    """Where limits count requests at once, a sign of life needs the commands for that, and where none does, no more."""
+    client = server.client
+    client.flushall()
+    client.execute_command("ACL", "SETUSER", "few", "reset", "on", f">{SECRET}", "~asgi-guard:*", *FIRST_LINE.split())
+    store = RedisStore(f"{server.url}?username=few&password={SECRET}", timeout=PATIENCE)
+    RateLimitMiddleware(Echo(), limit=limit, store=store)
+    for rule in allowed.split():
+        if rule not in (*FIRST_LINE.split(), "+del"):  # what another type of value takes
+            with pytest.raises(StoreUnavailableError) as caught:
+                await store.ping()
+            assert f"'{rule[1:]}'" in str(caught.value.__cause__)
+        client.execute_command("ACL", "SETUSER", "few", rule)
+    for _ in range(2):
+        assert await store.ping() > 0
+    await asyncio.sleep(0.01)
+    assert client.keys() == []
+    await store.aclose()
+    client.execute_command("ACL", "DELUSER", "few")
 
 
 async def test_a_server_that_answers_but_may_not_write(server: Server) -> None:
