@@ -21,7 +21,7 @@ from asgi_guard.cli.production import Deployment, as_json, facts_of, report, sho
 from asgi_guard.conflicts import conflicts
 from asgi_guard.errors import AsgiGuardError
 from asgi_guard.guard import store_of
-from asgi_guard.middleware import IdentityMiddleware
+from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.policy.servers import SERVERS, ServerName, drain_problem
 from asgi_guard.settings import variables
 from asgi_guard.variables import PREFIX, written
@@ -99,7 +99,7 @@ def check(
         return
     if server is not None:
         ctx.exit(0 if _drains(server, settings, json_wanted=json_wanted) else 1)
-    probes = asyncio.run(_probe(layers)) if probe else []
+    probes, told = asyncio.run(_probe(layers)) if probe else ([], [])
     well = all(ok for _, ok, _ in probes)
     if production:
         failed = {name for name, ok, _ in probes if not ok}
@@ -112,9 +112,9 @@ def check(
             show(judged)
         ctx.exit(0 if well and holds else 1)
     if json_wanted:
-        dump(_as_json(found, probes))
+        dump(_as_json(found, probes, told))
     else:
-        _print(found, probes)
+        _print(found, probes, told)
     ctx.exit(0 if well else 1)
 
 
@@ -139,19 +139,19 @@ def _drains(name: ServerName, settings: GuardSettings, *, json_wanted: bool) -> 
     return found is None
 
 
-def _as_json(found: Configured, probes: list[tuple[str, bool, str]]) -> dict[str, Any]:
+def _as_json(found: Configured, probes: list[tuple[str, bool, str]], told: list[str]) -> dict[str, Any]:
     settings, layers = found.settings, found.layers
     return {
         "layers": {name: _is_on(name, layers, settings) for name in SWITCHES},
         "settings": {name: value for name, value, default in effective(settings) if value != default},
         "routes": [str(route) for route in settings.routes],
         "probes": [{"name": name, "ok": ok, "detail": detail} for name, ok, detail in probes],
-        "warnings": cautions(found),
+        "warnings": cautions(found) + told,
         "notes": notes(found),
     }
 
 
-def _print(found: Configured, probes: list[tuple[str, bool, str]]) -> None:
+def _print(found: Configured, probes: list[tuple[str, bool, str]], told: list[str]) -> None:
     settings, layers = found.settings, found.layers
     rows = []
     for name, switch in SWITCHES.items():
@@ -167,7 +167,7 @@ def _print(found: Configured, probes: list[tuple[str, bool, str]]) -> None:
         table(
             ("asked", "answer", ""), [(name, "ok" if ok else "failed", detail) for name, ok, detail in probes], "Probes"
         )
-    for caution in cautions(found):
+    for caution in cautions(found) + told:
         say(f"warning: {caution}", "yellow")
     for note in notes(found):
         say(f"note: {note}", "dim")
@@ -257,7 +257,8 @@ def notes(configured: Configured) -> list[str]:
     return found
 
 
-async def _probe(layers: Sequence[Layer]) -> list[tuple[str, bool, str]]:
+async def _probe(layers: Sequence[Layer]) -> tuple[list[tuple[str, bool, str]], list[str]]:
+    """What the store and the issuer answer, and what to warn of once they do."""
     asked: list[tuple[str, Callable[[], Awaitable[object]], Callable[[], str]]] = []
     for layer in layers:
         if isinstance(layer, IdentityMiddleware) and layer.verifiers:
@@ -278,9 +279,17 @@ async def _probe(layers: Sequence[Layer]) -> list[tuple[str, bool, str]]:
         else:
             took = f"{(time.perf_counter() - started) * 1000:.1f} ms"
             results.append((name, True, "; ".join(filter(None, (tell(), took)))))
+    answers = any(name == "store" and ok for name, ok, _ in results)
+    told = [await _caution(layer) for layer in layers] if answers else []
     for layer in reversed(layers):
         await layer.shutdown()
-    return results
+    return results, [caution for caution in told if caution is not None]
+
+
+async def _caution(layer: Layer) -> str | None:
+    if isinstance(layer, RateLimitMiddleware):
+        return await layer.caution()
+    return await layer.possession.caution() if isinstance(layer, IdentityMiddleware) else None
 
 
 def _keys(issuer: str, engine: KeyEngine) -> str:

@@ -131,6 +131,7 @@ class IdentityMiddleware(Layer):
     async def startup(self) -> None:
         """Fetch the keys before the first request needs them. A failure is logged, and requests try again."""
         await asyncio.gather(*(verifier.engine.refresh() for verifier in self.verifiers.values()))
+        await self.possession.startup()
 
     async def shutdown(self) -> None:
         """Give up fetches under way."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from asgi_guard.policy.dpop import BINDING, DPoPMode, DPoPPolicy, Nonces, ProofE
 from asgi_guard.policy.identity import store_key
 from asgi_guard.policy.rates import SECOND, Limit
 from asgi_guard.policy.secret import too_short
+from asgi_guard.stores.eviction import caution
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from asgi_guard.policy.credentials import Credential
     from asgi_guard.policy.identity import User
     from asgi_guard.stores import Store
+
+logger = logging.getLogger("asgi_guard")
 
 PROOFS_KEY = "asgi_guard.proofs"
 """Where the scope says how many guards further out have counted this request's proof: each counts it once."""
@@ -168,6 +172,15 @@ class Possession:
         verdict = await store.admit(Admission((Charge(self._once, f"{{dpop:{name}}}"),)))
         if not verdict.admitted:
             raise _replayed()
+
+    async def startup(self) -> None:
+        """Warn where the store may forget proofs."""
+        if told := await self.caution():
+            logger.warning("%s", told)
+
+    async def caution(self) -> str | None:
+        """What to warn of: that the store may forget proofs."""
+        return None if self.store is None else await caution(self.store, "a proof that was seen is then taken again")
 
     async def aclose(self) -> None:
         """Let the store's connections go."""

@@ -40,6 +40,7 @@ from asgi_guard.policy.routes import Route, RouteTable
 from asgi_guard.response import Response
 from asgi_guard.stores import MemoryStore, no_store
 from asgi_guard.stores.base import Probed, is_same
+from asgi_guard.stores.eviction import caution
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -158,6 +159,13 @@ class RateLimitMiddleware(Layer):
             await self.store.ping()
         except StoreUnavailableError as error:
             logger.warning("%s; until it does, %s", error, " and ".join(self._without()))
+        else:
+            if told := await self.caution():
+                logger.warning("%s", told)
+
+    async def caution(self) -> str | None:
+        """What to warn of: that the store may forget revocations."""
+        return await caution(self.store, "a revoked token is then accepted again") if self._revocation else None
 
     async def shutdown(self) -> None:
         """Let the store's connections go."""

@@ -13,6 +13,7 @@ from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Admission, Verdict
 from asgi_guard.policy.revocation import EVER
+from asgi_guard.stores.eviction import policy_of
 from asgi_guard.stores.hosts import read_hosts
 from asgi_guard.stores.nodes import NodePlan, Nodes
 from asgi_guard.stores.parts import merge, slot_of, split, taken
@@ -191,6 +192,15 @@ class ClusterStore:
             if len(found) == len(nodes.topology.masters) or len(slots) <= number:
                 break
         return found.values()
+
+    async def evicts(self) -> str | None:
+        """The policy by which a node forgets keys that have not expired; None where none does, or none tells."""
+        try:
+            nodes = await self._found()
+        except StoreUnavailableError:
+            return None
+        asked = (policy_of(nodes.node(address).client) for address in nodes.topology.masters)
+        return next((policy for policy in await asyncio.gather(*asked) if policy is not None), None)
 
     def client(self) -> RedisCluster:
         """A client of this event loop, for commands that are none of a request's."""

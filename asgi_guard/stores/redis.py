@@ -16,6 +16,7 @@ from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Admission
 from asgi_guard.policy.revocation import EVER, Marks
 from asgi_guard.stores.batching import Line
+from asgi_guard.stores.eviction import policy_of
 from asgi_guard.stores.server_link import CLIENT_OPTIONS, SCRIPT, ServerLink, beside, signs_of_life
 from asgi_guard.stores.urls import check_store_url, reading_url, try_client, unverified
 from asgi_guard.stores.wire import encode, question, revocation_key
@@ -149,6 +150,10 @@ class RedisStore:
         if late is not None:
             raise late
         return time.perf_counter() - started
+
+    async def evicts(self) -> str | None:
+        """The policy by which the server forgets keys that have not expired; None where it does not, or tells none."""
+        return await policy_of(self.client())
 
     async def aclose(self) -> None:
         """Let go of the connections of this event loop, once what is under way is answered."""

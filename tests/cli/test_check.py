@@ -97,6 +97,27 @@ def test_store_and_issuer_answer(
     assert command("check").out.count("  ok  ") == 2
 
 
+def test_a_store_that_forgets(
+    command: Command, configured: LocalIssuer, valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that forgets keys once it is full is warned of where revocations are kept there."""
+    monkeypatch.setenv("ASGI_GUARD_STORE_URL", valkey.url)
+    monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "1/second by ip")
+    valkey.client.config_set("maxmemory", 1 << 30)
+    valkey.client.config_set("maxmemory-policy", "volatile-lru")
+    try:
+        assert "maxmemory-policy" not in command("check").out
+        monkeypatch.setenv("ASGI_GUARD_AUTH_REVOCATION", "true")
+        ran = command("check", "--json")
+        (told,) = [each for each in orjson.loads(ran.out)["warnings"] if "maxmemory-policy volatile-lru" in each]
+        assert ran.code == 0
+        assert f"warning: {told}" in command("check").out
+        assert "maxmemory-policy" not in command("check", "--no-probe").out
+    finally:
+        valkey.client.config_set("maxmemory", 0)
+        valkey.client.config_set("maxmemory-policy", "noeviction")
+
+
 def test_the_store_does_not_answer(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that cannot be reached is told, and has exit code 1."""
     monkeypatch.setenv("ASGI_GUARD_STORE_URL", NOBODY)
