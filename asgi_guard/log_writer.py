@@ -5,6 +5,8 @@
   none, a thread waits in the loop's place and lines queue up for it, in order; when the last one is out, lines are
   written at once again.
 - The queue is bounded. Lines beyond it are dropped and counted, and a line of the log tells how many.
+- While something in Python stands for standard output, as `contextlib.redirect_stdout` puts it there, lines go to where
+  they went before: what one request captures is not to hold the lines of others.
 - On a clean exit the queue is written to its end, as long as the reader reads.
 """
 
@@ -21,7 +23,7 @@ import threading
 import weakref
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +34,77 @@ MAX_QUEUED_BYTES = 4 * 1024 * 1024
 """What waits for a slow reader: some ten thousand lines."""
 PATIENCE = 5.0
 """Seconds without any progress after which an exit waits no longer."""
+
+
+class _Place(NamedTuple):
+    """Where a stream leads: its descriptor, and what that is."""
+
+    descriptor: int
+    kind: int
+    device: int
+    inode: int
+
+
+class _Output:
+    """One opening of standard output, and how to write to it without waiting.
+
+    Attributes:
+        stream: what stands for standard output.
+        place: where that leads; None for something in Python.
+        send: writes what there is room for; None for what takes a line at once.
+        put: writes a line to what takes it at once.
+        wait: waits until there is room.
+    """
+
+    def __init__(self, stream: TextIO, place: _Place | None) -> None:
+        self.stream, self.place = stream, place
+        self.send: Callable[[bytes], int] | None = None
+        self.wait: Callable[[], object] = int
+        self._at_once = False
+        buffer: BinaryIO | None = getattr(stream, "buffer", None)
+        self.put: Callable[[bytes], object]
+        self.put = partial(_put_text, stream) if buffer is None else partial(_put_through, buffer)
+        if place is not None:
+            self._open(place)
+
+    def _open(self, place: _Place) -> None:
+        if sys.platform == "win32":
+            return  # whose consoles take bytes from Python's own stream only
+        descriptor = place.descriptor
+        if place.kind not in (stat.S_IFIFO, stat.S_IFSOCK):
+            self.put = partial(_put_whole, descriptor)  # half as dear as by the stream's buffer
+            return
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        self.wait, self._at_once = poll.poll, True
+        if place.kind == stat.S_IFSOCK:
+            connection = socket.socket(fileno=os.dup(descriptor))
+            weakref.finalize(self, connection.close)
+            self.send = partial(_send_to, connection)
+            return
+        try:
+            # An opening of our own: "do not wait" said of the shared one would hold for every process that has it.
+            own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            self._at_once = False  # no such thing here: the thread writes all
+            self.send = partial(os.write, descriptor)
+        else:
+            weakref.finalize(self, os.close, own)
+            self.send = partial(os.write, own)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its stream was closed, or leads elsewhere by now."""
+        return _place(self.stream) != self.place
+
+    def sent(self, line: bytes) -> int:
+        """How much of a line could be written at once."""
+        if not self._at_once or self.send is None:
+            return 0
+        try:
+            return self.send(line)
+        except BlockingIOError:
+            return 0
 
 
 class LineWriter:
@@ -49,11 +122,7 @@ class LineWriter:
         self._tell = tell
         self._limit = limit
         self.dropped = 0
-        self._stream: object = None
-        self._send: Callable[[bytes], int] | None = None  # writes what there is room for; None for files
-        self._wait: Callable[[], object] = int
-        self._at_once = False
-        self._put: Callable[[bytes], object] = bytes
+        self._output: _Output | None = None
         self._start_anew()
         _writers.add(self)
 
@@ -65,6 +134,12 @@ class LineWriter:
         self._untold = 0
         self._draining = False
 
+    def open(self) -> None:
+        """Find out where standard output leads, before any request captures what is printed."""
+        stream: TextIO | None = sys.stdout
+        if stream is not None and (self._output is None or stream is not self._output.stream):
+            self._follow(stream)
+
     def write(self, line: bytes) -> None:
         """Write a line, or queue it.
 
@@ -75,21 +150,22 @@ class LineWriter:
         if stream is None:  # as where Windows runs a program without a console
             self.dropped += 1
             return
-        if stream is not self._stream:
-            self._open(stream)
-        if self._send is None:
-            stream.flush()  # what the app has printed comes first
-            self._put(line)
+        output = self._output
+        if output is None or stream is not output.stream:
+            output = self._follow(stream)
+        if output.send is None:
+            output.stream.flush()  # what the app has printed comes first
+            output.put(line)
             return
         with self._changed:
             if not self._draining:
-                stream.flush()  # what the app has printed comes first, and whole
-                line = line[self._sent(line) :]
+                output.stream.flush()  # what the app has printed comes first, and whole
+                line = line[output.sent(line) :]
                 if not line:
                     return
                 self._draining = True
                 atexit.register(self.flush)
-                threading.Thread(target=self._drain, name="asgi-guard log", daemon=True).start()
+                threading.Thread(target=self._drain, args=(output,), name="asgi-guard log", daemon=True).start()
             elif self._queued + len(line) > self._limit:
                 self._untold += 1
                 self.dropped += 1
@@ -106,50 +182,23 @@ class LineWriter:
                     return False
         return True
 
-    def _open(self, stream: TextIO) -> None:
-        """Find out what standard output is, and how to write to it without waiting."""
-        buffer: BinaryIO | None = getattr(stream, "buffer", None)
-        self._put = partial(_put_text, stream) if buffer is None else partial(_put_through, buffer)
-        self._stream, self._send = stream, None
-        if sys.platform == "win32":
-            return  # whose consoles take bytes from Python's own stream only
-        try:
-            descriptor = stream.fileno()
-            mode = os.fstat(descriptor).st_mode
-        except (AttributeError, OSError, ValueError):
-            return  # something in Python, such as a test's capture
-        if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
-            self._put = partial(_put_whole, descriptor)  # half as dear as by the stream's buffer
-            return
-        poll = select.poll()
-        poll.register(descriptor, select.POLLOUT)
-        self._wait, self._at_once = poll.poll, True
-        if stat.S_ISSOCK(mode):
-            connection = socket.socket(fileno=os.dup(descriptor))
-            weakref.finalize(self, connection.close)
-            self._send = partial(_send_to, connection)
-            return
-        try:
-            # An opening of our own: "do not wait" said of the shared one would hold for every process that has it.
-            own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            self._at_once = False  # no such thing here: the thread writes all
-            self._send = partial(os.write, descriptor)
-        else:
-            weakref.finalize(self, os.close, own)
-            self._send = partial(os.write, own)
+    def _follow(self, stream: TextIO) -> _Output:
+        """What to write to, now that another stream stands for standard output."""
+        place, now = _place(stream), self._output
+        if now is not None and now.place is not None and not now.is_gone:
+            if place is None:
+                # Something in Python that captures what is printed, for whoever put it there: lines of other requests
+                # are not for them.
+                return now
+            if place == now.place:
+                now.stream = stream
+                return now
+        self._output = now = _Output(stream, place)  # the one before closes what it opened once its last line is out
+        return now
 
-    def _sent(self, line: bytes) -> int:
-        if not self._at_once or self._send is None:
-            return 0
-        try:
-            return self._send(line)
-        except BlockingIOError:
-            return 0
-
-    def _drain(self) -> None:
+    def _drain(self, output: _Output) -> None:
         """Write what is queued, and what comes meanwhile (the thread)."""
-        send = self._send
+        send = output.send
         assert send is not None  # noqa: S101 - the thread is started for what has it
         while True:
             with self._changed:
@@ -163,7 +212,7 @@ class LineWriter:
                     return
             try:
                 while line:
-                    self._wait()
+                    output.wait()
                     try:
                         line = line[send(line) :]
                     except BlockingIOError:
@@ -183,6 +232,16 @@ class LineWriter:
         self._draining = False
         atexit.unregister(self.flush)
         self._changed.notify_all()
+
+
+def _place(stream: TextIO) -> _Place | None:
+    """Where a stream leads; None for something in Python, such as a test's capture, and for what was closed."""
+    try:
+        descriptor = stream.fileno()
+        found = os.fstat(descriptor)
+    except (AttributeError, OSError, ValueError):
+        return None
+    return _Place(descriptor, stat.S_IFMT(found.st_mode), found.st_dev, found.st_ino)
 
 
 def _put_through(buffer: BinaryIO, line: bytes) -> None:

@@ -8,16 +8,18 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from asgi_guard.log_writer import LineWriter
+from asgi_guard.middleware import AccessLogMiddleware
+from tests.asgi import Echo, get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 LINE = b"x" * 400
 MANY = 1000
@@ -169,6 +171,101 @@ def test_a_stream_of_text_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", stream)
     LineWriter(tell).write(b'{"a":"\xc3\xa9"}\n')
     assert stream.getvalue() == '{"a":"\u00e9"}\n'
+
+
+def descriptors() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "file"])
+def test_what_others_capture(kind: str, tmp_path: Path) -> None:
+    """What captures what is printed gets no lines of the log, which go on to where they went, and opens nothing."""
+    path = tmp_path / "log"
+    with (
+        read_through(kind) if kind != "file" else standard_output(os.open(path, os.O_WRONLY | os.O_CREAT))
+    ) as reading_end:
+        writer = LineWriter(tell)
+        writer.write(b"0\n")
+        before = descriptors()
+        for number in range(1, 50):
+            with redirect_stdout(io.StringIO()) as captured:
+                sys.stdout.write("printed\n")
+                writer.write(b"%d\n" % number)
+            writer.write(b"-\n")
+            assert captured.getvalue() == "printed\n"
+        assert descriptors() <= before
+        expected = b"0\n" + b"".join(b"%d\n-\n" % number for number in range(1, 50))
+        assert (path.read_bytes() if reading_end is None else os.read(reading_end, 1000)) == expected
+
+
+async def test_who_captures_before_the_first_line() -> None:
+    """Where standard output leads is known from the app's start, whoever captures what its first request prints."""
+    with read_through("pipe") as reading_end:
+        log = AccessLogMiddleware(Echo())
+        await log.startup()
+        with redirect_stdout(io.StringIO()) as captured:
+            await get(log)
+        assert json.loads(os.read(reading_end, 4096))["url.path"] == "/"
+        assert captured.getvalue() == ""
+
+
+@both
+def test_another_stream_of_the_same_place(kind: str) -> None:
+    """Another stream by the same descriptor is written to by what is open already, after what it was printed."""
+    with read_through(kind) as reading_end:
+        writer = LineWriter(tell)
+        writer.write(b"one\n")
+        before = descriptors()
+        with redirect_stdout(os.fdopen(sys.stdout.fileno(), "w", closefd=False)) as other:
+            other.write("printed\n")
+            writer.write(b"two\n")
+        assert descriptors() <= before
+        assert os.read(reading_end, 100) == b"one\nprinted\ntwo\n"
+
+
+@both
+def test_standard_output_that_changes(kind: str) -> None:
+    """Lines follow standard output to another descriptor and back, and what was open for the one before is closed."""
+    with read_through(kind) as first:
+        writer = LineWriter(tell)
+        writer.write(b"one\n")
+        before = descriptors()
+        for _ in range(20):
+            with read_through(kind) as second:
+                writer.write(b"two\n")
+                assert os.read(second, 100) == b"two\n"
+            writer.write(b"one\n")
+        assert descriptors() <= before
+        assert os.read(first, 1000) == b"one\n" * 21
+
+
+@both
+def test_what_waits_for_a_slow_reader_when_standard_output_changes(kind: str) -> None:
+    """Lines that wait go to where they were to go, though standard output has changed since."""
+    with read_through(kind) as first:
+        writer, lines = LineWriter(tell), numbered(MANY)
+        for line in lines:
+            writer.write(line)
+        with read_through(kind):
+            writer.write(b"last\n")
+        assert read_until(first, lambda found: found.endswith(b"last\n")) == [*lines, b"last\n"]
+        assert writer.flush(DEADLINE)
+
+
+def test_a_descriptor_that_leads_elsewhere(tmp_path: Path) -> None:
+    """Once the stream was closed that lines went to, its number may be anything's: they go to what there is now."""
+    with standard_output(os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)):
+        writer = LineWriter(tell)
+        writer.write(b"one\n")
+        number = sys.stdout.fileno()
+    other = os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT)
+    assert other == number
+    with redirect_stdout(io.StringIO()) as captured:
+        writer.write(b"two\n")
+    os.close(other)
+    assert captured.getvalue() == "two\n"
+    assert (tmp_path / "other").read_bytes() == b""
+    assert (tmp_path / "log").read_bytes() == b"one\n"
 
 
 def test_no_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:

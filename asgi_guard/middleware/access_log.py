@@ -117,6 +117,10 @@ class AccessLogMiddleware(Layer):
         """Lines that were dropped for a slow reader."""
         return self._writer.dropped
 
+    async def startup(self) -> None:
+        """Find out where standard output leads, before the app captures what is printed."""
+        self._writer.open()
+
     async def shutdown(self) -> None:
         """Wait until a slow reader has the last line."""
         await asyncio.to_thread(self._writer.flush)
