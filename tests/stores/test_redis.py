@@ -8,6 +8,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import uvloop
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -415,3 +416,20 @@ async def test_a_refused_password_is_not_told(server: Server, caplog: pytest.Log
     assert "invalid username-password pair" in caplog.text
     assert SECRET not in caplog.text
     await store.aclose()
+
+
+def test_how_long_calls_take(server: Server) -> None:
+    """The seconds of a call are told as exactly under a loop whose clock counts in milliseconds, as uvloop's does."""
+    told: list[float] = []
+
+    async def ask_often() -> None:
+        store = server.store()
+        store.watch(lambda seconds, _: told.append(seconds))
+        for _ in range(20):
+            await store.admit(ask("timed", 0))
+        await store.aclose()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(ask_often())
+    assert len(told) == 20
+    assert all(seconds > 0 and abs(seconds * 1000 - round(seconds * 1000)) > 1e-6 for seconds in told)
