@@ -6,7 +6,13 @@ measurement; who measures often keeps that function, so that no label is looked 
 
 from __future__ import annotations
 
+import os
+import re
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -21,6 +27,10 @@ Family: TypeAlias = "Callable[..., Measure]"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Bounds of a request's duration; those that OpenTelemetry's HTTP conventions advise, without the in-between ones."""
 STORE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
+MAX_FORGOTTEN = 64
+"""Processes whose gauges one scrape forgets at most, since each takes a look through the folder."""
+_LIVE_GAUGES = re.compile(r"gauge_live[a-z]+_(\d{1,10})\.db")
+"""The files whose gauges count for as long as their process lives."""
 BATCH = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 
 
@@ -170,7 +180,8 @@ _of_registries: WeakKeyDictionary[CollectorRegistry, Instruments] = WeakKeyDicti
 def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     """What a registry holds, in the format that a scraper accepts, and that format's name.
 
-    With `PROMETHEUS_MULTIPROC_DIR`, which prometheus_client reads itself, it is what all processes hold together.
+    With `PROMETHEUS_MULTIPROC_DIR`, which prometheus_client reads itself, it is what all processes hold together: also
+    what those counted that have ended, but not their gauges.
     """
     from prometheus_client import CollectorRegistry, values  # noqa: PLC0415,RUF100 - an extra
     from prometheus_client.exposition import choose_encoder  # noqa: PLC0415,RUF100 - an extra
@@ -179,12 +190,49 @@ def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
         from prometheus_client.multiprocess import MultiProcessCollector  # noqa: PLC0415,RUF100 - an extra
 
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # its package declares no types here
+        collector = MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # its package declares no types here
+        forget_ended(Path(collector._path))  # which nothing else tells that does not read the environment
     try:
         encode, content_type = choose_encoder(accept)
     except (TypeError, ValueError):  # a version in quotes, say, which may be written and is not understood
         encode, content_type = choose_encoder("")
     return encode(registry), content_type
+
+
+def forget_ended(folder: Path) -> None:
+    """Forget the gauges of processes that have ended without doing so, as those do that are killed.
+
+    Args:
+        folder: that of `PROMETHEUS_MULTIPROC_DIR`.
+    """
+    if sys.platform == "win32":
+        return  # where asking a process whether it runs ends it
+    named = (_LIVE_GAUGES.fullmatch(path.name) for path in folder.iterdir())
+    pids = {int(found[1]) for found in named if found is not None}
+    if os.getpid() not in pids:
+        return  # files are named by something else, so no name tells of a process
+    for pid in islice((pid for pid in pids if not _runs(pid)), MAX_FORGOTTEN):
+        forget(pid)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # another user's, or none that could be asked
+    return True
+
+
+def forget(pid: int) -> None:
+    """Forget the gauges of a process that ends, where several processes are scraped as one."""
+    from prometheus_client import values  # noqa: PLC0415,RUF100 - an extra
+    from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415,RUF100 - an extra
+
+    if values.ValueClass is not values.MutexValue:
+        with suppress(OSError):  # another worker is forgetting it too
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]  # its package declares no types here
 
 
 def opentelemetry() -> Instruments:

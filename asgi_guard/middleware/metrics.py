@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
 from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.exchange import Exchange, trusts_nobody
-from asgi_guard.instruments import exposition, opentelemetry, prometheus
+from asgi_guard.instruments import exposition, forget, opentelemetry, prometheus
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.address import LOCAL, parse_networks, within
 from asgi_guard.policy.answer import Answer, Reason
@@ -177,6 +178,11 @@ class MetricsMiddleware(Layer):
             self._tell()
         elif self._shown and (not self._under_way or exchange.answered_by == self.name):
             self._tell_in_flight()  # for long nobody may come who would
+
+    async def shutdown(self) -> None:
+        """Take this process's gauges out of what several tell together."""
+        if self._path is not None:
+            forget(os.getpid())
 
     def _measures(self, key: tuple[str, object, int | None, str], response: Response) -> tuple[Measure, ...]:
         """Find the series of a request, and keep it under its key as long as these are few."""

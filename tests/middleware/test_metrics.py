@@ -297,6 +297,58 @@ def test_several_processes(tmp_path: Path) -> None:
         assert lines == [f'{DURATIONS}{{method="GET",route="_unmatched",status="200"}} {expected}.0']
 
 
+ENDING = """
+import asyncio, os, signal, sys
+from asgi_guard import MetricsMiddleware
+from tests.asgi import Echo, call, get, http_scope
+
+async def hang(scope, receive, send):
+    if scope["path"] == "/hang":
+        await asyncio.Event().wait()
+    await Echo()(scope, receive, send)
+
+async def main(way):
+    layer = MetricsMiddleware(hang)
+    hanging = [asyncio.create_task(call(layer, http_scope(path="/hang"))) for _ in range(5)]
+    await asyncio.sleep(0)
+    told = (await get(layer, "/metrics", client=("127.0.0.1", 1))).body.decode()
+    print(*[line for line in told.splitlines() if line.startswith("asgi_guard_requests_in_flight ")], flush=True)
+    if way == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if way == "stopped":
+        await layer.shutdown()
+    os._exit(0)
+
+if sys.argv[1] == "other names":
+    from prometheus_client import values
+    values.ValueClass = values.MultiProcessValue(lambda: int(sys.argv[2]))
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+def ended(folder: Path, *arguments: str) -> tuple[str, list[str]]:
+    """What a process tells that ends with five requests under way, and the files that it leaves of gauges."""
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", ENDING, *arguments]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return told.stdout or told.stderr, [path.name for path in folder.glob("gauge_live*")]
+
+
+def test_processes_that_have_ended(tmp_path: Path) -> None:
+    """Gauges of a process that was killed are told by no other, and one that stops takes its own away."""
+    for way in ("killed", "killed", "stopped"):
+        told, left = ended(tmp_path, way)
+        assert told == "asgi_guard_requests_in_flight 6.0\n"
+        assert bool(left) is (way == "killed")
+
+
+def test_files_that_tell_of_no_process(tmp_path: Path) -> None:
+    """Where files are named by something else than processes, nobody's gauges are taken for those of one that ended."""
+    for number in ("2147483001", "2147483002"):
+        told, _ = ended(tmp_path, "other names", number)
+    assert told == "asgi_guard_requests_in_flight 11.0\n", "a scrape that is over is not told"
+
+
 async def test_scrapes_are_not_logged_and_what_others_get_there_is(registry: CollectorRegistry) -> None:
     """The layer's own answers stay out of the access log; those that the app gives at that path do not."""
     written: list[bytes] = []
