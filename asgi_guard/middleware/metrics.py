@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from typing import TYPE_CHECKING
@@ -33,6 +34,8 @@ UNMATCHED = "_unmatched"
 MAX_SERIES = 2000
 """Combinations of method, route and status; an app that names more routes has the rest under `_unmatched`."""
 KNOWN_SCHEMES = ("http", "https", "ws", "wss")
+EVERY = 1.0
+"""Seconds after which gauges are brought up to date, where anything happens."""
 NEAR = 0.2
 """A limit is near when this share of its bucket, or less, is left."""
 
@@ -100,6 +103,7 @@ class MetricsMiddleware(Layer):
         self._table = RouteTable.of(routes)
         self._under_way = self._shown = 0  # and how many of them the gauge knows of, which other guards may share
         self._due = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._in_flight = tuple(each.in_flight() for each in self.instruments)
         self._series: set[tuple[str, str, int, str]] = set()
         self._durations: dict[tuple[str, object, int | None, str], tuple[Measure, ...]] = {}
@@ -138,6 +142,8 @@ class MetricsMiddleware(Layer):
             exchange.measured_by = self
             exchange.entered = time.perf_counter_ns()
             self._under_way += 1
+            if self._timer is None:
+                self._attend()
 
     def decide(self, exchange: Exchange) -> Decision:
         """Answer a scrape, if it is one, and from where it may come."""
@@ -178,9 +184,12 @@ class MetricsMiddleware(Layer):
             self._tell()
         elif self._shown and (not self._under_way or exchange.answered_by == self.name):
             self._tell_in_flight()  # for long nobody may come who would
+        elif self._timer is None:
+            self._attend()
 
     async def shutdown(self) -> None:
-        """Take this process's gauges out of what several tell together."""
+        """Tell what is left, and take this process's gauges out of what several tell together."""
+        self._tell()
         if self._path is not None:
             forget(os.getpid())
 
@@ -218,13 +227,24 @@ class MetricsMiddleware(Layer):
         for measure in self._near[limit]:
             measure(1)
 
+    def _attend(self) -> None:
+        """See to it that gauges are brought up to date, though what is under way may go on for hours."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return  # the event loop is not asyncio's, and requests that end have to do
+        self._timer = loop.call_later(EVERY, self._tell)
+
     def _tell_in_flight(self) -> None:
         more, self._shown = self._under_way - self._shown, self._under_way
         for measure in self._in_flight:
             measure(more)
 
     def _tell(self) -> None:
-        self._due = time.perf_counter_ns() + 1_000_000_000
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._due = time.perf_counter_ns() + int(EVERY * 1e9)
         self._tell_in_flight()
         for tell in self._sources:
             tell()

@@ -28,6 +28,7 @@ from asgi_guard import (
 from asgi_guard import Route as Row
 from asgi_guard.layer import Layer
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
+from tests.stores.server import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,6 +144,33 @@ async def test_in_flight(registry: CollectorRegistry) -> None:
     await task
     assert (await scrape(other))["asgi_guard_requests_in_flight"] == {(): 1}
     assert (await scrape(layer))["asgi_guard_requests_in_flight"] == {(): 1}
+
+
+async def test_sessions_that_go_on(registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions that are opened, and those that end beside others, are told though nothing else happens for hours."""
+    monkeypatch.setattr("asgi_guard.middleware.metrics.EVERY", 0.05)
+    ends = [asyncio.Event() for _ in range(6)]
+    waiting = iter(ends)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await next(waiting).wait()
+
+    layer = MetricsMiddleware(app, registry=registry)
+
+    async def told(expected: int) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while registry.get_sample_value("asgi_guard_requests_in_flight") != expected:  # noqa: ASYNC110 - as read
+                await asyncio.sleep(0.01)
+
+    tasks = [asyncio.create_task(call(layer, websocket_scope())) for _ in range(3)]
+    await told(3)
+    tasks += [asyncio.create_task(call(layer, websocket_scope())) for _ in range(3)]
+    await told(6)
+    assert layer._timer is None, "a timer runs on though nothing happens"
+    for number, end in enumerate(ends):
+        end.set()
+        await tasks[number]
+        await told(5 - number)
 
 
 async def test_refusals_and_near_limits(registry: CollectorRegistry) -> None:
