@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
 
 from asgi_guard.middleware import (
     AccessLogMiddleware,
@@ -67,8 +68,18 @@ def _watch_store(metrics: MetricsMiddleware, store: Watched) -> None:
             measure(size)
 
     store.watch(told)
+    _stores[metrics] = store
     opened = [each.breakers_open() for each in metrics.instruments]
-    metrics.watch_gauge(lambda: sum(breaker.is_open for breaker in store.breakers), opened)
+    metrics.watch_gauge(_breakers_open, opened)
+
+
+_stores: WeakKeyDictionary[MetricsMiddleware, Watched] = WeakKeyDictionary()
+"""The store of each guard there is, since all of them tell by one gauge."""
+
+
+def _breakers_open() -> int:
+    stores = {id(store): store for store in _stores.values()}  # several guards may have the same
+    return sum(breaker.is_open for store in stores.values() for breaker in store.breakers)
 
 
 def _watch_identity(metrics: MetricsMiddleware, identity: IdentityMiddleware) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import re
@@ -82,6 +83,24 @@ async def test_an_open_breaker(issuer: LocalIssuer) -> None:
     assert value("store_breakers_open") == 1
     assert value("key_fetches_total", issuer=issuer.url, outcome="failed") > before
     await store.aclose()
+
+
+async def test_breakers_of_several_guards(issuer: LocalIssuer, server: Server) -> None:
+    """Breakers of all guards of a process are told together, each once, whichever of them is scraped."""
+    gc.collect()  # guards of other tests
+    lost, well = RedisStore("unix:///nowhere/at/all"), server.store()
+    guards = [guarded(issuer, store=store) for store in (lost, lost, well)]
+    await scraped(guards[0])
+    before = value("store_breakers_open")
+    for _ in range(4):
+        for guard in guards:
+            await get(guard, "/a", client=("127.0.0.1", 1))
+    for guard in guards:
+        await scraped(guard)
+        assert value("store_breakers_open") - before == 1
+    guards.clear()
+    for store in (lost, well):
+        await store.aclose()
 
 
 async def test_dropped_lines(issuer: LocalIssuer) -> None:
