@@ -16,7 +16,7 @@ from benchmarks.machine import Machine
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-SCHEMA = 4
+SCHEMA = 5
 """Of the JSON. It goes up when a figure changes its name or its meaning."""
 Unit: TypeAlias = Literal[
     "us", "ms", "1/s", "x", "slope", "blocks", "bytes", "MiB", "calls", "requests", "instructions"

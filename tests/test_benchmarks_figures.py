@@ -53,7 +53,7 @@ def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert suite.names(0) == ["token", "speed"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 1}', '{"schema": 4}', '{"schema": 4, "suites": [{}]}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 1}', '{"schema": 5}', '{"schema": 5, "suites": [{}]}'])
 def test_what_holds_no_results_is_refused(tmp_path: Path, text: str) -> None:
     """The error names the file."""
     path = tmp_path / "results.json"

@@ -66,7 +66,10 @@ def results() -> Results:
             ],
             {"server": "Valkey"},
         ),
-        Suite("scale", [figure("origins", "1"), figure("origins", "1,000"), figure(SLOPE, "origins", unit="slope")]),
+        Suite(
+            "scale",
+            [figure("origins", "1"), figure("origins", "1,000"), figure(SLOPE, "origins", "1 / 1,000", unit="slope")],
+        ),
         Suite(
             "memory",
             [figure(STRANGERS, name, unit="MiB") for name in (AT_FIRST, WARM, LAST, GROWN, RISING)],

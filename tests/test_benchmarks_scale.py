@@ -36,6 +36,18 @@ def test_slopes(costs: list[float], found: float) -> None:
     assert run.slope([1, 10, 100], costs) == pytest.approx(found)
 
 
+def test_a_slope_is_named_by_its_sizes_and_judged_over_those_of_a_full_run() -> None:
+    """Over fewer sizes the same costs have another slope: it has another name, and nothing is asked of it."""
+    (axis,) = [axis for axis in axes.AXES if axis.name == "origins"]
+    costs = dict(zip(axis.sizes, (10.0, 10.0, 10.0, 40.0, 40.0), strict=True))
+    slopes = {}
+    for sizes in (axis.sizes, axis.quick):
+        times = {(run.BARE, 0): [1.0], **{(axis.name, size): [1.0 + costs[size]] for size in sizes}}
+        found = run._figures(axis, sizes, times)[-1]
+        slopes[found.of[2]] = (round(found.value.median, 3), found.asked)
+    assert slopes == {"1 / 10 / 100 / 1,000 / 10,000": (0.181, axes.ASKED), "1 / 10,000": (0.151, None)}
+
+
 async def test_every_key_may_ask_next() -> None:
     """Clients are those whose buckets the store holds, and no proxies: else all of them would share one bucket."""
     issuer = LocalIssuer(algorithm="ES256")
@@ -71,10 +83,10 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     suite = read(path).suite("scale")
     assert suite is not None
     assert suite.names(1, run.SLOPE) == [*(axis.name for axis in axes.AXES), run.WORKERS]
-    asked = {figure.of[1] for figure in suite.figures if figure.asked == axes.ASKED}
-    assert asked == {"limit keys", "routes of exact paths", "origins"}
+    assert not [figure for figure in suite.figures if figure.asked is not None]
     for axis in TINY.axes:
         assert suite.names(1, axis.name) == [str(size) for size in axis.quick]
+        assert suite.names(2, run.SLOPE, axis.name) == ["2 / 4"]
         assert axis.name in ran.output
     assert suite.names(1, run.WORKERS) == ["1", "2"]
     assert all(figure.value.median > 0 for figure in suite.figures if figure.unit != "slope")

@@ -9,7 +9,7 @@ from benchmarks.limits.suite import RATE as CHECKS
 from benchmarks.limits.throughput import ONE, TWO
 from benchmarks.memory.run import STRANGERS
 from benchmarks.plots.style import GREY, INK, LIGHT, LINES, OTHERS, OURS, canvas, note
-from benchmarks.scale.run import SLOPE, WORKERS
+from benchmarks.scale.run import SLOPE, WORKERS, slope_of
 from benchmarks.server.tables import BARE, GUARD, LEAST, NAMES, RATE, RATIO
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def scale(suite: Suite) -> Any:
     for number, name in enumerate(axes_found):
         sizes = suite.names(1, name)
         values = [suite.find(name, size) for size in sizes]
-        slope = suite.find(SLOPE, name)
+        slope = slope_of(suite, name)
         told = "" if slope is None else f"  (slope {slope.median:.3f})"
         xs = [int(size.replace(",", "")) for size in sizes]
         ys = [value.median for value in values if value is not None]

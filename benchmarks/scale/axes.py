@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CALLS = 100
 ASKED = 0.05
-"""The slope, log-log, that is asked where the cost shall not depend on the size."""
+"""The slope, log-log, that is asked where the cost shall not depend on the size: over the sizes of a full run."""
 KEPT = "12/hour burst 100000 by ip"
 """A limit whose buckets are not full again, and so not dropped, while this runs."""
 

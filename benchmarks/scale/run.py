@@ -103,7 +103,13 @@ def _figures(axis: Axis, sizes: Sequence[int], times: dict[tuple[str, int], list
         added[size] = [max(0.01, total - less) for total, less in zip(times[axis.name, size], base, strict=True)]
     slopes = [slope(sizes, costs) for costs in zip(*added.values(), strict=True)]
     found = [Figure((axis.name, f"{size:,}"), "us", Interval.of(costs)) for size, costs in added.items()]
-    return [*found, Figure((SLOPE, axis.name), "slope", Interval.of(slopes), ASKED if axis.flat else None)]
+    asked = ASKED if axis.flat and tuple(sizes) == axis.sizes else None
+    return [*found, Figure((SLOPE, axis.name, sized(sizes)), "slope", Interval.of(slopes), asked)]
+
+
+def sized(sizes: Sequence[int]) -> str:
+    """The sizes that a slope is over, as its name has them: over other sizes, it would be another quantity."""
+    return " / ".join(f"{size:,}" for size in sizes)
 
 
 async def _measure(budget: Budget, advance: Callable[[float], None]) -> list[Figure]:
@@ -121,7 +127,7 @@ def _workers(store: str | None, budget: Budget) -> list[Figure]:
         figures.append(Figure((WORKERS, f"{size:,}", RATE), "1/s", Interval.of(rates), more=True))
         figures.append(Figure((WORKERS, f"{size:,}", CPU), "us", Interval.of(cpus)))
     slopes = [slope(budget.workers, [cpu for _, cpu in round_]) for round_ in zip(*found.values(), strict=True)]
-    return [*figures, Figure((SLOPE, WORKERS), "slope", Interval.of(slopes))]
+    return [*figures, Figure((SLOPE, WORKERS, sized(budget.workers)), "slope", Interval.of(slopes))]
 
 
 def measure(store: str | None, budget: Budget, advance: Callable[[float], None]) -> Suite:
@@ -151,18 +157,23 @@ def measure(store: str | None, budget: Budget, advance: Callable[[float], None])
     return Suite("scale", figures, method, skipped)
 
 
+def slope_of(suite: Suite, axis: str) -> Interval | None:
+    """The slope of an axis, over the sizes that it was measured at."""
+    return next((suite.find(SLOPE, axis, sizes) for sizes in suite.names(2, SLOPE, axis)), None)
+
+
 def sheets(suite: Suite) -> list[Sheet]:
     """The tables."""
     rows = []
     for figure in suite.figures:
         if figure.of[0] != SLOPE or figure.of[1] == WORKERS:
             continue
-        axis, sizes = figure.of[1], suite.names(1, figure.of[1])
-        costs = " / ".join(plain(suite.find(axis, size)) for size in sizes)
+        axis, sizes = figure.of[1:]
+        costs = " / ".join(plain(suite.find(axis, size)) for size in suite.names(1, axis))
         wanted = "" if figure.asked is None else f"<= {figure.asked}: {figure.verdict}"
         value = figure.value
         rows.append([
-            axis, " / ".join(sizes), costs, f"{value.median:.3f}", f"{value.low:.3f} to {value.high:.3f}", wanted,
+            axis, sizes, costs, f"{value.median:.3f}", f"{value.low:.3f} to {value.high:.3f}", wanted,
         ])  # fmt: skip
     table = Sheet(
         "What the whole Guard adds to a request, by how much there is of something",
@@ -174,7 +185,7 @@ def sheets(suite: Suite) -> list[Sheet]:
          both(suite.find(WORKERS, size, CPU))]
         for size in suite.names(1, WORKERS)
     ]  # fmt: skip
-    grown = suite.find(SLOPE, WORKERS)
+    grown = slope_of(suite, WORKERS)
     caption = "" if grown is None else f"Slope of the CPU time: {number(grown.median)}."
     return [
         table,
