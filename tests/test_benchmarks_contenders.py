@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import sys
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import pytest
 from asgi_guard import RedisStore
 from benchmarks.limits import contenders, exact, faults, outages, peers, rounds, scripts, servers, sizes
 from benchmarks.limits.contenders import OURS, Contender, Setup, UnsuitableError, present
-from benchmarks.limits.rounds import closed_loop, level, percentile
+from benchmarks.limits.rounds import Place, closed_loop, measure, percentile
 from benchmarks.limits.servers import PREFIX, Counters, Target, target
 
 if TYPE_CHECKING:
@@ -149,11 +150,11 @@ async def test_glide_says_which_server_it_is_not_set_up_for(monkeypatch: pytest.
         await peers.Glide.open(Setup("rediss://user:secret@127.0.0.1"))
 
     unsuitable = failing("glide", 0, UnsuitableError("this benchmark does not set it up for rediss://"))
-    cells, skipped = await level([unsuitable], Setup(own.url), own.client, 1, 2, 0.01, lambda _: None)
+    (found,) = await measure([unsuitable], [Place(Setup(own.url), 1)], own.client, 2, 0.01, lambda _: None)
 
-    assert cells == []
-    assert [(one.name, one.reason) for one in skipped] == [
-        ("glide", "at 1 tasks: this benchmark does not set it up for rediss://")
+    assert found.cells == []
+    assert [(one.name, one.reason) for one in found.skipped] == [
+        ("glide", "at 1 task: this benchmark does not set it up for rediss://")
     ]
 
 
@@ -166,10 +167,10 @@ async def test_a_contender_that_fails_is_left_out_by_name(own: Target) -> None:
         failing("later", 3, OSError()),
     ]
 
-    cells, skipped = await level(broken, Setup(own.url), own.client, 2, 3, 0.01, told.append)
+    (found,) = await measure(broken, [Place(Setup(own.url), 2)], own.client, 3, 0.01, told.append)
 
-    assert [cell.name for cell in cells] == [OURS]
-    assert {(one.name, one.reason) for one in skipped} == {
+    assert [cell.name for cell in found.cells] == [OURS]
+    assert {(one.name, one.reason) for one in found.skipped} == {
         ("never", "at 2 tasks: ConnectionError"),
         ("later", "at 2 tasks: OSError"),
     }
@@ -189,8 +190,38 @@ async def test_a_refused_check_is_not_measured(own: Target) -> None:
 async def test_without_ours_there_is_no_ratio(own: Target) -> None:
     """A level at which ours could not be measured has no ratios, rather than wrong ones."""
     one_call = scripts.CONTENDERS[:1]
-    (cell,), _ = await level(one_call, Setup(own.url), own.client, 1, 2, 0.01, lambda _: None)
-    assert math.isnan(cell.ours.median)
+    (found,) = await measure(one_call, [Place(Setup(own.url), 1)], own.client, 2, 0.01, lambda _: None)
+    assert math.isnan(found.cells[0].ours.median)
+
+
+async def test_places_take_turns_in_every_round(own: Target) -> None:
+    """What is asked, and how many at once, changes within a round: no place is done before another has begun."""
+    turns: list[tuple[int, str]] = []
+
+    class Noting(Failing):
+        def __init__(self, windows: int, name: str) -> None:
+            super().__init__(1_000_000, OSError())
+            self._noted = (windows, name)
+
+        async def check(self, client: str) -> bool:
+            if turns[-1:] != [self._noted]:
+                turns.append(self._noted)
+            return await super().check(client)
+
+    def noting(name: str) -> Contender:
+        async def opened(setup: Setup) -> Noting:
+            return Noting(setup.windows, name)
+
+        return Contender(name, ("evalsha",), opened)
+
+    places = [Place(Setup(own.url, windows=windows), tasks) for windows in (1, 2) for tasks in (1, 4)]
+    found = await measure([noting("a"), noting("b")], places, own.client, 4, 0.001, lambda _: None)
+
+    assert [[(cell.tasks, cell.name) for cell in one.cells] for one in found] == [
+        [(tasks, name) for name in ("a", "b")] for tasks in (1, 4, 1, 4)
+    ]
+    kinds = [windows for windows, _ in turns[4:]]
+    assert sum(before != after for before, after in itertools.pairwise(kinds)) > 3
 
 
 def test_percentiles() -> None:

@@ -70,11 +70,32 @@ class Cell:
     trips: Interval
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where everyone has a turn in each round.
+
+    Attributes:
+        setup: what is asked.
+        tasks: checks under way at once.
+    """
+
+    setup: Setup
+    tasks: int
+
+
 @dataclass(slots=True)
 class _Running:
     contender: Contender
     limiter: Limiter
     samples: list[Sample] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Found:
+    """What was found at a place: a cell for each contender, and who was left out."""
+
+    cells: list[Cell] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
 
 
 def percentile(ordered: Sequence[float], percent: int) -> float:
@@ -118,60 +139,89 @@ async def closed_loop(limiter: Limiter, tasks: int, seconds: float, counters: Co
     )
 
 
-async def level(
+async def measure(
     contenders: Sequence[Contender],
-    setup: Setup,
+    places: Sequence[Place],
     client: Any,
-    tasks: int,
     rounds: int,
     seconds: float,
     passed: Callable[[float], None],
-) -> tuple[list[Cell], list[Skipped]]:
-    """Measure everyone at one level of concurrency. One that fails is left out from then on, and said to be.
+) -> list[Found]:
+    """Measure everyone at every place, in interleaved rounds: a round has all places, and each place all contenders.
+
+    So places can be compared with each other, and whoever is compared at one place was there at the same moment. One
+    that fails at a place is left out there from then on, and said to be.
 
     Args:
         contenders: ours first.
-        setup: what is asked.
+        places: what is asked, and how many checks are under way at once.
         client: to read the server's counts with.
-        tasks: checks under way at once.
-        rounds: how often each has its turn, of
+        rounds: how often each contender has its turn at a place, of
         seconds: this length.
         passed: is told the seconds that have been spent.
     """
-    running: list[_Running] = []
-    skipped: list[Skipped] = []
+    found = [Found() for _ in places]
     async with AsyncExitStack() as opened:
         opened.enter_context(collector_off())
-        for number, contender in enumerate(contenders):
-            try:
-                # A prefix of its own: some would read the keys of others.
-                limiter = await contender.open(replace(setup, prefix=f"{setup.prefix}{number}:"))
-                opened.push_async_callback(limiter.aclose)
-                # To connect, and to warm up.
-                await asyncio.gather(*(limiter.check(CLIENTS[index % len(CLIENTS)]) for index in range(tasks)))
-                running.append(_Running(contender, limiter))
-            except Exception as error:  # noqa: BLE001 - whatever a contender raises, the others are measured
-                skipped.append(Skipped(contender.name, _reason(error, tasks)))
-                passed(rounds * seconds)
+        running = await _opened(opened, contenders, places, found, lambda: passed(rounds * seconds))
+        gc.collect()
+        gc.freeze()  # thousands of connections, which need not be looked through before every turn
         dice = shuffler()
         for _ in range(rounds):
-            order = list(running)
-            dice.shuffle(order)
-            for one in order:
-                gc.collect()
-                counters = Counters(client, one.contender.commands)
-                try:
-                    one.samples.append(await closed_loop(one.limiter, tasks, seconds, counters))
-                except Exception as error:  # noqa: BLE001 - as above
-                    skipped.append(Skipped(one.contender.name, _reason(error, tasks)))
-                    running.remove(one)
-                passed(seconds)
-    return _cells(running, tasks), skipped
+            for number in dice.sample(range(len(places)), len(places)):
+                for one in dice.sample(running[number], len(running[number])):
+                    failed = await _turn(one, places[number].tasks, seconds, client)
+                    if failed is not None:
+                        found[number].skipped.append(failed)
+                        running[number].remove(one)
+                    passed(seconds)
+    for one_place, place, there in zip(found, places, running, strict=True):
+        one_place.cells += _cells(there, place.tasks)
+    return found
+
+
+async def _opened(
+    opened: AsyncExitStack,
+    contenders: Sequence[Contender],
+    places: Sequence[Place],
+    found: Sequence[Found],
+    missed: Callable[[], None],
+) -> list[list[_Running]]:
+    """Those that are ready at each place: one limiter of a contender for all places where the same is asked."""
+    limiters: dict[tuple[int, Setup], Limiter] = {}
+    running: list[list[_Running]] = [[] for _ in places]
+    for at, place in enumerate(places):
+        for number, contender in enumerate(contenders):
+            try:
+                limiter = limiters.get((number, place.setup))
+                if limiter is None:
+                    # A prefix of its own: some would read the keys of others.
+                    limiter = await contender.open(replace(place.setup, prefix=f"{place.setup.prefix}{number}:"))
+                    opened.push_async_callback(limiter.aclose)
+                    limiters[number, place.setup] = limiter
+                # To connect, and to warm up.
+                await asyncio.gather(*(limiter.check(CLIENTS[index % len(CLIENTS)]) for index in range(place.tasks)))
+                running[at].append(_Running(contender, limiter))
+            except Exception as error:  # noqa: BLE001 - whatever a contender raises, the others are measured
+                found[at].skipped.append(Skipped(contender.name, _reason(error, place.tasks)))
+                missed()
+    return running
+
+
+async def _turn(one: _Running, tasks: int, seconds: float, client: Any) -> Skipped | None:
+    """Let one have its turn; why it is left out from now on, if it failed."""
+    gc.collect()
+    counters = Counters(client, one.contender.commands)
+    try:
+        one.samples.append(await closed_loop(one.limiter, tasks, seconds, counters))
+    except Exception as error:  # noqa: BLE001 - as above
+        return Skipped(one.contender.name, _reason(error, tasks))
+    return None
 
 
 def _reason(error: Exception, tasks: int) -> str:
     detail = str(error) if isinstance(error, UnsuitableError | AssertionError) else type(error).__name__
-    return f"at {tasks} tasks: {detail}"
+    return f"at {tasks} {'task' if tasks == 1 else 'tasks'}: {detail}"
 
 
 def _cells(running: Sequence[_Running], tasks: int) -> list[Cell]:

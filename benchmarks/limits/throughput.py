@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from benchmarks.limits import rounds as interleaved
 from benchmarks.limits import scripts
 from benchmarks.limits.contenders import Contender, Setup, Skipped, ours
 from benchmarks.limits.delay import delayed
-from benchmarks.limits.rounds import Cell, level
+from benchmarks.limits.rounds import Cell, Place
+from benchmarks.limits.servers import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -59,7 +61,7 @@ def measure(
     seconds: float,
     passed: Callable[[float], None],
 ) -> list[Throughput]:
-    """Measure checks of the kinds asked for.
+    """Measure checks of the kinds asked for, at every level, all in the same rounds.
 
     Args:
         target: the server.
@@ -69,12 +71,13 @@ def measure(
         seconds: this length.
         passed: is told the seconds that have been spent.
     """
-    found = []
-    for asks, tasks in levels.items():
-        windows, revocation = VARIANTS[asks]
-        setup = Setup(target.url, windows=windows, revocation=revocation)
-        found.append(asyncio.run(_levels(asks, setup, target, contenders, tasks, rounds, seconds, passed)))
-    return found
+    places = {asks: [Place(_setup(target.url, asks), tasks) for tasks in levels[asks]] for asks in levels}
+    return asyncio.run(_measure(places, target, contenders, rounds, seconds, passed))
+
+
+def _setup(url: str, asks: str) -> Setup:
+    windows, revocation = VARIANTS[asks]
+    return Setup(url, windows=windows, revocation=revocation, prefix=f"{PREFIX}{windows}-")
 
 
 def measure_delayed(
@@ -98,26 +101,25 @@ def measure_delayed(
     contenders = [ours(), *(one for one in scripts.CONTENDERS if one.name == scripts.ONE_CALL)]
     lifetime = 60 + 4 * len(levels) * len(contenders) * rounds * seconds
     with delayed(target, added, lifetime) as (url, found):
-        measured = asyncio.run(_levels(ONE, Setup(url), target, contenders, levels, rounds, seconds, passed))
+        places = {ONE: [Place(_setup(url, ONE), tasks) for tasks in levels]}
+        (measured,) = asyncio.run(_measure(places, target, contenders, rounds, seconds, passed))
     return Delayed(found * 1000, measured)
 
 
-async def _levels(
-    asks: str,
-    setup: Setup,
+async def _measure(
+    places: Mapping[str, Sequence[Place]],
     target: Target,
     contenders: Sequence[Contender],
-    levels: Sequence[int],
     rounds: int,
     seconds: float,
     passed: Callable[[float], None],
-) -> Throughput:
-    cells: list[Cell] = []
-    skipped: list[Skipped] = []
-    for tasks in levels:
-        # A prefix for each level, so that windows that remember every hit do not grow from level to level.
-        prefixed = replace(setup, prefix=f"{setup.prefix}{setup.windows}-{tasks}:")
-        measured, left_out = await level(contenders, prefixed, target.client, tasks, rounds, seconds, passed)
-        cells += measured
-        skipped += left_out
-    return Throughput(asks, cells, skipped)
+) -> list[Throughput]:
+    """All kinds and levels in the same rounds, so that they can be compared with each other."""
+    every = [place for kind in places.values() for place in kind]
+    found = iter(await interleaved.measure(contenders, every, target.client, rounds, seconds, passed))
+    measured = []
+    for asks, kind in places.items():
+        there = [next(found) for _ in kind]
+        cells, skipped = [cell for one in there for cell in one.cells], [out for one in there for out in one.skipped]
+        measured.append(Throughput(asks, cells, skipped))
+    return measured
