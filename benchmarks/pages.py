@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks.layers.around import GUARD as WHOLE
 from benchmarks.layers.run import ADDS, TITLES
-from benchmarks.server.tables import CPU, GUARD, NAMES, RATIO
-from benchmarks.sheet import Sheet, asked, number
+from benchmarks.server.tables import CPU, GUARD, LEAST, NAMES, RATIO
+from benchmarks.sheet import Sheet, asked, both, number
 from benchmarks.suites import KINDS
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def _text(name: str, results: Results) -> str | None:
         return _machine(results)
     if name == "asked":
         return _asked(results)
+    if name == "headers":
+        return _headers(results)
     if name == "summary":
         return _summary(results)
     suite = results.suite(name)
@@ -91,6 +93,24 @@ def _asked(results: Results) -> str | None:
         f"{sheet.markdown()}\n\nOf {len(verdicts)} figures that are asked, {verdicts.count('NOT reached')} are not "
         f"reached, and {verdicts.count('undecided')} undecided: what is asked is within the figure's interval."
     )
+
+
+def _headers(results: Results) -> str | None:
+    """How near its headers alone come to what is asked of the guard: in time, and in instructions."""
+    server, counted = results.suite("server"), results.suite("counted")
+    if server is None or counted is None:
+        return None
+    found = [
+        f"- {figure.of[0]}: {both(alone)} of the CPU time, where {number(figure.asked)} is asked of the guard"
+        for figure in server.figures
+        if figure.asked is not None and (alone := server.find(figure.of[0], LEAST, RATIO)) is not None
+    ]
+    found += [
+        f"- {app}: {alone.median:.3f} of the instructions"
+        for app in counted.names(0)
+        if (alone := counted.find(app, LEAST, RATIO)) is not None
+    ]
+    return "\n".join(found)
 
 
 def _summary(results: Results) -> str | None:

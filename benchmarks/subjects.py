@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
@@ -17,7 +19,7 @@ from asgi_guard import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
     from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
 
@@ -111,6 +113,22 @@ def fastapi() -> ASGIApp:
 
 BARE: dict[str, Callable[[], ASGIApp]] = {"raw": lambda: raw, "starlette": starlette, "fastapi": fastapi}
 """The apps that are guarded, by name."""
+
+
+def absence(app: str) -> str | None:
+    """Why one of these apps cannot be measured here, or None if it can."""
+    return not_installed(() if app == "raw" else (app,))
+
+
+def not_installed(modules: Iterable[str], packages: Mapping[str, str] = MappingProxyType({})) -> str | None:
+    """Which of these modules are not here, in words, or None if all are.
+
+    Args:
+        modules: by their names.
+        packages: what brings them, where that is called otherwise.
+    """
+    missing = [packages.get(name, name) for name in modules if importlib.util.find_spec(name) is None]
+    return f"{', '.join(missing)} not installed" if missing else None
 
 
 def settings(issuer: str, audience: str, store: str = "memory://", *, revocation: bool = False) -> GuardSettings:

@@ -95,7 +95,7 @@ def test_the_pages_have_a_place_for_every_suite() -> None:
     """The page of benchmarks has one region a suite, the README a summary, and every picture that is shown is drawn."""
     page, readme = ((ROOT / name).read_text("utf-8") for name in ("docs/benchmarks.md", "README.md"))
     regions = re.findall(r"<!-- figures: (\w+) -->", page)
-    assert sorted(regions) == sorted([*(kind.name for kind in suites.KINDS), "asked", "machine"])
+    assert sorted(regions) == sorted([*(kind.name for kind in suites.KINDS), "asked", "headers", "machine"])
     assert re.findall(r"<!-- figures: (\w+) -->", readme) == ["summary"]
     shown = {*re.findall(r"plots/(\w+)\.svg", page), *re.findall(r"plots/(\w+)\.svg", readme)}
     assert shown == set(PICTURES)
@@ -120,6 +120,18 @@ def test_what_is_not_reached_is_said() -> None:
     text = pages.filled(page, found)
     assert "| server: FastAPI: guard: more | 0.50 (0.45 to 0.55) x | >= 0.90 | NOT reached |" in text
     assert "Of 1 figures that are asked, 1 are not reached, and 0 undecided" in text
+
+
+def test_what_headers_alone_reach_is_told_from_the_figures() -> None:
+    """The page says of each app how near they come: in time beside what is asked, and in instructions."""
+    page = "<!-- figures: headers -->\n<!-- end -->\n"
+    found = results()
+    assert pages.filled(page, found) == page
+    found.suites[0].figures.append(figure("FastAPI", "guard", "more", unit="x", asked=0.9, more=True))
+    found.suites.append(Suite("counted", [figure("raw ASGI app", "headers", tables.RATIO, unit="x", value=0.55)]))
+    text = pages.filled(page, found)
+    assert "- FastAPI: 0.50 (0.45 to 0.55) of the CPU time, where 0.90 is asked of the guard" in text
+    assert "- raw ASGI app: 0.550 of the instructions" in text
 
 
 def test_several_results_are_merged() -> None:

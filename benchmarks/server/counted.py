@@ -23,7 +23,7 @@ from benchmarks.interval import Interval
 from benchmarks.server.load import Connection, request_of
 from benchmarks.server.process import serving
 from benchmarks.server.serve import Served
-from benchmarks.server.tables import BARE, GUARD, LEAST, NAMES, RATIO
+from benchmarks.server.tables import BARE, GUARD, HEADERS_ALONE, LEAST, NAMES, RATIO
 from benchmarks.sheet import Sheet, number
 
 if TYPE_CHECKING:
@@ -142,7 +142,6 @@ def _sheet(suite: Suite, app: str) -> Sheet:
         )
     return Sheet(
         f"Instructions of whole requests: {app}, embedded store", ("stack",), (COUNT, "more than bare", RATIO), rows,
-        "Of the server's process, a request; the kernel's are not counted. Its headers alone: a wrapper that adds as "
-        "many lines as the guard, and as long, and does nothing else: no guard with these headers can reach more.",
+        f"Of the server's process, a request; the kernel's are not counted. {HEADERS_ALONE}",
         frozenset({NAMES[GUARD]}),
     )  # fmt: skip

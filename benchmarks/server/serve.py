@@ -20,6 +20,7 @@ import uvicorn
 from asgi_guard import Guard
 from asgi_guard.fetching import default_client
 from asgi_guard.layer import Chain
+from asgi_guard.testing import LocalIssuer
 from benchmarks import subjects
 from benchmarks.calls import Idle
 from benchmarks.peers import STACKS
@@ -27,11 +28,9 @@ from benchmarks.peers import build as build_peer
 from benchmarks.server.tables import BARE, GUARD, LEAST
 
 if TYPE_CHECKING:
-    from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
+    from collections.abc import Sequence
 
-
-HEADERS = [(b"x-header-%02d" % number, b"a value as long as those of security are") for number in range(14)]
-"""As many as the guard adds, and as long."""
+    from asgi_guard.asgi import ASGIApp, Header, Message, Receive, Scope, Send
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +39,8 @@ class Served:
 
     Attributes:
         app: the app, by its name in `subjects.BARE`.
-        stack: what is around it: `bare`, `guard`, the first few of its `layers`, what adds nothing but `headers`, or
-            one of `peers.STACKS`, which bring FastAPI's endpoint themselves.
+        stack: what is around it: `bare`, `guard`, the first few of its `layers`, nothing but the `headers` that it
+            adds, or one of `peers.STACKS`, which bring FastAPI's endpoint themselves.
         store: the URL of a Redis; None for memory.
         issuer: the URL of the tokens' issuer.
         audience: the tokens' audience.
@@ -62,8 +61,13 @@ class Served:
         return json.dumps(asdict(self))
 
 
-def build(served: Served) -> ASGIApp:
-    """The app with its stack. With a Redis, tokens are looked up among the revoked too."""
+def build(served: Served, lines: Sequence[Header] = ()) -> ASGIApp:
+    """The app with its stack. With a Redis, tokens are looked up among the revoked too.
+
+    Args:
+        served: what there shall be.
+        lines: of headers, where they are all that is added.
+    """
     if served.stack in STACKS:
         peer: ASGIApp = build_peer(served.stack, served.issuer, served.audience, served.store)
         return peer
@@ -71,7 +75,7 @@ def build(served: Served) -> ASGIApp:
     if served.stack == BARE:
         return app
     if served.stack == LEAST:
-        return with_headers(app)
+        return with_headers(app, lines)
     store = served.store
     settings = subjects.settings(served.issuer, served.audience, store or "memory://", revocation=store is not None)
     guard = Guard(app, settings)
@@ -80,18 +84,41 @@ def build(served: Served) -> ASGIApp:
     return guard
 
 
-def with_headers(app: ASGIApp) -> ASGIApp:
-    """The app, with as many headers as the guard adds, and as long ones."""
+def with_headers(app: ASGIApp, lines: Sequence[Header]) -> ASGIApp:
+    """The app, with these lines of headers more."""
 
     async def sending(scope: Scope, receive: Receive, send: Send) -> None:
         async def sends(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], *HEADERS]}
+                message = {**message, "headers": [*message["headers"], *lines]}
             await send(message)
 
         await app(scope, receive, sends)
 
     return sending
+
+
+async def guards_lines(app: str) -> list[Header]:
+    """The lines of headers that a guard adds to a response of this app: those of one that it has guarded."""
+    issuer = LocalIssuer(algorithm="ES256")
+    bare = subjects.BARE[app]()
+    guard = Guard(bare, subjects.settings(issuer.url, issuer.audience), http_client=issuer.client)
+    scope = subjects.request(issuer.token())
+    own, guarded = [await _head(each, scope) for each in (bare, guard)]
+    return [line for line in guarded if line not in own]
+
+
+async def _head(app: ASGIApp, scope: Scope) -> list[Header]:
+    """The lines of headers of the app's response, which is a good one."""
+    starts: list[Message] = []
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            starts.append(message)
+
+    await app(dict(scope), subjects.receive, send)
+    assert [start["status"] for start in starts] == [200], f"{app!r} answers {starts}"
+    return list(starts[0]["headers"])
 
 
 def main(served: Served, descriptor: int) -> None:
@@ -102,7 +129,7 @@ def main(served: Served, descriptor: int) -> None:
     if ours:
         asyncio.run(_warm_up(served.issuer))
     config = uvicorn.Config(
-        build(served),
+        build(served, asyncio.run(guards_lines(served.app)) if served.stack == LEAST else ()),
         loop="uvloop",
         http="httptools",
         access_log=False,
