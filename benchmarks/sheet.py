@@ -11,6 +11,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from rich.console import Console
+
     from benchmarks.figures import Figure, Suite
     from benchmarks.interval import Interval
 
@@ -37,14 +39,9 @@ class Sheet:
 
     def rich(self) -> Table:
         """For a terminal."""
-        made = Table(title=self.title, title_justify="left", title_style="bold")
-        made.caption, made.caption_justify = self.caption, "left"
-        for heading in self.left:
-            made.add_column(heading, overflow="fold")
-        for heading in self.right:
-            made.add_column(heading, justify="right", no_wrap=True)
+        made = table(self.title, self.left, self.right, self.caption)
         for row in self.rows:
-            made.add_row(*map(Text, row), style="bold" if row[0] in self.bold else None)
+            add(made, *row, style="bold" if row[0] in self.bold else None)
         return made
 
     def markdown(self) -> str:
@@ -57,6 +54,27 @@ class Sheet:
         if self.caption:
             lines += ["", self.caption]
         return "\n".join(lines)
+
+
+def table(title: str, left: Sequence[str], right: Sequence[str], caption: str = "") -> Table:
+    """An empty table for a terminal: its columns of words, and its columns of figures. None of it is markup."""
+    made = Table(title=Text(title), title_justify="left", title_style="bold")
+    made.caption, made.caption_justify = Text(caption) if caption else None, "left"
+    for heading in left:
+        made.add_column(Text(heading), overflow="fold")
+    for heading in right:
+        made.add_column(Text(heading), justify="right", no_wrap=True)
+    return made
+
+
+def add(made: Table, *cells: str, style: str | None = None) -> None:
+    """Add a row of texts as they are: a hint such as `pip install 'asgi-guard[bench]'` is no markup."""
+    made.add_row(*map(Text, cells), style=style)
+
+
+def say(console: Console, text: str, *, name: str = "") -> None:
+    """Print a text as it is, behind a name that stands out."""
+    console.print(Text.assemble((name, "bold"), text))
 
 
 def _line(cells: Sequence[str]) -> str:

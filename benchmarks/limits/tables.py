@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from benchmarks.limits.contenders import OURS
 from benchmarks.limits.scripts import ONE_CALL
+from benchmarks.sheet import add, say, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rich.console import Console
+    from rich.table import Table
 
     from benchmarks.interval import Interval
     from benchmarks.limits.contenders import Skipped
@@ -25,16 +25,6 @@ ASKED = {1: 0.95, 64: 5.0}
 
 Not where a network delays: there both wait for it most of the time, and 64 tasks get at most 64 answers a round trip.
 """
-
-
-def table(title: str, left: Sequence[str], right: Sequence[str], caption: str = "") -> Table:
-    """An empty table: its columns of words, and its columns of figures."""
-    made = Table(title=title, title_justify="left", title_style="bold", caption=caption, caption_justify="left")
-    for heading in left:
-        made.add_column(heading, overflow="fold")
-    for heading in right:
-        made.add_column(heading, justify="right", no_wrap=True)
-    return made
 
 
 def show_throughput(console: Console, found: Throughput, where: str, asked: Mapping[int, float]) -> None:
@@ -50,13 +40,13 @@ def show_throughput(console: Console, found: Throughput, where: str, asked: Mapp
     for cell in found.cells:
         if cell.tasks != tasks:
             made.add_section()
-        made.add_row("" if cell.tasks == tasks else str(cell.tasks), *_cell(cell), style=_bold(cell.name))
+        add(made, "" if cell.tasks == tasks else str(cell.tasks), *_cell(cell), style=_bold(cell.name))
         tasks = cell.tasks
     console.print(made)
     show_skipped(console, found.skipped)
     for cell in found.cells:
         if cell.name == ONE_CALL:
-            console.print(ratio(cell, asked), highlight=False)
+            say(console, ratio(cell, asked))
 
 
 def _bold(name: str) -> str | None:
@@ -92,36 +82,43 @@ def spread(values: Interval) -> str:
 def show_skipped(console: Console, skipped: Sequence[Skipped]) -> None:
     """Print what was not measured, by name."""
     for one in skipped:
-        console.print(f"not measured: {one.name}: {one.reason}", highlight=False)
+        say(console, f"not measured: {one.name}: {one.reason}")
 
 
 def show(console: Console, figures: Figures) -> None:
     """Print everything."""
     if figures.peers:
-        console.print(", ".join(f"{name} {number}" for name, number in figures.peers.items()))
+        say(console, ", ".join(f"{name} {number}" for name, number in figures.peers.items()))
     show_skipped(console, figures.skipped)
     if any("not installed" in one.reason for one in figures.skipped):
-        console.print("(pip install 'asgi-guard\\[bench]' brings those that are not installed)", highlight=False)
+        say(console, "(pip install 'asgi-guard[bench]' brings those that are not installed)")
     for found in figures.throughput:
         show_throughput(console, found, figures.server, ASKED)
-    delayed = figures.delayed
-    behind = f"a server behind a proxy that adds {delayed.added:.2f} ms to a PING"
-    show_throughput(console, delayed.throughput, behind, {})
-    for made in (_sizes(figures), _memory(figures), _refused(figures), _outages(figures), _stalls(figures)):
-        console.print(made)
-    console.print(_flushes(figures))
+    if (delayed := figures.delayed) is not None:
+        behind = f"a server behind a proxy that adds {delayed.added:.2f} ms to a PING"
+        show_throughput(console, delayed.throughput, behind, {})
+    for made in (_sizes, _memory, _refused, _outages, _stalls, _flushes):
+        _show(console, made(figures))
     steps = figures.steps
-    console.print(
-        f"[bold]Admissions above capacity + rate * t: {steps.above}[/] in {steps.steps:,} generated steps of the "
-        f"policy ({steps.admitted:,} admitted; {steps.withheld} refused without need)",
-        highlight=False,
+    say(
+        console,
+        f" in {steps.steps:,} generated steps of the policy ({steps.admitted:,} admitted; {steps.withheld} refused "
+        "without need)",
+        name=f"Admissions above capacity + rate * t: {steps.above}",
     )
-    console.print(_admitted(figures))
-    console.print(f"Apart from throughput: {figures.own_server}.", highlight=False)
+    _show(console, _admitted(figures))
+    if figures.own_server is not None:
+        say(console, f"Apart from throughput: {figures.own_server}.")
+
+
+def _show(console: Console, made: Table) -> None:
+    """Print a table, if there is anything in it: what is left out is named above."""
+    if made.rows:
+        console.print(made)
 
 
 def _sizes(figures: Figures) -> Table:
-    clients = figures.sizes[0].clients
+    clients = next((size.clients for size in figures.sizes), 0)
     made = table(
         "Bytes in the server for one client of one window, after 10 requests",
         ("limiter", "kept as"),
@@ -131,7 +128,7 @@ def _sizes(figures: Figures) -> Table:
     )
     for size in figures.sizes:
         row = (size.name, size.kind, str(size.keys), f"{size.alone}", f"{size.among_many:.0f}")
-        made.add_row(*row, style=_bold(size.name))
+        add(made, *row, style=_bold(size.name))
     return made
 
 
@@ -144,8 +141,8 @@ def _memory(figures: Figures) -> Table:
     )
     flooded = [] if figures.flooded is None else [figures.flooded]
     for one in (*figures.memory, *flooded):
-        made.add_row(
-            f"{one.keys:,}", f"{one.max_keys:,}", f"{one.held:,}", f"{one.first:.1f}", f"{one.again:.1f}",
+        add(
+            made, f"{one.keys:,}", f"{one.max_keys:,}", f"{one.held:,}", f"{one.first:.1f}", f"{one.again:.1f}",
             f"{one.bytes_per_key:.0f}", f"{one.peak:.1f}" if one in flooded else "",
         )  # fmt: skip
     return made
@@ -161,7 +158,7 @@ def _refused(figures: Figures) -> Table:
     )
     for one in figures.refused:
         asked = "" if one.store_calls is None else f"{one.store_calls:.2f}"
-        made.add_row(one.name, f"{one.microseconds:.1f}", asked, f"{one.trips:.2f}", style=_bold(one.name))
+        add(made, one.name, f"{one.microseconds:.1f}", asked, f"{one.trips:.2f}", style=_bold(one.name))
     return made
 
 
@@ -178,9 +175,9 @@ def _outages(figures: Figures) -> Table:
         if one.kind != kind:
             made.add_section()
         later = tuple("" if value is None else f"{value:.3f}" for value in (one.later, one.later_p99, one.later_max))
-        made.add_row(
-            "" if one.kind == kind else one.kind, one.name, one.outcome, f"{one.first:,.1f}", f"{one.first_max:,.1f}",
-            *later, style=_bold(one.name),
+        add(
+            made, "" if one.kind == kind else one.kind, one.name, one.outcome, f"{one.first:,.1f}",
+            f"{one.first_max:,.1f}", *later, style=_bold(one.name),
         )  # fmt: skip
         kind = one.kind
     return made
@@ -195,8 +192,8 @@ def _stalls(figures: Figures) -> Table:
     )
     for one in figures.stalls:
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in one.outcomes.items())
-        made.add_row(
-            one.name, outcomes, str(one.calls), str(one.charged), str(one.twice), f"{one.seconds:.2f}",
+        add(
+            made, one.name, outcomes, str(one.calls), str(one.charged), str(one.twice), f"{one.seconds:.2f}",
             style=_bold(one.name),
         )  # fmt: skip
     return made
@@ -205,7 +202,7 @@ def _stalls(figures: Figures) -> Table:
 def _flushes(figures: Figures) -> Table:
     made = table("SCRIPT FLUSH under load, at 64 tasks", ("limiter",), ("checks", "failed", "flushes"))
     for one in figures.flushes:
-        made.add_row(one.name, f"{one.checks:,}", str(one.failed), str(one.flushes), style=_bold(one.name))
+        add(made, one.name, f"{one.checks:,}", str(one.failed), str(one.flushes), style=_bold(one.name))
     return made
 
 
@@ -217,5 +214,5 @@ def _admitted(figures: Figures) -> Table:
         "a fixed window may admit twice its limit where two windows meet; that is how it is meant",
     )
     for one in figures.admitted:
-        made.add_row(one.name, str(one.asked), str(one.admitted), f"{one.allowed:.1f}", style=_bold(one.name))
+        add(made, one.name, str(one.asked), str(one.admitted), f"{one.allowed:.1f}", style=_bold(one.name))
     return made
