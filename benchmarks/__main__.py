@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,8 +26,9 @@ from benchmarks.instructions import check as instructions
 from benchmarks.interval import Interval
 from benchmarks.limits.servers import NoServerError, target
 from benchmarks.machine import code
-from benchmarks.plots.draw import UndrawableError, draw
+from benchmarks.plots.draw import PICTURES, UndrawableError, draw
 from benchmarks.rollout import run as rollout
+from benchmarks.sheet import say
 from benchmarks.suites import KINDS, ROLLOUT
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ STORE = "A Redis or Valkey to ask; one is started unless given."
 @contextmanager
 def bar(console: Console | None = None) -> Iterator[Progress]:
     """A progress bar, on standard error unless something else is given."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console or Console(stderr=True), transient=True) as progress:
         yield progress
 
@@ -58,7 +60,7 @@ def run(
     console: Console | None = None,
     keep: Callable[[Results], object] = lambda _: None,
 ) -> Results:
-    """Measure suites, one after the other, with a progress bar.
+    """Measure suites, one after the other, with a progress bar. One that breaks off keeps no other from its turn.
 
     Args:
         kinds: the suites.
@@ -97,6 +99,8 @@ def _suite(kind: Kind, pace: Pace, store: str | None, advance: Callable[[str, fl
         suite = kind.measure(pace, store, told)
     except NoServerError as error:
         return Suite(kind.name, [], skipped={kind.name: str(error)})
+    except Exception as error:  # noqa: BLE001 - whatever a suite raises, the others are measured
+        return Suite(kind.name, [], skipped={kind.name: f"it broke off: {_told(error)}"}, failed=True)
     yardstick = Yardstick(Interval.of(yards.cpu), Interval.of(yards.wall))
     method = {
         **suite.method,
@@ -104,6 +108,13 @@ def _suite(kind: Kind, pace: Pace, store: str | None, advance: Callable[[str, fl
         "taken": f"{began}; the code is of {commit}",
     }
     return replace(suite, method=method, yardstick=yardstick)
+
+
+def _told(error: Exception) -> str:
+    """What was wrong, and where."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{text} ({Path(where.filename).name}, line {where.lineno})"
 
 
 def show(console: Console, results: Results) -> None:
@@ -120,17 +131,17 @@ def show(console: Console, results: Results) -> None:
             for sheet in kind.sheets(suite):
                 console.print(sheet.rich())
         for name, reason in suite.skipped.items():
-            console.print(f"not measured: {name}: {reason}", highlight=False)
+            say(console, f"not measured: {name}: {reason}")
         for name, text in suite.method.items():
-            console.print(f"[bold]{name}[/]: {text}", highlight=False)
-    console.print(COMPARE)
+            say(console, f": {text}", name=name)
+    say(console, COMPARE)
 
 
 def show_machine(console: Console, machine: Machine) -> None:
     """Print of what the figures are."""
-    console.print(f"[bold]{machine.cpu}[/], {machine.cores} cores (load {machine.load}), {machine.system}")
+    say(console, f", {machine.cores} cores (load {machine.load}), {machine.system}", name=machine.cpu)
     versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
-    console.print(f"{machine.python}, {versions}")
+    say(console, f"{machine.python}, {versions}")
 
 
 @click.group(help=__doc__, invoke_without_command=True)
@@ -149,23 +160,72 @@ def main(context: click.Context, *, quick: bool, path: Path | None, store: str |
         raise click.UsageError(f"options of {context.invoked_subcommand!r} stand after its name")
 
 
+class _Kept:
+    """The results of this run so far, kept in a file if one is given.
+
+    Attributes:
+        results: so far; None before the first suite is done.
+        written: whether the file has results of this run.
+        problem: why it has not all of them; empty if it has.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.results: Results | None = None
+        self.written = False
+        self.problem = ""
+        self._path = path
+
+    def __call__(self, results: Results) -> None:
+        """Keep these in the place of those before."""
+        self.results = results
+        if self._path is None:
+            return
+        try:
+            self._path.write_bytes(results.json())
+        except OSError as error:
+            self.problem = f"{self._path}: {error.strerror}"
+        else:
+            self.written, self.problem = True, ""
+
+
 def _measure(kinds: Sequence[Kind], pace: Pace, path: Path | None, store: str | None) -> Results:
-    if path is not None and not path.parent.is_dir():
-        raise click.UsageError(f"--json: there is no folder {path.parent}")
+    """Measure suites, and print and keep what they found: all of it, however it ends."""
+    _check(path, store)
+    kept = _Kept(path)
+    try:
+        results = run(kinds, pace, store, keep=kept)
+    except KeyboardInterrupt:
+        if kept.results is not None:
+            show(printer(), kept.results)
+        if kept.written:
+            click.echo(f"{path} has the suites that were measured until then", err=True)
+        raise
+    show(printer(), results)
+    failed = ", ".join(suite.name for suite in results.suites if suite.failed)
+    problems = [f"suites that broke off: {failed}" if failed else "", kept.problem]
+    if any(problems):
+        raise click.ClickException("; ".join(filter(None, problems)))
+    return results
+
+
+def _check(path: Path | None, store: str | None) -> None:
+    """Say before anything is measured that a file cannot be written, or that a store does not answer."""
+    if path is not None:
+        if not path.parent.is_dir():
+            raise click.UsageError(f"--json: there is no folder {path.parent}")
+        there = path.exists()
+        try:
+            path.open("ab").close()
+            if not there:
+                path.unlink()
+        except OSError as error:
+            raise click.UsageError(f"--json: {path}: {error.strerror}") from error
     if store is not None:
         try:
             with target(store):
                 pass
         except (NoServerError, ValueError) as error:
             raise click.UsageError(f"--store: {error}") from error
-    try:
-        results = run(kinds, pace, store, keep=lambda found: None if path is None else path.write_bytes(found.json()))
-    except KeyboardInterrupt:
-        if path is not None and path.exists():
-            click.echo(f"{path} has the suites that were measured until then", err=True)
-        raise
-    show(printer(), results)
-    return results
 
 
 def _command(kind: Kind) -> click.Command:
@@ -191,10 +251,7 @@ for _kind in KINDS:
 @click.option("--json", "path", type=FILE, help="Write the figures here too.")
 def rollout_command(*, quick: bool, check: bool, path: Path | None) -> None:
     """Count what fails while processes are replaced."""
-    try:
-        results = _measure([ROLLOUT], "brief" if check else "quick" if quick else "full", path, None)
-    except rollout.StuckError as error:
-        raise click.ClickException(str(error)) from error
+    results = _measure([ROLLOUT], "brief" if check else "quick" if quick else "full", path, None)
     suite = results.suites[0]
     if check and (lost := rollout.lost(suite)):
         raise click.ClickException(f"requests were lost, or none answered: {', '.join(lost)}")
@@ -241,15 +298,24 @@ def compare_command(*, before: Path, after: Path, noise: float, everything: bool
 @click.option("--to", "folder", type=FOLDER, default="plots", show_default=True, help="Where the pictures go.")
 def plot_command(*, results: tuple[Path, ...], folder: Path) -> None:
     """Draw the figures of JSON files, as PNG and SVG: of a suite that is in several, the last. It needs matplotlib."""
-    _draw(_read(*results), folder)
+    found = _read(*results)
+    if not _draw(found, folder):
+        pictured = ", ".join(sorted({suite for suite, _ in PICTURES.values()}))
+        measured = ", ".join(suite.name for suite in found.suites if suite.figures) or "none"
+        raise click.ClickException(f"nothing is drawn: there are pictures of {pictured}, and figures of {measured}")
 
 
-def _draw(results: Results, folder: Path) -> None:
+def _draw(results: Results, folder: Path) -> int:
+    """Draw, and say which files were written; how many."""
     try:
-        for path in draw(results, folder):
-            click.echo(path)
+        paths = draw(results, folder)
     except UndrawableError as error:
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+    for path in paths:
+        click.echo(path)
+    return len(paths)
 
 
 @main.command("pages")
@@ -261,8 +327,11 @@ def pages_command(*, results: tuple[Path, ...], root: Path) -> None:
     The figures themselves are kept in docs/benchmarks.json.
     """
     found = _read(*results)
-    for path in pages.write(found, root):
-        click.echo(path)
+    try:
+        for path in pages.write(found, root):
+            click.echo(path)
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror}") from error
     _draw(found, root / "docs" / "plots")
 
 

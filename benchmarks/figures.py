@@ -86,6 +86,7 @@ class Suite:
         skipped: what was not measured, with the reason.
         details: what else there is, for its tables and plots.
         yardstick: how fast the machine was meanwhile; None where nobody looked.
+        failed: whether it broke off; why is among what was not measured.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Suite:
     skipped: dict[str, str] = field(default_factory=dict)
     details: Any = None
     yardstick: Yardstick | None = None
+    failed: bool = False
 
     def find(self, *of: str) -> Interval | None:
         """The value of the figure of this name, if it is there."""

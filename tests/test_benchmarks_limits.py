@@ -279,6 +279,7 @@ def test_a_server_that_is_given_is_asked_and_no_more(figures: Figures, monkeypat
         assert server.calls("script|flush") == 0
         assert server.calls("evalsha") > 0
     assert found.server.endswith("the one given with --store")
+    assert found.own_server is not None
     assert found.own_server.endswith("on a UNIX socket")
     assert [contender.name for contender in found.throughput[0].cells] == [OURS, OURS]
 

@@ -177,6 +177,26 @@ def test_commands(tmp_path: Path) -> None:
     assert {file.name: file.read_bytes() for file in (tmp_path / "again").glob("*.svg")} == before
 
 
+def test_what_cannot_be_drawn_or_written_is_told(tmp_path: Path) -> None:
+    """Results without a picture, a folder that cannot be made and a page that is not there are told in a line."""
+    if style.missing() is not None:
+        pytest.skip(style.missing() or "")
+    path, blocked = tmp_path / "results.json", tmp_path / "blocked"
+    blocked.touch()
+    path.write_bytes(Results.of([Suite("stack", [figure("raw", "bare", "CPU us")])], quick=False).json())
+    ran = CliRunner().invoke(main, ["plot", str(path), "--to", str(tmp_path)])
+    assert (ran.exit_code, "nothing is drawn: there are pictures of" in ran.output) == (1, True)
+    assert "figures of stack" in ran.output
+    path.write_bytes(results().json())
+    for command, said in (
+        (["plot", "--to", str(blocked / "x")], "Not a directory"),
+        (["pages", "--root", str(tmp_path)], "README"),
+    ):
+        ran = CliRunner().invoke(main, [command[0], str(path), *command[1:]])
+        assert (ran.exit_code, said in ran.output) == (1, True), ran.output
+        assert isinstance(ran.exception, SystemExit)
+
+
 def test_without_matplotlib_nothing_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command says what to install."""
     monkeypatch.setattr("benchmarks.plots.draw.missing", lambda: "matplotlib is not installed: ...")
