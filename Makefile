@@ -41,8 +41,8 @@ bench: $(READY) ## What the guard costs, on this machine, in less than a minute
 	@$(BIN)/python -m benchmarks --quick
 
 bench-pages: $(READY) ## Measure everything in full, thirty-five minutes, and put it into README.md and docs/
-	@$(BIN)/python -m benchmarks --json docs/benchmarks.json
-	@$(BIN)/python -m benchmarks pages docs/benchmarks.json
+	@$(BIN)/python -m benchmarks --json $(VENV)/benchmarks.json
+	@$(BIN)/python -m benchmarks pages $(VENV)/benchmarks.json
 
 instructions: $(READY) ## Whether a guarded request costs more instructions than recorded; half a minute
 	@$(BIN)/python -m benchmarks instructions

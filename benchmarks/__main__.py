@@ -324,12 +324,15 @@ def _draw(results: Results, folder: Path) -> int:
 def pages_command(*, results: tuple[Path, ...], root: Path) -> None:
     """Put the figures of JSON files into README.md and docs/benchmarks.md, and the pictures into docs/plots.
 
-    The figures themselves are kept in docs/benchmarks.json.
+    The figures themselves are kept in docs/benchmarks.json. Suites that are kept there and are in none of these files
+    stay, if they are of the same machine.
     """
-    found = _read(*results)
     try:
+        found = pages.joined(_read(*results), root)
         for path in pages.write(found, root):
             click.echo(path)
+    except figures.UnreadableError as error:
+        raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {error.strerror}") from error
     _draw(found, root / "docs" / "plots")

@@ -146,19 +146,30 @@ class Results:
 
 
 def merged(results: Sequence[Results]) -> Results:
-    """Several results of one machine as one: of a suite that is in several, the last.
+    """Several results of one machine as one: of a suite that is in several, the last that has figures.
 
     Raises:
         UnreadableError: they are of different machines.
     """
     if len({one.machine.kind for one in results}) > 1:
         raise UnreadableError("these are of different machines, or different Pythons: measure all on one")
-    suites = {suite.name: suite for one in results for suite in one.suites}
+    suites: dict[str, Suite] = {}
+    for suite in (suite for one in results for suite in one.suites):
+        if suite.figures or suite.name not in suites:
+            suites[suite.name] = suite
     return replace(results[-1], suites=list(suites.values()), quick=any(one.quick for one in results))
 
 
 class UnreadableError(Exception):
     """A file does not hold results of this schema. The text is for people."""
+
+
+def suites_in(path: Path) -> list[str]:
+    """The names of the suites that have figures in a file of whatever schema; none, where it holds no results."""
+    try:
+        return [suite["name"] for suite in json.loads(path.read_bytes())["suites"] if suite["figures"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def read(path: Path) -> Results:

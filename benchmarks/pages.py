@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from benchmarks.figures import UnreadableError, merged, read, suites_in
 from benchmarks.layers.around import GUARD as WHOLE
 from benchmarks.layers.run import ADDS, TITLES
 from benchmarks.server.tables import CPU, GUARD, LEAST, NAMES, RATIO
@@ -32,6 +33,26 @@ def write(results: Results, root: Path) -> Iterator[Path]:
     kept = root / KEPT
     kept.write_bytes(replace(results, suites=[_short(suite) for suite in results.suites]).json(short=True))
     yield kept
+
+
+def joined(results: Results, root: Path) -> Results:
+    """These results, and beside them the suites that are kept and that they lack.
+
+    Raises:
+        UnreadableError: what is kept cannot stand beside these, and would vanish.
+    """
+    kept = root / KEPT
+    if not kept.exists():
+        return results
+    try:
+        return merged([read(kept), results])
+    except UnreadableError as error:
+        measured = {suite.name for suite in results.suites if suite.figures}
+        lost = [name for name in suites_in(kept) if name not in measured]
+        if lost:
+            text = f"these would take the place of {KEPT}, and lack what is there of {', '.join(lost)}: {error}"
+            raise UnreadableError(text) from error
+        return results
 
 
 def _short(suite: Suite) -> Suite:

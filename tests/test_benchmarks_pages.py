@@ -135,11 +135,12 @@ def test_what_headers_alone_reach_is_told_from_the_figures() -> None:
 
 
 def test_several_results_are_merged() -> None:
-    """Of a suite that is in several, the last counts."""
+    """Of a suite that is in several, the last that has figures counts."""
     first, second = results(), Results.of([Suite("auth", []), Suite("scale", [])], quick=True)
     found = merged([first, second])
     assert {suite.name for suite in found.suites} == {"auth", *(suite.name for suite in first.suites)}
-    assert found.suite("scale") == Suite("scale", [])
+    assert found.suite("scale") == first.suite("scale")
+    assert merged([second, first]).suite("scale") == first.suite("scale")
     assert found.quick
     elsewhere = replace(second, machine=replace(second.machine, cpu="another"))
     with pytest.raises(UnreadableError, match="different machines"):
@@ -175,6 +176,33 @@ def test_commands(tmp_path: Path) -> None:
     before = {file.name: file.read_bytes() for file in tmp_path.glob("docs/plots/*.svg")}
     assert CliRunner().invoke(main, ["plot", str(path), "--to", str(tmp_path / "again")]).exit_code == 0
     assert {file.name: file.read_bytes() for file in (tmp_path / "again").glob("*.svg")} == before
+
+
+def test_pages_keep_the_suites_that_were_not_measured_again(tmp_path: Path) -> None:
+    """One suite takes the place of its own; where the others could not stay beside it, nothing is written."""
+    (tmp_path / "docs").mkdir()
+    for name in pages.PAGES:
+        (tmp_path / name).write_text("<!-- figures: asked -->\n<!-- end -->\n")
+    kept, path = tmp_path / pages.KEPT, tmp_path / "auth.json"
+    kept.write_bytes(results().json())
+    one = Results.of([Suite("auth", [figure("token", "ours")])], quick=False)
+    path.write_bytes(one.json())
+
+    CliRunner().invoke(main, ["pages", str(path), "--root", str(tmp_path)])
+    assert {suite.name for suite in read(kept).suites} == {*(suite.name for suite in results().suites), "auth"}
+
+    before = kept.read_bytes()
+    path.write_bytes(replace(one, machine=replace(one.machine, cpu="another")).json())
+    ran = CliRunner().invoke(main, ["pages", str(path), "--root", str(tmp_path)])
+    assert ran.exit_code == 1
+    assert "lack what is there of server, layers, limits, scale, memory: these are of different machines" in ran.output
+    kept.write_bytes(before.replace(b'"schema": 5', b'"schema": 4').replace(b'"schema":5', b'"schema":4'))
+    ran = CliRunner().invoke(main, ["pages", str(path), "--root", str(tmp_path)])
+    assert ran.exit_code == 1
+    assert "has schema 4" in ran.output
+    path.write_bytes(merged([results(), one]).json())
+    CliRunner().invoke(main, ["pages", str(path), "--root", str(tmp_path)])
+    assert "auth" in {suite.name for suite in read(kept).suites}
 
 
 def test_what_cannot_be_drawn_or_written_is_told(tmp_path: Path) -> None:
