@@ -10,16 +10,14 @@ import asyncio
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
-from starlette.middleware.cors import CORSMiddleware as StarletteCORS
-
 from asgi_guard import CORSMiddleware, CSRFMiddleware, ProxyMiddleware, SecurityHeadersMiddleware
 from asgi_guard.layer import Chain, Layer
-from benchmarks.calls import Idle, timed_over
+from benchmarks.calls import Idle, quiet, timed_over
 from benchmarks.figures import Figure, Suite
 from benchmarks.interval import Interval
 from benchmarks.rounds import CLOCK, COLLECTOR, interleave, one_core
 from benchmarks.sheet import Sheet, asked, plain
-from benchmarks.subjects import raw, request
+from benchmarks.subjects import not_installed, raw, request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
 
 ORIGIN = "https://app.example.com"
 BARE = "the app alone"
+STARLETTE = "Starlette's CORS"
 COMMAS = 64 * 1024
 ENTRIES = 1000
 CLIENTS = 512
@@ -75,7 +74,7 @@ ASKED = {
 
 
 def apps() -> dict[str, ASGIApp]:
-    """The bare app, and what is measured around it."""
+    """The bare app, and what is measured around it, as far as it is installed."""
     options: dict[str, Any] = {
         "allow_origins": [ORIGIN], "allow_methods": ["PUT"], "allow_headers": ["content-type", "x-a"],
         "allow_credentials": True, "expose_headers": ["x-request-id"], "max_age": 600,
@@ -90,7 +89,7 @@ def apps() -> dict[str, ASGIApp]:
         BARE: raw,
         "a layer that does nothing": idle,
         "CORS": cors,
-        "Starlette's CORS": StarletteCORS(raw, **options),
+        **_starlettes(options),
         "SecurityHeaders": security,
         "CORS and SecurityHeaders": chain(security, cors),
         "CSRF": CSRFMiddleware(raw),
@@ -98,6 +97,19 @@ def apps() -> dict[str, ASGIApp]:
         "Proxy": ProxyMiddleware(raw, trusted="10.0.0.0/8"),
         "Proxy of Forwarded": ProxyMiddleware(raw, trusted="10.0.0.0/8", header="forwarded"),
     }
+
+
+def _starlettes(options: dict[str, Any]) -> dict[str, ASGIApp]:
+    if absence() is not None:
+        return {}
+    from starlette.middleware.cors import CORSMiddleware as StarletteCORS
+
+    return {STARLETTE: StarletteCORS(raw, **options)}
+
+
+def absence() -> str | None:
+    """Why Starlette's cannot be measured here, or None if it can."""
+    return not_installed(("starlette",))
 
 
 def is_measured(what: str, name: str) -> bool:
@@ -142,9 +154,11 @@ def measure(seconds: float, calls: int, advance: Callable[[float], None]) -> Sui
         calls: requests to each app in a round.
         advance: is told the seconds that have passed since it was told last.
     """
-    with one_core() as core:
+    with one_core() as core, quiet():
         figures = asyncio.run(_measure(seconds, calls, advance))
-    return Suite("browser", figures, {"clock": CLOCK, "collector": COLLECTOR, "cores": core})
+    why = absence()
+    skipped = {} if why is None else {STARLETTE: why}
+    return Suite("browser", figures, {"clock": CLOCK, "collector": COLLECTOR, "cores": core}, skipped)
 
 
 def sheets(suite: Suite) -> list[Sheet]:

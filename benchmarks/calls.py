@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 import time
@@ -74,3 +75,15 @@ def discarded_output() -> Iterator[None]:
             yield
         finally:
             sys.stdout = ours
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the guard's own warnings off the terminal, where what they warn of is intended: an outage, an odd limit."""
+    logger = logging.getLogger("asgi_guard")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -253,6 +254,37 @@ def test_nothing_that_is_printed_is_markup() -> None:
     printed = stream.getvalue()
     for text in (f"a [b]: {hint}", f"not measured: c [d]: {hint}", "[e]", *(f"[{letter}]" for letter in "fghijk")):
         assert text in printed
+
+
+MISSING = """
+import sys
+for name in {names}:
+    sys.modules[name] = None
+from benchmarks import __main__, browser, suites
+from benchmarks.layers import run
+run.BRIEF = run.Budget(0.0, 3)
+suites._BROWSER["brief"] = 0.0
+measured = [kind for kind in suites.KINDS if kind.name in ("layers", "server", "browser")]
+for suite in __main__.run(measured, "brief").suites:
+    print(suite.name, suite.failed, sorted(suite.names(0)), suite.skipped)
+"""
+
+
+@pytest.mark.parametrize("names", [["starlette", "fastapi", "uvicorn"], ["fastapi", "uvloop"]])
+def test_what_is_not_installed_is_left_out_by_name(names: list[str]) -> None:
+    """Without a framework or a server, what needs it is named, and all else is measured."""
+    ran = subprocess.run(
+        [sys.executable, "-c", MISSING.format(names=names)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ran.returncode == 0, ran.stderr
+    server, layers, browser = ran.stdout.splitlines()
+    assert server == f"server False [] {{'servers': '{names[-1]} not installed'}}"
+    assert "'FastAPI': 'fastapi not installed'" in layers
+    assert layers.startswith(
+        "layers False ['raw', 'stack']" if "starlette" in names else "layers False ['raw', 'stack', 'starlette']"
+    )
+    assert ("\"Starlette's CORS\": 'starlette not installed'" in browser) == ("starlette" in names)
+    assert browser.startswith("browser False ['1,000 entries")
 
 
 def test_options_stand_after_the_name_of_what_they_are_for() -> None:

@@ -48,6 +48,16 @@ def test_a_slope_is_named_by_its_sizes_and_judged_over_those_of_a_full_run() -> 
     assert slopes == {"1 / 10 / 100 / 1,000 / 10,000": (0.181, axes.ASKED), "1 / 10,000": (0.151, None)}
 
 
+async def test_nothing_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """Limits that refuse nothing are meant here: no warning of the guard's tears the progress bar."""
+    few = tuple(replace(axis, quick=(2, 4)) for axis in axes.AXES if axis.name == "limits on a request")
+    await run._turns(replace(TINY, axes=few), lambda _: None)
+    assert "refuses nothing" in caplog.text
+    caplog.clear()
+    await run._measure(replace(TINY, axes=few), lambda _: None)
+    assert caplog.text == ""
+
+
 async def test_every_key_may_ask_next() -> None:
     """Clients are those whose buckets the store holds, and no proxies: else all of them would share one bucket."""
     issuer = LocalIssuer(algorithm="ES256")

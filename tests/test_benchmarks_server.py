@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from dataclasses import replace
 
@@ -121,6 +122,20 @@ def test_a_server_that_does_not_answer_well_is_reported() -> None:
         served = Served("raw", "guard", None, issuer.url, issuer.audience, None)
         with pytest.raises(process.UnfitError, match="guard around raw: 401"), process.serving(served, "nonsense"):
             pass
+
+
+async def test_settings_whose_app_is_not_here_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of whole requests, layers inside a server and counts, those around FastAPI are named."""
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    monkeypatch.setattr(run, "SETTINGS", ())
+    suite = run.measure(
+        None, run.BRIEF, lambda *_: None, [run.Setting("it", "fastapi", redis=False, stacks=("bare",), asked=1)]
+    )
+    assert suite.skipped["it"] == "fastapi not installed"
+    monkeypatch.setattr(stack, "APPS", {"fastapi": "FastAPI"})
+    assert stack.measure(BRIEF, lambda *_: None).skipped == {"FastAPI": "fastapi not installed"}
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert stack.measure(BRIEF, lambda *_: None).skipped == {"servers": "uvloop not installed"}
 
 
 def test_the_cpu_time_of_a_process_is_its_own() -> None:

@@ -86,7 +86,7 @@ async def _measure(budget: Budget, advance: Callable[[float], None]) -> tuple[li
     issuer = LocalIssuer(algorithm="ES256")
     scope = subjects.request(issuer.token(lifetime=24 * 3600))
     measured: dict[Turn, ASGIApp] = {}
-    for name in budget.apps:
+    for name in (name for name in budget.apps if subjects.absence(name) is None):
         app = subjects.BARE[name]()
         measured |= {(name, layer): made for layer, made in around(app, issuer).items()}
     measured |= {(STACK, layer): made for layer, made in growing(subjects.raw, issuer).items()}
@@ -150,7 +150,8 @@ def measure(budget: Budget, advance: Callable[[float], None]) -> Suite:
         "cores": core,
         "requests": f"raw ASGI calls in this process, {budget.calls} a turn, the access log written to the null device",
     }
-    return Suite("layers", figures, method, details=details)
+    skipped = {TITLES[name]: why for name in budget.apps if (why := subjects.absence(name)) is not None}
+    return Suite("layers", figures, method, skipped, details)
 
 
 def sheets(suite: Suite) -> list[Sheet]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
+from benchmarks.calls import quiet
 from benchmarks.limits import peers, scripts
 from benchmarks.limits.contenders import OURS, Contender, Limiter, Setup, named, renamed
-from benchmarks.limits.outages import TIMEOUT, attempt, quiet
+from benchmarks.limits.outages import TIMEOUT, attempt
 from benchmarks.limits.rounds import CLIENTS
 from benchmarks.limits.servers import PREFIX
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import statistics
 import time
@@ -70,18 +69,6 @@ def silent() -> Iterator[str]:
 KINDS = {"refuses connections": refusing, "never answers": silent}
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the store's own reports of the outage, which is intended, off the terminal."""
-    logger = logging.getLogger("asgi_guard")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
 def measure(
     contenders: Sequence[Contender], seconds: float, patience: float, passed: Callable[[float], None]
 ) -> list[Outage]:
@@ -94,7 +81,7 @@ def measure(
         passed: is told which share of this part is done, each time.
     """
     others = [scripts.WITH_DEFAULTS, *named(contenders, peers.FIXED.name, peers.THROTTLED.name)]
-    with quiet(), ExitStack() as stack:
+    with calls.quiet(), ExitStack() as stack:
         urls = {kind: stack.enter_context(opened()) for kind, opened in KINDS.items()}
         ours = []
         for kind, url in urls.items():

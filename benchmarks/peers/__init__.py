@@ -6,8 +6,9 @@ None of their packages is needed: a stack whose packages are not installed is le
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from typing import Any
+
+from benchmarks.subjects import not_installed
 
 STACKS = {
     "assembly": {
@@ -26,8 +27,7 @@ STACKS = {
 def absence(stack: str) -> str | None:
     """Why a stack cannot be measured here, or None if it can."""
     needs = STACKS.get(stack, {})
-    missing = [package for module, package in needs.items() if importlib.util.find_spec(module) is None]
-    return f"{', '.join(missing)} not installed" if missing else None
+    return not_installed(needs, needs)
 
 
 def build(stack: str, issuer: str, audience: str, store: str | None) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from asgi_guard.testing import LocalIssuer
 from benchmarks import subjects
-from benchmarks.calls import check, discarded_output
+from benchmarks.calls import check, discarded_output, quiet
 from benchmarks.figures import Figure, Suite
 from benchmarks.interval import Interval
 from benchmarks.limits.servers import NoServerError, target
@@ -113,7 +113,7 @@ def sized(sizes: Sequence[int]) -> str:
 
 
 async def _measure(budget: Budget, advance: Callable[[float], None]) -> list[Figure]:
-    with discarded_output():
+    with discarded_output(), quiet():
         times = await interleave(await _turns(budget, advance), budget.seconds, advance)
     return [figure for axis in budget.axes for figure in _figures(axis, budget.sizes(axis), times)]
 

@@ -21,7 +21,7 @@ from benchmarks import peers, subjects
 from benchmarks.figures import Figure, Suite
 from benchmarks.interval import Interval
 from benchmarks.server.load import Connection, request_of
-from benchmarks.server.process import serving
+from benchmarks.server.process import NEEDED, serving
 from benchmarks.server.serve import Served
 from benchmarks.server.tables import BARE, GUARD, HEADERS_ALONE, LEAST, NAMES, RATIO
 from benchmarks.sheet import Sheet, number
@@ -54,12 +54,15 @@ def measure(apps: Sequence[str], advance: Callable[[str, float], None]) -> Suite
     """
     if shutil.which("valgrind") is None:
         return Suite("counted", [], skipped={"instructions": "valgrind is not installed"})
+    if (why := subjects.not_installed(NEEDED)) is not None:
+        return Suite("counted", [], skipped={"servers": why})
     figures: list[Figure] = []
     skipped = {NAMES[name]: why for app in apps for name in STACKS[app] if (why := peers.absence(name)) is not None}
+    skipped |= {APPS[app]: why for app in apps if (why := subjects.absence(app)) is not None}
     issuer = LocalIssuer()
     with issuer.serve():
         token = issuer.token(lifetime=24 * 3600)
-        for app in apps:
+        for app in (app for app in apps if APPS[app] not in skipped):
             bare = 0.0
             for stack in (each for each in STACKS[app] if peers.absence(each) is None):
                 started = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from benchmarks import subjects
+from benchmarks.subjects import not_installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +28,17 @@ PATIENCE = 60.0
 
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
 """What servers see of the environment."""
+
+
+NEEDED = ("uvicorn", "uvloop", "httptools")
+"""What servers serve with."""
+
+
+def absence() -> str | None:
+    """Why no server can be measured here, or None if they can."""
+    if platform.system() != "Linux":
+        return "the CPU time of other processes is read on Linux only"
+    return not_installed(NEEDED)
 
 
 class UnfitError(Exception):

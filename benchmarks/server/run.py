@@ -8,7 +8,6 @@ the same app with a stack around it, in the same round: 1 would be a stack that 
 from __future__ import annotations
 
 import os
-import platform
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +21,7 @@ from benchmarks.interval import Interval
 from benchmarks.limits.servers import NoServerError, target
 from benchmarks.rounds import shuffler
 from benchmarks.server.load import Asking, Load, run, tool
-from benchmarks.server.process import cpu_seconds, serving
+from benchmarks.server.process import absence, cpu_seconds, serving
 from benchmarks.server.serve import Served
 from benchmarks.server.tables import BARE, CPU, GUARD, LEAST, NAMES, P50, P95, P99, RATE, RATIO
 
@@ -89,11 +88,6 @@ QUICK = Budget(rounds=6, seconds=1.0)
 BRIEF = Budget(rounds=2, seconds=0.6, settings=1)
 
 
-def supported() -> bool:
-    """Whether this system tells the CPU time of other processes where we ask for it."""
-    return platform.system() == "Linux"
-
-
 def measure(
     store: str | None, budget: Budget, advance: Callable[[str, float], None], settings: Sequence[Setting] = SETTINGS
 ) -> Suite:
@@ -105,11 +99,13 @@ def measure(
         advance: is told what is measured, and the seconds that it took.
         settings: which settings.
     """
-    if not supported():
-        return Suite("server", [], skipped={"servers": "the CPU time of other processes is read on Linux only"})
+    if (why := absence()) is not None:
+        return Suite("server", [], skipped={"servers": why})
     skipped = {NAMES[name]: reason for name in (*STACKS, ONE_CLIENT) if (reason := peers.absence(name))}
     skipped |= {each.name: "left out of what is quick; `server` has it" for each in settings[budget.settings :]}
     settings = settings[: budget.settings]
+    skipped |= {each.name: why for each in settings if (why := subjects.absence(each.app)) is not None}
+    settings = [each for each in settings if each.name not in skipped]
     issuer = LocalIssuer()
     with pinned() as core, ExitStack() as stack, issuer.serve():
         redis, where = None, "embedded"

@@ -15,8 +15,6 @@ import threading
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-import uvicorn
-
 from asgi_guard import Guard
 from asgi_guard.fetching import default_client
 from asgi_guard.layer import Chain
@@ -123,6 +121,8 @@ async def _head(app: ASGIApp, scope: Scope) -> list[Header]:
 
 def main(served: Served, descriptor: int) -> None:
     """Serve until standard input ends."""
+    import uvicorn
+
     if served.core is not None:
         os.sched_setaffinity(0, {served.core})
     ours = served.stack == GUARD

@@ -17,7 +17,8 @@ from benchmarks.interval import Interval
 from benchmarks.layers.around import BARE as ALONE
 from benchmarks.layers.around import growing
 from benchmarks.server.load import Asking, tool
-from benchmarks.server.run import Budget, compare, pinned, supported
+from benchmarks.server.process import absence
+from benchmarks.server.run import Budget, compare, pinned
 from benchmarks.server.serve import Served
 from benchmarks.server.tables import BARE, CPU, LEAST
 from benchmarks.sheet import Sheet, plain, spread
@@ -49,15 +50,16 @@ def measure(budget: Budget, advance: Callable[[str, float], None]) -> Suite:
         budget: how much.
         advance: is told what is measured, and the seconds that it took.
     """
-    if not supported():
-        return Suite("stack", [], skipped={"servers": "the CPU time of other processes is read on Linux only"})
+    if (why := absence()) is not None:
+        return Suite("stack", [], skipped={"servers": why})
+    skipped = {APPS[app]: why for app in APPS if (why := subjects.absence(app)) is not None}
     issuer = LocalIssuer()
     figures: list[Figure] = []
     with pinned() as core, issuer.serve():
         token = issuer.token(lifetime=24 * 3600)
         path = f"{subjects.PATH}?{subjects.QUERY}"
         asking = Asking(0, path, subjects.headers(token), budget.connections, budget.seconds)
-        for app in APPS:
+        for app in (app for app in APPS if APPS[app] not in skipped):
             make = partial(Served, app, store=None, issuer=issuer.url, audience=issuer.audience, core=core)
             served = {BARE: make("bare"), LINES: make(LEAST)}
             served |= {name: make("layers", layers=count) for count, name in enumerate(names())}
@@ -72,7 +74,7 @@ def measure(budget: Budget, advance: Callable[[str, float], None]) -> Suite:
         "cores": "nothing is pinned" if core is None else f"the server on core {core}, the load on the others",
         "rounds": f"{budget.rounds} of {budget.seconds:g} s each, interleaved, after one that warms up",
     }
-    return Suite("stack", figures, method)
+    return Suite("stack", figures, method, skipped)
 
 
 def sheets(suite: Suite) -> list[Sheet]:
