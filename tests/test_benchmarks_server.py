@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from dataclasses import replace
 
+import httpx
 import pytest
 
 from asgi_guard import Guard
 from asgi_guard.testing import LocalIssuer
 from benchmarks import peers, subjects
+from benchmarks.figures import Figure, Suite
+from benchmarks.interval import Interval
+from benchmarks.layers import around
+from benchmarks.limits.outages import silent
 from benchmarks.server import load, process, run, stack, tables
 from benchmarks.server.serve import Served, build, guards_lines
 from benchmarks.sheet import spread
@@ -43,6 +49,10 @@ def test_the_guard_and_the_bare_app_are_measured_with_a_redis(monkeypatch: pytes
     assert [row[0] for row in sheet.rows] == ["the app alone", "asgi-guard"]
     assert suite.method["load"] == "Python, 2 connections"
     assert "uvloop" in suite.method["packages"]
+    assert re.match(
+        r"\d+ of [\d,]+ requests to asgi-guard in raw, Redis had no answer of the store within 50 ms",
+        suite.method["too slow a store"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,14 +98,25 @@ async def test_the_headers_alone_are_as_many_and_as_long_as_the_guards(app: str)
     )
 
 
+def test_what_stands_before_identity_for_limits_is_part_of_them() -> None:
+    """The stack's steps are the layers of the table; clients over a limit are looked for once RateLimit is there."""
+    guard = around.guard(subjects.raw, LocalIssuer(algorithm="ES256"))
+    found = around.stops(guard.layers)
+    alone = [name.partition(" ")[0] for name in around.around(subjects.raw, LocalIssuer(algorithm="ES256"))]
+    assert [*found] == [name for name in alone if name in found]
+    assert len(found) == len(alone) - len((around.BARE, around.IDLE, around.GUARD))
+    assert [len(below) for below in found.values()] == [*range(1, len(found) - 1), len(found), len(found) + 1]
+    assert found["Access"] == [*guard.layers]
+
+
 async def test_a_server_may_have_some_layers_only() -> None:
     """The first of the guard's layers mark less than all of them."""
     with LocalIssuer().serve() as issuer:
         served = Served("raw", "layers", None, issuer.url, issuer.audience, None)
         scope = subjects.request(issuer.token())
         none, some, every = [
-            len((await call(build(replace(served, layers=count)), dict(scope))).starts[0]["headers"])
-            for count in (0, 6, 20)
+            len((await call(build(replace(served, last=last)), dict(scope))).starts[0]["headers"])
+            for last in ("", "Host", "Access")
         ]
     assert none < some < every
 
@@ -104,16 +125,39 @@ async def test_a_server_may_have_some_layers_only() -> None:
 def test_layers_inside_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has what it adds, and the table the interval of that."""
     monkeypatch.setattr(run, "tool", lambda: "Python")
-    monkeypatch.setattr(stack, "names", lambda: ["none", "Health"])
+    monkeypatch.setattr(stack, "FEW", {"raw": (around.IDLE, "Health")})
     monkeypatch.setattr(stack, "APPS", {"raw": "a raw ASGI app"})
 
     suite = stack.measure(BRIEF, lambda name, seconds: None)
 
-    assert suite.names(1, "raw") == ["bare", stack.LINES, "none", "Health"]
+    assert suite.names(1, "raw") == ["bare", stack.LINES, around.IDLE, "Health"]
     (sheet,) = stack.sheets(suite)
-    added = [suite.find("raw", name, stack.ADDS) for name in (stack.LINES, "none", "Health")]
+    added = [suite.find("raw", name, stack.ADDS) for name in (stack.LINES, around.IDLE, "Health")]
     assert None not in added
-    assert [row[-1] for row in sheet.rows] == ["", *map(spread, added)]
+    assert [row[-2] for row in sheet.rows] == [*map(spread, added)]
+
+
+def test_what_may_be_nothing_is_marked() -> None:
+    """A layer whose interval holds 0 is told to be one that may add nothing; the bare app stands below the table."""
+    of = (("bare", stack.CPU, 300.0, 9.0), ("Health", stack.ADDS, 5.0, 9.0), ("Access", stack.ADDS, 90.0, 9.0))
+    figures = [Figure(("raw", name, what), "us", Interval(at, at - wide, at + wide, 15)) for name, what, at, wide in of]
+    (sheet,) = stack.sheets(Suite("stack", figures))
+    assert sheet.rows == [["Health", "5.00", "-4.00 to 14.0", stack.NOTHING], ["Access", "90.0", "81.0 to 99.0", ""]]
+    assert "The bare app takes 300 us" in sheet.caption
+    assert "the median of 15" in sheet.caption
+
+
+def test_requests_without_their_store_are_served_and_counted() -> None:
+    """Where nobody answers for the store in a user's default time, that is told when the server has ended."""
+    with silent() as url, LocalIssuer().serve() as issuer:
+        served = Served("raw", "guard", url, issuer.url, issuer.audience, None)
+        with process.serving(served, issuer.token()) as running:
+            answers = [
+                httpx.get(f"http://127.0.0.1:{running.port}", headers=subjects.headers(issuer.token()), trust_env=False)
+                for _ in range(3)
+            ]
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert running.without_store >= 4  # with what it was asked at first, until it answered in time
 
 
 def test_a_server_that_does_not_answer_well_is_reported() -> None:

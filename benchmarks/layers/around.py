@@ -19,11 +19,15 @@ from asgi_guard import (
     SecurityHeadersMiddleware,
 )
 from asgi_guard.layer import Chain
+from asgi_guard.middleware.rate_limit import KnownLimits
 from benchmarks import subjects
 from benchmarks.calls import Idle
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from asgi_guard.asgi import ASGIApp
+    from asgi_guard.layer import Layer
     from asgi_guard.testing import LocalIssuer
 
 BARE = "the app alone"
@@ -60,8 +64,20 @@ def guard(app: ASGIApp, issuer: LocalIssuer) -> Guard:
 
 def growing(app: ASGIApp, issuer: LocalIssuer) -> dict[str, ASGIApp]:
     """The guard's layers, one more each time, from none to all: each by the name of the one that came last."""
-    layers = guard(app, issuer).layers
     found: dict[str, ASGIApp] = {BARE: app, IDLE: Chain(app, [Idle(app)])}
-    for count, layer in enumerate(layers, 1):
-        found[type(layer).__name__.removesuffix("Middleware")] = Chain(app, layers[:count])
+    return found | {name: Chain(app, below) for name, below in stops(guard(app, issuer).layers).items()}
+
+
+def stops(layers: Sequence[Layer]) -> dict[str, list[Layer]]:
+    """As many of a guard's layers as there are up to each, by its name.
+
+    What refuses clients that are known to be over a limit stands before Identity, and is RateLimit's: it comes with it.
+    """
+    found: dict[str, list[Layer]] = {}
+    for count, last in enumerate(layers, 1):
+        if isinstance(last, KnownLimits):
+            continue
+        limited = any(isinstance(layer, RateLimitMiddleware) for layer in layers[:count])
+        name = type(last).__name__.removesuffix("Middleware")
+        found[name] = [layer for layer in layers[:count] if limited or not isinstance(layer, KnownLimits)]
     return found

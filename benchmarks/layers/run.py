@@ -15,7 +15,7 @@ from benchmarks.calls import check, discarded_output, send, timed
 from benchmarks.figures import Figure, Suite
 from benchmarks.interval import Interval
 from benchmarks.layers.allocations import HELD, LEFT, PEAK, Allocated, allocated
-from benchmarks.layers.around import BARE, GUARD, around, growing
+from benchmarks.layers.around import BARE, GUARD, IDLE, around, growing
 from benchmarks.rounds import CLOCK, COLLECTOR, interleave, one_core
 from benchmarks.sheet import Sheet, asked, plain, spread
 
@@ -53,7 +53,7 @@ class Budget:
         return self.seconds + len(self.apps)
 
 
-FULL, QUICK, BRIEF = Budget(60.0), Budget(5.0), Budget(3.0)
+FULL, QUICK, BRIEF = Budget(60.0), Budget(5.0), Budget(2.0)
 Turn = tuple[str, str]
 
 
@@ -173,8 +173,9 @@ def _sheet(suite: Suite, name: str) -> Sheet:
     return Sheet(
         f"What a layer adds to a request to {TITLES[name]}", ("layer",),
         ("takes us", "adds us", "interval", HELD, PEAK, LEFT), rows,
-        "Each layer alone around the app, then all ten in one Guard. Blocks held: allocated and in use when the "
-        "response begins, beyond the app's own. Peak: the most in use at once. Left: what only the garbage collector "
-        "frees.",
+        f"Each layer alone around the app, then all {len(rows) - len((BARE, IDLE, GUARD))} in one Guard, where "
+        "RateLimit also looks, before Identity, whether the client is known to be over a limit. Blocks held: allocated "
+        "and in use when the response begins, beyond the app's own. Peak: the most in use at once. Left: what only the "
+        "garbage collector frees.",
         frozenset({GUARD}),
     )  # fmt: skip

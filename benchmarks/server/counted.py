@@ -84,15 +84,15 @@ def _of_a_request(served: Served, token: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         counting = [_found("valgrind"), "--tool=callgrind", f"--callgrind-out-file={out}", f"--log-file={folder}/log"]
-        with serving(served, token, under=counting) as (port, pid), ExitStack() as stack:
+        with serving(served, token, under=counting) as server, ExitStack() as stack:
             request = request_of(f"{subjects.PATH}?{subjects.QUERY}", subjects.headers(token))
-            opened = [Connection(port, request) for _ in range(CONNECTIONS)]
+            opened = [Connection(server.port, request) for _ in range(CONNECTIONS)]
             for each in opened:
                 stack.callback(each.socket.close)
             _ask(opened, WARM)
-            _tell(pid, "zero")
+            _tell(server.pid, "zero")
             _ask(opened, COUNTED)
-            _tell(pid, "dump")
+            _tell(server.pid, "dump")
             (dumped,) = out.parent.glob("out.*")
             return read(dumped.read_text()) / (CONNECTIONS * COUNTED)
 

@@ -101,7 +101,8 @@ def _wrk(asking: Asking) -> Load:
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "report.lua"
         script.write_text(WRK_SCRIPT)
-        shape = ["-t1", f"-c{asking.connections}", f"-d{max(1, round(asking.seconds))}s", "-s", str(script)]
+        assert asking.seconds == round(asking.seconds) >= 1, "wrk takes whole seconds"
+        shape = ["-t1", f"-c{asking.connections}", f"-d{round(asking.seconds)}s", "-s", str(script)]
         # A slow answer is measured, by its latency: unless told, wrk counts one of two seconds as a failure.
         patient = ["--timeout", f"{SLACK}s"]
         said = _output(["wrk", *shape, *patient, *asking.options(), asking.url], asking.seconds)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
 
 import httpx
 
 from benchmarks import subjects
+from benchmarks.server.serve import WITHOUT_STORE
 from benchmarks.subjects import not_installed
 
 if TYPE_CHECKING:
@@ -41,6 +44,21 @@ def absence() -> str | None:
     return not_installed(NEEDED)
 
 
+@dataclass(slots=True)
+class Running:
+    """A server that runs.
+
+    Attributes:
+        port: of 127.0.0.1.
+        pid: of its process.
+        without_store: once it has ended, how many requests it judged without its store, which was too slow.
+    """
+
+    port: int
+    pid: int
+    without_store: int = 0
+
+
 class UnfitError(Exception):
     """A server did not answer as it should. The text is what it said."""
 
@@ -55,8 +73,8 @@ def cpu_seconds(pid: int) -> float:
 
 
 @contextmanager
-def serving(served: Served, token: str, under: Sequence[str] = ()) -> Iterator[tuple[int, int]]:
-    """A server that has answered a request; its port and its process id.
+def serving(served: Served, token: str, under: Sequence[str] = ()) -> Iterator[Running]:
+    """A server that has answered a request.
 
     Args:
         served: what it serves.
@@ -78,10 +96,19 @@ def serving(served: Served, token: str, under: Sequence[str] = ()) -> Iterator[t
                 if problem is not None:
                     errors.seek(0)
                     raise UnfitError(f"{served.stack} around {served.app}: {problem}\n{errors.read()}")
-                yield port, process.pid
+                running = Running(port, process.pid)
+                yield running
             finally:
                 process.stdin.close()
                 process.wait(PATIENCE)
+            running.without_store = _without_store(errors)
+
+
+def _without_store(said: IO[str]) -> int:
+    """What a server that has ended said of the requests that it judged without its store."""
+    said.seek(0)
+    found = re.search(rf"^{WITHOUT_STORE}(\d+)$", said.read(), re.MULTILINE)
+    return 0 if found is None else int(found[1])
 
 
 def _environ() -> dict[str, str]:

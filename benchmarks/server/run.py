@@ -14,6 +14,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from asgi_guard import StoreSettings
 from asgi_guard.testing import LocalIssuer
 from benchmarks import peers, subjects
 from benchmarks.figures import Figure, Suite
@@ -21,7 +22,7 @@ from benchmarks.interval import Interval
 from benchmarks.limits.servers import NoServerError, target
 from benchmarks.rounds import shuffler
 from benchmarks.server.load import Asking, Load, run, tool
-from benchmarks.server.process import absence, cpu_seconds, serving
+from benchmarks.server.process import Running, absence, cpu_seconds, serving
 from benchmarks.server.serve import Served
 from benchmarks.server.tables import BARE, CPU, GUARD, LEAST, NAMES, P50, P95, P99, RATE, RATIO
 
@@ -34,6 +35,12 @@ STACKS = (BARE, GUARD, "assembly", "article")
 ONE_CLIENT = "article_one_client"
 PACKAGES = ("uvicorn", "uvloop", "httptools", "fastapi", "starlette", "asgi-correlation-id", "secure", "asgi-logger",
             "limits")  # fmt: skip
+
+
+TOO_SLOW = (
+    f"had no answer of the store within {StoreSettings.model_fields['timeout'].default * 1000:.0f} ms, the default: "
+    "they were judged by limits of the process, and their tokens not looked up"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,7 @@ class Budget:
 
     Attributes:
         rounds: turns of each stack, of
-        seconds: this length.
+        seconds: this length; whole ones, for wrk takes no others.
         connections: kept alive, each with one request under way.
         settings: how many of the settings are measured.
     """
@@ -85,7 +92,7 @@ class Budget:
 
 FULL = Budget()
 QUICK = Budget(rounds=6, seconds=1.0)
-BRIEF = Budget(rounds=2, seconds=0.6, settings=1)
+BRIEF = Budget(rounds=2, seconds=1.0, settings=1)
 
 
 def measure(
@@ -121,19 +128,24 @@ def measure(
             0, f"{subjects.PATH}?{subjects.QUERY}", subjects.headers(token), budget.connections, budget.seconds
         )
         figures: list[Figure] = []
+        told: dict[str, str] = {}
         for setting in settings:
             url = redis.url if setting.redis and redis is not None else None
             stacks = [name for name in setting.stacks if peers.absence(name) is None]
             served = {name: Served(setting.app, name, url, issuer.url, issuer.audience, core) for name in stacks}
-            turns = compare(served, token, asking, budget.rounds, partial(advance, f"server: {setting.name}"))
-            for name, taken in turns.items():
-                figures += _figures(setting, name, taken, turns[BARE])
+            found = compare(served, token, asking, budget.rounds, partial(advance, f"server: {setting.name}"))
+            for name, taken in found.turns.items():
+                figures += _figures(setting, name, taken, found.turns[BARE])
+            if setting.redis and GUARD in served:
+                slow = f"{found.without_store[GUARD]:,} of {found.requests[GUARD]:,} requests"
+                told["too slow a store"] = f"{slow} to asgi-guard in {setting.name} {TOO_SLOW}"
     method = {
         "load": f"{tool()}, {budget.connections} connections",
         "cores": "nothing is pinned" if core is None else f"the server on core {core}, the load on the others",
         "collector": "on in the servers, as Python sets it",
         "rounds": f"{budget.rounds} of {budget.seconds:g} s each, interleaved, after one that warms up",
         "store": where,
+        **told,
         "packages": ", ".join(f"{name} {number}" for name, number in _versions().items()),
     }
     return Suite("server", figures, method, skipped)
@@ -170,9 +182,24 @@ class Turn:
     load: Load
 
 
+@dataclass(slots=True)
+class Compared:
+    """What was found of servers, by name.
+
+    Attributes:
+        turns: one a round.
+        requests: how many each answered, the round that warms up included.
+        without_store: how many of those it judged without its store, which was too slow.
+    """
+
+    turns: dict[str, list[Turn]]
+    requests: dict[str, int]
+    without_store: dict[str, int]
+
+
 def compare(
     served: dict[str, Served], token: str, asking: Asking, rounds: int, advance: Callable[[float], None]
-) -> dict[str, list[Turn]]:
+) -> Compared:
     """Load servers that run at the same time, one after the other, round after round.
 
     Args:
@@ -182,26 +209,28 @@ def compare(
         rounds: how many, after one that warms up.
         advance: is told the seconds of each turn.
     """
-    turns: dict[str, list[Turn]] = {name: [] for name in served}
+    found = Compared({name: [] for name in served}, dict.fromkeys(served, 0), {})
     with ExitStack() as stack:
         dice = shuffler()
-        running = [(name, *stack.enter_context(serving(each, token))) for name, each in served.items()]
+        running = [(name, stack.enter_context(serving(each, token))) for name, each in served.items()]
         for number in range(rounds + 1):
             dice.shuffle(running)
-            for name, port, pid in running:
-                turn = _turn(asking, port, pid)
+            for name, server in running:
+                turn = _turn(asking, server)
+                found.requests[name] += turn.load.requests
                 if number:  # the first round warms up
-                    turns[name].append(turn)
+                    found.turns[name].append(turn)
                 advance(asking.seconds)
-    return turns
+    found.without_store = {name: server.without_store for name, server in running}
+    return found
 
 
-def _turn(asking: Asking, port: int, pid: int) -> Turn:
-    before = cpu_seconds(pid)
-    loaded = run(replace(asking, port=port), tool())
-    spent = cpu_seconds(pid) - before
+def _turn(asking: Asking, server: Running) -> Turn:
+    before = cpu_seconds(server.pid)
+    loaded = run(replace(asking, port=server.port), tool())
+    spent = cpu_seconds(server.pid) - before
     assert loaded.requests, "the load generator had no answer"
-    assert not loaded.failed, f"{loaded.failed} of {loaded.requests} requests to port {port} failed"
+    assert not loaded.failed, f"{loaded.failed} of {loaded.requests} requests to port {server.port} failed"
     return Turn(spent / loaded.requests * 1e6, loaded)
 
 

@@ -13,14 +13,15 @@ import socket
 import sys
 import threading
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from asgi_guard import Guard
+from asgi_guard import Guard, RateLimitMiddleware
 from asgi_guard.fetching import default_client
 from asgi_guard.layer import Chain
 from asgi_guard.testing import LocalIssuer
 from benchmarks import subjects
 from benchmarks.calls import Idle
+from benchmarks.layers.around import stops
 from benchmarks.peers import STACKS
 from benchmarks.peers import build as build_peer
 from benchmarks.server.tables import BARE, GUARD, LEAST
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asgi_guard.asgi import ASGIApp, Header, Message, Receive, Scope, Send
+
+
+WITHOUT_STORE = "requests without the store: "
+"""Before their number, on standard error, when a server ends."""
+without_store = 0
+"""Requests whose store did not answer in time, in this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,7 @@ class Served:
         issuer: the URL of the tokens' issuer.
         audience: the tokens' audience.
         core: the only processor core to run on; None for any.
-        layers: how many of the guard's layers there are.
+        last: the last of the guard's layers that there are, by its name; none but one that does nothing if it is empty.
     """
 
     app: str
@@ -52,7 +59,7 @@ class Served:
     issuer: str
     audience: str
     core: int | None
-    layers: int = 0
+    last: str = ""
 
     def to_json(self) -> str:
         """As the command line has it."""
@@ -77,9 +84,24 @@ def build(served: Served, lines: Sequence[Header] = ()) -> ASGIApp:
     store = served.store
     settings = subjects.settings(served.issuer, served.audience, store or "memory://", revocation=store is not None)
     guard = Guard(app, settings)
+    for layer in guard.layers:
+        if isinstance(layer, RateLimitMiddleware):
+            _count(layer)
     if served.stack == "layers":
-        return Chain(app, guard.layers[: served.layers] or [Idle(app)])
+        return Chain(app, stops(guard.layers)[served.last] if served.last else [Idle(app)])
     return guard
+
+
+def _count(layer: RateLimitMiddleware) -> None:
+    """Count the requests that the layer judges without its store. It is asked so then only: others pay nothing."""
+    judged: Any = layer._without_store
+
+    def counted(*asked: Any) -> Any:
+        global without_store
+        without_store += 1
+        return judged(*asked)
+
+    vars(layer)["_without_store"] = counted
 
 
 def with_headers(app: ASGIApp, lines: Sequence[Header]) -> ASGIApp:
@@ -141,7 +163,9 @@ def main(served: Served, descriptor: int) -> None:
         timeout_graceful_shutdown=1,
     )
     threading.Thread(target=_end_with_input, daemon=True).start()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn heeds it, and raises it again when it is done
     uvicorn.Server(config).run([socket.socket(fileno=descriptor)])
+    print(f"{WITHOUT_STORE}{without_store}", file=sys.stderr, flush=True)
 
 
 async def _warm_up(issuer: str) -> None:
