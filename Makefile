@@ -44,7 +44,7 @@ bench-pages: $(READY) ## Measure everything in full, thirty-five minutes, and pu
 	@$(BIN)/python -m benchmarks --json $(VENV)/benchmarks.json
 	@$(BIN)/python -m benchmarks pages $(VENV)/benchmarks.json
 
-instructions: $(READY) ## Whether a guarded request costs more instructions than recorded; half a minute
+instructions: $(READY) ## Whether a guarded request costs more instructions than recorded; a minute or so
 	@$(BIN)/python -m benchmarks instructions
 
 fuzz: $(READY) ## A million made-up Authorization headers, none of which may be let in; some minutes

@@ -57,6 +57,7 @@ class Budget:
 
 FULL = Budget(Plan(1_000_000, 100, 100_000), 0.3, (1_000, 100_000, 1_000_000), 1_000_000)
 QUICK = Budget(Plan(22_000, 44, 2_000), 0.92, (1_000, 20_000), 10_000)
+BRIEF = Budget(Plan(8_000, 32, 500), 0.9, (1_000,), 2_000)
 
 
 def rising(points: Sequence[tuple[int, int]]) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from asgi_guard.testing import LocalIssuer
@@ -63,6 +63,14 @@ class Budget:
 
 FULL = Budget(quick=False, seconds=60, workers=(1, 2, 4), rounds=5, each=2.0)
 QUICK = Budget(quick=True, seconds=2, workers=(1, 2), rounds=1, each=0.5)
+SMALL = 1000
+"""How much there is of anything at the most where it shall be brief: more takes longer to make than to measure."""
+BRIEF = Budget(
+    quick=True, seconds=1, workers=(1, 2), rounds=1, each=0.25,
+    axes=tuple(
+        replace(axis, quick=tuple(dict.fromkeys(min(size, SMALL) for size in axis.quick))) for axis in AXES
+    ),
+)  # fmt: skip
 
 
 def slope(sizes: Sequence[float], costs: Sequence[float]) -> float:
