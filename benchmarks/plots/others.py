@@ -41,11 +41,11 @@ def throughput(suite: Suite) -> Any:
         axes.set_ylim(tallest - 0.4, -0.6)
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)
-        axes.set_title(setting, fontsize=11, fontweight="normal")
+        axes.set_title(f"{setting}\n(a full bar is {max(rates):,.0f})", fontsize=11, fontweight="normal")
     note(
         figure,
-        f"One uvicorn worker on one core, {suite.method['load']}. "
-        "In parentheses: the bare app's CPU time a request to the stack's; 1 would cost nothing.",
+        f"One uvicorn worker on one core, {suite.method['load']}. Each panel has a scale of its own. "
+        "In parentheses: bare app's CPU time per request / this stack's (1 = free).",
     )
     return figure
 
@@ -75,7 +75,7 @@ def concurrency(suite: Suite) -> Any:
                 xs, [value.low for _, value in points], [value.high for _, value in points], color=color, alpha=0.12
             )
         axes.set_xticks(range(len(levels)), levels)
-        axes.set_xlabel("checks under way at once")
+        axes.set_xlabel("checks under way at once (steps, not to scale)")
         axes.set_title(f"A check of {kind}", fontsize=11, fontweight="normal")
         axes.grid(axis="y", color=LIGHT, linewidth=0.6)
     panels[0][0].set_ylim(0, most * 1.03)
@@ -123,7 +123,8 @@ def memory(suite: Suite) -> Any:
     axes.plot(xs, ys, color=OURS, linewidth=2)
     warm = suite.find(STRANGERS, "after warm-up")
     if warm is not None:
-        axes.axhline(warm.median, color=GREY, linewidth=0.8, linestyle="--")
+        axes.axhline(warm.median, color=GREY, linewidth=0.8, linestyle="--", label="after warm-up")
+        axes.legend(frameon=False, fontsize=10, loc="lower right")
     axes.set_ylim(0, max(ys) * 1.15)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("requests, no two alike")
