@@ -149,6 +149,6 @@ def notes(before: Results, after: Results, found: Sequence[Difference], noise: f
 def _seen(suite: Suite, other: Suite, found: Sequence[Difference]) -> str:
     """How much slower the machine was in a suite, and what could be seen in it."""
     seen = [each.seen for each in found if each.name.startswith(f"{suite.name}: ") and each.seen is not None]
-    what = f"half of its figures show no change below {statistics.median(seen):.0%}" if seen else "it was measured once"
+    unseen = f"for half of its figures, changes under {statistics.median(seen):.0%} would go unnoticed" if seen else ""
     slower = f"the same piece of work took {speed(suite, other).median:.2f} times as long, which is taken out"
-    return f"{suite.name}: {slower}; {what}."
+    return f"{suite.name}: {slower}; {unseen or 'it was measured once'}."

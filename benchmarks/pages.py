@@ -112,7 +112,7 @@ def _asked(results: Results) -> str | None:
     verdicts = [row[-1] for row in sheet.rows]
     return (
         f"{sheet.markdown()}\n\nOf {len(verdicts)} figures that are asked, {verdicts.count('NOT reached')} are not "
-        f"reached, and {verdicts.count('undecided')} undecided: what is asked is within the figure's interval."
+        f"reached, and {verdicts.count('undecided')} undecided: the target lies inside the figure's interval."
     )
 
 
@@ -145,7 +145,8 @@ def _summary(results: Results) -> str | None:
     ]
     return (
         f"{_ratios(server).markdown()}\n\nTaken {server.method['taken']}.\n\nIn process, without a server, the whole "
-        f"Guard adds, in microseconds: {', '.join(added)}. Taken {layers.method['taken']}."
+        f"Guard adds, in microseconds of CPU time, as a mean of many requests: {', '.join(added)}. "
+        f"Taken {layers.method['taken']}."
     )
 
 

@@ -50,6 +50,10 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = [figure for figure in suite.figures if figure.asked is not None]
     assert [figure.of[1] for figure in asked] == [hostile.OVERSIZED]
     assert "the event loop stands still" in ran.output
+    *_, rotated, _ = run.sheets(suite)
+    assert rotated.title.endswith("in milliseconds")
+    assert [row[0] for row in rotated.rows] == [*rotation.WHAT]  # and no counts among them
+    assert "Fetches for 50 unknown keys: 0.00 by asgi-guard" in rotated.caption
     stalls = {
         figure.of[2]: figure.value.median for figure in suite.figures if figure.of[1] == "the event loop stands still"
     }

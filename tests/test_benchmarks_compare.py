@@ -89,7 +89,9 @@ def test_what_may_mislead_is_said() -> None:
     assert "They are of different machines" in said
     said = notes(before, before)
     assert "One of the runs" not in said
-    assert said.endswith("took 1.00 times as long, which is taken out; half of its figures show no change below 15%.")
+    assert said.endswith(
+        "took 1.00 times as long, which is taken out; for half of its figures, changes under 15% would go unnoticed."
+    )
 
 
 def test_a_change_that_is_seen_is_told_from_how_large_it_would_be() -> None:

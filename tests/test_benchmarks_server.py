@@ -139,7 +139,7 @@ def test_layers_inside_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_may_be_nothing_is_marked() -> None:
     """A layer whose interval holds 0 is told to be one that may add nothing; the bare app stands below the table."""
-    of = (("bare", stack.CPU, 300.0, 9.0), ("Health", stack.ADDS, 5.0, 9.0), ("Access", stack.ADDS, 90.0, 9.0))
+    of = (("bare", tables.CPU, 300.0, 9.0), ("Health", stack.ADDS, 5.0, 9.0), ("Access", stack.ADDS, 90.0, 9.0))
     figures = [Figure(("raw", name, what), "us", Interval(at, at - wide, at + wide, 15)) for name, what, at, wide in of]
     (sheet,) = stack.sheets(Suite("stack", figures))
     assert sheet.rows == [["Health", "5.00", "-4.00 to 14.0", stack.NOTHING], ["Access", "90.0", "81.0 to 99.0", ""]]

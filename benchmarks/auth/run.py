@@ -15,7 +15,7 @@ from benchmarks.calls import Idle, timed
 from benchmarks.figures import Figure, Suite
 from benchmarks.interval import Interval
 from benchmarks.rounds import CLOCK, COLLECTOR, interleave, one_core
-from benchmarks.sheet import Sheet, asked, both, grid
+from benchmarks.sheet import Sheet, asked, both, grid, plain
 from benchmarks.subjects import raw, request
 
 if TYPE_CHECKING:
@@ -184,9 +184,11 @@ def sheets(suite: Suite) -> list[Sheet]:
         "asgi-guard: what the Identity layer adds to the request. PyJWT and joserfc: the call alone.",
     )  # fmt: skip
     asking = suite.names(2, "rotation")
+    fetched = [f"{plain(suite.find('rotation', rotation.FETCHES, name))} by {name}" for name in asking]
     rotated = Sheet(
-        "A key is rotated, in milliseconds", ("what",), asking, grid(suite, ("rotation",), asking),
-        f"{suite.method['rotation'].capitalize()}.",
+        "A key is rotated, in milliseconds", ("what",), asking,
+        [row for row in grid(suite, ("rotation",), asking) if row[0] != rotation.FETCHES],
+        f"{suite.method['rotation'].capitalize()}. {rotation.FETCHES.capitalize()}: {', '.join(fetched)}.",
     )  # fmt: skip
     found = [verified, ratio, refused, rotated]
     wanted = asked(suite.figures)

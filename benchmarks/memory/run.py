@@ -152,8 +152,8 @@ def sheets(suite: Suite) -> list[Sheet]:
     rows = [[name, "MiB", plain(suite.find(STRANGERS, name))] for name in (AT_FIRST, WARM, LAST)]
     rows += [[GROWN, "", plain(suite.find(STRANGERS, GROWN))], [RISING, "bytes", plain(suite.find(STRANGERS, RISING))]]
     caption = (
-        f"{suite.method['strangers']}. A step is a table that was made anew, for more; a leak would be a "
-        f"slope. The last figure is the middle one of the slopes of {BLOCKS} blocks of requests."
+        f"{suite.method['strangers']}. A sudden step is a hash table being resized; a leak would be a steady rise. "
+        f"Last row: the median growth per request over the {BLOCKS} parts of the run."
     )
     found = [Sheet("Resident memory of a process that serves strangers", ("when", "in"), ("",), rows, caption)]
     columns = suite.names(2, STORE)
