@@ -6,15 +6,14 @@ To follow a request, read `asgi_guard.layer.Chain`, then the layers in the order
 from __future__ import annotations
 
 import logging
-from functools import partial
 from typing import TYPE_CHECKING
 
-from asgi_guard.cautions import OPEN, warnings
+from asgi_guard.cautions import warnings
 from asgi_guard.conflicts import conflicts
 from asgi_guard.errors import ConfigError, Problem, wrong_type
 from asgi_guard.exchange import current
 from asgi_guard.fetching import default_client
-from asgi_guard.inspection import MAX_LOOKED_AT, added_middleware, misfit, sole_app
+from asgi_guard.inspection import misfit
 from asgi_guard.layer import Chain
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.middleware.rate_limit import plans_in
@@ -183,35 +182,6 @@ def store_of(layers: Sequence[Layer]) -> Store | None:
         if isinstance(layer, IdentityMiddleware):
             return layer.possession.store
     return None
-
-
-def own_guard(app: object) -> Guard | Callable[[ASGIApp], Guard] | None:
-    """The guard that every request to an app comes to; None where that cannot be told of any.
-
-    That is the app itself, or stands alone within what wraps it, or was added as middleware, which makes it with the
-    first request: then this makes one as that will.
-    """
-    for _ in range(MAX_LOOKED_AT):
-        if isinstance(app, Guard):
-            return app
-        for cls, args, options in added_middleware(app):
-            if cls is Guard:
-                return partial(Guard, *args, **options)
-        app = app.app if isinstance(app, Chain) else sole_app(app)
-    return None
-
-
-def guarded(app: ASGIApp) -> ASGIApp:
-    """The app behind a guard: its own, if it has one, else one of the environment; raises as `Guard`.
-
-    Of one of the environment it is told if it asks nobody who they are: nobody has chosen that in code.
-    """
-    if own_guard(app) is not None:
-        return app
-    guard = Guard(app)
-    if not guard.settings.auth.on:
-        logger.warning("%s", OPEN)
-    return guard
 
 
 async def no_app(scope: Scope, receive: Receive, send: Send) -> None:

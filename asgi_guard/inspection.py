@@ -14,6 +14,28 @@ if TYPE_CHECKING:
 
 MAX_LOOKED_AT = 32
 """How many objects are looked at for the app within a wrapper: one may wrap itself, or hold much."""
+_HAND_ON = {
+    "asgi_guard.Chain": "app",
+    "asgi_correlation_id.CorrelationIdMiddleware": "app",
+    "hypercorn.HTTPToHTTPSRedirectMiddleware": "app",
+    "hypercorn.ProxyFixMiddleware": "app",
+    "opentelemetry.OpenTelemetryMiddleware": "app",
+    "quart.Quart": "asgi_app",
+    "sentry_sdk.SentryAsgiMiddleware": "app",
+    "starlette.AuthenticationMiddleware": "app",
+    "starlette.CORSMiddleware": "app",
+    "starlette.ExceptionMiddleware": "app",
+    "starlette.GZipMiddleware": "app",
+    "starlette.HTTPSRedirectMiddleware": "app",
+    "starlette.RequestBodyLimitMiddleware": "app",
+    "starlette.ServerErrorMiddleware": "app",
+    "starlette.SessionMiddleware": "app",
+    "starlette.TrustedHostMiddleware": "app",
+    "uvicorn.MessageLoggerMiddleware": "app",
+    "uvicorn.ProxyHeadersMiddleware": "app",
+}
+"""Wrappers that hand on all that they do not refuse, redirect or answer as a preflight, and where they keep the app."""
+_BY_ROUTES = {"starlette.Starlette", "starlette.Router"}
 
 
 def misfit(app: object) -> str | None:
@@ -82,15 +104,35 @@ def _wrapped(app: object) -> object:
     for each in named:
         if _is_app(each):
             return each
-    return sole_app(app)
-
-
-def sole_app(app: object) -> object:
-    """The app to which goes whatever an object hands on, since it holds no other; None where there are several."""
     if "quart.Quart" in _kinds(app):
         return _attribute(app, "asgi_app")
     held = {id(each): each for each in _held(app) if _is_app(each)}
     return next(iter(held.values())) if len(held) == 1 else None
+
+
+def hands_on(kind: object) -> bool:
+    """Whether what a class makes is known to hand on every request, but for those that it refuses or redirects."""
+    return isinstance(kind, type) and _caller(kind) in _HAND_ON
+
+
+def handed_on(app: object) -> object:
+    """The app that something is known to hand every request on to; None where nobody knows.
+
+    That it holds a single app does not tell: it may answer some requests itself.
+    """
+    caller = _caller(type(app))
+    inner: object = None
+    if caller in _HAND_ON:
+        inner = _attribute(app, _HAND_ON[caller])
+    elif caller in _BY_ROUTES and all(hands_on(kind) for kind, _, _ in added_middleware(app)):
+        inner = next(_held(app), None)
+    return inner if _is_app(inner) else None
+
+
+def _caller(kind: type) -> str:
+    """Whose `__call__` a class has: one that inherits it serves as that does, whatever it is called."""
+    owner = next(each for each in kind.__mro__ if "__call__" in vars(each) or each is object)
+    return f"{owner.__module__.partition('.')[0]}.{owner.__name__}"
 
 
 def root_paths_within(app: object) -> set[str]:
@@ -147,7 +189,7 @@ def _held(app: object) -> Iterator[object]:
     """What an object may hand requests on to. Apps that serve by routes hand all on only if they have a single one."""
     if _root_path(app) is not None:
         return
-    if not _kinds(app).isdisjoint({"starlette.Starlette", "starlette.Router"}):
+    if not _kinds(app).isdisjoint(_BY_ROUTES):
         routes = list(getattr(app, "routes", ()))
         if len(routes) == 1 and getattr(routes[0], "path", None) == "":  # all there is, mounted at the root
             yield getattr(routes[0], "app", None)

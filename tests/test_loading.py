@@ -6,22 +6,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fastapi import FastAPI
-from quart import Quart
-from starlette.applications import Starlette
-from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Mount
 
-from asgi_guard import AccessLogMiddleware, ConfigError, Guard, GuardSettings, RequestIDMiddleware
+from asgi_guard import ConfigError, Guard
 from asgi_guard.cautions import OPEN
-from asgi_guard.guard import guarded
 from asgi_guard.loading import load_app
 from tests.asgi import Echo, get
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from asgi_guard.asgi import Receive, Scope, Send
 
 SOURCE = """
 async def app(scope, receive, send):
@@ -137,31 +129,6 @@ async def test_the_wrapped_app(module: str, monkeypatch: pytest.MonkeyPatch, cap
     answer = await get(served)
     assert answer.status == 204
     assert answer.headers["x-request-id"]
-
-
-def test_an_app_that_has_its_guard_gets_no_other() -> None:
-    """Where every request comes to a Guard already, the app is served as it is; else a Guard is put around it."""
-    guard, bare = Guard(Echo(), GuardSettings()), Echo()
-    added = FastAPI(docs_url=None, redoc_url=None)
-    quart: Any = Quart(__name__)
-    added.add_middleware(Guard)
-    quart.asgi_app = Guard(quart.asgi_app, GuardSettings())
-
-    class Dispatcher:
-        """Hands some requests to one app and some to another."""
-
-        def __init__(self) -> None:
-            self.app, self.other = guard, bare
-
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            await (self.app if scope["path"] == "/" else self.other)(scope, receive, send)
-
-    mounted = Starlette(routes=[Mount("/v1", guard)])
-    app: Any
-    for app in (guard, AccessLogMiddleware(guard), CORSMiddleware(AccessLogMiddleware(guard)), added, quart):
-        assert guarded(app) is app
-    for app in (bare, RequestIDMiddleware(bare), FastAPI(), Quart(__name__), mounted, Dispatcher()):
-        assert isinstance(guarded(app), Guard)
 
 
 def test_the_wrapped_app_needs_a_name(module: str) -> None:

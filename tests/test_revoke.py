@@ -19,7 +19,7 @@ from asgi_guard import (
     User,
     revoke,
 )
-from asgi_guard.guard import guarded
+from asgi_guard.own_guard import guarded
 from asgi_guard.policy.revocation import EVER, LONGEST_TTL, MARGIN
 from asgi_guard.revocation import Revocations
 from asgi_guard.sections import IssuerSettings

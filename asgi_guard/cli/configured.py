@@ -11,11 +11,12 @@ import click
 
 from asgi_guard.cli.importing import import_app
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.guard import Guard, configure, own_guard
-from asgi_guard.inspection import apps_within, own_root_path
+from asgi_guard.guard import Guard, configure
+from asgi_guard.inspection import own_root_path
 from asgi_guard.loading import load_app
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.middleware.rate_limit import plans_in
+from asgi_guard.own_guard import guard_within, own_guard, passing_by
 from asgi_guard.settings import environment
 from asgi_guard.variables import PREFIX
 
@@ -47,6 +48,7 @@ class Configured(NamedTuple):
         guard: the app's own guard, if it has one.
         app: the app, where one is looked at.
         unseen: why the one that the environment names is not, or that the one that is looked at has no guard.
+        past: what may answer requests that never come to the app's own guard.
     """
 
     settings: GuardSettings
@@ -54,6 +56,7 @@ class Configured(NamedTuple):
     guard: Guard | None = None
     app: object = None
     unseen: str = ""
+    past: str = ""
 
     @property
     def plans(self) -> Sequence[RoutePlans]:
@@ -122,21 +125,21 @@ def _around(found: object, named: str = "") -> Configured:
         found: the app.
         named: its name, where someone gave it here, and not for a guard to be put around it.
     """
-    guard = own_guard(found)
+    guard, past = own_guard(found), passing_by(found)
     if named and guard is None:  # it may stand where only some requests come to
-        guard = next((each for each in apps_within(found) if isinstance(each, Guard)), None)
+        guard = guard_within(found)
     if isinstance(guard, Guard):
-        return Configured(guard.settings, guard.layers, guard, guard.app)
+        return Configured(guard.settings, guard.layers, guard, guard.app, past=past)
     if guard is not None:
         with _quietly():  # what it would warn of is told by whoever looks at it
             made = guard(cast("ASGIApp", found))
-        return Configured(made.settings, made.layers, made, found)
+        return Configured(made.settings, made.layers, made, found, past=past)
     unseen = ""
     if named:
         unseen = (
             f"{named} is no Guard: this is what `asgi-guard run {named}` does, and `uvicorn {named}` serves it bare"
         )
-    return Configured(*configure(), app=found, unseen=unseen)
+    return Configured(*configure(), app=found, unseen=unseen, past=past)
 
 
 @contextmanager

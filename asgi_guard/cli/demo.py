@@ -14,7 +14,8 @@ from asgi_guard.cli.run import SERVER_OPTIONS, end_well_on_signals, server
 from asgi_guard.cli.server_log import log_config
 from asgi_guard.cli.token import KEY_FILE, LOCAL_AUDIENCE, local_issuer
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.guard import Guard, own_guard
+from asgi_guard.guard import Guard
+from asgi_guard.own_guard import guard_within
 from asgi_guard.policy.routes import Route
 from asgi_guard.sections import AuthSettings, CORSSettings, RateSettings
 from asgi_guard.settings import GuardSettings
@@ -97,7 +98,7 @@ def demo(app: str | None, host: str, port: int, issuer_port: int) -> None:
 def _bare(name: str) -> ASGIApp:
     """The app of this name, around which the demo can put its own guard."""
     found = import_app(name, "MODULE:ATTRIBUTE")
-    if isinstance(own_guard(found), Guard):
+    if isinstance(guard_within(found), Guard):
         said = f"{name} has a Guard already, and the demo puts its own around: name the bare app within it"
         raise ConfigError([Problem("MODULE:ATTRIBUTE", said)])
     return found

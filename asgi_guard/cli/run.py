@@ -16,7 +16,8 @@ from asgi_guard.cli.importing import import_app
 from asgi_guard.cli.options import said
 from asgi_guard.cli.server_log import listening, log_config
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.guard import Guard, guarded, no_app, own_guard
+from asgi_guard.guard import Guard, no_app
+from asgi_guard.own_guard import guarded, own_guard
 from asgi_guard.settings import WORKERS
 from asgi_guard.variables import PREFIX
 
@@ -108,9 +109,10 @@ def run(
 ) -> None:
     """Serve MODULE:ATTRIBUTE behind the guard, with uvicorn.
 
-    ATTRIBUTE ends in () if it is to be called for the app. An app that has its Guard already, as its outside, within
-    what wraps it or as middleware, is served as it is. The access log goes to standard output, one line of JSON an
-    exchange; everything else to standard error.
+    ATTRIBUTE ends in () if it is to be called for the app. An app whose own Guard gets every request is served as it
+    is: that is its outside, was added as middleware, or stands within what is known to hand on all requests. Around any
+    other the Guard of the environment is put. The access log goes to standard output, one line of JSON an exchange;
+    everything else to standard error.
     """
     if uds is not None and (beside := said(ctx, "host", "port")):
         raise click.UsageError(f"--uds is instead of {' and '.join(beside)}: say one or the other")

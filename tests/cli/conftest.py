@@ -56,6 +56,12 @@ with_limits = Starlette()
 with_limits.add_middleware(Guard, limit_functions={"tenant": lambda scope: "acme"})
 
 def around():
+    site = Starlette()
+    site.add_middleware(Guard)
+    site.add_middleware(Outside)
+    return site
+
+def within():
     return Outside(Guard(app))
 
 async def failing(scope, receive, send):

@@ -162,6 +162,41 @@ def test_an_app_that_is_no_guard_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "is no Guard" not in invoke("check", "--no-probe").output
 
 
+BESIDE = """
+from asgi_guard import APIKey, AuthSettings, Guard, GuardSettings
+from tests.asgi import Echo
+from tests.test_own_guard import Engine, Plain, added
+
+auth = AuthSettings(api_keys=(APIKey("ci", "0" * 64),))
+app = Engine(Guard(Echo(), GuardSettings(auth=auth)))
+last = added(Plain)
+within = Engine(added())
+"""
+
+
+def test_what_goes_past_its_guard_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever asks about the Guard within something that may answer by itself is told so, whoever named the app."""
+    (tmp_path / "beside_site.py").write_text(BESIDE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "beside_site", raising=False)
+    for attribute, name, auth in (
+        ("app", "Engine", "required"),
+        ("last", "Plain", "none"),
+        ("within", "Engine", "none"),
+    ):
+        told, named = f"{name} stands around the app's own Guard, and may answer", ("--app", f"beside_site:{attribute}")
+        answer = json.loads(invoke("explain", "GET", "/socket.io/", *named, "--json").output)
+        assert (answer["auth"], answer["guard"][: len(told)]) == (auth, told)
+        assert told in invoke("explain", "GET", "/socket.io/", *named).output
+        said = json.loads(invoke("check", *named, "--no-probe", "--json").output)
+        assert [warning[: len(told)] for warning in said["warnings"]].count(told) == 1
+        assert f"warning: {told}" in invoke("check", *named, "--no-probe").output
+    monkeypatch.setenv("ASGI_GUARD_APP", "beside_site:app")
+    answer = json.loads(invoke("explain", "GET", "/socket.io/", "--json").output)
+    assert answer["auth"] == "none"  # that is what the environment's does, which is put around it
+    assert answer["guard"].startswith("Engine stands around")
+
+
 def test_without_the_app_a_function_is_unknown_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the environment alone is looked at, the error says that a function is given to the Guard."""
     monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "5/minute by tenant")

@@ -147,9 +147,9 @@ def test_an_app_that_raises(
 def test_the_demo_of_a_guarded_app(command: Command, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An app that has its guard is told by the argument, and what to name in its place."""
     monkeypatch.syspath_prepend(site)
-    ran = command("demo", "run_site:around()", "--port", str(free_port()), "--issuer-port", str(free_port()))
+    ran = command("demo", "run_site:within()", "--port", str(free_port()), "--issuer-port", str(free_port()))
     assert (ran.code, ran.out) == (2, "")
-    told = "run_site:around() has a Guard already, and the demo puts its own around: name the bare app within it"
+    told = "run_site:within() has a Guard already, and the demo puts its own around: name the bare app within it"
     assert f"  MODULE:ATTRIBUTE: {told}" in ran.err
 
 

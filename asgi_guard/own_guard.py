@@ -1,0 +1,96 @@
+"""The Guard that an app brings along, and whether every request comes to it; for those that bring none, another."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
+from asgi_guard.cautions import OPEN
+from asgi_guard.guard import Guard
+from asgi_guard.inspection import MAX_LOOKED_AT, added_middleware, apps_within, handed_on, hands_on
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asgi_guard.asgi import ASGIApp
+
+logger = logging.getLogger("asgi_guard")
+
+_MAY_ANSWER = "stands around the app's own Guard, and may answer requests that never come to it"
+
+OwnGuard: TypeAlias = "Guard | Callable[[ASGIApp], Guard]"
+"""A guard, or what makes one as `add_middleware` will with the first request."""
+
+
+def own_guard(app: object) -> OwnGuard | None:
+    """The guard that every request to an app comes to; None where that is not known of any.
+
+    That is the app itself, or stands within what is known to hand every request on, or was added as middleware.
+    """
+    return _guard_of(_reached(app))
+
+
+def guard_within(app: object) -> OwnGuard | None:
+    """A guard to which requests to an app may come, if not all of them; None where none can be seen."""
+    return next((guard for each in apps_within(app) if (guard := _guard_of(each)) is not None), None)
+
+
+def passing_by(app: object) -> str:
+    """What may answer requests to an app that never come to the app's own guard, and what to do; empty for nothing."""
+    reached = _reached(app)
+    if isinstance(reached, Guard) or guard_within(reached) is None:
+        return ""
+    further_out: list[str] = []
+    for cls, _, options in added_middleware(reached):
+        if cls is Guard:
+            if not further_out:
+                return ""
+            return f"{further_out[0]} {_MAY_ANSWER}: add the Guard last, and so outermost"
+        if not hands_on(cls):
+            further_out.append(_name(options.get("dispatch", cls)))
+    name = further_out[0] if further_out else _name(reached)
+    return (
+        f"{name} {_MAY_ANSWER}, so `asgi-guard run` and asgi_guard.wrapped put another one around both, of the "
+        f"environment: put your own around {name} instead"
+    )
+
+
+def guarded(app: ASGIApp) -> ASGIApp:
+    """The app behind a guard: its own, if every request comes to it, else one of the environment; raises as `Guard`.
+
+    Of one of the environment it is told if it asks nobody who they are: nobody has chosen that in code.
+    """
+    if warning := passing_by(app):
+        logger.warning("%s", warning)
+    if own_guard(app) is not None:
+        return app
+    guard = Guard(app)
+    if not guard.settings.auth.on:
+        logger.warning("%s", OPEN)
+    return guard
+
+
+def _reached(app: object) -> object:
+    """How far in every request to an app is known to come: to a guard, or to what may answer some itself."""
+    for _ in range(MAX_LOOKED_AT):
+        inner = None if _guard_of(app) is not None else handed_on(app)
+        if inner is None:
+            break
+        app = inner
+    return app
+
+
+def _guard_of(app: object) -> OwnGuard | None:
+    """The guard that something is, or that was added to it as middleware."""
+    if isinstance(app, Guard):
+        return app
+    for cls, args, options in added_middleware(app):
+        if cls is Guard:
+            return partial(Guard, *args, **options)
+    return None
+
+
+def _name(it: object) -> str:
+    """What the code calls a class, a function, or else the class of something."""
+    return str(getattr(it, "__name__", type(it).__name__))
