@@ -108,6 +108,8 @@ class Chain:
     def _open(self, scope: Scope, receive: Receive, send: Send) -> tuple[Exchange, Response]:
         """Find the exchange that an outer layer made, or make it; a copy of the scope is handed inward."""
         exchange: Exchange | None = scope.get(SCOPE_KEY)
+        if "app" in scope:  # a framework stands outside, whose middleware is to see what the app notes in its state
+            scope.setdefault("state", {})
         inner = dict(scope)
         if type(scope["headers"]) is not list:
             inner["headers"] = list(scope["headers"])  # what was an iterator can be read once

@@ -97,8 +97,12 @@ class RequestIDMiddleware(Layer):
                 found = uuid7(time.time_ns() // 1_000_000, _tail()) if self._uuid7 else uuid4(random_digits())
             exchange.request_id, exchange.id_header = found, self._header_name
         scope = exchange.scope
-        # A copy: some servers hand every request the same state.
-        state = scope["state"] = {**(scope.get("state") or {}), "request_id": found}
+        state = scope.get("state")
+        if state is None or "app" not in scope:
+            # A copy: some servers hand every request the same state. A framework's own is the request's, and middleware
+            # further out reads there what the app notes.
+            state = scope["state"] = {**(state or {})}
+        state["request_id"] = found
         if exchange.trace is not None:
             state["trace"] = exchange.trace
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
+from fastapi import FastAPI, Request
 
-from asgi_guard import ConfigError, ProxyMiddleware, RequestIDMiddleware, Trace, request_id, trace
+from asgi_guard import (
+    AccessLogMiddleware,
+    ConfigError,
+    Guard,
+    GuardSettings,
+    ProxyMiddleware,
+    RequestIDMiddleware,
+    Trace,
+    request_id,
+    trace,
+)
 from asgi_guard.layer import Chain, Layer
 from tests.asgi import Echo, call, get, websocket_scope
 
@@ -94,6 +105,42 @@ async def test_state() -> None:
     await get(layer, headers=[(b"x-request-id", b"a")], state={"pool": 1})
     await get(layer, headers=[(b"x-request-id", b"b")], state=None)
     assert [scope["state"] for scope in app.scopes] == [{"pool": 1, "request_id": "a"}, {"request_id": "b"}]
+
+
+@pytest.mark.parametrize("kind", [RequestIDMiddleware, AccessLogMiddleware, Guard])
+@pytest.mark.parametrize("state", [{}, {"state": {"pool": "p"}}], ids=["none", "of the lifespan"])
+@pytest.mark.parametrize("touched", [True, False])
+async def test_the_state_of_a_framework_is_seen_further_out(
+    monkeypatch: pytest.MonkeyPatch, kind: Any, state: dict[str, Any], touched: bool
+) -> None:
+    """What an app notes in its state is read by middleware around what was added, each request's by its own alone."""
+    monkeypatch.setenv("ASGI_GUARD_LOG_FORMAT", "off")
+    inner, api = FastAPI(), FastAPI()
+    seen: list[dict[str, Any]] = []
+
+    @inner.get("/{name}")
+    async def note(request: Request, name: str) -> None:
+        request.state.tenant = name
+
+    api.mount("/mounted", Guard(inner, GuardSettings()))
+    api.mount("/", inner)
+    api.add_middleware(kind)
+
+    @api.middleware("http")
+    async def read(request: Request, call_next: Any) -> Any:
+        if touched:
+            request.state.begun = True
+        response = await call_next(request)
+        seen.append(dict(request.state._state))
+        return response
+
+    for path in ("/a", "/mounted/b"):
+        fresh = {name: dict(value) for name, value in state.items()}  # as servers copy that of the lifespan
+        assert (await get(api, path, [(b"x-request-id", path[-1:].encode())], **fresh)).status == 200
+    assert [each["tenant"] for each in seen] == ["a", "b"]
+    assert [each.get("pool") for each in seen] == [state.get("state", {}).get("pool")] * 2
+    if kind is not AccessLogMiddleware:
+        assert [each["request_id"] for each in seen] == ["a", "b"]
 
 
 async def test_websocket() -> None:
