@@ -108,7 +108,9 @@ def configured(app: str | None) -> Configured:
         return Configured(*configure())
     sys.path.insert(0, ".")
     if app:
-        return _around(import_app(app, "--app"), app)
+        with redirect_stdout(sys.stderr):  # standard output is for the command's own answer
+            named = import_app(app, "--app")
+        return _around(named, app)
     try:
         with _quietly():
             found = load_app(name)
