@@ -73,6 +73,8 @@ class Route:
         require_fields(self)
         if fault := one_text(methods=self.methods, scopes=self.scopes, any_scopes=self.any_scopes):
             raise ConfigError([Problem(Route.__name__, f"path {self.path!r}: {fault}")])
+        for name in ("methods", "scopes", "any_scopes"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if problems := list(self._problems()):
             raise ConfigError([Problem(Route.__name__, problem) for problem in problems])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import pytest
@@ -388,6 +388,17 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
 def test_opens(auth: AuthMode | None, opens: bool) -> None:
     """A row opens something if it lets in those who are not identified."""
     assert Route("/a", auth=auth).opens is opens
+
+
+def test_lists_in_a_row_are_kept_as_tuples() -> None:
+    """A row that was given lists is the row that was given tuples: nobody changes it later, and it can be hashed."""
+    methods, scopes, any_scopes = ["GET"], ["a"], ["b", "c"]
+    given: dict[str, Any] = {"methods": methods, "scopes": scopes, "any_scopes": any_scopes}
+    row = Route("/x", **given)
+    for each in (methods, scopes, any_scopes):
+        each.append("LATER")
+    assert row == Route("/x", methods=("GET",), scopes=("a",), any_scopes=("b", "c"))
+    assert hash(row) == hash(Route("/x", methods=("GET",), scopes=("a",), any_scopes=("b", "c")))
 
 
 def test_rows_are_named() -> None:
