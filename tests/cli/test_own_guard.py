@@ -238,10 +238,10 @@ def test_an_app_that_is_not_at_home_here(
     assert (told.code, "ASGI_GUARD_RATE_LIMITT: there is no such variable" in told.err) == (2, True)
 
 
-@pytest.mark.parametrize("command", [("explain", "GET", "/"), ("check", "--no-probe")])
+@pytest.mark.parametrize("asked", [("explain", "GET", "/"), ("check", "--no-probe")])
 @pytest.mark.parametrize("name", ["talking_site:app", "talking_site:create()"])
 def test_what_an_app_prints_is_no_part_of_the_answer(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: tuple[str, ...], name: str
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: tuple[str, ...], name: str
 ) -> None:
     """A module or a factory that prints while it is looked at prints on standard error, and the answer is JSON."""
     (tmp_path / "talking_site.py").write_text(
@@ -250,6 +250,6 @@ def test_what_an_app_prints_is_no_part_of_the_answer(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "talking_site", raising=False)
-    ran = invoke(*command, "--app", name, "--json")
-    assert isinstance(json.loads(ran.stdout), dict)
-    assert ran.stderr.startswith("loading\nmaking" if name.endswith("()") else "loading\n")
+    ran = command(*asked, "--app", name, "--json")
+    assert isinstance(json.loads(ran.out), dict)
+    assert ran.err.startswith("loading\nmaking" if name.endswith("()") else "loading\n")
