@@ -62,6 +62,37 @@ def test_credentials_that_failed_are_refused_where_they_count(
     assert refusal(rule, None, failure) == expected
 
 
+@pytest.mark.parametrize(
+    ("failure", "nonce", "challenge", "told"),
+    [
+        (Failure.PROOF, None, b'DPoP error="invalid_dpop_proof", algs="ES256 EdDSA"', None),
+        (Failure.NONCE, "n1", b'DPoP error="use_dpop_nonce", algs="ES256 EdDSA"', b"n1"),
+    ],
+)
+def test_a_proof_that_failed_is_challenged_by_its_own_scheme(
+    failure: Failure, nonce: str | None, challenge: bytes, told: bytes | None
+) -> None:
+    """Only `DPoP` is challenged, with its error (RFC 9449 7.1), and told the nonce where that was missing (8)."""
+    answer = AccessPolicy(proof_algorithms=("ES256", "EdDSA")).decide(REQUIRED, None, failure, nonce=nonce)
+    assert answer is not None
+    assert (answer.status, answer.reason) == (401, Reason.CREDENTIALS_INVALID)
+    assert (header(answer, b"www-authenticate"), header(answer, b"dpop-nonce")) == (challenge, told)
+
+
+@pytest.mark.parametrize(
+    ("rule", "unscoped"),
+    [
+        (REQUIRED, True),
+        (AccessRule("required", ("read",)), False),
+        (AccessRule("required", (), ("read",)), False),
+        (AccessRule("required", ("read",), ("write",)), False),
+    ],
+)
+def test_a_rule_that_asks_for_any_scope_is_not_unscoped(rule: AccessRule, unscoped: bool) -> None:
+    """Scopes of which all, or one, have to be there: a rule with either looks at the user's."""
+    assert rule.unscoped is unscoped
+
+
 def test_a_stranger_is_challenged_without_an_error_code() -> None:
     """Who sent no credentials is told only that they are needed."""
     assert refusal(REQUIRED, None) == MISSING

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard.policy.csrf import allows, is_same_origin
+from asgi_guard.policy.csrf import ForgeryExemptions, allows, is_same_origin
+from asgi_guard.policy.routes import Route, RouteTable
 
 HOST = b"app.example"
 TRUSTED = b"https://trusted.example"
@@ -155,3 +156,41 @@ def test_an_attackers_page_gets_nothing_done(
         assert not passes
     if method == "GET" and not websocket:
         assert passes
+
+
+EXEMPT = ForgeryExemptions(
+    RouteTable([Route("/hooks/paid", methods=("POST",), csrf=False), Route("/hooks/*"), Route("/admin")]), ("/ping/*",)
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "covered"),
+    [
+        ("/hooks/paid", "POST", True),
+        ("/hooks/paid", "PUT", False),
+        ("/hooks/other", "POST", False),
+        ("/admin", "POST", False),
+        ("/elsewhere", "POST", False),
+        ("/ping/a", "POST", True),
+        ("/ping/a", "DELETE", True),
+        ("/ping", "POST", False),
+    ],
+)
+def test_rows_and_paths_are_exempt_as_they_are_written(path: str, method: str, covered: bool) -> None:
+    """A row is exempt if it says so, for its methods; a path whatever the row says; nothing else is."""
+    assert EXEMPT.cover(path, method, path.encode()) is covered
+
+
+@pytest.mark.parametrize(
+    ("path", "raw_path", "joined"),
+    [
+        ("/hooks/paid", b"/hooks%2Fpaid", None),
+        ("/ping/../admin", b"/ping/../admin", None),
+        ("/ping//a", b"/ping//a", None),
+        ("/ping/a", b"/ping/a", "/admin"),
+        ("/Hooks/Paid", b"/Hooks/Paid", None),
+    ],
+)
+def test_no_path_is_exempt_that_routers_read_differently(path: str, raw_path: bytes, joined: str | None) -> None:
+    """Slashes that are hidden or doubled, dots, another reading below a root path, another case: none is exempt."""
+    assert not EXEMPT.cover(path, "POST", raw_path, joined)
