@@ -159,7 +159,16 @@ def test_an_attackers_page_gets_nothing_done(
 
 
 EXEMPT = ForgeryExemptions(
-    RouteTable([Route("/hooks/paid", methods=("POST",), csrf=False), Route("/hooks/*"), Route("/admin")]), ("/ping/*",)
+    RouteTable(
+        [
+            Route("/hooks/paid", methods=("POST",), csrf=False),
+            Route("/hooks/*"),
+            Route("/admin"),
+            Route("/ping/admin", scopes=("admin",)),
+            Route("/status", csrf=False),
+        ]
+    ),
+    ("/ping/*",),
 )
 
 
@@ -171,6 +180,7 @@ EXEMPT = ForgeryExemptions(
         ("/hooks/other", "POST", False),
         ("/admin", "POST", False),
         ("/elsewhere", "POST", False),
+        ("/status", "POST", True),
         ("/ping/a", "POST", True),
         ("/ping/a", "DELETE", True),
         ("/ping", "POST", False),
@@ -188,7 +198,7 @@ def test_rows_and_paths_are_exempt_as_they_are_written(path: str, method: str, c
         ("/ping/../admin", b"/ping/../admin", None),
         ("/ping//a", b"/ping//a", None),
         ("/ping/a", b"/ping/a", "/admin"),
-        ("/Hooks/Paid", b"/Hooks/Paid", None),
+        ("/ping/ADMIN", b"/ping/ADMIN", None),
     ],
 )
 def test_no_path_is_exempt_that_routers_read_differently(path: str, raw_path: bytes, joined: str | None) -> None:
