@@ -7,36 +7,23 @@ import io
 import logging
 import os
 import signal
-import threading
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import asgi_guard
-from asgi_guard import ConfigError, DrainMiddleware, Guard, GuardSettings, HealthMiddleware, HealthSettings, leaving
+from asgi_guard import ConfigError, DrainMiddleware, Guard, GuardSettings, HealthSettings, leaving
 from asgi_guard.middleware import drain
 from tests.asgi import Echo, Exchange, call, get, http_scope, websocket_scope
 from tests.configuring import problems
+from tests.middleware.draining import Server, made, readiness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from types import FrameType
 
     from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
-
-
-def made(**options: Any) -> DrainMiddleware:
-    """The layer around the probes."""
-    return DrainMiddleware(HealthMiddleware(Echo()), **options)
-
-
-async def readiness(app: ASGIApp) -> int:
-    """The status of readiness, once what was begun is known."""
-    for _ in range(3):
-        await asyncio.sleep(0)
-    return (await get(app, "/health/ready")).status
 
 
 @pytest.mark.parametrize(("version", "closes"), [("1.1", True), ("1.0", True), ("2", False), ("3", False)])
@@ -59,29 +46,10 @@ async def test_draining_websocket() -> None:
     assert (await call(layer, websocket_scope())).messages[0]["headers"] == []
 
 
-class Server:
-    """A server's SIGTERM handler."""
-
-    servers: list[Any] | None = None
-
-    def __init__(self) -> None:
-        self.stopped = threading.Event()
-        self.should_exit = False
-        self.signals = 0
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        self.should_exit = True
-        self.signals += 1
-        self.stopped.set()
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
-    before = signal.getsignal(signal.SIGTERM)
-    server = Server()
-    signal.signal(signal.SIGTERM, server.handle)
-    yield server
-    signal.signal(signal.SIGTERM, before)
+    with Server.in_place() as server:
+        yield server
 
 
 async def test_sigterm_drains_first(server: Server) -> None:
@@ -525,103 +493,3 @@ async def test_libraries_find_the_server(server: Server) -> None:
     server.should_exit = True
     assert (before, taken.__self__.should_exit) == (False, True)
     await layer.shutdown()
-
-
-async def test_within_another(server: Server) -> None:
-    """A mounted layer, which has no lifespan, drains with the one around it, and takes no signal over for itself."""
-    inner = made(seconds=3600)
-    outer = DrainMiddleware(HealthMiddleware(inner, ready_path="/ready"), seconds=0.05)
-    await outer.startup()
-    taken = signal.getsignal(signal.SIGTERM)
-    await get(outer, "/")
-    assert signal.getsignal(signal.SIGTERM) == taken
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert (await readiness(outer), (await get(outer, "/ready")).status) == (503, 503)
-    assert await asyncio.to_thread(server.stopped.wait, 30)
-    await outer.shutdown()
-    await get(outer, "/")
-    assert signal.getsignal(signal.SIGTERM) == server.handle
-
-
-@pytest.mark.parametrize("last_first", [False, True])
-async def test_several_drain_as_one(server: Server, last_first: bool) -> None:
-    """All layers of a process begin at once, and the server has SIGTERM once, after the longest wait."""
-    layers = [made(seconds=seconds) for seconds in (0.05, 0.2, 0)]
-    for layer in layers:
-        await layer.startup()
-    begun = monotonic()
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert [await readiness(layer) for layer in layers] == [503] * 3
-    assert await asyncio.to_thread(server.stopped.wait, 30)
-    assert monotonic() - begun >= 0.2
-    for layer in reversed(layers) if last_first else layers:
-        await layer.shutdown()
-    assert (server.signals, signal.getsignal(signal.SIGTERM)) == (1, server.handle)
-
-
-@pytest.mark.parametrize("last_first", [False, True])
-async def test_several_give_the_signals_back(server: Server, last_first: bool) -> None:
-    """Signals are given back with the last layer that has taken them."""
-    before = signal.getsignal(signal.SIGUSR1)
-    layers = [made(seconds=3600, on_signal="SIGUSR1") for _ in range(2)]
-    for layer in layers:
-        await layer.startup()
-    for layer in reversed(layers) if last_first else layers:
-        assert signal.getsignal(signal.SIGTERM) != server.handle
-        await layer.shutdown()
-    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR1)) == (server.handle, before)
-
-
-async def test_any_trigger_begins_all(server: Server) -> None:
-    """What begins one layer begins the others of its process, also those that start later, and SIGTERM then ends it."""
-    layers = [made(seconds=3600), made(seconds=3600, path="/drain"), made(seconds=3600)]
-    for layer in layers[:2]:
-        await layer.startup()
-    layers[1].draining.begin()
-    await layers[2].startup()
-    assert [await readiness(layer) for layer in layers] == [503] * 3
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert server.stopped.is_set()
-    for layer in layers:
-        await layer.shutdown()
-
-
-async def test_two_servers_of_one_app(server: Server) -> None:
-    """A layer that two servers start drains once, and gives the signals back when the second has shut down."""
-    before = signal.getsignal(signal.SIGUSR1)
-    layer = made(seconds=0.05, on_signal="SIGUSR1")
-    await layer.startup()
-    event = layer.draining.event
-    await layer.startup()
-    await layer.shutdown()
-    assert signal.getsignal(signal.SIGTERM) != server.handle
-    await layer.startup()
-    assert layer.draining.event is event
-    os.kill(os.getpid(), signal.SIGUSR1)
-    assert await readiness(layer) == 503
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert server.stopped.is_set()
-    await layer.shutdown()
-    await layer.shutdown()
-    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGUSR1)) == (server.handle, before)
-
-
-@pytest.mark.parametrize("shared", [False, True])
-async def test_a_server_after_another(server: Server, shared: bool) -> None:
-    """A server that came later ends after the drain, and with it the earlier one, to which it gives the signal back."""
-    first = made(seconds=0.05)
-    await first.startup()
-    found = signal.getsignal(signal.SIGTERM)
-    later = Server()
-    signal.signal(signal.SIGTERM, later.handle)
-    second = first if shared else made(seconds=0.05)
-    await second.startup()
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert [await readiness(first), await readiness(second)] == [503, 503]
-    assert await asyncio.to_thread(later.stopped.wait, 30)
-    assert not server.stopped.is_set()
-    await second.shutdown()
-    signal.signal(signal.SIGTERM, found)  # as uvicorn does when it has ended, and then has the signal come again
-    signal.raise_signal(signal.SIGTERM)
-    assert server.stopped.is_set()
-    await first.shutdown()
