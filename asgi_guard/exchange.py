@@ -329,7 +329,7 @@ class Exchange:
             if table.routes:
                 path, joined = self.path, None
                 if self.root_path:
-                    path, joined = self.below, self.joined
+                    path, joined = _readings(self.path, self.root_path)
                     if table not in _looked_at:
                         _look_for_rows_beyond(table, self.root_path)
                 self._row, self.disputed = table.find(path, self.method, self.raw_path, joined)
