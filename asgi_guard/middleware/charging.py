@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from asgi_guard.policy.address import UNKNOWN, limit_key
 from asgi_guard.policy.bucket import Charge
 from asgi_guard.policy.identity import store_key
-from asgi_guard.policy.plans import binds
+from asgi_guard.policy.plans import OF_IDENTITIES, binds
 from asgi_guard.stores.base import is_same
 from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from asgi_guard.asgi import Scope
     from asgi_guard.exchange import Exchange
@@ -63,29 +63,31 @@ class Charging:
 
     def _anew(self, exchange: Exchange, plan: Plan) -> tuple[Charge, ...]:
         charges = []
-        taken = self._taken(exchange) if exchange.accounts else []
         for limit in plan.limits:
             client = self._client(exchange, limit, plan)
             if client is not None:
                 # What stands in braces is what Redis Cluster chooses the node by: all limits of a client are on one.
                 key = f"{{{client}}}:{limit.name}"
-                charge = Charge(limit, key, plan.cost, binds(limit, client))
-                already = max((other.cost for other in taken if _covers(other, charge)), default=None)
-                if already is None:
-                    charges.append(charge)
-                elif already < charge.cost:
-                    charges.append(replace(charge, cost=charge.cost - already))
-        return tuple(charges)
+                charges.append(Charge(limit, key, plan.cost, binds(limit, client)))
+        return tuple(self._left(charges, exchange) if exchange.accounts else charges)
 
-    def _taken(self, exchange: Exchange) -> list[Charge]:
-        """What guards further out have charged the request already: it is charged once."""
+    def _left(self, charges: list[Charge], exchange: Exchange) -> Iterator[Charge]:
+        """What is left to be charged after guards further out: a request is charged once."""
         accounts = (charged for _, store, charged, _ in exchange.accounts if is_same(self._store, store))
-        return [charge for charged in accounts for charge in charged]
+        taken = [charge for charged in accounts for charge in charged]
+        for charge in charges:
+            already = max((other.cost for other in taken if _covers(other, charge)), default=None)
+            if already is None:
+                yield charge
+            elif already < charge.cost:
+                yield replace(charge, cost=charge.cost - already)
 
     def _client(self, exchange: Exchange, limit: Limit, plan: Plan) -> str | None:
         """What a limit counts, as a name of bounded length; None where the limit does not apply."""
         key, user = limit.key, exchange.user
-        if key in ("user", "api-key") and user is not None:
+        if key == "ip":
+            return f"ip:{self._address(exchange)}"
+        if key in OF_IDENTITIES and user is not None:
             return f"{user.kind}:{user.key}"
         if key == "route":
             return f"route:{plan.place}"

@@ -10,7 +10,7 @@ from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.layer import Decision, Layer
-from asgi_guard.policy.address import LOCAL, parse_networks, within
+from asgi_guard.policy.address import LOCAL, parse_networks
 from asgi_guard.policy.answer import Answer, Reason
 from asgi_guard.policy.listing import listed
 from asgi_guard.policy.routes import path_faults
@@ -124,7 +124,7 @@ class HealthMiddleware(Layer):
         return _answer(200 if report.ready else 503, state, report.results if self._may_know(exchange) else {})
 
     def _may_know(self, exchange: Exchange) -> bool:
-        return within(exchange.known_client(self._trusts_proxy), self._detailed_for)
+        return self._detailed_for.hold(exchange.known_client(self._trusts_proxy))
 
 
 def _answer(status: int, state: str, checks: dict[str, str]) -> Answer:

@@ -12,7 +12,7 @@ from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.instruments import exposition, forget, opentelemetry, prometheus
 from asgi_guard.layer import Decision, Layer
-from asgi_guard.policy.address import LOCAL, parse_networks, within
+from asgi_guard.policy.address import LOCAL, parse_networks
 from asgi_guard.policy.answer import Answer, Reason
 from asgi_guard.policy.listing import listed
 from asgi_guard.policy.log_entry import CLIENT_GONE
@@ -149,7 +149,7 @@ class MetricsMiddleware(Layer):
         """Answer a scrape, if it is one, and from where it may come."""
         if self._path is None or not exchange.asks_for(self._path) or exchange.method not in ("GET", "HEAD"):
             return None
-        if not within(exchange.known_client(self._trusts_proxy), self._allowed):
+        if not self._allowed.hold(exchange.known_client(self._trusts_proxy)):
             return None
         self._tell()
         body, content_type = exposition(self._registry, exchange.headers.get(b"accept", b"").decode("latin-1"))

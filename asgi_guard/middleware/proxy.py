@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.exchange import FORWARDING, Exchange
 from asgi_guard.layer import Layer
-from asgi_guard.policy.address import Network, parse_address, parse_networks
+from asgi_guard.policy.address import Networks, parse_address, parse_networks
 from asgi_guard.policy.listing import listed
 from asgi_guard.policy.proxies import MAX_HOPS, Client, ForwardedHeader, ProxyPolicy
 from asgi_guard.variables import PREFIX
@@ -62,7 +63,7 @@ class ProxyMiddleware(Layer):
     ) -> None:
         super().__init__(app)
         require_choice("header", header, ForwardedHeader)
-        networks: tuple[Network, ...] = ()
+        networks = Networks()
         problems: list[Problem] = []
         try:
             networks = parse_networks(listed(trusted))
@@ -117,7 +118,7 @@ class ProxyMiddleware(Layer):
         if (believed and read in headers) or _is_forwarded(exchange, headers[sent]):
             return
         address = None if peer is None else parse_address(peer)
-        if peer is not None and (address is None or address.is_global):
+        if peer is not None and (address is None or ip_address(address.text).is_global):
             return
         self._warned = True
         if believed:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from asgi_guard.policy.address import parse_networks, within
+from asgi_guard.policy.address import Networks, parse_networks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +26,7 @@ class Exemptions:
             name.
     """
 
-    networks: tuple[Network, ...] = ()
+    networks: Networks = field(default_factory=Networks)
     identities: frozenset[tuple[str, str | None, str]] = frozenset()
 
     @classmethod
@@ -48,7 +48,7 @@ class Exemptions:
                 networks += parse_networks([value])
             except ValueError as error:
                 raise ValueError(f"{error}; who is known is written user:SUBJECT or api-key:NAME") from None
-        return cls(tuple(networks), frozenset(identities))
+        return cls(Networks(networks), frozenset(identities))
 
     def __bool__(self) -> bool:
         return bool(self.networks or self.identities)
@@ -59,4 +59,4 @@ class Exemptions:
             for issuer in (None, user.issuer):
                 if (user.kind, issuer, user.subject) in self.identities:
                     return True
-        return bool(self.networks) and within(address, self.networks)
+        return bool(self.networks) and self.networks.hold(address)

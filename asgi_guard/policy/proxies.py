@@ -18,10 +18,10 @@ or at the same place of `X-Forwarded-Proto` and `X-Forwarded-Host`; lists of ano
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from asgi_guard.policy.address import Address, Network, parse_address
+from asgi_guard.policy.address import Networks, parse_address
 from asgi_guard.policy.forwarded import elements, tail
 from asgi_guard.policy.hosts import is_host
 
@@ -37,9 +37,9 @@ MAX_HOPS = 16
 """The longest chain of proxies that is followed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Client:
-    """Who is calling.
+    """Who is calling. Nobody changes one, since it is remembered.
 
     Attributes:
         address: the address as text, or None where the server names none.
@@ -65,27 +65,18 @@ class ProxyPolicy:
         host: whether they name the host too.
     """
 
-    trusted: tuple[Network, ...] = ()
+    trusted: Networks = field(default_factory=Networks)
     header: ForwardedHeader = "x-forwarded-for"
     hops: int = 0
     host: bool = False
 
     def trusts(self, address: str) -> bool:
         """Tell whether this is the address of a trusted proxy."""
-        parsed = parse_address(address)
-        return parsed is not None and self._trusts(parsed)
-
-    def _trusts(self, address: Address) -> bool:
-        for network in self.trusted:  # noqa: SIM110 - a generator costs more than the whole loop
-            if address in network:
-                return True
-        return False
+        return self.trusted.hold(address)
 
     def believes(self, peer: str | None) -> bool:
         """Tell whether what this peer says of its client is believed."""
-        if not self.trusted:
-            return self.hops > 0
-        return peer is not None and self.trusts(peer)
+        return self.trusted.hold(peer) if self.trusted else self.hops > 0
 
     def client(
         self, peer: str | None, forwarded: Sequence[bytes], proto: Sequence[bytes] = (), host: Sequence[bytes] = ()
@@ -136,8 +127,8 @@ class ProxyPolicy:
             address = parse_address(entry)
             if address is None:
                 return 0, None, "unreadable"
-            if self.hops or not self._trusts(address):
-                return index, str(address), None
+            if self.hops or address not in self.trusted:
+                return index, address.text, None
         return 0, None, None if index < 0 else "too_few" if self.hops else "all_trusted"
 
 
@@ -161,4 +152,4 @@ def _scheme(value: str | None) -> str | None:
 
 def _host(value: str | None) -> bytes | None:
     host = value.strip(" \t").encode("latin-1") if value else b""
-    return host if is_host(host) else None
+    return host if host and is_host(host) else None

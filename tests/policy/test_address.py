@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard.policy.address import MAX_ADDRESS, limit_key, parse_address, parse_networks
+from asgi_guard.policy.address import MAX_ADDRESS, Address, Networks, limit_key, parse_address, parse_networks
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,9 @@ from asgi_guard.policy.address import MAX_ADDRESS, limit_key, parse_address, par
 )
 def test_parse_address(text: str, address: str) -> None:
     """Port, brackets and zone are stripped, and IPv4 in IPv6 is IPv4."""
-    assert str(parse_address(text)) == address
+    parsed = parse_address(text)
+    assert parsed is not None
+    assert (parsed.text, parsed.number) == (address, int(ip_address(address)))
 
 
 @pytest.mark.parametrize(
@@ -154,4 +156,14 @@ def test_addresses_are_those_of_the_library(text: str) -> None:
         assert parse_address(text) is None
         return
     mapped = wanted if isinstance(wanted, IPv4Address) else wanted.ipv4_mapped or wanted
-    assert parse_address(text) == (None if mapped.is_unspecified else mapped)
+    expected = None if mapped.is_unspecified else Address(mapped.version, int(mapped), str(mapped))
+    assert parse_address(text) == expected
+
+
+@given(st.lists(st.ip_addresses(network="10.0.0.0/28") | st.ip_addresses(network="::/120"), max_size=4), st.data())
+def test_networks_hold_what_the_library_says(firsts: list[IPv4Address | IPv6Address], data: st.DataObject) -> None:
+    """An address is in a network, of either version and any length, exactly where `ipaddress` says so."""
+    networks = [ip_network((first, data.draw(st.integers(0, first.max_prefixlen))), strict=False) for first in firsts]
+    for address in (ip_address("10.0.0.3"), ip_address("11.0.0.3"), ip_address("::a00:3"), ip_address("::3")):
+        assert Networks(networks).hold(str(address)) is any(address in network for network in networks)
+    assert not Networks(networks).hold(None)

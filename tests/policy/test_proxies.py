@@ -171,7 +171,9 @@ def test_what_stands_to_the_left_never_counts(lines: list[bytes], address: str) 
     """Whatever a client sent ahead of it, the address that the proxy appended is the client."""
     if XFF.trusts(address):
         address = "192.0.2.1"
-    plain = str(parse_address(address))
+    parsed = parse_address(address)
+    assert parsed is not None
+    plain = parsed.text
     assert XFF.client(PEER, [*lines, address.encode()], []).address == plain
     appended = [*lines, f'for="[{address}]"'.encode()]
     assert FORWARDED.client(PEER, appended, []).address == plain
