@@ -53,7 +53,7 @@ def request_id() -> str | None:
 Account: TypeAlias = "tuple[object, Store, tuple[Charge, ...], str]"
 """What one layer of limits charged a request: whose account it is, the store, the charges, and its lease, if any."""
 
-_SEEN = ("headers", "repeated", "method", "path", "root_path", "claimed", "raw_path", "_table", "_row", "disputed")
+_SEEN = ("headers", "repeated", "method", "path", "root_path", "claimed", "raw_path", "_table", "_found")
 """What each chain of layers sees of the request as it was handed it."""
 
 
@@ -82,12 +82,11 @@ class Exchange:
         user: the verified identity.
         ambient: whether the browser sent its credentials by itself (a cookie), so that other sites can abuse them.
         failure: why credentials that were sent led to none.
-        disputed: whether the path could be that of different rows of the table that was asked last.
         detail: one word more on a refusal, for the log.
-        shadow: why a layer that refuses nothing yet would have refused.
+        csrf_shadow: why the CSRF layer would have refused, where it only logs.
         retry_after: seconds after which a failure that is not the client's may be over.
         verdict: the store's answer on limits, and
-        policy: the header that tells what these are.
+        limit_policy: the header that tells what these are.
         accounts: what limits were charged, and what is under way, to be settled when all is over.
         extra_cost: what the app charged beyond that.
         meter: counts the messages of a WebSocket.
@@ -110,7 +109,7 @@ class Exchange:
 
     __slots__ = (
         "_claim",
-        "_row",
+        "_found",
         "_table",
         "_views",
         "accounts",
@@ -120,9 +119,9 @@ class Exchange:
         "claimed",
         "client",
         "client_doubt",
+        "csrf_shadow",
         "culprit",
         "detail",
-        "disputed",
         "entered",
         "extra_cost",
         "failure",
@@ -132,6 +131,7 @@ class Exchange:
         "innermost",
         "kind",
         "leaving",
+        "limit_policy",
         "logged_by",
         "measured_by",
         "meter",
@@ -139,7 +139,6 @@ class Exchange:
         "nonce",
         "path",
         "peer",
-        "policy",
         "raw_path",
         "repeated",
         "reported",
@@ -153,7 +152,6 @@ class Exchange:
         "scope",
         "seen_client",
         "seen_scheme",
-        "shadow",
         "started",
         "trace",
         "user",
@@ -181,10 +179,10 @@ class Exchange:
         self.ambient = False
         self.failure: Failure | None = None
         self.detail: str | None = None
-        self.shadow: Reason | None = None
+        self.csrf_shadow: Reason | None = None
         self.retry_after = 1.0
         self.verdict: Verdict | None = None
-        self.policy: Header | None = None
+        self.limit_policy: Header | None = None
         self.accounts: list[Account] = []
         self.extra_cost = 0
         self.meter: Meter | None = None
@@ -219,7 +217,7 @@ class Exchange:
         self.raw_path: bytes | None = scope.get("raw_path")
         self.read_headers()
         self._table: RouteTable | None = None
-        self._row, self.disputed = NO_ROW, False
+        self._found = (NO_ROW, False)
 
     def _doubt(self, own: str, said: str) -> None:
         """Go by the server's own root path, and by that of mounts beyond it, where the scope's may be a client's.
@@ -323,26 +321,29 @@ class Exchange:
         """Whether this is an HTTP request for a path of the guard's own."""
         return self.path.endswith(path) and self.kind == "http" and self.below == path
 
-    def row(self, table: RouteTable) -> int:
-        """The route table's row for this request; looked up once, however many layers ask."""
+    def find(self, table: RouteTable) -> tuple[int, bool]:
+        """The route table's row for this request, and whether routers could take its path for another row's.
+
+        It is looked up once, however many layers ask.
+        """
         if table is not self._table:
-            if table.routes:
-                path, joined = self.path, None
-                if self.root_path:
-                    path, joined = _readings(self.path, self.root_path)
-                    if table not in _looked_at:
-                        _look_for_rows_beyond(table, self.root_path)
-                self._row, self.disputed = table.find(path, self.method, self.raw_path, joined)
-                if self.claimed is not None and not self.disputed:
-                    path, joined = _readings(self.path, self.claimed)
-                    self.disputed = table.find(path, self.method, self.raw_path, joined) != (self._row, False)
-            else:
-                self._row, self.disputed = NO_ROW, False
-            self._table = table
-        return self._row
+            self._found, self._table = self._look_up(table) if table.routes else (NO_ROW, False), table
+        return self._found
+
+    def _look_up(self, table: RouteTable) -> tuple[int, bool]:
+        path, joined = self.path, None
+        if self.root_path:
+            path, joined = _readings(self.path, self.root_path)
+            if table not in _looked_at:
+                _look_for_rows_beyond(table, self.root_path)
+        row, disputed = table.find(path, self.method, self.raw_path, joined)
+        if self.claimed is not None and not disputed:
+            path, joined = _readings(self.path, self.claimed)
+            disputed = table.find(path, self.method, self.raw_path, joined) != (row, False)
+        return row, disputed
 
     def refuse_disputed(self) -> Answer:
-        """Refuse a request that is disputed."""
+        """Refuse a request whose path is disputed."""
         if self.claimed is not None:
             self.detail = "root_path"
         return ambiguous_path(self.request_id)

@@ -80,15 +80,17 @@ class AccessMiddleware(Layer):
 
     def decide(self, exchange: Exchange) -> Decision:
         """Refuse, or let through."""
-        rule = self._rules[exchange.row(self._table)]
-        if exchange.disputed:
+        row, disputed = exchange.find(self._table)
+        if disputed:
             give_back(exchange)
             return exchange.refuse_disputed()
-        if exchange.user is not None and rule.unscoped and self._is_plain(exchange):
-            return None
+        rule, user = self._rules[row], exchange.user
+        more_to_judge = exchange.failure is not None or exchange.ambient or exchange.revocation is not NOT_REVOKED
+        if user is not None and rule.unscoped and not more_to_judge:
+            return None  # as in most requests, which the policy lets through: it need not be asked
         answer = self.policy.decide(
             rule,
-            exchange.user,
+            user,
             exchange.failure,
             revocation=exchange.revocation,
             cross_site=exchange.ambient and not self._same_site(exchange),
@@ -110,11 +112,6 @@ class AccessMiddleware(Layer):
                 "everyone is refused: no IdentityMiddleware stands around AccessMiddleware to find out who it is; %s",
                 ADD_IT_AFTER,
             )
-
-    @staticmethod
-    def _is_plain(exchange: Exchange) -> bool:
-        """Whether the identity is all there is to judge, as in most requests: then the policy refuses nothing."""
-        return exchange.failure is None and exchange.revocation is NOT_REVOKED and not exchange.ambient
 
     def _nonce(self, exchange: Exchange) -> str | None:
         """The nonce to tell, if the lack of one is why the proof was refused."""

@@ -181,7 +181,7 @@ class AccessLogMiddleware(Layer):
             return False
         if exchange.answer is not None or exchange.detail is not None or exchange.client_doubt is not None:
             return False
-        if exchange.shadow is not None:
+        if exchange.csrf_shadow is not None:
             return False
         verdict = exchange.verdict
         if verdict is not None and not verdict.resets and any(reading.wait != 0 for reading in verdict.readings):
@@ -191,7 +191,7 @@ class AccessLogMiddleware(Layer):
     def _remark(self, entry: Entry, exchange: Exchange, response: Response, error: BaseException | None) -> None:
         """Add how the exchange went and came to its end."""
         remarks = entry.remarks = Remarks(
-            detail=exchange.detail, csrf_shadow=exchange.shadow, client_doubt=exchange.client_doubt
+            detail=exchange.detail, csrf_shadow=exchange.csrf_shadow, client_doubt=exchange.client_doubt
         )
         answer, verdict = exchange.answer, exchange.verdict
         if answer is not None and answer.reason is not None:
@@ -227,7 +227,7 @@ class AccessLogMiddleware(Layer):
             route = getattr(exchange.route, "path", None)
             if isinstance(route, str):
                 return route
-        row = exchange.row(self._table)
+        row, _ = exchange.find(self._table)
         return None if row == NO_ROW else self._table.routes[row].path
 
 

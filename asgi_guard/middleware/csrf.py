@@ -145,7 +145,7 @@ class CSRFMiddleware(Layer):
             return None
         if self.log_only:
             self.shadowed[reason] += 1
-            exchange.shadow = reason
+            exchange.csrf_shadow = reason
             return None
         return problem(403, reason, _DETAILS[reason], request_id=exchange.request_id)
 

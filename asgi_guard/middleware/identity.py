@@ -151,7 +151,8 @@ class IdentityMiddleware(Layer):
         exchange.user = exchange.failure = exchange.detail = None
         exchange.ambient = False
         # A disputed path is refused whoever asks, and charged to nobody: it is to cost no signature check.
-        unasked = self._unasked[exchange.row(self._table)] or exchange.disputed
+        row, disputed = exchange.find(self._table)
+        unasked = disputed or self._unasked[row]
         if not unasked and self._remembers(exchange):
             return None
         exchange.scope["user"], exchange.scope["auth"] = ANONYMOUS, NO_AUTH

@@ -164,7 +164,7 @@ class MetricsMiddleware(Layer):
         now = time.perf_counter_ns()
         route = exchange.route
         if route is None:
-            row = exchange.row(self._table)
+            row, _ = exchange.find(self._table)
             place: object = None if row == NO_ROW else row
         else:
             place = getattr(route, "path", None)
@@ -179,7 +179,7 @@ class MetricsMiddleware(Layer):
             for reading in exchange.verdict.readings:
                 limit = reading.limit
                 if reading.wait == 0 and reading.remaining <= limit.burst * NEAR:
-                    self._is_near(limit.name)
+                    self._count_near(limit.name)
         if now >= self._due:
             self._tell()
         elif self._shown and (not self._under_way or exchange.answered_by == self.name):
@@ -221,7 +221,7 @@ class MetricsMiddleware(Layer):
         for measure in self._refusals[key]:
             measure(1)
 
-    def _is_near(self, limit: str) -> None:
+    def _count_near(self, limit: str) -> None:
         if limit not in self._near:
             self._near[limit] = tuple(each.near_limit(limit) for each in self.instruments)
         for measure in self._near[limit]:

@@ -203,8 +203,9 @@ class RateLimitMiddleware(Layer):
 
     def known(self, exchange: Exchange) -> Answer | None:
         """Refuse whoever is known to be over a limit that holds for anyone, before it is found out who it is."""
-        plan = self.plans[exchange.row(self._table)].known
-        if not plan.limits or exchange.disputed or self._is_exempt(exchange, None):
+        row, disputed = exchange.find(self._table)
+        plan = self.plans[row].known
+        if not plan.limits or disputed or self._is_exempt(exchange, None):
             return None
         verdict = self.denied.refuse(self._charging.of(exchange, plan), self._clock())
         return None if verdict is None else self._concluded(exchange, plan, verdict)
@@ -213,10 +214,11 @@ class RateLimitMiddleware(Layer):
         """Ask the store, if there is anything to ask."""
         if self._unsure:
             self._look_for_identity(exchange)
-        user = exchange.user
-        plan = self.plans[exchange.row(self._table)].of(user, self._plan_claim)
-        if exchange.disputed:
+        row, disputed = exchange.find(self._table)
+        if disputed:
             return exchange.refuse_disputed()
+        user = exchange.user
+        plan = self.plans[row].of(user, self._plan_claim)
         token_id = marks = None
         if self._revocation and user is not None:
             token_id, marks = user.token_id, user.marks
@@ -227,7 +229,7 @@ class RateLimitMiddleware(Layer):
         charges = () if exempt or not plan.limits else self._charging.of(exchange, plan)
         if not charges and token_id is None and marks is None:
             return None
-        if self._memory is None and self.denied:
+        if self._memory is None and self.denied.known:
             verdict = self.denied.refuse(charges, self._clock())
             if verdict is not None:
                 return self._concluded(exchange, plan, verdict)
@@ -238,7 +240,7 @@ class RateLimitMiddleware(Layer):
             return self._ask(exchange, plan, asked((charges, token_id, lease, False, marks)))
         verdict = self._memory.judge(charges, token_id, lease, marks)
         if verdict.admitted and not verdict.revoked and plan.policy is not None:
-            exchange.verdict, exchange.policy = verdict, plan.policy
+            exchange.verdict, exchange.limit_policy = verdict, plan.policy
             return None
         if not verdict.admitted:
             self.denied.note(charges, verdict, self._clock())
@@ -316,9 +318,9 @@ class RateLimitMiddleware(Layer):
             self._accounts.settle(exchange)
 
     def _concluded(self, exchange: Exchange, plan: Plan, verdict: Verdict) -> Answer | None:
-        exchange.verdict, exchange.policy = verdict, plan.policy
+        exchange.verdict, exchange.limit_policy = verdict, plan.policy
         if plan.policy is None:
-            exchange.policy = policy_header(reading.limit for reading in verdict.readings if reading.binding)
+            exchange.limit_policy = policy_header(reading.limit for reading in verdict.readings if reading.binding)
         if verdict.admitted:
             return None
         refusing = verdict.refusing
@@ -338,8 +340,8 @@ class RateLimitMiddleware(Layer):
         if not lines or lines[0][0] in head.names:
             return
         head.lines.extend(lines)
-        if self._style == "draft" and exchange.policy is not None:
-            head.lines.append(exchange.policy)
+        if self._style == "draft" and exchange.limit_policy is not None:
+            head.lines.append(exchange.limit_policy)
 
 
 def plans_in(layers: Iterable[Layer], routes: Sequence[Route]) -> Sequence[RoutePlans]:

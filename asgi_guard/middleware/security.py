@@ -95,7 +95,7 @@ class SecurityHeadersMiddleware(Layer):
 
     def mark(self, exchange: Exchange, head: Head) -> None:
         """Append what is missing."""
-        policy = self._of_rows[exchange.row(self._table)] if self._rows_differ else self.policy
+        policy = self._of_rows[exchange.find(self._table)[0]] if self._rows_differ else self.policy
         secure = exchange.scheme in ("https", "wss")
         lines = policy.secure if secure else policy.plain
         if policy.nonces is not None:

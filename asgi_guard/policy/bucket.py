@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from asgi_guard.policy.revocation import Marks
 
 
-PLACES = 64
+SHARDS = 64
 """Into how many parts a store may spread its buckets, so that none of them is large."""
 
 
@@ -36,24 +36,25 @@ class Charge:
         cost: units to take, at least 0; 0 only looks. Only when an account is settled may it be negative: units are
             given back.
         binding: whether the limit refuses. One in shadow is charged where it allows a request that is served, and told.
-        units: microseconds that it moves the bucket's state forward.
-        most: how far ahead of now the state may come, by what `allowed` decides; nowhere, where that cannot decide.
-        place: a number below `PLACES`, by which a store may spread its buckets.
+        advance: microseconds that it moves the bucket's state forward.
+        furthest: how far ahead of now the state may come, by what `allowed` decides; nowhere, where that cannot decide.
+        shard: a number below `SHARDS`, by which a store may spread its buckets.
     """
 
     limit: Limit
     key: str
     cost: int = 1
     binding: bool = True
-    units: int = field(init=False, repr=False, compare=False)
-    most: int = field(init=False, repr=False, compare=False)
-    place: int = field(init=False, repr=False, compare=False)
+    advance: int = field(init=False, repr=False, compare=False)
+    furthest: int = field(init=False, repr=False, compare=False)
+    shard: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         limit, cost = self.limit, self.cost
-        self.units = units = cost * limit.interval
-        self.most = units - 1 if limit.at_once or cost < 0 else limit.capacity
-        self.place = hash(self.key) % PLACES
+        self.advance = advance = cost * limit.interval
+        # Less than it moves the state: `allowed` lets none of these pass, and `decide` judges them.
+        self.furthest = advance - 1 if limit.at_once or cost < 0 else limit.capacity
+        self.shard = hash(self.key) % SHARDS
 
 
 class Admission(NamedTuple):
@@ -197,7 +198,7 @@ def take(state: int, now: int, charge: Charge) -> tuple[int, int | None]:
         raise ValueError("a cost is negative: units are given back only when an account is settled")
     ceiling = now + limit.capacity
     # What counts is `effective(state, now, capacity)`, without the call.
-    after = (now if state <= now else min(ceiling, state)) + charge.units
+    after = (now if state <= now else min(ceiling, state)) + charge.advance
     if after <= ceiling:
         return after, 0
     return after, after - ceiling if charge.cost <= limit.burst else None
@@ -224,7 +225,7 @@ def decide(charges: Sequence[Charge], states: Sequence[int], now: int) -> tuple[
         for index, charge in enumerate(charges):
             limit, wait = charge.limit, readings[index].wait
             if not admitted or wait != 0:
-                after[index] -= 1 if limit.at_once else charge.units
+                after[index] -= 1 if limit.at_once else charge.advance
                 readings[index] = _reading(limit, after[index], now, wait, charge.binding)
     return admitted, after, tuple(readings)
 
@@ -244,8 +245,8 @@ def allowed(charges: Sequence[Charge], states: Sequence[int], now: int) -> list[
     resets = []
     for index, charge in enumerate(charges):  # `zip(strict=True)` takes as long as the decision
         state = states[index]
-        reset = charge.units + state - now if state > now else charge.units
-        if reset > charge.most:
+        reset = charge.advance + state - now if state > now else charge.advance
+        if reset > charge.furthest:
             return None
         resets.append(reset)
     return resets
@@ -260,7 +261,7 @@ def _reading(limit: Limit, state: int, now: int, wait: int | None, binding: bool
 
 def settle(state: int, now: int, charge: Charge) -> int:
     """The state of a bucket that is charged whatever is left in it, or given units back: empty or full at most."""
-    after = effective(state, now, charge.limit.capacity) + charge.units
+    after = effective(state, now, charge.limit.capacity) + charge.advance
     return effective(after, now, charge.limit.capacity)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.policy.bucket import PLACES, Admission, Verdict, allowed, decide, settle
+from asgi_guard.policy.bucket import SHARDS, Admission, Verdict, allowed, decide, settle
 from asgi_guard.policy.revocation import EVER, is_revoked
 from asgi_guard.variables import PREFIX
 
@@ -54,7 +54,7 @@ class MemoryStore:
         self._clock = clock
         # When each bucket is full. A dict whose keys come and go makes its table anew at times: one of a million keys
         # would hold up the event loop for tens of milliseconds, and leave holes in memory as large.
-        self._shards: tuple[dict[str, int], ...] = tuple({} for _ in range(PLACES))
+        self._shards: tuple[dict[str, int], ...] = tuple({} for _ in range(SHARDS))
         self._queue: deque[str] = deque()  # every key of them once, the longest unlooked-at first
         self._revoked: dict[str, tuple[int, int]] = {}  # until when each is kept, and up to which instant it holds
         self._overfull = False  # whether a revocation had to be forgotten
@@ -64,7 +64,7 @@ class MemoryStore:
         return len(self._queue)
 
     def _shard(self, key: str) -> dict[str, int]:
-        return self._shards[hash(key) % PLACES]
+        return self._shards[hash(key) % SHARDS]
 
     async def admit(self, request: Admission) -> Verdict:
         """Decide at once: nothing here waits."""
@@ -93,7 +93,7 @@ class MemoryStore:
         states = []
         homes = []
         for charge in charges:
-            full_at = shards[charge.place]
+            full_at = shards[charge.shard]
             homes.append(full_at)
             states.append(full_at.get(charge.key, 0))
         resets = allowed(charges, states, now)

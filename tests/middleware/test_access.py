@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asgi_guard import AccessMiddleware, APIKey, IdentityMiddleware, Route
+from asgi_guard import AccessMiddleware, APIKey, IdentityMiddleware, Route, User
+from asgi_guard.exchange import Exchange as Request
+from asgi_guard.policy.access import AccessRule, Failure, Revocation
 from asgi_guard.testing import LocalIssuer
 from tests.asgi import Echo, Exchange, call, get, http_scope, websocket_scope
 
@@ -64,6 +66,22 @@ async def test_rules(
         assert exchange.headers["www-authenticate"] == challenge
         assert exchange.headers["content-type"] == "application/problem+json"
         assert json.loads(exchange.body)["status"] == status
+
+
+@pytest.mark.parametrize("user", [None, User("bob"), User("alice", ("payments:read", "payments:write", "audits"))])
+@pytest.mark.parametrize("failure", [None, *Failure])
+@pytest.mark.parametrize("revocation", Revocation)
+@pytest.mark.parametrize("ambient", [False, True])
+def test_the_policy_decides(user: User | None, failure: Failure | None, revocation: Revocation, ambient: bool) -> None:
+    """What the layer lets through without asking the policy, the policy lets through; the rest is as it says."""
+    layer = AccessMiddleware(Echo(), routes=ROUTES)
+    for path in ("/", "/public", "/maybe", "/pay", "/report"):
+        exchange = Request(http_scope("POST", path, [(b"sec-fetch-site", b"cross-site")]))
+        exchange.user, exchange.failure, exchange.revocation, exchange.ambient = user, failure, revocation, ambient
+        row = next((route for route in ROUTES if route.path == path), Route(path))
+        rule = AccessRule(row.auth or "required", row.scopes, row.any_scopes)
+        said = layer.policy.decide(rule, user, failure, revocation=revocation, cross_site=ambient, retry_after=1.0)
+        assert layer.decide(exchange) == said
 
 
 @pytest.mark.parametrize("path", ["/", "/maybe"])
