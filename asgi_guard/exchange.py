@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 from weakref import WeakSet
 
 from asgi_guard.policy.access import NOT_REVOKED
@@ -13,7 +13,7 @@ from asgi_guard.policy.path_index import NO_ROW
 from asgi_guard.policy.routes import beyond_root, joined_path, route_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from asgi_guard.asgi import Header, Scope
     from asgi_guard.leaving import Draining
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from asgi_guard.stores import Store
 
 logger = logging.getLogger("asgi_guard")
+
+T = TypeVar("T")
 
 SCOPE_KEY = "asgi_guard"
 """Where the exchange stands in the scope, so that layers find it whatever stands between them."""
@@ -54,11 +56,17 @@ Account: TypeAlias = "tuple[object, Store, tuple[Charge, ...], str]"
 """What one layer of limits charged a request: whose account it is, the store, the charges, and its lease, if any."""
 
 _SEEN = ("headers", "repeated", "method", "path", "root_path", "claimed", "raw_path", "_table", "_found")
-"""What each chain of layers sees of the request as it was handed it."""
+"""What each chain of layers sees of the request as it was handed it, beside the scope itself."""
 
 
 class Exchange:
     """One HTTP exchange or WebSocket session, made by the outermost guard layer and shared by those within.
+
+    Some of it is the chain's in hand, which sees the request as it was handed it: `scope`, `method`, `path`,
+    `root_path`, `raw_path`, `claimed`, `headers` and `repeated`, and so what is worked out from these (`row`, `lines`,
+    `below`, `known_client`). All else is the whole request's, whichever chain found it out. A hook finds what is its
+    chain's. Once it has waited, another chain may be in hand: a hook that looks at the request afterwards has to wait
+    by `wait`.
 
     Attributes:
         scope: the copy of the scope that is handed inward; layers write what the app shall see here.
@@ -76,6 +84,8 @@ class Exchange:
         client: the client's address, once the Proxy layer has found it out; the peer until then.
         client_doubt: why that is only the peer's, where a proxy was to name another.
         scheme: `http`, `https`, `ws` or `wss`.
+        seen_client: the scope's client, and
+        seen_scheme: its scheme, as the guard last saw or wrote them: another one comes from whatever stands between.
         request_id: the id, once there is one, and
         id_header: the header that it goes by.
         trace: the caller's trace context.
@@ -285,6 +295,15 @@ class Exchange:
         if view is not None:
             for name, value in zip(_SEEN, view, strict=True):
                 setattr(self, name, value)
+
+    async def wait(self, awaited: Awaitable[T]) -> T:
+        """Wait, and see the request afterwards as this chain does: another one may have looked at its own meanwhile."""
+        scope = self.scope
+        try:
+            return await awaited
+        finally:
+            if self.scope is not scope:
+                self.turn_to(scope)
 
     def lines(self, name: bytes) -> list[bytes]:
         """Every line of a request header, in order. `name` is lower case."""

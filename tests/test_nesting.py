@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+from contextlib import nullcontext
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -419,6 +420,25 @@ async def test_a_head_that_is_sent_while_identity_waits(issuer: LocalIssuer, wai
     assert statuses[0] == 200
     assert [scope["user"].is_authenticated for scope in echo.scopes] == [True]
     assert "user" not in outer[0]
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["answered", "failed"])
+async def test_who_has_waited_sees_its_own_request(fails: bool) -> None:
+    """A hook that has waited sees what its chain was handed, though another one looks at its own, however it ends."""
+    outer = http_scope(path="/sub/a")
+    exchange = Exchange(outer)
+    exchange = exchange.hand_on({**outer, "path": "/b"})
+
+    async def turning() -> None:
+        exchange.turn_to(outer)
+        if fails:
+            raise ConnectionError
+
+    with pytest.raises(ConnectionError) if fails else nullcontext():
+        await exchange.wait(turning())
+    assert exchange.path == exchange.scope["path"] == "/b"
+    exchange.turn_to(outer)
+    assert exchange.path == "/sub/a"
 
 
 async def test_a_table_that_is_shared_across_a_mount() -> None:

@@ -119,7 +119,7 @@ class HealthMiddleware(Layer):
         return None
 
     async def _ready(self, exchange: Exchange) -> Answer:
-        report = await self._readiness.ask()
+        report = await exchange.wait(self._readiness.ask())
         state = "ready" if report.ready else "not ready"
         return _answer(200 if report.ready else 503, state, report.results if self._may_know(exchange) else {})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from asgi_guard.arguments import typed
 from asgi_guard.errors import (
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp
     from asgi_guard.exchange import Exchange
 
-T = TypeVar("T")
 
 LONGEST = len(b"Bearer ") + token.MAX_TOKEN_BYTES
 _FAILURES = (TokenError, KeysUnavailableError, StoreUnavailableError)
@@ -246,7 +245,7 @@ class IdentityMiddleware(Layer):
 
     async def _counted(self, exchange: Exchange, user: User, counting: Awaitable[None]) -> None:
         try:
-            await _waited(exchange, counting)
+            await exchange.wait(counting)
         except _FAILURES as error:
             _fail(exchange, error)
         else:
@@ -278,7 +277,7 @@ class IdentityMiddleware(Layer):
     async def _wait(self, exchange: Exchange, credential: Credential, obtaining: Awaitable[User]) -> None:
         """Accept a user who cannot be told at once."""
         try:
-            counting = self._admit(exchange, credential, await _waited(exchange, obtaining))
+            counting = self._admit(exchange, credential, await exchange.wait(obtaining))
         except _FAILURES as error:
             _fail(exchange, error)
         else:
@@ -326,15 +325,6 @@ class IdentityMiddleware(Layer):
 def _query(exchange: Exchange) -> bytes:
     """The query in which a token may be: that of a WebSocket handshake, where browsers let scripts set no header."""
     return exchange.scope.get("query_string") or b"" if exchange.kind == "websocket" else b""
-
-
-async def _waited(exchange: Exchange, awaited: Awaitable[T]) -> T:
-    """What was waited for, with the request as this chain sees it: another one may have looked at its own meanwhile."""
-    scope = exchange.scope
-    found = await awaited
-    if exchange.scope is not scope:
-        exchange.turn_to(scope)
-    return found
 
 
 def _fail(exchange: Exchange, error: TokenError | KeysUnavailableError | StoreUnavailableError) -> None:

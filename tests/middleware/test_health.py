@@ -18,13 +18,14 @@ from asgi_guard import (
     HealthMiddleware,
     HealthSettings,
     ProxySettings,
+    RequestIDMiddleware,
     StoreUnavailableError,
     readiness,
 )
 from tests.asgi import Echo, Exchange, call, get, http_scope, websocket_scope
 
 if TYPE_CHECKING:
-    from asgi_guard.asgi import ASGIApp
+    from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
 
 
 async def fine() -> None:
@@ -228,6 +229,29 @@ async def test_details_behind_a_proxy(proxies: int, forwarded: str | None, told:
     headers = [] if forwarded is None else [(b"x-forwarded-for", forwarded.encode())]
     exchange = await get(guard, "/health/ready", headers, client=("10.9.9.9", 1))
     assert state(exchange) == (200, {"status": "ready", **({"checks": {"db": "failed"}} if told else {})})
+
+
+async def test_details_are_for_the_client_that_asked_though_another_head_is_sent_meanwhile() -> None:
+    """Whom readiness tells its details is settled by the request that it was handed, whatever was sent around it."""
+    checked = asyncio.Event()
+    layer = HealthMiddleware(Echo(), checks={"a": checked.wait})
+    bodies: list[bytes] = []
+
+    async def note(message: Message) -> None:
+        bodies.append(message.get("body", b""))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        relayed = [*scope["headers"], (b"x-forwarded-for", b"203.0.113.9")]
+        probe = {**scope, "path": "/health/ready", "raw_path": b"/health/ready", "headers": relayed}
+        task = asyncio.create_task(layer(probe, receive, note))
+        await asyncio.sleep(0.01)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        checked.set()
+        await task
+        await send({"type": "http.response.body", "body": b""})
+
+    await get(RequestIDMiddleware(app), client=("127.0.0.1", 1))
+    assert json.loads(b"".join(bodies)) == {"status": "ready"}
 
 
 @pytest.mark.parametrize(
