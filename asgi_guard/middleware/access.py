@@ -93,7 +93,7 @@ class AccessMiddleware(Layer):
             user,
             exchange.failure,
             revocation=exchange.revocation,
-            cross_site=exchange.ambient and not self._same_site(exchange),
+            cross_site=exchange.ambient and self._may_be_forged(exchange),
             retry_after=exchange.retry_after,
             request_id=exchange.request_id,
             nonce=self._nonce(exchange),
@@ -119,8 +119,8 @@ class AccessMiddleware(Layer):
             return None
         return self._possession.nonce()
 
-    def _same_site(self, exchange: Exchange) -> bool:
-        return csrf.allows(
+    def _may_be_forged(self, exchange: Exchange) -> bool:
+        return not csrf.allows(
             exchange.method,
             websocket=exchange.kind == "websocket",
             fetch_site=exchange.lines(b"sec-fetch-site"),

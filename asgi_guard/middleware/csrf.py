@@ -23,7 +23,7 @@ from asgi_guard.policy.answer import Reason, problem
 from asgi_guard.policy.cors import CORSOptions, CORSPolicy
 from asgi_guard.policy.cors_names import is_forbidden_header, is_token
 from asgi_guard.policy.credentials import MalformedCredentialsError, cookie_values
-from asgi_guard.policy.csrf import SAFE_METHODS, ForgeryExemptions, is_own
+from asgi_guard.policy.csrf import SAFE_METHODS, ForgeryExemptions, whose_page
 from asgi_guard.policy.csrf_token import NONCE_BYTES, CSRFTokens
 from asgi_guard.policy.listing import listed
 from asgi_guard.policy.routes import Route, RouteTable
@@ -160,15 +160,15 @@ class CSRFMiddleware(Layer):
         """Why a request is to be refused, whatever the mode; None if it is not."""
         if exchange.method in SAFE_METHODS and exchange.kind == "http":
             return None
-        own = is_own(
+        page = whose_page(
             fetch_site=exchange.lines(b"sec-fetch-site"),
             origin=exchange.lines(b"origin"),
             host=exchange.lines(b"host"),
             trusts=self.trusts,
         )
-        if own:
+        if page == "own":
             return None
-        reason = Reason.CROSS_SITE if own is False else self._of_token(exchange)
+        reason = Reason.CROSS_SITE if page == "foreign" else self._of_token(exchange)
         if reason is None:
             return None
         if exchange.claimed is not None:

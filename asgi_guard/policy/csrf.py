@@ -18,7 +18,7 @@ Where pages have tokens (`asgi_guard.policy.csrf_token`), step 4 is for those wh
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from asgi_guard.policy.path_index import NO_ROW
 from asgi_guard.policy.routes import Route, RouteTable, doubtful
@@ -26,6 +26,7 @@ from asgi_guard.policy.routes import Route, RouteTable, doubtful
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+Page: TypeAlias = Literal["own", "foreign", "unsaid"]
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _AUTHORITY = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~%!$&'()*+,;=:[]"
 """What RFC 3986 allows in a host and port. Without `@`, there is no user information."""
@@ -42,21 +43,21 @@ def allows(
 ) -> bool:
     """Tell whether a request that a browser authenticated by itself may go on.
 
-    The arguments are those of `is_own`.
+    The arguments are those of `whose_page`.
     """
     if method in SAFE_METHODS and not websocket:
         return True
-    return is_own(fetch_site=fetch_site, origin=origin, host=host, trusts=trusts) is not False
+    return whose_page(fetch_site=fetch_site, origin=origin, host=host, trusts=trusts) != "foreign"
 
 
-def is_own(
+def whose_page(
     *,
     fetch_site: Sequence[bytes],
     origin: Sequence[bytes],
     host: Sequence[bytes],
     trusts: Callable[[bytes], bool],
-) -> bool | None:
-    """Tell whether a request comes from a page of the app's own, or of a trusted origin; None where nothing is said.
+) -> Page:
+    """Tell whose page a request comes from: `own` for a trusted origin's too; `unsaid` where no header tells.
 
     Args:
         fetch_site: the lines of `Sec-Fetch-Site`.
@@ -65,15 +66,15 @@ def is_own(
         trusts: tells whether an origin is trusted (the same origins as CORS allows with credentials).
     """
     if len(origin) > 1 or len(fetch_site) > 1:
-        return False
+        return "foreign"
     if fetch_site and fetch_site[0] in (b"same-origin", b"none"):
-        return True
+        return "own"
     if not fetch_site:
         if not origin:
-            return None
+            return "unsaid"
         if is_same_origin(origin[0], host):
-            return True
-    return bool(origin) and trusts(origin[0])
+            return "own"
+    return "own" if origin and trusts(origin[0]) else "foreign"
 
 
 class ForgeryExemptions:
