@@ -2,7 +2,8 @@
 
 A request passes a chain of layers in this order:
 
-1. `enter` of every layer, outermost first. It only observes: whatever is refused later is identified, timed and marked.
+1. `enter` of every layer, outermost first. It refuses nothing, so a request that is refused later has an id and a start
+   time too. It may correct what all further in see: Proxy writes the client, the scheme and the host.
 2. `decide` of every layer, outermost first, until one answers. Only a decision that has to wait (for the store, for the
    issuer's keys) is a coroutine.
 3. The app, if no layer answered.
@@ -204,7 +205,7 @@ class Layer(Chain):
         super().__init__(app, (self,))
 
     def enter(self, exchange: Exchange) -> None:
-        """Observe the request. Never refuses, and never fails on what a client sent."""
+        """Observe the request, or correct what all further in see. Never refuses, or fails on what a client sent."""
 
     def decide(self, exchange: Exchange) -> Decision:
         """Answer the request, or give None to let it through."""

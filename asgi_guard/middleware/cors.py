@@ -30,7 +30,7 @@ MAX_REMEMBERED_BYTES = 256
 class CORSMiddleware(Layer):
     """Lets pages of other origins call the app, exactly as far as is said, and tells refused ones nothing.
 
-    An app that sets `Access-Control-Allow-Origin` itself is left alone in that response.
+    An app that sets `Access-Control-Allow-Origin` itself is left alone in that response, but for `Vary: origin`.
 
     Args:
         app: the app within.
@@ -45,7 +45,8 @@ class CORSMiddleware(Layer):
         unsafe_insecure_origins: allow credentials for http origins, which anyone on the network can imitate.
         unsafe_public_suffixes: allow `*.` before names under which anyone can register, such as `github.io`.
         unsafe_private_network: answer `Access-Control-Request-Private-Network`, which standards have dropped.
-        unsafe_debug: tell allowed origins what is allowed where their preflight is refused.
+        unsafe_debug: tell allowed origins what is allowed where their preflight is refused; that is then answered with
+            `preflight_status`, without a reason in the log, and it is the browser that refuses.
 
     Raises:
         ConfigError: with everything that is wrong, by argument.

@@ -3,7 +3,8 @@
 The order of decisions:
 
 1. The path could be that of different rows of the route table: 400.
-2. A bucket is known to refuse, from the store's last answer: 429, without asking.
+2. A bucket is known to refuse, from the store's last answer: 429, without asking. This process's memory is asked all
+   the same, for it makes nobody wait.
 3. The store is asked. It does not answer: what each limit says for that: nothing, 503, or buckets of this process.
 4. A limit that binds this client refuses: 429, and none is charged. Limits in shadow never refuse.
 

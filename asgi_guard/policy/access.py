@@ -1,6 +1,7 @@
 """May they: the last decision, over everything that the layers before it found out.
 
-The order of decisions, where the route asks for an identity or credentials were sent:
+The order of decisions. Where the route looks at no credentials (`none`), all are let through; where an identity is
+optional, so is who sent none:
 
 1. The credentials are malformed: 400 `invalid_request`.
 2. The issuer's keys are unavailable, or it cannot be told whether a proof was seen before: 503.

@@ -27,7 +27,7 @@ class ClaimsPolicy:
 
     The order of decisions: `iss`, `aud`, the types of `sub`, `jti`, `sid` and `client_id`, no `cnf` but a known one
     (RFC 7800: such a token is worth nothing without a proof of its key), the profile's claims, the required ones,
-    `exp`, `nbf`, `iat`, the token's age, its whole life.
+    `exp`, `nbf`, `iat`, the token's whole life, its age.
 
     Attributes:
         issuer: `iss`, exactly.

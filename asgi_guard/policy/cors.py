@@ -8,7 +8,9 @@
 3. A header is asked for that is not allowed, or the list is not one that a browser would send: refused.
 4. Otherwise allowed, and only what was asked for is named in the answer.
 
-A refusal carries no CORS header at all: it tells a stranger nothing about the configuration.
+A refusal carries no CORS header at all: it tells a stranger nothing about the configuration. With `unsafe_debug`, an
+allowed origin is answered with success, and with headers that do not allow what it asks for: its browser then refuses,
+and says why.
 """
 
 from __future__ import annotations
@@ -64,7 +66,8 @@ class CORSOptions:
         unsafe_public_suffixes: allow `*.` before names under which anyone can register, such as `github.io`.
         unsafe_private_network: let public pages reach this server in a private network, in browsers that still ask
             by `Access-Control-Request-Private-Network`; the Fetch standard has dropped it.
-        unsafe_debug: tell allowed origins what is allowed where their preflight is refused.
+        unsafe_debug: tell allowed origins what is allowed where their preflight is refused; it is the browser that
+            refuses then.
     """
 
     allow_origins: Sequence[str]
@@ -181,7 +184,7 @@ class CORSPolicy:
     def preflight(
         self, origin: bytes, method: bytes, headers: Sequence[bytes], *, private_network: bool = False
     ) -> tuple[Header, ...] | None:
-        """Answer a preflight: its CORS headers, or None to refuse.
+        """Answer a preflight: its CORS headers, or None to refuse. For debugging, these may be such as refuse.
 
         Args:
             origin: the `Origin` header.

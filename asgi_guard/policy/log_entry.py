@@ -61,7 +61,7 @@ class Entry:
 
     Attributes:
         time: when it ended, since the Unix epoch.
-        method: as sent.
+        method: in upper case, however it was sent; `GET` for a WebSocket.
         path: decoded.
         status: as sent; 499 where the client left first, None where nothing was sent.
         remarks: what else is to be said, if anything.

@@ -8,12 +8,14 @@ The order of decisions:
    With a number of hops, the entry at that place is the client. Without, entries in the trusted networks are skipped,
    and the first that is not is the client.
 3. If that entry is not an address, if there are too few or too many entries, or if all are of trusted proxies, the
-   client is the *peer*, and in doubt: a header that cannot be believed is not believed in part, and what a proxy
-   forwards is not its own request. If there is no entry, it is the peer.
+   client is the *peer*, and in doubt: what a proxy forwards is not its own request. If there is no entry, it is the
+   peer.
 
 Exactly one header is read, `X-Forwarded-For` or `Forwarded` (RFC 7239), never both: a proxy rewrites the one it knows
 and passes the other on as the client sent it. Scheme and host are those that the same hop names: in the same element,
 or at the same place of `X-Forwarded-Proto` and `X-Forwarded-Host`; lists of another length count by their last value.
+Where the client is in doubt, they are those that the nearest proxy names, in the last element or as the last value: it
+is trusted, whatever it was sent. With a number of hops there are none then.
 """
 
 from __future__ import annotations

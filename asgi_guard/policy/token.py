@@ -5,8 +5,8 @@ PyJWT verifies the signature; what it would let through is refused here first: o
 `crit`, `b64`, `zip`, nested tokens, and algorithms by anything but their exact name. Headers that name keys (`jku`,
 `jwk`, `x5u`, `x5c`) are never followed.
 
-The order of decisions: size; three segments; the header's encoding and members; the algorithm; the payload's encoding.
-The signature and the claims come after, with the key.
+The order of decisions: size; three segments; the header's encoding; the algorithm; the header's other members; the
+encoding of the payload, and of the signature. The signature itself and the claims come after, with the key.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 class Store(Protocol):
     """Where buckets, revocations and requests under way are kept.
 
-    Every method raises `StoreUnavailableError`, and nothing else, where the store does not answer in time.
+    Whatever waits for an answer (`admit`, `revoke`, `ping`) raises `StoreUnavailableError`, and nothing else, where the
+    store does not answer in time.
     """
 
     shared: bool
