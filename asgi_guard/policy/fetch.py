@@ -94,7 +94,7 @@ class Reply:
         return named if all(map(is_token, named)) else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BrowserVerdict:
     """What the browser does.
 
@@ -180,22 +180,27 @@ def judge(request: PageRequest, preflight: Reply | None, actual: Reply) -> Brows
     ignored = tuple(name for name, value in request.headers if is_left_out(name.lower(), value))
     if request.method.upper() in FORBIDDEN_METHODS:
         detail = f"no script may use {request.method}"
-        return BrowserVerdict(False, False, False, Step.METHOD_FORBIDDEN, detail, ignored=ignored)
+        return _stopped(Step.METHOD_FORBIDDEN, detail, preflighted=False, sent=False, ignored=ignored)
     preflighted = preflight_of(request) is not None
     if preflighted and (found := _preflight(request, preflight or Reply(0))):
-        return BrowserVerdict(False, True, False, *found, ignored=ignored)
+        return _stopped(*found, preflighted=True, sent=False, ignored=ignored)
     if actual.status == PROXY_AUTHENTICATION:
         detail = "it is answered by 407, which is between a browser and its proxy"
-        return BrowserVerdict(False, preflighted, True, Step.PROXY, detail, ignored=ignored)
+        return _stopped(Step.PROXY, detail, preflighted=preflighted, sent=True, ignored=ignored)
     if stopped := _cors_check(request, actual):
         by_credentials, detail = stopped
         step = Step.CREDENTIALS if by_credentials else Step.ORIGIN
-        return BrowserVerdict(False, preflighted, True, step, detail, ignored=ignored)
+        return _stopped(step, detail, preflighted=preflighted, sent=True, ignored=ignored)
     exposed = actual.names("access-control-expose-headers") or ()
     told = tuple(name.lower() for name in exposed if name.lower() not in SAFELISTED_RESPONSE_HEADERS)
     if request.credentials:
         told = tuple(name for name in told if name != "*")  # a header of that name, which nobody sends
-    return BrowserVerdict(True, preflighted, True, exposed=told, ignored=ignored)
+    return BrowserVerdict(readable=True, preflighted=preflighted, sent=True, exposed=told, ignored=ignored)
+
+
+def _stopped(step: Step, detail: str, *, preflighted: bool, sent: bool, ignored: tuple[str, ...]) -> BrowserVerdict:
+    """What becomes of a request whose answer the page's script may not read."""
+    return BrowserVerdict(readable=False, preflighted=preflighted, sent=sent, step=step, detail=detail, ignored=ignored)
 
 
 def _preflight(request: PageRequest, reply: Reply) -> tuple[Step, str] | None:

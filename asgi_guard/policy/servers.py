@@ -31,15 +31,48 @@ class Server(NamedTuple):
 
 SERVERS: Mapping[ServerName, Server] = MappingProxyType(
     {
-        "uvicorn": Server("uvicorn", True, False, "`asgi-guard run` is this"),
-        "uvicorn-workers": Server("uvicorn --workers N", True, True, "the parent hands SIGTERM on to its workers"),
-        "gunicorn-uvicorn": Server(
-            "gunicorn -k uvicorn_worker.UvicornWorker", True, True, "--graceful-timeout counts from SIGTERM on"
+        "uvicorn": Server(
+            started="uvicorn",
+            sigterm=True,
+            several=False,
+            note="`asgi-guard run` is this",
         ),
-        "gunicorn-asgi": Server("gunicorn -k asgi", False, True, "SIGTERM is the event loop's, and stops it at once"),
-        "hypercorn": Server("hypercorn", False, True, "the parent takes SIGTERM and stops its workers at once"),
-        "granian": Server("granian --interface asgi", False, True, "the parent takes SIGTERM and stops its workers"),
-        "daphne": Server("daphne", True, False, "there is no lifespan: triggers work from the first request on"),
+        "uvicorn-workers": Server(
+            started="uvicorn --workers N",
+            sigterm=True,
+            several=True,
+            note="the parent hands SIGTERM on to its workers",
+        ),
+        "gunicorn-uvicorn": Server(
+            started="gunicorn -k uvicorn_worker.UvicornWorker",
+            sigterm=True,
+            several=True,
+            note="--graceful-timeout counts from SIGTERM on",
+        ),
+        "gunicorn-asgi": Server(
+            started="gunicorn -k asgi",
+            sigterm=False,
+            several=True,
+            note="SIGTERM is the event loop's, and stops it at once",
+        ),
+        "hypercorn": Server(
+            started="hypercorn",
+            sigterm=False,
+            several=True,
+            note="the parent takes SIGTERM and stops its workers at once",
+        ),
+        "granian": Server(
+            started="granian --interface asgi",
+            sigterm=False,
+            several=True,
+            note="the parent takes SIGTERM and stops its workers",
+        ),
+        "daphne": Server(
+            started="daphne",
+            sigterm=True,
+            several=False,
+            note="there is no lifespan: triggers work from the first request on",
+        ),
     }
 )
 

@@ -146,7 +146,7 @@ def test_methods_that_scripts_may_not_use() -> None:
     """A forbidden method is never sent, whatever the server says; a header that scripts cannot set is left out."""
     assert judge(PageRequest(APP, "trace"), reply(ANY), reply(ANY)).step is Step.METHOD_FORBIDDEN
     verdict = judge(PageRequest(APP, "GET", (("Cookie", "a=b"),)), None, reply(ANY))
-    assert verdict == BrowserVerdict(True, False, True, ignored=("Cookie",))
+    assert verdict == BrowserVerdict(readable=True, preflighted=False, sent=True, ignored=("Cookie",))
 
 
 @pytest.mark.parametrize(("credentials", "told"), [(False, ("x-id", "*")), (True, ("x-id",))])
