@@ -1,7 +1,8 @@
 """One call for all who wait: sent when the line is idle, else with those that gather behind the calls in flight.
 
 No timer holds a request back: alone, it is sent at once. Under load, batches become as large as the moment asks, but
-none takes more than half of the requests there are, so that neither the server nor this process waits for the other.
+none of more than `MIN_BATCH` takes more than half (rounded up) of the requests there are, so that neither the server
+nor this process waits for the other.
 
 The order of decisions for a request:
 
@@ -48,9 +49,10 @@ MAX_CALLS = 4
 """Calls under way at once, one behind the other on the same connection: while the server decides one, the next is made
 ready, and the answers of the last are read. More than two are of use where the network takes longer than the server."""
 MIN_BATCH = 4
-"""Requests that always go together: a call costs the server as much as about so many."""
+"""Requests that go together though they are more than half: a call costs the server as much as about so many."""
 MAX_KEYS = 96
-"""Keys of one batch, so that a script holds the server for less than a millisecond."""
+"""Keys of a batch that is full, so that a script holds the server for less than a millisecond. The request that
+fills it may bring a few more: those of one request are never parted."""
 MAX_WAITING = 4096
 """Requests that may wait at once. More could not be answered within their deadlines, and would cost memory."""
 NOT_ASKED = "the store has failed lately and is not asked"
@@ -260,7 +262,7 @@ class Line:
         return True
 
     def _next_batch(self) -> _Batch:
-        """The first that still wait, up to half of all that wait or are asked, as far as they fit."""
+        """The first that still wait, up to half of all that wait or are asked, or `MIN_BATCH`, until it is full."""
         batch: _Batch = []
         keys = 0
         # Who is answered together often asks again together. So without this a large and a small call would take turns

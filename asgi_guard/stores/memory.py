@@ -31,9 +31,9 @@ class MemoryStore:
     """Buckets, revocations and requests under way, in dicts.
 
     Args:
-        max_keys: how many buckets, and how many revocations, are held at most. When there is no room, buckets that have
-            become full leave first, since that loses nothing; else the fullest of a few old ones. Of revocations those
-            that end soonest leave, which the log tells once.
+        max_keys: how many buckets, and how many revocations, are held at most. When there is no room, a few old
+            buckets are looked at, and the fullest of them leaves: if it has become full, nothing is lost. Of
+            revocations those that end soonest leave, which the log tells once.
         clock: microseconds of a clock that only moves forward.
 
     Raises:
