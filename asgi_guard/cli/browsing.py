@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 from asgi_guard.exchange import Exchange
 from asgi_guard.layer import Chain
-from asgi_guard.middleware import CORSMiddleware, CSRFMiddleware
+from asgi_guard.middleware import CORSMiddleware, CSRFMiddleware, HostMiddleware, ResourceMetadataMiddleware
 from asgi_guard.policy.cors import obstacles
 from asgi_guard.policy.fetch import PageRequest, Reply, Step, judge, preflight_of, unsafe_names
 from asgi_guard.policy.routes import RouteTable, route_path
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from asgi_guard.policy.fetch import BrowserVerdict
     from asgi_guard.settings import GuardSettings
 
-BEFORE_CORS = ("health", "proxy", "request_id", "security", "host", "cors")
-"""The layers that answer before anybody asks who it is. What refuses later is an answer that carries CORS headers."""
+_ASKED = (HostMiddleware, CORSMiddleware, ResourceMetadataMiddleware)
+"""The layers that decide what a browser makes of an answer. What any other answers, CORS marks as it does the app's,
+and to ask it could probe, log, count or drain. What CSRF says is told beside it."""
 
 _ADVICE = {
     Step.METHOD_FORBIDDEN: "use another method: no setting helps",
@@ -44,7 +45,7 @@ def seen_by_browser(
 ) -> dict[str, Any]:
     """What a browser would make of a page's request, and what to change where its script may not read the answer.
 
-    The guard's own layers are asked, in this process, with an app behind them that says ok.
+    The guard's own layers that decide it are asked, in this process, with an app behind them that says ok.
 
     Args:
         settings: the settings, and
@@ -54,22 +55,22 @@ def seen_by_browser(
         websocket: whether it opens a WebSocket.
         root_path: the app's own, below which paths are matched.
     """
-    outer = [layer for layer in layers if layer.name in BEFORE_CORS]
-    cors = next((layer.policy for layer in outer if isinstance(layer, CORSMiddleware)), None)
+    asked = [layer for layer in layers if isinstance(layer, _ASKED)]
+    cors = next((layer.policy for layer in asked if isinstance(layer, CORSMiddleware)), None)
     csrf = next((layer for layer in layers if isinstance(layer, CSRFMiddleware)), None)
     if websocket:
         scope = _scope(settings, root_path, "GET", path, _origin(request), "websocket")
-        passes = asyncio.run(_ask(outer, scope)).status == 101
+        passes = asyncio.run(_ask(asked, scope)).status == 101
         cookie = request.credentials and settings.auth.cookie is not None
         trusts = csrf.trusts if csrf is not None else cors.names_origin if cors and cors.credentials else None
         trusted = trusts is not None and trusts(request.origin.encode())
         seen = _handshake(request, cors, passes=passes, cookie=cookie, trusted=trusted)
         return _forged(_nameless(seen, settings, route_path(scope["path"], root_path)), csrf, scope)
-    asked = preflight_of(request)
+    asking_first = preflight_of(request)
     preflight = None
-    if asked is not None:
-        preflight = asyncio.run(_ask(outer, _scope(settings, root_path, "OPTIONS", path, asked)))
-    actual = asyncio.run(_ask(outer, _scope(settings, root_path, request.method, path, _origin(request))))
+    if asking_first is not None:
+        preflight = asyncio.run(_ask(asked, _scope(settings, root_path, "OPTIONS", path, asking_first)))
+    actual = asyncio.run(_ask(asked, _scope(settings, root_path, request.method, path, _origin(request))))
     verdict = judge(request, preflight, actual)
     seen = {
         "origin": request.origin,

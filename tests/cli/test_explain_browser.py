@@ -8,9 +8,23 @@ import orjson
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.cli.conftest import Command
 
 PAGE = "https://app.example"
+PROBED = """
+from pathlib import Path
+from asgi_guard import Guard
+
+async def check():
+    Path({asked!r}).touch()
+
+async def inner(scope, receive, send):
+    raise AssertionError("nobody asks it here")
+
+app = Guard(inner, checks={{"disk": check}})
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +127,34 @@ def test_a_websocket_without_a_token(command: Command, monkeypatch: pytest.Monke
     monkeypatch.setenv("ASGI_GUARD_AUTH_API_KEYS", f"ci={'0' * 64}")
     found = seen(command, *call)
     assert (found["readable"], found["change"]) == (False, {})
+
+
+@pytest.mark.parametrize("cors", [True, False], ids=["with CORS", "without"])
+@pytest.mark.parametrize("origin", [PAGE, "https://other.example"])
+def test_what_the_resource_says_of_itself(
+    command: Command, monkeypatch: pytest.MonkeyPatch, origin: str, cors: bool
+) -> None:
+    """Pages of any origin may read the resource's metadata; what CORS is on for, it answers the preflights of."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUER", "https://id.example")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_AUDIENCE", "api")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_RESOURCE", "https://api.example")
+    if not cors:
+        monkeypatch.delenv("ASGI_GUARD_CORS_ALLOW_ORIGINS")
+    call = ("--origin", origin, "GET", "/.well-known/oauth-protected-resource")
+    found = seen(command, *call)
+    assert (found["readable"], found["change"]) == (True, {})
+    assert seen(command, *call, "--header", "mcp-protocol-version")["readable"] is not cors
+    assert not seen(command, "--origin", "https://other.example", "GET", "/items")["readable"]
+
+
+def test_explaining_a_probe_asks_no_check(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is explained of readiness, with an app's own guard, leaves the app's checks alone."""
+    asked = tmp_path / "asked"
+    source = PROBED.format(asked=str(asked))
+    (tmp_path / "probed_site.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = seen(command, "--origin", PAGE, "GET", "/health/ready", "--app", "probed_site:app")
+    assert (found["readable"], asked.exists()) == (True, False)
 
 
 def test_an_answer_that_is_a_refusal(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
