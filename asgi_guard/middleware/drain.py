@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 SPREAD = 0.1
 """By how much of their number of requests workers differ."""
-LOOPBACK = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
-LOOPBACK_HOSTS = (b"127.0.0.1", b"localhost", b"[::1]")
+OWN_PEERS = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
+OWN_HOSTS = (b"127.0.0.1", b"localhost", b"[::1]")
+"""Where the operator's own command comes from, and which host it asks for: fewer than `is_loopback` holds of, since who
+asks here has the process drain."""
 FROM_ELSEWHERE = (*FORWARDING, b"via", b"x-forwarded-host", b"x-forwarded-proto", b"origin", b"sec-fetch-site")
 """What proxies and browsers add: a request with one of these does not come from the operator's own command."""
 
@@ -146,7 +148,7 @@ class DrainMiddleware(Layer):
 
 
 def _is_own(exchange: Exchange) -> bool:
-    if exchange.peer not in LOOPBACK or any(name in exchange.headers for name in FROM_ELSEWHERE):
+    if exchange.peer not in OWN_PEERS or any(name in exchange.headers for name in FROM_ELSEWHERE):
         return False
     hosts = exchange.lines(b"host")
-    return len(hosts) == 1 and any(hosts[0] == host or hosts[0].startswith(host + b":") for host in LOOPBACK_HOSTS)
+    return len(hosts) == 1 and any(hosts[0] == host or hosts[0].startswith(host + b":") for host in OWN_HOSTS)

@@ -143,12 +143,17 @@ def _of_ipv6(address: IPv6Address) -> Address | None:
     return None if mapped.is_unspecified else Address(4, int(mapped), str(mapped))
 
 
+_LOOPBACK = parse_networks(LOCAL)
+
+
 def is_loopback(host: str) -> bool:
-    """Tell whether a host of a URL is this machine: nobody on the network can stand in for it."""
+    """Tell whether a host of a URL is this machine: nobody on the network can stand in for it. IPv6 has no brackets."""
     try:
-        return ip_address(host).is_loopback
+        address = ip_address(host)
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+    # Not `is_loopback`: whether that holds of IPv4 in IPv6 depends on the version of Python.
+    return any(address in network for network in _LOOPBACK)
 
 
 @lru_cache(maxsize=4096)

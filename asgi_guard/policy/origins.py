@@ -8,13 +8,13 @@ from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
 from asgi_guard.errors import Problem
+from asgi_guard.policy.address import is_loopback
 from asgi_guard.policy.public_suffixes import is_public_suffix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>\*|[0-9]+))?")
-_LOOPBACK = re.compile(r"127(\.[0-9]{1,3}){3}")
 _LABELS = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
@@ -120,7 +120,7 @@ def _malformed(origin: str) -> Problem | None:
 def _too_wide(origin: str) -> Problem | None:
     host, _ = _split_port(origin.partition("://")[2])
     name = host.removeprefix("*.")
-    if origin == "*" or name == host or is_local(name) or not is_public_suffix(name):
+    if origin == "*" or name == host or _is_this_machine(name) or not is_public_suffix(name):
         return None
     message = f"{origin!r} is too wide: anyone can have a site below {name}; name the domain that is yours"
     return Problem("allow_origins", message, "public_suffix")
@@ -129,15 +129,15 @@ def _too_wide(origin: str) -> Problem | None:
 def _insecure(origin: str) -> Problem | None:
     scheme, _, rest = origin.partition("://")
     name = _split_port(rest)[0].removeprefix("*.")
-    if origin == "*" or scheme == "https" or scheme in _INSTALLED or is_local(name):
+    if origin == "*" or scheme == "https" or scheme in _INSTALLED or _is_this_machine(name):
         return None
     message = f"{origin!r} with credentials: whoever is on the network could act as your users; use https"
     return Problem("allow_origins", message, "insecure")
 
 
-def is_local(name: str) -> bool:
-    """Tell whether a host is this machine, where nobody listens in."""
-    return name in ("localhost", "[::1]") or name.endswith(".localhost") or _LOOPBACK.fullmatch(name) is not None
+def _is_this_machine(name: str) -> bool:
+    """Tell whether a host, as origins have it, is this machine, where nobody listens in."""
+    return is_loopback(name[1:-1] if name.startswith("[") else name)
 
 
 def _is_host(name: str) -> bool:

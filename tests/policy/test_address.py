@@ -9,7 +9,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard.policy.address import MAX_ADDRESS, Address, Networks, limit_key, parse_address, parse_networks
+from asgi_guard.policy.address import (
+    MAX_ADDRESS,
+    Address,
+    Networks,
+    is_loopback,
+    limit_key,
+    parse_address,
+    parse_networks,
+)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +145,19 @@ def test_a_link_local_network() -> None:
     """An address with a zone is a network of one, too."""
     (network,) = parse_networks(["fe80::1%eth0"])
     assert network.prefixlen == 128
+
+
+@pytest.mark.parametrize(
+    ("host", "is_this_machine"),
+    [
+        ("localhost", True), ("app.localhost", True), ("127.0.0.1", True), ("127.9.9.9", True), ("::1", True),
+        ("localhost.example", False), ("notlocalhost", False), ("127.999.1.1", False), ("127.0.0.01", False),
+        ("127.1", False), ("128.0.0.1", False), ("::2", False), ("::ffff:127.0.0.1", False), ("", False),
+    ],
+)  # fmt: skip
+def test_which_hosts_are_this_machine(host: str, is_this_machine: bool) -> None:
+    """A host is this machine by the name localhost, or by an address of its networks, under any version of Python."""
+    assert is_loopback(host) is is_this_machine
 
 
 octets = st.integers(0, 300).map(str) | st.text("0123456789 +-_xa\u0661", max_size=4)

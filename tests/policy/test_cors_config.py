@@ -82,6 +82,8 @@ def test_malformed_origins(origin: str) -> None:
         ("http://app.localhost", True, False),
         ("http://127.0.0.1:3000", True, False),
         ("http://127.1.2.3", True, False),
+        ("http://127.999.1.1", True, True),
+        ("http://127.0.0.01", True, True),
         ("http://127.evil.example", True, True),
         ("http://127.0.0.1.evil.example", True, True),
         ("http://[::1]:3000", True, False),
