@@ -51,7 +51,7 @@ def wrong_type(value: object, instead: str) -> str:
 
 
 def meant(name: str, known: Collection[str], before: str = "") -> str:
-    """Ask whether the known name was meant that resembles one that there is not: to be added to what is wrong.
+    """A "did you mean ...?" for an unknown name, to be added to what is wrong; empty if no known name resembles it.
 
     Args:
         name: the name that there is not.

@@ -42,7 +42,7 @@ current: ContextVar[Exchange | None] = ContextVar("asgi_guard_exchange", default
 
 
 def trusts_nobody(_who: object) -> bool:
-    """What a layer knows of proxies, or of other origins, that was told of none to trust."""
+    """The default where no proxy or origin is trusted."""
     return False
 
 
@@ -76,8 +76,7 @@ class Exchange:
         path: the decoded path, as the server gives it.
         root_path: where the server, or whatever stands before this layer, has mounted the app, and
         raw_path: the path as it was sent, or None. Apps change both in the scope that they are handed.
-        claimed: what the scope names as root path, where a client may have chosen it, and apps that go by it read the
-            path differently; None elsewhere.
+        claimed: the root path in the scope, if a client may have set it and it changes how the path is read; else None.
         headers: the last line of each header; `lines` gives all of one, and
         repeated: whether any header has several lines, so that these are not all.
         peer: the connection's other end, or None.
@@ -114,7 +113,7 @@ class Exchange:
         leaving: how this process leaves; None where it does not drain.
         reported: whether the exception in flight has been logged: every layer around it sees it pass.
         culprit: the function of the app's that the guard asked, and that raised; there is none unless one did.
-        fault: what a layer raised instead of marking a head: the guard's own error, though the app sees it first.
+        fault: the error of a layer's `mark`. It passes through the app, but is the guard's.
     """
 
     __slots__ = (

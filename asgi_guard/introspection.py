@@ -129,7 +129,7 @@ class _UnansweredError(KeysUnavailableError):
 class _Line:
     """Tokens that wait to be asked about: those that were active a while ago in one line, strangers in another.
 
-    So whoever makes tokens up has nobody wait but others whose tokens nobody knows yet.
+    So a flood of invented tokens delays only other unknown tokens.
     """
 
     def __init__(self) -> None:

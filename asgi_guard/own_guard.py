@@ -59,7 +59,7 @@ def passing_by(app: object) -> str:
 def guarded(app: ASGIApp) -> ASGIApp:
     """The app behind a guard: its own, if every request comes to it, else one of the environment; raises as `Guard`.
 
-    Of one of the environment it is told if it asks nobody who they are: nobody has chosen that in code.
+    If the environment's guard has identity off, this is logged, since no code chose it.
     """
     if warning := passing_by(app):
         logger.warning("%s", warning)

@@ -54,8 +54,8 @@ class Response:
         status: the head's status; 101 for an accepted WebSocket, 403 for one closed before that.
         sent: bytes of body, or of WebSocket messages; what the server reads from a file by itself is not known here.
         disconnected: whether the app was told that the client left.
-        unheard: whether it was told so before the head, so that nobody has the response, and
-        lost: how it was told, where it was sending: the server's error (ASGI 2.4); None where it was not.
+        unheard: whether that was before the head, so that nobody has the response.
+        lost: the server's error on sending, if it was told by one (ASGI 2.4).
         streamed: when the first part of a body in several was sent, in nanoseconds; None for any other.
         close_code: what a WebSocket was closed with, by whoever did it first; None if it was not.
         messages_received: messages of a WebSocket that the app was given, and

@@ -1,4 +1,4 @@
-"""Exceptions that the guard has logged, or knows to be nobody's fault: no log has to tell of them once more.
+"""Marks exceptions that need no further logging: the guard has logged them, or they are nobody's fault.
 
 The note stands on the exception itself, so that it ends with it; most exceptions cannot be referred to weakly.
 """

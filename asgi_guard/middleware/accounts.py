@@ -54,9 +54,9 @@ class Accounts:
         self.leases.let_go(lease)
 
     def doubt(self, exchange: Exchange) -> None:
-        """Keep of the last account of a request only that it is under way: whether it was charged nobody knows.
+        """The store did not answer, so nobody knows what was charged: keep only the lease of the last account.
 
-        What the app charges or gives back is none of its buckets' then.
+        What the app charges or gives back then concerns none of its buckets.
         """
         _, store, charges, lease = exchange.accounts[-1]
         under_way = tuple(charge for charge in charges if charge.limit.at_once)

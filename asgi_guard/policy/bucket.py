@@ -37,7 +37,8 @@ class Charge:
             given back.
         binding: whether the limit refuses. One in shadow is charged where it allows a request that is served, and told.
         advance: microseconds that it moves the bucket's state forward.
-        furthest: how far ahead of now the state may come, by what `allowed` decides; nowhere, where that cannot decide.
+        furthest: the latest state that `allowed` accepts, in microseconds from now; below every state if only `decide`
+            can judge.
         shard: a number below `SHARDS`, by which a store may spread its buckets.
     """
 

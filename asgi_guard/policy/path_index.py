@@ -16,8 +16,8 @@ NO_ROW = -1
 class PathIndex:
     """Which row a path is of, if matched letter by letter.
 
-    A row that opens nothing and ends in no `*` holds with a slash at its end too, and without the one that it has,
-    behind the rows that name that path as it is.
+    A row that opens nothing and does not end in `*` also matches with a slash at its end, or without the one that it
+    has. A row that names that exact path comes first.
 
     Args:
         routes: the rows.

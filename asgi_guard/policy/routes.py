@@ -232,10 +232,10 @@ class RouteTable:
     ) -> tuple[int, bool]:
         """The first row that this request matches, and whether that is disputed.
 
-        It is where routers could take the path for that of different rows, or of one that is passed over, also since
-        they, or a file system, disregard case; and where it does not start with a slash, so that nobody knows what they
-        make of it. Such a request is to be refused: whichever row were chosen, an app that reads the path differently
-        would serve it by the rule of another.
+        A match is disputed if another router could choose a different row, or one that is passed over here: because it
+        reads the path in another way, or ignores case, as file systems may. So is a path that does not start with a
+        slash: nobody knows what routers make of it. Such a request is to be refused: whichever row were chosen, an app
+        that reads the path differently would serve it by the rule of another.
 
         Args:
             path: the decoded path, without the root path.

@@ -61,10 +61,10 @@ class TokenCache:
         self._entries.pop(digest, None)
 
     def hit(self) -> None:
-        """Note that a token is served as it was found, however often it was looked for."""
+        """Called when a token is served as it was found, once a request: the place for whoever counts hits."""
 
     def missed(self) -> None:
-        """Note that a token has to be verified, likewise."""
+        """Called when a token has to be verified, likewise."""
 
 
 class CountedTokenCache(TokenCache):

@@ -48,7 +48,7 @@ class Store(Protocol):
 
 @runtime_checkable
 class Probed(Protocol):
-    """A store whose sign of life may be told what requests ask."""
+    """A store whose `ping` can also test the counting of requests at once."""
 
     def expect_at_once(self) -> None:
         """Have `ping` count a request among those under way too, and end it: limits count those."""
