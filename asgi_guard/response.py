@@ -210,7 +210,7 @@ class Response:
         if exchange.kind == "http":
             asked = exchange.headers
             if (b"content-length" in asked or b"transfer-encoding" in asked) and self._is_unread():
-                await self._drain()
+                await exchange.wait(self._drain())
         elif "websocket.http.response" in (exchange.scope.get("extensions") or ()):
             start, end = "websocket.http.response.start", "websocket.http.response.body"
         else:

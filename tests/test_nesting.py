@@ -422,6 +422,32 @@ async def test_a_head_that_is_sent_while_identity_waits(issuer: LocalIssuer, wai
     assert "user" not in outer[0]
 
 
+@pytest.mark.parametrize(("outer", "inner", "has_body"), [("HEAD", "POST", True), ("POST", "HEAD", False)])
+async def test_a_head_that_is_sent_while_a_refusal_waits(outer: str, inner: str, has_body: bool) -> None:
+    """A refusal that reads the request's body first has a body by its own request's method."""
+    refusing, is_read = HostMiddleware(Echo(), allowed="a.example"), asyncio.Event()
+    bodies: list[bytes] = []
+
+    async def slow() -> Message:
+        await is_read.wait()
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def note(message: Message) -> None:
+        bodies.append(message.get("body", b""))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [*scope["headers"], (b"transfer-encoding", b"chunked")]
+        task = asyncio.create_task(refusing({**scope, "method": inner, "headers": headers}, slow, note))
+        await asyncio.sleep(0.01)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        is_read.set()
+        await task
+        await send({"type": "http.response.body", "body": b""})
+
+    await call(RequestIDMiddleware(app), http_scope(outer))
+    assert bool(b"".join(bodies)) is has_body
+
+
 @pytest.mark.parametrize("fails", [False, True], ids=["answered", "failed"])
 async def test_who_has_waited_sees_its_own_request(fails: bool) -> None:
     """A hook that has waited sees what its chain was handed, though another one looks at its own, however it ends."""
