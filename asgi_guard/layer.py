@@ -93,10 +93,11 @@ class Chain:
             in_app = True
             await self.app(inner, response.receive, response.send)
             if not response.started:
-                await self._unanswered(exchange, response)
+                await self._unanswered(exchange, response, inner)
         except BaseException as caught:
             error = caught
             if isinstance(caught, Exception) or _is_of_another_task(caught):
+                _see_again(exchange, inner)
                 await self._failed(exchange, response, caught, in_app=in_app)
             raise
         finally:
@@ -139,10 +140,11 @@ class Chain:
             return
         await self._refuse(exchange, response, Reason.APP_ERROR if in_app else Reason.GUARD_ERROR)
 
-    async def _unanswered(self, exchange: Exchange, response: Response) -> None:
+    async def _unanswered(self, exchange: Exchange, response: Response, inner: Scope) -> None:
         """Answer 500 in the place of an app that returned without a word, unless its client has left."""
         if response.disconnected:
             return
+        _see_again(exchange, inner)
         exchange.reported = True
         _report(exchange, "the app returned without a response")
         await self._refuse(exchange, response, Reason.APP_ERROR)
@@ -162,6 +164,12 @@ class Chain:
             except Exception:
                 # The response is on its way; an error here must not take it back.
                 logger.exception("a layer failed on leaving: %r", leave)
+
+
+def _see_again(exchange: Exchange, inner: Scope) -> None:
+    """See the request as this chain does: an app may end before a chain further in that it has called."""
+    if exchange.scope is not inner:
+        exchange.turn_to(inner)
 
 
 def _let_go(exchange: Exchange, scope: Scope, token: Token[Exchange | None]) -> None:

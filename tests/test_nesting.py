@@ -422,6 +422,29 @@ async def test_a_head_that_is_sent_while_identity_waits(issuer: LocalIssuer, wai
     assert "user" not in outer[0]
 
 
+@pytest.mark.parametrize("raises", [True, False], ids=["raises", "returns"])
+async def test_an_app_that_fails_while_another_chain_waits(raises: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Whose app failed is told and answered by its own request, though a chain further in is under way."""
+    inner = Chain(Echo(), [Slow(Echo())])
+    tasks: list[asyncio.Task[None]] = []
+
+    async def unheard(_: Message) -> None:
+        """Nobody waits for what the chain further in says."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        changed = {**scope, "method": "HEAD", "path": "/admin", "raw_path": b"/admin"}
+        tasks.append(asyncio.create_task(inner(changed, receive, unheard)))
+        await asyncio.sleep(0.01)
+        if raises:
+            raise LookupError("no such row")
+
+    exchange = await get(RequestIDMiddleware(app), "/public")
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert (exchange.status, json.loads(exchange.body)["status"]) == (500, 500)
+    assert "'GET' '/public'" in caplog.text
+    assert "/admin" not in caplog.text
+
+
 @pytest.mark.parametrize(("outer", "inner", "has_body"), [("HEAD", "POST", True), ("POST", "HEAD", False)])
 async def test_a_head_that_is_sent_while_a_refusal_waits(outer: str, inner: str, has_body: bool) -> None:
     """A refusal that reads the request's body first has a body by its own request's method."""
