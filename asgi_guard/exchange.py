@@ -63,7 +63,7 @@ class Exchange:
     """One HTTP exchange or WebSocket session, made by the outermost guard layer and shared by those within.
 
     Some of it is the chain's in hand, which sees the request as it was handed it: `scope`, `method`, `path`,
-    `root_path`, `raw_path`, `claimed`, `headers` and `repeated`, and so what is worked out from these (`row`, `lines`,
+    `root_path`, `raw_path`, `claimed`, `headers` and `repeated`, and so what is worked out from these (`find`, `lines`,
     `below`, `known_client`). All else is the whole request's, whichever chain found it out. A hook finds what is its
     chain's. Once it has waited, another chain may be in hand: a hook that looks at the request afterwards has to wait
     by `wait`.
