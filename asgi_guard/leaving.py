@@ -204,6 +204,9 @@ class _Taken:
     def __init__(self, number: int) -> None:
         self._number = number
         self._before = signal.getsignal(number)
+        # Its master sends it all workers for their logs: log rotation would end the service.
+        if number == getattr(signal, "SIGUSR1", None) and callable(self._before) and "gunicorn.arbiter" in sys.modules:
+            logger.warning("SIGUSR1 is gunicorn's own: who has it reopen its logs drains all workers; take SIGUSR2")
         self.users: list[Draining] = []
         signal.signal(number, self.handle)
 

@@ -128,8 +128,13 @@ def _grade(layers: Sequence[Layer], *, json_wanted: bool) -> None:
 def _drains(name: ServerName, settings: GuardSettings, *, json_wanted: bool) -> bool:
     """Tell what a server needs for a drain, and whether it has it."""
     section, server = settings.health, SERVERS[name]
-    triggers = {"on_signal": section.drain_signal, "file": section.drain_file, "path": section.drain_path}
-    found = drain_problem(name, section.drain_seconds, **{each: bool(value) for each, value in triggers.items()})
+    found = drain_problem(
+        name,
+        section.drain_seconds,
+        on_signal=section.drain_signal,
+        file=bool(section.drain_file),
+        path=bool(section.drain_path),
+    )
     if json_wanted:
         dump({"server": name, **server._asdict(), "problem": found})
         return found is None

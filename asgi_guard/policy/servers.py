@@ -21,12 +21,14 @@ class Server(NamedTuple):
         sigterm: whether SIGTERM drains; else the server takes it itself, and another trigger has to come before it.
         several: whether several processes serve: a signal and a POST then reach one of them, a file all.
         note: what else there is to know.
+        reserved: a signal that means something else to the server, and reaches all of its workers; None for none.
     """
 
     started: str
     sigterm: bool
     several: bool
     note: str
+    reserved: str | None = None
 
 
 SERVERS: Mapping[ServerName, Server] = MappingProxyType(
@@ -47,13 +49,15 @@ SERVERS: Mapping[ServerName, Server] = MappingProxyType(
             started="gunicorn -k uvicorn_worker.UvicornWorker",
             sigterm=True,
             several=True,
-            note="--graceful-timeout counts from SIGTERM on",
+            note="--graceful-timeout counts from SIGTERM on; SIGUSR1 reopens logs",
+            reserved="SIGUSR1",
         ),
         "gunicorn-asgi": Server(
             started="gunicorn -k asgi",
             sigterm=False,
             several=True,
-            note="SIGTERM is the event loop's, and stops it at once",
+            note="SIGTERM is the event loop's, and stops it at once; SIGUSR1 reopens logs",
+            reserved="SIGUSR1",
         ),
         "hypercorn": Server(
             started="hypercorn",
@@ -77,17 +81,20 @@ SERVERS: Mapping[ServerName, Server] = MappingProxyType(
 )
 
 
-def drain_problem(name: ServerName, seconds: float, *, on_signal: bool, file: bool, path: bool) -> str | None:
+def drain_problem(name: ServerName, seconds: float, *, on_signal: str | None, file: bool, path: bool) -> str | None:
     """What keeps a server from draining as it is configured; None if nothing does.
 
     Args:
         name: the server.
         seconds: how long to serve on after SIGTERM.
-        on_signal: whether a signal begins draining, and
-        file: whether a file does, and
+        on_signal: the name of the signal that begins draining; None for none.
+        file: whether a file begins it.
         path: whether a POST does.
     """
     server = SERVERS[name]
+    if on_signal is not None and on_signal == server.reserved:
+        harm = "reopens the logs of all workers, which would drain for good"
+        return f"{on_signal} {harm}: set ASGI_GUARD_HEALTH_DRAIN_SIGNAL=SIGUSR2"
     if server.sigterm:
         return None if seconds > 0 else "SIGTERM ends it without a drain: set ASGI_GUARD_HEALTH_DRAIN_SECONDS"
     if server.several and not file:

@@ -108,6 +108,24 @@ def test_sigterm(name: ServerName, served: Served) -> None:
     served.process.wait(PATIENCE)
 
 
+@pytest.mark.parametrize("name", [name for name in OPTIONS if SERVERS[name].reserved])
+@pytest.mark.parametrize("on_signal", ["SIGUSR1", "SIGUSR2"])
+def test_a_signal_of_the_servers_own(name: ServerName, on_signal: str, tmp_path: Path) -> None:
+    """A signal that the server sends all workers for its own purposes is warned of; another one drains one worker."""
+    with running(name, tmp_path, ASGI_GUARD_HEALTH_DRAIN_SIGNAL=on_signal) as served:
+        if on_signal == SERVERS[name].reserved:
+            served.process.send_signal(signal.SIGUSR1)
+            assert drains(served)
+        else:
+            served.process.send_signal(signal.SIGUSR1)
+            time.sleep(0.5)
+            assert {httpx.get(f"{served.url}/health/ready").status_code for _ in range(10)} == {200}
+            os.kill(int(httpx.get(served.url).text), signal.SIGUSR2)
+            assert drains(served)
+        warned = "SIGUSR1 is gunicorn's own" in served.errors()
+    assert warned is (on_signal == "SIGUSR1")
+
+
 @pytest.mark.parametrize("name", [name for name in OPTIONS if not SERVERS[name].sigterm])
 def test_the_file(served: Served, tmp_path: Path) -> None:
     """The file drains under a server that takes SIGTERM itself, and SIGTERM then ends it."""
@@ -249,14 +267,17 @@ def test_workers_are_started_anew(name: ServerName, tmp_path: Path) -> None:
         ("uvicorn", 1, "", None),
         ("uvicorn", 0, "file", "ends it without a drain"),
         ("hypercorn", 1, "", "takes SIGTERM itself"),
-        ("hypercorn", 1, "on_signal path", "reaches one process"),
+        ("hypercorn", 1, "SIGUSR1 path", "reaches one process"),
         ("hypercorn", 0, "file", None),
+        ("gunicorn-uvicorn", 1, "SIGUSR2", None),
+        ("gunicorn-uvicorn", 1, "SIGUSR1", "SIGUSR1 reopens the logs of all workers"),
+        ("gunicorn-asgi", 0, "SIGUSR1 file", "set ASGI_GUARD_HEALTH_DRAIN_SIGNAL=SIGUSR2"),
     ],
 )
 def test_what_a_server_needs(server: ServerName, seconds: float, triggers: str, message: str | None) -> None:
     """What keeps a server from draining is said, with what to set."""
-    named = {each: each in triggers for each in ("on_signal", "file", "path")}
-    found = drain_problem(server, seconds, **named)
+    on_signal = next((each for each in triggers.split() if each.startswith("SIG")), None)
+    found = drain_problem(server, seconds, on_signal=on_signal, file="file" in triggers, path="path" in triggers)
     assert (found is None) if message is None else (message in (found or ""))
 
 
