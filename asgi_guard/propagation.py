@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from asgi_guard.exchange import current
-from asgi_guard.policy.trace_context import Trace, begin
-from asgi_guard.randomness import random_digits
 
 if TYPE_CHECKING:
     from collections.abc import Generator, MutableMapping
 
+    from asgi_guard.policy.trace_context import Trace
+
 
 def trace() -> Trace | None:
-    """The trace context of the request in hand, anywhere in the code that serves it; None where there is none."""
+    """The caller's trace context, anywhere in the code that serves the request in hand; None where there is none."""
     exchange = current.get()
     return None if exchange is None else exchange.trace
 
@@ -21,16 +21,14 @@ def trace() -> Trace | None:
 def propagation_headers() -> dict[str, str]:
     """The headers that a call to another service should carry, so that its logs and traces join this request's.
 
-    The request's id, in the header that `RequestIDMiddleware` uses, and `traceparent` and `tracestate` (W3C Trace
-    Context). Where the caller sent no trace context, a trace begins here, the same for all calls of the request.
-    Outside of a request there are none.
+    The request's id, in the header that `RequestIDMiddleware` uses, and the caller's `traceparent` and `tracestate`
+    (W3C Trace Context). Where the caller sent no trace context, none is made up: it would decide for the services
+    called whether they record. Outside of a request there are none.
     """
     exchange = current.get()
     if exchange is None:
         return {}
-    if exchange.trace is None:
-        exchange.trace = begin(random_digits(), random_digits())
-    headers = exchange.trace.headers()
+    headers = {} if exchange.trace is None else exchange.trace.headers()
     if exchange.request_id is not None:
         headers[exchange.id_header] = exchange.request_id
     return headers

@@ -24,10 +24,10 @@ from asgi_guard import (
     add_request_context,
     propagate,
     propagation_headers,
+    trace,
 )
 from asgi_guard.exchange import current
 from asgi_guard.policy.identity import User
-from asgi_guard.policy.trace_context import parse_trace
 from tests.asgi import Echo, call, get, websocket_scope
 from tests.guarded import KEY
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
+    from asgi_guard.middleware.request_id import Trusted
 
 TRACE_ID = "a" * 32
 PARENT = f"00-{TRACE_ID}-{'b' * 16}-01"
@@ -66,19 +67,18 @@ async def test_what_came_is_handed_on() -> None:
     assert propagation_headers() == {}
 
 
-async def test_a_trace_begins() -> None:
-    """Without a caller's trace one begins with the first call, and is that of all calls of the request."""
+@pytest.mark.parametrize("trusted", ["anyone", "nobody"])
+async def test_no_trace_is_made_up(trusted: Trusted) -> None:
+    """Without a trace that the caller sent, and may send, calls carry the id alone: who is called decides on traces."""
     found: list[dict[str, str]] = []
 
     async def work() -> None:
-        found.extend((propagation_headers(), propagation_headers()))
+        found.append(propagation_headers())
+        assert trace() is None
 
-    layer = RequestIDMiddleware(around(work))
-    for _ in range(2):
-        await get(layer)
-    assert found[0] == found[1] != found[2]
-    assert all(parse_trace([each["traceparent"].encode()]) for each in found)
-    assert found[0]["traceparent"][3:35] != found[2]["traceparent"][3:35]
+    headers = HEADERS[1:] if trusted == "nobody" else []
+    answer = await get(RequestIDMiddleware(around(work), trust_incoming=trusted), headers=headers)
+    assert found == [{"x-request-id": answer.headers["x-request-id"]}]
 
 
 async def test_httpx() -> None:

@@ -17,8 +17,6 @@ MAX_MEMBERS = 32
 """The members of a `tracestate` (3.3.1.1)."""
 MAX_STATE = MAX_MEMBERS * 514
 """Bytes of the longest `tracestate` that is looked at: its members at their longest, with the commas."""
-RANDOM = 0b10
-"""The flag of a trace whose id is random in its last seven bytes (Trace Context level 2)."""
 
 _LOWER_HEX = frozenset(b"0123456789abcdef")
 # A key of level 2: level 1 knew an `@` in one place only. A value: printable ASCII without `,` and `=`, no space last.
@@ -31,7 +29,7 @@ class Trace:
 
     Attributes:
         trace_id: 32 lower-case hexadecimal digits.
-        parent_id: 16 of them: the caller's span, or where the trace began here, one of this request.
+        parent_id: 16 of them: the caller's span.
         flags: bit 0 sampled, bit 1 random; other bits are not kept.
         state: what tracing systems want to be handed on (`tracestate`); empty for nothing.
     """
@@ -52,12 +50,6 @@ class Trace:
         if self.state:
             found["tracestate"] = self.state
         return found
-
-
-def begin(digits: str, more: str) -> Trace:
-    """Begin a trace where the caller sent none. Both are 32 random hexadecimal digits."""
-    # Only zeros are no id (3.2.2.3); among random ones that is one in 2**64.
-    return Trace(digits, more[:15] + (more[15] if more[15] != "0" else "1"), RANDOM)
 
 
 def parse_trace(parents: Sequence[bytes], states: Sequence[bytes] = ()) -> Trace | None:

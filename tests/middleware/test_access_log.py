@@ -27,7 +27,7 @@ from asgi_guard import (
 from asgi_guard import Route as Row
 from asgi_guard.layer import Layer
 from asgi_guard.policy.identity import User
-from asgi_guard.policy.trace_context import begin
+from asgi_guard.policy.trace_context import Trace
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ async def test_a_pipe_takes_a_line_whole(schema: Any, hard: str, lines: Lines) -
 
         def enter(self, exchange: Current) -> None:
             exchange.user, exchange.request_id = User(hard * 3000), "r" * 200
-            exchange.trace = begin("1" * 32, "2" * 32)
+            exchange.trace = Trace("1" * 32, "2" * 16, 1)
 
     raw = hard.encode("utf-8", "surrogatepass")
     headers = [(b"user-agent", raw * 3000), (b"host", raw * 3000)]
