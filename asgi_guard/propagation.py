@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from asgi_guard.exchange import current
+from asgi_guard.policy.trace_context import TRACE_HEADERS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, MutableMapping
@@ -56,9 +57,12 @@ def propagate(request: _Request) -> _Done:
 
         client = httpx.AsyncClient(event_hooks={"request": [asgi_guard.propagate]})
 
-    What a request says itself stays. Use it for clients of your own services: an id tells strangers nothing, but a
-    trace state may.
+    What a request says itself stays, and one with a trace context of its own gets nothing of the caller's. Use it for
+    clients of your own services: an id tells strangers nothing, but a trace state may.
     """
+    headers = request.headers
+    traced = any(name in headers for name in TRACE_HEADERS)
     for name, value in propagation_headers().items():
-        request.headers.setdefault(name, value)
+        if not (traced and name in TRACE_HEADERS):
+            headers.setdefault(name, value)
     return _DONE

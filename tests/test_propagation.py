@@ -103,6 +103,19 @@ async def test_httpx() -> None:
     assert {headers["traceparent"] for headers in received} == {PARENT}
 
 
+@pytest.mark.parametrize("own", [{"traceparent": f"00-{'c' * 32}-{'d' * 16}-01"}, {"tracestate": "own=1"}])
+async def test_contexts_are_not_mixed(own: dict[str, str]) -> None:
+    """A request with a trace context of its own, a span's say, gets no part of the caller's beside it."""
+    request = httpx.Request("GET", "http://inner.example/", headers=own)
+
+    async def work() -> None:
+        propagate(request)
+
+    await get(RequestIDMiddleware(around(work)), headers=HEADERS)
+    found = {name: value for name, value in request.headers.items() if name.startswith("trace")}
+    assert (found, request.headers["x-request-id"]) == (own, "r1")
+
+
 @pytest.fixture
 def identified() -> Callable[[ASGIApp], ASGIApp]:
     """Puts ids and an identity around an app."""

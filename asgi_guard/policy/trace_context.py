@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+TRACE_HEADERS = ("traceparent", "tracestate")
+"""The headers of one context, which belong together."""
 MAX_MEMBERS = 32
 """The members of a `tracestate` (3.3.1.1)."""
 MAX_STATE = MAX_MEMBERS * 514
