@@ -35,8 +35,11 @@ _SORTS = {
     "Path": "path",
 }
 
-# What Kubernetes adds to every pod's environment for a Service called `asgi-guard`.
+# What Kubernetes adds to every pod's environment for a Service called `asgi-guard`; for one called `asgi-guard-redis`
+# it stands behind `REDIS_`.
 _KUBERNETES = re.compile(r"SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
+
+_HOST = "_SERVICE_HOST"
 
 
 class Variable:
@@ -78,11 +81,19 @@ def variables_of(settings: type[BaseModel]) -> list[Variable]:
 def unknown_variables(names: Iterable[str], known: set[str]) -> Iterator[Problem]:
     """Name every `ASGI_GUARD_*` variable that means nothing: a misspelt limit would otherwise be no limit."""
     endings = [name.removeprefix(PREFIX) for name in known]
-    for name in sorted(names):
-        if not name.upper().startswith(PREFIX) or name in known or _KUBERNETES.fullmatch(name.removeprefix(PREFIX)):
+    found = sorted(name for name in names if name.upper().startswith(PREFIX))
+    services = _services(found)
+    for name in found:
+        if name in known or any(_KUBERNETES.fullmatch(name.removeprefix(service)) for service in services):
             continue
         hint = meant(name.upper().removeprefix(PREFIX), endings, PREFIX) or "; `asgi-guard env` lists those there are"
         yield Problem(name, f"there is no such variable{hint}")
+
+
+def _services(names: Iterable[str]) -> list[str]:
+    """What Kubernetes' names of each Service begin with, by those that say where it is."""
+    hosts = (name.removesuffix(_HOST) for name in names if name.startswith(PREFIX) and name.endswith(_HOST))
+    return [PREFIX, *(f"{service}_" for service in hosts)]
 
 
 def resembling(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,12 +61,40 @@ def test_names_of_others_are_passed_over(monkeypatch: pytest.MonkeyPatch, name: 
     assert GuardSettings().store.url.get_secret_value() == "memory://"
 
 
+REDIS = ["REDIS_SERVICE_HOST", "REDIS_SERVICE_PORT", "REDIS_SERVICE_PORT_TCP", "REDIS_PORT", "REDIS_PORT_6379_TCP_ADDR"]
+
+
+def test_names_of_other_services_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Kubernetes sets for a Service called asgi-guard-redis, by its host's name, is no error; all else is."""
+    for ending in REDIS:
+        monkeypatch.setenv(f"ASGI_GUARD_{ending}", "tcp://10.0.0.1:6379")
+    assert GuardSettings().store.url.get_secret_value() == "memory://"
+    for ending in ("REDIS_URL", "REDIS_TIMEOUT_PORT", "RATE_PORT"):
+        monkeypatch.setenv(f"ASGI_GUARD_{ending}", "hunter2")
+    with pytest.raises(ConfigError) as caught:
+        GuardSettings()
+    told = [problem.name for problem in caught.value.problems]
+    assert told == ["ASGI_GUARD_RATE_PORT", "ASGI_GUARD_REDIS_TIMEOUT_PORT", "ASGI_GUARD_REDIS_URL"]
+
+
+@pytest.mark.parametrize("ending", REDIS[1:])
+def test_names_of_no_service(ending: str) -> None:
+    """Without the host's name they are no Service's, and told."""
+    name = f"ASGI_GUARD_{ending}"
+    assert [problem.name for problem in unknown_variables([name], KNOWN)] == [name]
+
+
+def test_a_service_hides_no_variable() -> None:
+    """No variable is called as one of Kubernetes' could be."""
+    assert not [name for name in KNOWN if re.search(r"_SERVICE_|_PORT(_|$)", name)]
+
+
 @given(st.text().map(lambda text: "ASGI_GUARD_" + text))
 def test_every_other_name_is_told(name: str) -> None:
     """A name with the prefix is known, one of Kubernetes', or told, and only once."""
     problems = list(unknown_variables([name], KNOWN))
     assert [problem.name for problem in problems] in ([], [name])
-    if not name.startswith(("ASGI_GUARD_SERVICE_", "ASGI_GUARD_PORT")):
+    if not (name.startswith(("ASGI_GUARD_SERVICE_", "ASGI_GUARD_PORT")) or name.endswith("_SERVICE_HOST")):
         assert bool(problems) == (name not in KNOWN)
 
 
