@@ -168,9 +168,10 @@ class Readiness:
         told = dict(zip((check.name for check in self.checks), outcomes, strict=True))
         ready = all(told[check.name] is None for check in self.checks if check.required)
         results = {name: "ok" if failure is None else failure.partition(":")[0] for name, failure in told.items()}
-        if ready != (self._last is None or self._last.ready):
-            failures = ", ".join(f"{name} {failure}" for name, failure in told.items() if failure is not None)
-            logger.warning("readiness: %s", "ready" if ready else f"not ready: {failures}")
+        before = {} if self._last is None else self._last.results
+        if changed := [name for name, result in results.items() if result != before.get(name, "ok")]:
+            said = ", ".join(f"{name} {told[name] or 'ok'}" for name in changed)
+            logger.warning("readiness: %s: %s", "ready" if ready else "not ready", said)
         self._last, self._until = Report(ready, results), time.monotonic() + CACHE_SECONDS
         return self._last
 

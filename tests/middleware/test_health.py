@@ -318,6 +318,35 @@ async def test_checks_are_shared(monkeypatch: pytest.MonkeyPatch, caplog: pytest
     assert asked == 3
 
 
+async def test_every_change_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The log tells of each check that changes, whatever the others say and whether it is required; of nothing else."""
+    monkeypatch.setattr(readiness, "CACHE_SECONDS", 0.0)
+    broken: dict[str, Exception] = {}
+
+    def probe(name: str) -> Check:
+        async def ask() -> None:
+            if name in broken:
+                raise broken[name]
+
+        return Check(name, ask, required=name != "search")
+
+    layer = HealthMiddleware(Echo(), checks=[probe(name) for name in ("search", "mq", "pg")])
+    courses: list[tuple[dict[str, Exception], str | None]] = [
+        ({}, None),
+        ({"search": OSError()}, "ready: search failed: OSError"),
+        ({"search": KeyError()}, None),
+        ({"search": OSError(), "mq": OSError()}, "not ready: mq failed: OSError"),
+        ({"pg": KeyError()}, "not ready: search ok, mq ok, pg failed: KeyError"),
+        ({}, "ready: pg ok"),
+        ({}, None),
+    ]
+    for course, said in courses:
+        broken = course
+        caplog.clear()
+        await probed(layer)
+        assert [record.getMessage() for record in caplog.records] == ([] if said is None else [f"readiness: {said}"])
+
+
 async def test_a_check_that_waits_for_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """A plain function in the place of a coroutine function fails, and the log says what it is."""
     layer = HealthMiddleware(Echo(), checks=[Check("pg", lambda: 1)])  # type: ignore[arg-type,return-value]  # as an app may
