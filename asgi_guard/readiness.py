@@ -181,6 +181,7 @@ class Readiness:
         if task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop():
             return "timed out"
         task = asyncio.ensure_future(_probed(check))
+        task.add_done_callback(_retrieve)
         self._hanging[check.name] = task
         try:
             done, _ = await asyncio.wait((task,), timeout=self._timeout if check.timeout is None else check.timeout)
@@ -194,6 +195,12 @@ class Readiness:
             return None
         # The text of any other may hold an address or a password, and is the app's to tell.
         return f"failed: {error if isinstance(error, AsgiGuardError) else type(error).__name__}"
+
+
+def _retrieve(task: asyncio.Task[object]) -> None:
+    """Take what a check raised when it was cancelled: nobody waits for it, and asyncio would log its text."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _probed(check: Check) -> object:

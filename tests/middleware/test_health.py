@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 from typing import TYPE_CHECKING, Any
@@ -167,6 +168,24 @@ async def test_a_check_that_cannot_be_cancelled(monkeypatch: pytest.MonkeyPatch)
     while asked == 1:
         assert (await probed(layer)).status in (503, 200)
     assert state(await probed(layer))[1]["checks"] == {"stubborn": "ok"}
+
+
+async def test_a_check_that_raises_when_it_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    """A check that raises at its deadline is told as late, and what it raised is no line of the log."""
+
+    async def late() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("hunter2")
+
+    layer = HealthMiddleware(Echo(), checks=[Check("late", late)], check_timeout=0.01)
+    assert state(await probed(layer)) == (503, {"status": "not ready", "checks": {"late": "timed out"}})
+    for _ in range(3):
+        await asyncio.sleep(0)
+    del layer
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records] == ["readiness: not ready: late timed out"]
 
 
 async def test_a_check_that_is_cancelled_from_within() -> None:
