@@ -127,6 +127,27 @@ class Lifespan:
                 logger.exception("the layer %s failed to shut down", layer.name)
 
 
+class Startups:
+    """Counts the servers that have started something in one process, which is over only when the last of them stops."""
+
+    def __init__(self) -> None:
+        self._loops: list[asyncio.AbstractEventLoop] = []
+
+    def add(self) -> bool:
+        """Note that one more has started: whether it is the only one."""
+        # A loop that is closed was given up by its server without a stop.
+        self._loops = [loop for loop in self._loops if not loop.is_closed()]
+        self._loops.append(asyncio.get_running_loop())
+        return len(self._loops) == 1
+
+    def remove(self) -> bool:
+        """Note that one has stopped: whether none is left."""
+        loop = asyncio.get_running_loop()
+        if loop in self._loops:
+            self._loops.remove(loop)
+        return all(each.is_closed() for each in self._loops)
+
+
 def _require_asyncio() -> None:
     try:
         asyncio.get_running_loop()

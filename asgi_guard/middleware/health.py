@@ -10,6 +10,7 @@ from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.layer import Decision, Layer
+from asgi_guard.lifespan import Startups
 from asgi_guard.policy.address import LOCAL, parse_networks
 from asgi_guard.policy.answer import Answer, Reason
 from asgi_guard.policy.listing import listed
@@ -77,6 +78,7 @@ class HealthMiddleware(Layer):
         self._live_path = live_path
         self._ready_path = ready_path
         self._readiness = Readiness(asked, check_timeout)
+        self._startups = Startups()
         self._state = "serving"  # a server without lifespan never says when start-up is complete
 
     @property
@@ -85,17 +87,19 @@ class HealthMiddleware(Layer):
         return self._readiness.checks
 
     async def startup(self) -> None:
-        """Be not ready until the app's start-up is complete."""
-        self._state = "starting"
+        """Be not ready until the app's start-up is complete, unless another server in this process has started it."""
+        if self._startups.add():
+            self._state = "starting"
 
     def started(self) -> None:
         """Be ready, as far as the checks are."""
         self._state = "serving"
 
     async def shutdown(self) -> None:
-        """Be not ready any more, and ask nothing."""
-        self._state = "draining"
-        self._readiness.stop()
+        """Be not ready any more, and ask nothing, unless another server in this process goes on."""
+        if self._startups.remove():
+            self._state = "draining"
+            self._readiness.stop()
 
     def without_lifespan(self) -> None:
         """Be ready, as far as the checks are: nobody will say when start-up is complete."""

@@ -12,6 +12,7 @@ from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.exchange import Exchange, trusts_nobody
 from asgi_guard.instruments import exposition, forget, opentelemetry, prometheus
 from asgi_guard.layer import Decision, Layer
+from asgi_guard.lifespan import Startups
 from asgi_guard.policy.address import LOCAL, parse_networks
 from asgi_guard.policy.answer import Answer, Reason
 from asgi_guard.policy.listing import listed
@@ -38,6 +39,7 @@ EVERY = 1.0
 """Seconds after which gauges are brought up to date, where anything happens."""
 NEAR = 0.2
 """A limit is near when this share of its bucket, or less, is left."""
+_STARTUPS = Startups()  # of all layers, for gauges are forgotten by the process
 
 
 class MetricsMiddleware(Layer):
@@ -187,10 +189,14 @@ class MetricsMiddleware(Layer):
         elif self._timer is None:
             self._attend()
 
+    async def startup(self) -> None:
+        """Note that one more server in this process has gauges."""
+        _STARTUPS.add()
+
     async def shutdown(self) -> None:
-        """Tell what is left, and take this process's gauges out of what several tell together."""
+        """Tell what is left, and with the last server take this process's gauges out of what several tell together."""
         self._tell()
-        if self._path is not None:
+        if _STARTUPS.remove() and self._path is not None:
             forget(os.getpid())
 
     def _measures(self, key: tuple[str, object, int | None, str], response: Response) -> tuple[Measure, ...]:

@@ -119,6 +119,37 @@ async def test_ready_follows_the_start() -> None:
     assert (await get(layer, "/health/live")).status == 200
 
 
+async def test_several_servers() -> None:
+    """Where two servers of one process have it, one that starts or stops leaves readiness to the other."""
+    layer = HealthMiddleware(Echo())
+    await layer.startup()
+    assert (await get(layer, "/health/ready")).status == 503
+    layer.started()
+    await layer.startup()
+    assert (await get(layer, "/health/ready")).status == 200
+    layer.started()
+    await layer.shutdown()
+    assert (await get(layer, "/health/ready")).status == 200
+    await layer.shutdown()
+    assert state(await get(layer, "/health/ready")) == (503, {"status": "draining"})
+
+
+def test_a_server_that_never_stopped() -> None:
+    """A start in an event loop that was closed without a stop counts no more."""
+    layer = HealthMiddleware(Echo())
+    asyncio.run(layer.startup())
+    layer.started()
+
+    async def serve() -> None:
+        await layer.startup()
+        assert (await get(layer, "/health/ready")).status == 503
+        layer.started()
+        await layer.shutdown()
+        assert (await get(layer, "/health/ready")).status == 503
+
+    asyncio.run(serve())
+
+
 @pytest.mark.parametrize(
     ("checks", "status", "body"),
     [

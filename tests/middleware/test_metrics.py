@@ -370,6 +370,34 @@ def test_processes_that_have_ended(tmp_path: Path) -> None:
         assert bool(left) is (way == "killed")
 
 
+TWO_SERVERS = """
+import asyncio
+from asgi_guard import MetricsMiddleware
+from tests.asgi import Echo, get
+
+async def main():
+    layers = {layers}
+    for layer in layers:
+        await layer.startup()
+    await layers[1].shutdown()
+    told = (await get(layers[0], "/metrics", client=("127.0.0.1", 1))).body.decode()
+    print(*[line for line in told.splitlines() if line.startswith("asgi_guard_requests_in_flight ")])
+    await layers[0].shutdown()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("layers", ["[MetricsMiddleware(Echo())] * 2", "[MetricsMiddleware(Echo()) for _ in range(2)]"])
+def test_two_servers_of_one_process(layers: str, tmp_path: Path) -> None:
+    """Gauges of a process are told until the last of its servers stops, with one layer or one each."""
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", TWO_SERVERS.format(layers=layers)]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout == "asgi_guard_requests_in_flight 1.0\n"
+    assert not list(tmp_path.glob("gauge_live*"))
+
+
 def test_files_that_tell_of_no_process(tmp_path: Path) -> None:
     """Where files are named by something else than processes, nobody's gauges are taken for those of one that ended."""
     for number in ("2147483001", "2147483002"):
