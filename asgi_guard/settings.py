@@ -267,9 +267,16 @@ def _no_folder(settings: GuardSettings) -> Iterator[Problem]:
     It takes an empty value for a folder, too: the one that the process was started in.
     """
     folder = os.environ.get(MULTIPROCESS)
-    if not settings.metrics.path or folder is None or (folder and Path(folder).is_dir()):
+    if not settings.metrics.path or folder is None:
         return
-    found = f"there is no folder {folder}: make it before the workers start" if folder else "it is empty: name a folder"
+    if not folder:
+        found = "it is empty: name a folder"
+    elif not Path(folder).is_dir():
+        found = f"there is no folder {folder}: make it before the workers start"
+    elif not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        found = f"this process may not read and write in {folder}: name a folder where it may"
+    else:
+        return
     yield Problem(MULTIPROCESS, f"{found}, or unset the variable if one process is all there is")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,7 @@ from tests.asgi import Echo, get
 from tests.configuring import DIGEST, OTHER_DIGEST, SAID, problems, setting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 def test_each_variable_has_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -572,3 +574,31 @@ def test_scopes_of_keys(scopes: object) -> None:
     """Scopes of an API key are written as lists are, and as in a token."""
     keys: Any = {"ci": {"sha256": DIGEST, "scopes": scopes}}
     assert AuthSettings(api_keys=keys).api_keys[0].scopes == ("a", "b")
+
+
+@pytest.fixture
+def unwritable(tmp_path: Path) -> Iterator[Path]:
+    """A folder that this process may not write in, even if root runs the tests."""
+    folder = tmp_path / "measures"
+    folder.mkdir(mode=0o555)
+    if os.getuid() != 0:
+        yield folder
+        return
+    os.setreuid(65534, -1)  # whoever is asked about is the real user, and the effective one goes on
+    try:
+        yield folder
+    finally:
+        os.setreuid(0, -1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its folders have no such modes")
+def test_a_folder_of_measures_that_cannot_be_written(unwritable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where prometheus_client could make no file, its variable is named before it raises."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(unwritable))
+    GuardSettings()
+    monkeypatch.setenv("ASGI_GUARD_METRICS_PATH", "/metrics")
+    with pytest.raises(ConfigError) as caught:
+        GuardSettings()
+    (problem,) = caught.value.problems
+    assert problem.name == "PROMETHEUS_MULTIPROC_DIR"
+    assert problem.message.startswith(f"this process may not read and write in {unwritable}: name a folder")
