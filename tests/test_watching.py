@@ -149,6 +149,18 @@ def test_the_dashboard_names_what_there_is() -> None:
             assert asked <= labels_of[name] | {"job"}, query
 
 
+def test_the_dashboard_tells_requests_and_probes_apart() -> None:
+    """Rates and quantiles of requests leave out the guard's own paths, by the route that these have."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    queries = [target["expr"] for panel in panels for target in panel.get("targets", ())]
+    of_requests = [each for each in queries if "request_duration_seconds" in each and "by (route)" not in each]
+    assert len(of_requests) == 4
+    for query in of_requests:
+        (own,) = re.findall(r'route!~"([^"]+)"', query)
+        paths = ("/health/live", "/health/ready", "/metrics", "/*", "_unmatched")
+        assert [re.fullmatch(own, path) is not None for path in paths] == [True, True, True, False, False]
+
+
 def test_off_imports_nothing() -> None:
     """Nobody who measures nothing imports what measures."""
     code = "import sys, asgi_guard; print('prometheus_client' in sys.modules)"

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 UNMATCHED = "_unmatched"
 """The route of a request that no row of the route table and no router of the app has one for."""
+OF_OWN_PATHS = frozenset({"drain", "health", "metrics", "resource_metadata"})
+"""The layers that answer at paths of their own, each of which is the route of what it answers."""
 MAX_SERIES = 2000
 """Combinations of method, route and status; an app that names more routes has the rest under `_unmatched`."""
 KNOWN_SCHEMES = ("http", "https", "ws", "wss")
@@ -45,8 +47,9 @@ _STARTUPS = Startups()  # of all layers, for gauges are forgotten by the process
 class MetricsMiddleware(Layer):
     """Measures, and answers scrapes.
 
-    No label is made of what a client sends: the route is the app's own or the route table's pattern, a method that
-    nobody knows is `_OTHER`. Bounds of time hold: gauges are brought up to date once a second at most, and by a scrape.
+    No label is made of what a client sends: the route is the app's own or the route table's pattern, or the path where
+    the guard itself answers (of a probe, say); a method that nobody knows is `_OTHER`. Bounds of time hold: gauges are
+    brought up to date once a second at most, and by a scrape.
 
     Args:
         app: the app within.
@@ -165,11 +168,14 @@ class MetricsMiddleware(Layer):
         self._under_way -= 1
         now = time.perf_counter_ns()
         route = exchange.route
-        if route is None:
-            row, _ = exchange.find(self._table)
-            place: object = None if row == NO_ROW else row
-        else:
+        place: object
+        if route is not None:
             place = getattr(route, "path", None)
+        elif exchange.answered_by in OF_OWN_PATHS:
+            place = exchange.below
+        else:
+            row, _ = exchange.find(self._table)
+            place = None if row == NO_ROW else row
         key = (exchange.method, place, CLIENT_GONE if response.unheard else response.status, exchange.scheme)
         measures = self._durations.get(key) or self._measures(key, response)
         seconds = (now - exchange.entered) / 1e9

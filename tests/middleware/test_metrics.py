@@ -19,7 +19,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from asgi_guard import (
     AccessLogMiddleware,
+    Check,
     ConfigError,
+    DrainMiddleware,
+    HealthMiddleware,
     HostMiddleware,
     MetricsMiddleware,
     ProxyMiddleware,
@@ -83,6 +86,37 @@ async def test_durations(registry: CollectorRegistry) -> None:
     }
 
 
+async def broken() -> None:
+    raise OSError
+
+
+async def test_the_guards_own_paths(registry: CollectorRegistry) -> None:
+    """Probes, scrapes and what else the guard answers at paths of its own are told by these, apart from the app's."""
+    drain = DrainMiddleware(HealthMiddleware(Echo(), checks=[Check("it", broken)]), path="/drain")
+    layer = MetricsMiddleware(drain, routes=[Row("/*")], registry=registry)
+    for method, path in (
+        ("GET", "/health/live"),
+        ("GET", "/health/ready"),
+        ("HEAD", "/health/ready"),
+        ("POST", "/drain"),
+        ("POST", "/health/live"),
+        ("GET", "/other"),
+    ):
+        await call(layer, {**http_scope(method, path, client=LOCAL), "headers": [(b"host", b"localhost")]})
+    await drain.shutdown()
+    await get(layer, "/mounted/health/live", root_path="/mounted")
+    await scrape(layer)
+    assert (await scrape(layer))[DURATIONS] == {
+        ("GET", "/health/live", "200"): 2,
+        ("GET", "/health/ready", "503"): 1,
+        ("HEAD", "/health/ready", "503"): 1,
+        ("POST", "/drain", "200"): 1,
+        ("GET", "/metrics", "200"): 1,
+        ("POST", "/*", "200"): 1,
+        ("GET", "/*", "200"): 1,
+    }
+
+
 async def test_an_answer_that_nobody_waits_for(registry: CollectorRegistry) -> None:
     """A request whose client leaves before the answer is counted as 499, whatever its app then answers."""
 
@@ -109,12 +143,13 @@ async def test_series_are_bounded(registry: CollectorRegistry) -> None:
     layer = MetricsMiddleware(app, registry=registry)
     await get(layer, "/first")
     await call(layer, http_scope("M", "/first"))
+    await scrape(layer)
     before = (await scrape(layer))[DURATIONS].keys()
     for _ in range(5000):
         await call(layer, http_scope(dice.choice(["GET", f"M{dice.random()}"]), f"/{dice.getrandbits(64):x}"))
     after = (await scrape(layer))[DURATIONS]
     assert after.keys() - {("GET", "_unmatched", "200")} == before - {("GET", "_unmatched", "200")}
-    assert sum(after.values()) == 5002 + 1
+    assert sum(after.values()) == 5002 + 2  # scrapes are requests, too
     await call(layer, http_scope("M", "/named/first"))
     for method in ("GET", "M"):
         for number in range(3000):
@@ -318,11 +353,10 @@ asyncio.run(main())
 def test_several_processes(tmp_path: Path) -> None:
     """In prometheus_client's mode of several processes, whoever is scraped tells what all of them counted."""
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    for expected in (3, 7):  # the first process's scrape is one of its requests
+    for expected in (3, 6):
         command = [sys.executable, "-c", WORKER]
         told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-        lines = [line for line in told.splitlines() if line.startswith(DURATIONS)]
-        assert lines == [f'{DURATIONS}{{method="GET",route="_unmatched",status="200"}} {expected}.0']
+        assert f'{DURATIONS}{{method="GET",route="_unmatched",status="200"}} {expected}.0' in told.splitlines()
 
 
 ENDING = """
