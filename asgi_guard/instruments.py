@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Measure: TypeAlias = "Callable[[float], object]"
 Family: TypeAlias = "Callable[..., Measure]"
 
+UNMATCHED = "_unmatched"
+"""The route of a request that no row of the route table and no router of the app has one for."""
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Bounds of a request's duration; those that OpenTelemetry's HTTP conventions advise, without the in-between ones."""
 STORE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
@@ -266,6 +268,8 @@ def opentelemetry() -> Instruments:
 
         def family(*values: Any) -> Measure:
             attributes: dict[str, Any] = dict(zip(labels, values, strict=True))
+            if attributes.get(names["route"]) == UNMATCHED:
+                del attributes[names["route"]]  # which the conventions want only where there is one
             if attributes.get(names["status"], 0) >= 500:
                 attributes["error.type"] = str(attributes[names["status"]])
             return lambda value: measure(value, attributes)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from asgi_guard.arguments import typed
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.exchange import Exchange, trusts_nobody
-from asgi_guard.instruments import exposition, forget, opentelemetry, prometheus
+from asgi_guard.instruments import UNMATCHED, exposition, forget, opentelemetry, prometheus
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.lifespan import Startups
 from asgi_guard.policy.address import LOCAL, parse_networks
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from asgi_guard.instruments import Instruments, Measure
     from asgi_guard.response import Response
 
-UNMATCHED = "_unmatched"
-"""The route of a request that no row of the route table and no router of the app has one for."""
 OF_OWN_PATHS = frozenset({"drain", "health", "metrics", "resource_metadata"})
 """The layers that answer at paths of their own, each of which is the route of what it answers."""
 MAX_SERIES = 2000

@@ -312,8 +312,10 @@ async def test_opentelemetry() -> None:
     """OpenTelemetry's reader finds the same, in its names and units, with what its conventions require besides."""
     reader = InMemoryMetricReader()
     metrics.set_meter_provider(MeterProvider([reader]))
-    layer = MetricsMiddleware(HostMiddleware(Echo(), allowed="other.example"), path=None, otel=True)
-    await get(layer)
+    layer = MetricsMiddleware(
+        HostMiddleware(Echo(), allowed="other.example"), path=None, otel=True, routes=[Row("/items/*")]
+    )
+    await get(layer, "/items/1")
     await get(MetricsMiddleware(Echo(503), path=None, otel=True), scheme="https")
     await get(MetricsMiddleware(Echo(404), path=None, otel=True), scheme="gopher")
     data = reader.get_metrics_data()
@@ -324,9 +326,9 @@ async def test_opentelemetry() -> None:
     }
     unit, requests = found["http.server.request.duration"]
     assert (unit, [point.count for _, point in requests]) == ("s", [1, 1, 1])
-    common = {"http.request.method": "GET", "http.route": "_unmatched"}
+    common = {"http.request.method": "GET"}
     assert [labels for labels, _ in requests] == [
-        {**common, "http.response.status_code": 400, "url.scheme": "http"},
+        {**common, "http.route": "/items/*", "http.response.status_code": 400, "url.scheme": "http"},
         {**common, "http.response.status_code": 503, "url.scheme": "https", "error.type": "503"},
         {**common, "http.response.status_code": 404, "url.scheme": "_OTHER"},
     ]
