@@ -1,9 +1,9 @@
 """Lines on standard output that never hold up the event loop, however slow whoever reads them is.
 
-- A file or a terminal takes a line at once, so it is written at once.
-- A pipe or a socket (a container's log, a service's journal) takes what it has room for, without waiting. Once it has
-  none, a thread waits in the loop's place and lines queue up for it, in order; when the last one is out, lines are
-  written at once again.
+- A file takes a line at once, so it is written at once.
+- A pipe, a socket or a terminal (a container's log, a service's journal) takes what it has room for, without waiting.
+  Once it has none, a thread waits in the loop's place and lines queue up for it, in order; when the last one is out,
+  lines are written at once again.
 - The queue is bounded. Lines beyond it are dropped and counted, and a line of the log tells how many.
 - While something in Python stands for standard output, as `contextlib.redirect_stdout` puts it there, lines go to where
   they went before: what one request captures is not to hold the lines of others.
@@ -34,6 +34,8 @@ MAX_QUEUED_BYTES = 4 * 1024 * 1024
 """What waits for a slow reader: some ten thousand lines."""
 PATIENCE = 5.0
 """Seconds without any progress after which an exit waits no longer."""
+PTMX = 5 << 8 | 2
+"""Linux's /dev/ptmx. Every opening of it makes a terminal, so the one in hand cannot be opened anew."""
 
 
 class _Place(NamedTuple):
@@ -71,7 +73,7 @@ class _Output:
         if sys.platform == "win32":
             return  # whose consoles take bytes from Python's own stream only
         descriptor = place.descriptor
-        if place.kind not in (stat.S_IFIFO, stat.S_IFSOCK):
+        if not _may_wait(place):
             self.put = partial(_put_whole, descriptor)  # half as dear as by the stream's buffer
             return
         poll = select.poll()
@@ -83,8 +85,7 @@ class _Output:
             self.send = partial(_send_to, connection)
             return
         try:
-            # An opening of our own: "do not wait" said of the shared one would hold for every process that has it.
-            own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            own = _open_anew(descriptor)
         except OSError:
             self._at_once = False  # no such thing here: the thread writes all
             self.send = partial(os.write, descriptor)
@@ -242,6 +243,25 @@ def _place(stream: TextIO) -> _Place | None:
     except (AttributeError, OSError, ValueError):
         return None
     return _Place(descriptor, stat.S_IFMT(found.st_mode), found.st_dev, found.st_ino)
+
+
+def _may_wait(place: _Place) -> bool:
+    """Whether what is written there waits for whoever reads it."""
+    if place.kind == stat.S_IFCHR:
+        return os.isatty(place.descriptor)  # and /dev/null is none
+    return place.kind in (stat.S_IFIFO, stat.S_IFSOCK)
+
+
+def _open_anew(descriptor: int) -> int:
+    """An opening of our own: "do not wait" said of the shared one would hold for every process that has it.
+
+    Raises:
+        OSError: there is no such thing here.
+    """
+    if os.fstat(descriptor).st_rdev == PTMX:
+        raise OSError("another opening would be another terminal")
+    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY  # else a session without a terminal would get it
+    return os.open(f"/proc/self/fd/{descriptor}", flags)
 
 
 def _put_through(buffer: BinaryIO, line: bytes) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
 import socket
 import subprocess
 import sys
+import tty
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +47,11 @@ def read_until(descriptor: int, is_over: Callable[[bytes], bool]) -> list[bytes]
     return found.splitlines(keepends=True)
 
 
+def read_exactly(descriptor: int, count: int) -> bytes:
+    """Read what a terminal may give in parts."""
+    return b"".join(read_until(descriptor, lambda found: len(found) >= count))
+
+
 @contextmanager
 def standard_output(writing: int) -> Iterator[None]:
     """Let standard output be a descriptor. Not as a fixture: pytest sets its own after those."""
@@ -59,28 +66,32 @@ def standard_output(writing: int) -> Iterator[None]:
 
 @contextmanager
 def read_through(kind: str) -> Iterator[int]:
-    """Let standard output be a pipe or a socket, and get its other end."""
-    reading, writing = os.pipe() if kind == "pipe" else (end.detach() for end in socket.socketpair())
+    """Let standard output be a pipe, a socket or a terminal, and get its other end."""
+    if kind == "terminal":
+        reading, writing = pty.openpty()
+        tty.setraw(writing)  # else every newline is sent as two characters
+    else:
+        reading, writing = os.pipe() if kind == "pipe" else (end.detach() for end in socket.socketpair())
     with standard_output(writing):
         yield reading
     os.close(reading)
 
 
-both = pytest.mark.parametrize("kind", ["pipe", "socket"])
+whoever_reads = pytest.mark.parametrize("kind", ["pipe", "socket", "terminal"])
 
 
-@both
+@whoever_reads
 def test_at_once(kind: str) -> None:
     """A line is written when it comes, after what the app has printed before it, and nothing is left to wait for."""
     with read_through(kind) as reading_end:
         writer = LineWriter(tell)
         sys.stdout.write("printed\n")
         writer.write(b"one\n")
-        assert os.read(reading_end, 100) == b"printed\none\n"
+        assert read_exactly(reading_end, 12) == b"printed\none\n"
         assert writer.flush(0)
 
 
-@both
+@whoever_reads
 def test_a_slow_reader(kind: str) -> None:
     """Whoever does not read holds nobody up; once they read they get all, in order, and lines come at once again."""
     with read_through(kind) as reading_end:
@@ -94,7 +105,7 @@ def test_a_slow_reader(kind: str) -> None:
         assert os.read(reading_end, 100) == b"later\n"
 
 
-@both
+@whoever_reads
 def test_what_is_dropped_is_told(kind: str) -> None:
     """Beyond the bound lines are dropped, whole ones, and a line tells how many, after those that were kept."""
     with read_through(kind) as reading_end:
@@ -110,7 +121,7 @@ def test_what_is_dropped_is_told(kind: str) -> None:
         assert writer.flush(DEADLINE)
 
 
-@both
+@whoever_reads
 def test_a_reader_that_never_reads(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     """An exit does not wait for ever, and tells what is lost."""
     with read_through(kind) as reading_end:
@@ -138,20 +149,31 @@ def test_a_reader_that_leaves(caplog: pytest.LogCaptureFixture) -> None:
             writer.write(b"x\n")
 
 
-def test_without_an_opening_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["pipe", "terminal"])
+def test_without_an_opening_of_our_own(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the pipe cannot be opened anew, a thread writes every line, and all arrive in order."""
 
     def refuse(*_: object) -> int:
         raise PermissionError
 
-    reading, writing = os.pipe()
-    with standard_output(writing):
+    with read_through(kind) as reading:
         monkeypatch.setattr(os, "open", refuse)
         writer, lines = LineWriter(tell), numbered(MANY)
         for line in lines:
             writer.write(line)
         assert read_until(reading, lambda found: len(found) >= sum(map(len, lines))) == lines
         assert writer.flush(DEADLINE)
+
+
+def test_the_other_end_of_a_terminal() -> None:
+    """What a program writes to a terminal that it has made itself arrives there, and at no new one."""
+    writing, reading = pty.openpty()
+    tty.setraw(reading)
+    with standard_output(writing):
+        writer = LineWriter(tell)
+        writer.write(b"one\n")
+        assert writer.flush(DEADLINE)
+        assert os.read(reading, 100) == b"one\n"
     os.close(reading)
 
 
@@ -177,7 +199,7 @@ def descriptors() -> int:
     return len(list(Path("/dev/fd").iterdir()))
 
 
-@pytest.mark.parametrize("kind", ["pipe", "socket", "file"])
+@pytest.mark.parametrize("kind", ["pipe", "socket", "terminal", "file"])
 def test_what_others_capture(kind: str, tmp_path: Path) -> None:
     """What captures what is printed gets no lines of the log, which go on to where they went, and opens nothing."""
     path = tmp_path / "log"
@@ -195,7 +217,8 @@ def test_what_others_capture(kind: str, tmp_path: Path) -> None:
             assert captured.getvalue() == "printed\n"
         assert descriptors() <= before
         expected = b"0\n" + b"".join(b"%d\n-\n" % number for number in range(1, 50))
-        assert (path.read_bytes() if reading_end is None else os.read(reading_end, 1000)) == expected
+        found = path.read_bytes() if reading_end is None else read_exactly(reading_end, len(expected))
+        assert found == expected
 
 
 async def test_who_captures_before_the_first_line() -> None:
@@ -209,7 +232,7 @@ async def test_who_captures_before_the_first_line() -> None:
         assert captured.getvalue() == ""
 
 
-@both
+@whoever_reads
 def test_another_stream_of_the_same_place(kind: str) -> None:
     """Another stream by the same descriptor is written to by what is open already, after what it was printed."""
     with read_through(kind) as reading_end:
@@ -220,10 +243,10 @@ def test_another_stream_of_the_same_place(kind: str) -> None:
             other.write("printed\n")
             writer.write(b"two\n")
         assert descriptors() <= before
-        assert os.read(reading_end, 100) == b"one\nprinted\ntwo\n"
+        assert read_exactly(reading_end, 16) == b"one\nprinted\ntwo\n"
 
 
-@both
+@whoever_reads
 def test_standard_output_that_changes(kind: str) -> None:
     """Lines follow standard output to another descriptor and back, and what was open for the one before is closed."""
     with read_through(kind) as first:
@@ -236,10 +259,10 @@ def test_standard_output_that_changes(kind: str) -> None:
                 assert os.read(second, 100) == b"two\n"
             writer.write(b"one\n")
         assert descriptors() <= before
-        assert os.read(first, 1000) == b"one\n" * 21
+        assert read_exactly(first, 84) == b"one\n" * 21
 
 
-@both
+@whoever_reads
 def test_what_waits_for_a_slow_reader_when_standard_output_changes(kind: str) -> None:
     """Lines that wait go to where they were to go, though standard output has changed since."""
     with read_through(kind) as first:
