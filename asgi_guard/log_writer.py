@@ -5,8 +5,8 @@
   Once it has none, a thread waits in the loop's place and lines queue up for it, in order; when the last one is out,
   lines are written at once again.
 - The queue is bounded. Lines beyond it are dropped and counted, and a line of the log tells how many.
-- While something in Python stands for standard output, as `contextlib.redirect_stdout` puts it there, lines go to where
-  they went before: what one request captures is not to hold the lines of others.
+- While something else stands for standard output, as `contextlib.redirect_stdout` puts it there, lines go to where they
+  went before, until that is closed or leads elsewhere: what one request captures is not to hold the lines of others.
 - On a clean exit the queue is written to its end, as long as the reader reads.
 """
 
@@ -53,6 +53,7 @@ class _Output:
     Attributes:
         stream: what stands for standard output.
         place: where that leads; None for something in Python.
+        lasting: whether that is standard output, and what takes its place while it is open only captures.
         send: writes what there is room for; None for what takes a line at once.
         put: writes a line to what takes it at once.
         wait: waits until there is room.
@@ -60,6 +61,7 @@ class _Output:
 
     def __init__(self, stream: TextIO, place: _Place | None) -> None:
         self.stream, self.place = stream, place
+        self.lasting = stream is sys.__stdout__
         self.send: Callable[[bytes], int] | None = None
         self.wait: Callable[[], object] = int
         self._at_once = False
@@ -138,8 +140,8 @@ class LineWriter:
     def open(self) -> None:
         """Find out where standard output leads, before any request captures what is printed."""
         stream: TextIO | None = sys.stdout
-        if stream is not None and (self._output is None or stream is not self._output.stream):
-            self._follow(stream)
+        if stream is not None:
+            self._follow(stream, at_start=True)
 
     def write(self, line: bytes) -> None:
         """Write a line, or queue it.
@@ -183,18 +185,18 @@ class LineWriter:
                     return False
         return True
 
-    def _follow(self, stream: TextIO) -> _Output:
+    def _follow(self, stream: TextIO, *, at_start: bool = False) -> _Output:
         """What to write to, now that another stream stands for standard output."""
         place, now = _place(stream), self._output
         if now is not None and now.place is not None and not now.is_gone:
-            if place is None:
-                # Something in Python that captures what is printed, for whoever put it there: lines of other requests
-                # are not for them.
-                return now
             if place == now.place:
-                now.stream = stream
+                now.stream, now.lasting = stream, now.lasting or at_start
+                return now
+            if place is None or (now.lasting and not at_start):
+                # This captures what is printed, for whoever put it there: lines of other requests are not for them.
                 return now
         self._output = now = _Output(stream, place)  # the one before closes what it opened once its last line is out
+        now.lasting = now.lasting or at_start
         return now
 
     def _drain(self, output: _Output) -> None:

@@ -221,6 +221,58 @@ def test_what_others_capture(kind: str, tmp_path: Path) -> None:
         assert found == expected
 
 
+@pytest.mark.parametrize("known", ["by the start", "by its name"])
+def test_what_others_capture_in_a_file(known: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file captures no lines either, where it is known what standard output is: at the start, or by its name."""
+    with read_through("pipe") as reading_end:
+        writer = LineWriter(tell)
+        if known == "by the start":
+            writer.open()
+        else:
+            monkeypatch.setattr(sys, "__stdout__", sys.stdout)
+        writer.write(b"one\n")
+        before = descriptors()
+        with (tmp_path / "captured").open("w+") as captured, redirect_stdout(captured):
+            sys.stdout.write("printed\n")
+            writer.write(b"two\n")
+            captured.seek(0)
+            assert captured.read() == "printed\n"
+        writer.write(b"three\n")
+        assert descriptors() <= before
+        assert os.read(reading_end, 100) == b"one\ntwo\nthree\n"
+
+
+@pytest.mark.parametrize("way", ["closed", "leads elsewhere"])
+def test_what_takes_the_place_of_what_is_gone(way: str, tmp_path: Path) -> None:
+    """Once standard output, as it was at the start, is closed or leads elsewhere, lines go to what stands there now."""
+    with read_through("pipe"):
+        writer = LineWriter(tell)
+        writer.open()
+        writer.write(b"one\n")
+        before = sys.stdout
+        with (tmp_path / "log").open("w") as rotated, redirect_stdout(rotated):
+            if way == "closed":
+                before.close()
+            else:
+                os.dup2(rotated.fileno(), before.fileno())
+            writer.write(b"two\n")
+        assert (tmp_path / "log").read_text() == "two\n"
+
+
+def test_another_start(tmp_path: Path) -> None:
+    """What stands for standard output when a server starts again is standard output, though the one before is open."""
+    with read_through("pipe") as reading_end:
+        writer = LineWriter(tell)
+        writer.open()
+        writer.write(b"one\n")
+        with (tmp_path / "log").open("w") as other, redirect_stdout(other):
+            writer.open()
+            writer.write(b"two\n")
+        writer.write(b"three\n")
+        assert os.read(reading_end, 100) == b"one\nthree\n"
+    assert (tmp_path / "log").read_text() == "two\n"
+
+
 async def test_who_captures_before_the_first_line() -> None:
     """Where standard output leads is known from the app's start, whoever captures what its first request prints."""
     with read_through("pipe") as reading_end:
