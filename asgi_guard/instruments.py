@@ -84,7 +84,7 @@ METRICS = {
     ),
     "log_dropped": Metric(
         "counter", "asgi_guard_log_dropped", "asgi_guard.log_dropped", "{line}",
-        "Lines of the access log that were dropped for a slow reader.",
+        "Lines of the access log that were dropped: a slow reader left no room for them, or they could not be written.",
     ),
     "store_seconds": Metric(
         "histogram", "asgi_guard_store_call_seconds", "asgi_guard.store_call.duration", "s",

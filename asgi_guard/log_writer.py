@@ -7,6 +7,8 @@
 - The queue is bounded. Lines beyond it are dropped and counted, and a line of the log tells how many.
 - While something else stands for standard output, as `contextlib.redirect_stdout` puts it there, lines go to where they
   went before, until that is closed or leads elsewhere: what one request captures is not to hold the lines of others.
+- Lines that cannot be written, since the disk is full or nobody reads any more, are dropped and counted too. What was
+  written in part spoils no other: the next one begins a line of its own.
 - On a clean exit the queue is written to its end, as long as the reader reads.
 """
 
@@ -55,7 +57,7 @@ class _Output:
         place: where that leads; None for something in Python.
         lasting: whether that is standard output, and what takes its place while it is open only captures.
         send: writes what there is room for; None for what takes a line at once.
-        put: writes a line to what takes it at once.
+        put: writes to what takes a line at once, and tells how much of it.
         wait: waits until there is room.
     """
 
@@ -66,7 +68,7 @@ class _Output:
         self.wait: Callable[[], object] = int
         self._at_once = False
         buffer: BinaryIO | None = getattr(stream, "buffer", None)
-        self.put: Callable[[bytes], object]
+        self.put: Callable[[bytes], int]
         self.put = partial(_put_text, stream) if buffer is None else partial(_put_through, buffer)
         if place is not None:
             self._open(place)
@@ -76,7 +78,7 @@ class _Output:
             return  # whose consoles take bytes from Python's own stream only
         descriptor = place.descriptor
         if not _may_wait(place):
-            self.put = partial(_put_whole, descriptor)  # half as dear as by the stream's buffer
+            self.put = partial(os.write, descriptor)  # half as dear as by the stream's buffer
             return
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT)
@@ -99,6 +101,21 @@ class _Output:
     def is_gone(self) -> bool:
         """Whether its stream was closed, or leads elsewhere by now."""
         return _place(self.stream) != self.place
+
+    def put_rest(self, rest: bytes) -> None:
+        """Write the rest of a line that was put in part. If that fails, the next line begins with a newline.
+
+        What `send` writes to needs none: a pipe takes a line whole or not at all, and a socket or a terminal that has
+        failed takes no more.
+        """
+        put, self.put = self.put, partial(self._put_after_part, self.put)
+        _put_all(put, rest)
+        self.put = put
+
+    def _put_after_part(self, put: Callable[[bytes], int], line: bytes) -> int:
+        _put_all(put, b"\n" + line)
+        self.put = put
+        return len(line)
 
     def sent(self, line: bytes) -> int:
         """How much of a line could be written at once."""
@@ -126,6 +143,7 @@ class LineWriter:
         self._limit = limit
         self.dropped = 0
         self._output: _Output | None = None
+        self._failing = False  # whether it was told that lines are lost, and none was written since
         self._start_anew()
         _writers.add(self)
 
@@ -144,37 +162,54 @@ class LineWriter:
             self._follow(stream, at_start=True)
 
     def write(self, line: bytes) -> None:
-        """Write a line, or queue it.
+        """Write a line, or queue it. One that cannot be written is dropped, which is told in the guard's own log."""
+        output, stream = self._output, sys.stdout
+        try:
+            if output is None or stream is not output.stream:
+                if stream is None:  # as where Windows runs a program without a console
+                    self.dropped += 1
+                    return
+                output = self._follow(stream)
+            if output.send is None:
+                output.stream.flush()  # what the app has printed comes first
+                done = output.put(line)
+                if done != len(line):
+                    output.put_rest(line[done:])
+                self._failing = False
+                return
+            with self._changed:
+                if not self._draining:
+                    output.stream.flush()  # what the app has printed comes first, and whole
+                    line = line[output.sent(line) :]
+                    if not line:
+                        self._failing = False
+                        return
+                self._enqueue(output, line)
+        except (OSError, ValueError) as error:  # the latter where the stream was closed
+            self._lose(1, error)
 
-        Raises:
-            OSError: it cannot be written: nobody reads any more, or the disk is full.
-        """
-        stream: TextIO | None = sys.stdout
-        if stream is None:  # as where Windows runs a program without a console
+    def _enqueue(self, output: _Output, line: bytes) -> None:
+        """Let a line wait for the thread, which is started if it does not run."""
+        if not self._draining:
+            self._draining = True
+            atexit.register(self.flush)
+            threading.Thread(target=self._drain, args=(output,), name="asgi-guard log", daemon=True).start()
+        elif self._queued + len(line) > self._limit:
+            self._untold += 1
             self.dropped += 1
             return
-        output = self._output
-        if output is None or stream is not output.stream:
-            output = self._follow(stream)
-        if output.send is None:
-            output.stream.flush()  # what the app has printed comes first
-            output.put(line)
-            return
+        self._queue.append(line)
+        self._queued += len(line)
+
+    def _lose(self, count: int, error: Exception) -> None:
+        """Count lines that cannot be written, and tell so once, until one can be."""
         with self._changed:
-            if not self._draining:
-                output.stream.flush()  # what the app has printed comes first, and whole
-                line = line[output.sent(line) :]
-                if not line:
-                    return
-                self._draining = True
-                atexit.register(self.flush)
-                threading.Thread(target=self._drain, args=(output,), name="asgi-guard log", daemon=True).start()
-            elif self._queued + len(line) > self._limit:
-                self._untold += 1
-                self.dropped += 1
-                return
-            self._queue.append(line)
-            self._queued += len(line)
+            self.dropped += count
+            told, self._failing = self._failing, True
+        if not told:
+            logger.error(
+                "lines of the access log are lost until it can be written again, %d so far: %r", self.dropped, error
+            )
 
     def flush(self, patience: float = PATIENCE) -> bool:
         """Wait until nothing is queued. False if for so many seconds nothing was read."""
@@ -220,15 +255,15 @@ class LineWriter:
                         line = line[send(line) :]
                     except BlockingIOError:
                         continue  # another process took the room
-            except OSError:
+            except OSError as error:
                 with self._changed:
-                    self.dropped += len(self._queue) + 1
-                    logger.exception("%d lines of the access log are lost", len(self._queue) + 1)
+                    lost = len(self._queue) + 1
                     self._queue.clear()
-                    self._queued = 0
-                    self._end()
-                return
+                    self._queued = self._untold = 0
+                self._lose(lost, error)
+                continue
             with self._changed:
+                self._failing = False
                 self._changed.notify_all()
 
     def _end(self) -> None:
@@ -266,18 +301,20 @@ def _open_anew(descriptor: int) -> int:
     return os.open(f"/proc/self/fd/{descriptor}", flags)
 
 
-def _put_through(buffer: BinaryIO, line: bytes) -> None:
+def _put_all(put: Callable[[bytes], int], line: bytes) -> None:
+    while line:
+        line = line[put(line) :]
+
+
+def _put_through(buffer: BinaryIO, line: bytes) -> int:
     buffer.write(line)
     buffer.flush()
+    return len(line)
 
 
-def _put_text(stream: TextIO, line: bytes) -> None:
+def _put_text(stream: TextIO, line: bytes) -> int:
     stream.write(line.decode())
-
-
-def _put_whole(descriptor: int, line: bytes) -> None:
-    while line:
-        line = line[os.write(descriptor, line) :]
+    return len(line)
 
 
 def _send_to(connection: socket.socket, line: bytes) -> int:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import resource
 import socket
 import subprocess
 import sys
@@ -134,19 +135,80 @@ def test_a_reader_that_never_reads(kind: str, caplog: pytest.LogCaptureFixture) 
         assert writer.flush(DEADLINE)
 
 
-def test_a_reader_that_leaves(caplog: pytest.LogCaptureFixture) -> None:
-    """Lines that nobody will read are counted as dropped, and the next one fails, as it would at first."""
+@pytest.mark.parametrize("waiting", [False, True])
+def test_a_reader_that_leaves(waiting: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Lines that nobody will read are counted as dropped, whether they wait or come later, and told of once."""
     reading, writing = os.pipe()
     with standard_output(writing):
         writer = LineWriter(tell)
-        for line in numbered(MANY):
-            writer.write(line)
+        if waiting:
+            for line in numbered(MANY):
+                writer.write(line)
         os.close(reading)
         assert writer.flush(DEADLINE)
-        assert 0 < writer.dropped < MANY
-        assert f"{writer.dropped} lines of the access log are lost" in caplog.text
-        with pytest.raises(BrokenPipeError):
+        lost = writer.dropped
+        assert 0 < lost < MANY if waiting else lost == 0
+        for _ in range(3):
             writer.write(b"x\n")
+        assert writer.dropped == lost + 3
+        (told,) = caplog.messages
+        assert f"{lost or 1} so far: BrokenPipeError" in told
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """Let no file grow beyond a size, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What there is no room for is counted, and told of once; the next line that fits is one of its own."""
+    path, lines = tmp_path / "log", numbered(9)
+    with standard_output(os.open(path, os.O_WRONLY | os.O_CREAT)):
+        writer = LineWriter(tell)
+        with room_for(1000):
+            for line in lines[:5]:
+                writer.write(line)
+        assert writer.dropped == 3
+        for line in lines[5:7]:
+            writer.write(line)
+        assert len(caplog.messages) == 1
+        with room_for(path.stat().st_size):
+            for line in lines[7:]:
+                writer.write(line)
+        writer.write(b"last\n")
+    part = lines[2][: 1000 - len(lines[0] + lines[1])]
+    assert path.read_bytes() == b"".join([*lines[:2], part, b"\n", *lines[5:7], b"last\n"])
+    assert writer.dropped == 5
+    assert [message.partition(" so far")[0][-1] for message in caplog.messages] == ["1", "4"]
+
+
+async def test_requests_on_a_full_disk(caplog: pytest.LogCaptureFixture) -> None:
+    """A log that cannot be written is no error of any request."""
+    with standard_output(os.open("/dev/full", os.O_WRONLY)):
+        log = AccessLogMiddleware(Echo())
+        for _ in range(3):
+            assert (await get(log)).status == 200
+    assert log.dropped == 3
+    (told,) = caplog.messages
+    assert "1 so far: OSError" in told
+
+
+def test_a_stream_that_was_closed(caplog: pytest.LogCaptureFixture) -> None:
+    """Where the app has closed standard output, lines are counted as dropped."""
+    with read_through("pipe"):
+        writer = LineWriter(tell)
+        writer.write(b"one\n")
+        sys.stdout.close()
+        writer.write(b"two\n")
+        writer.write(b"three\n")
+    assert writer.dropped == 2
+    assert len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize("kind", ["pipe", "terminal"])

@@ -47,7 +47,8 @@ class AccessLogMiddleware(Layer):
             the trace's bare id.
         routes: the route table; the path of the matching row is logged as the route, unless the app's router names one.
         write: what takes the lines, each ending in a newline; standard output unless given, which never holds up the
-            event loop: lines that a slow reader leaves no room for are dropped, and their number logged.
+            event loop: lines that a slow reader leaves no room for are dropped, and their number logged. So are those
+            that cannot be written, since the disk is full or nobody reads any more; that fails no request.
     """
 
     name = "access_log"
@@ -114,7 +115,7 @@ class AccessLogMiddleware(Layer):
 
     @property
     def dropped(self) -> int:
-        """Lines that were dropped for a slow reader."""
+        """Lines that were dropped: a slow reader left no room for them, or they could not be written."""
         return self._writer.dropped
 
     async def startup(self) -> None:
