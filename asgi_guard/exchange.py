@@ -79,7 +79,8 @@ class Exchange:
         claimed: the root path in the scope, if a client may have set it and it changes how the path is read; else None.
         headers: the last line of each header; `lines` gives all of one, and
         repeated: whether any header has several lines, so that these are not all.
-        peer: the connection's other end, or None.
+        peer: the connection's other end, or None. Empty where that stands in the scope: granian names a UNIX socket so,
+            but uvicorn may so name whoever sends an empty `X-Forwarded-For`.
         client: the client's address, once the Proxy layer has found it out; the peer until then.
         client_doubt: why that is only the peer's, where a proxy was to name another.
         scheme: `http`, `https`, `ws` or `wss`.
@@ -177,7 +178,7 @@ class Exchange:
         self._read(scope, root_path)
         peer = self.seen_client = scope.get("client")
         self.peer: str | None = peer[0] if peer else None
-        self.client = self.peer
+        self.client = self.peer or None
         self.client_doubt: str | None = None
         self.seen_scheme = scope.get("scheme")
         self.scheme: str = self.seen_scheme or ("http" if self.kind == "http" else "ws")
@@ -260,7 +261,7 @@ class Exchange:
         client, scheme = scope.get("client"), scope.get("scheme")
         if client != self.seen_client:
             self.seen_client = client
-            self.client = client[0] if client else None
+            self.client = (client[0] or None) if client else None
         if scheme != self.seen_scheme:
             self.seen_scheme = scheme
             self.scheme = scheme or ("http" if self.kind == "http" else "ws")

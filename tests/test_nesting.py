@@ -275,6 +275,14 @@ def test_a_changed_place_is_looked_up_anew(changed: dict[str, Any]) -> None:
     assert exchange.find(table) == fresh.find(table)
 
 
+def test_a_client_that_is_named_no_more() -> None:
+    """An empty text in the client's place names nobody, whether the server puts it there or a middleware does."""
+    exchange = Exchange(http_scope())
+    exchange.hand_on(http_scope(client=("", 0)))
+    assert (exchange.peer, exchange.client) == ("203.0.113.9", None)
+    assert Exchange(http_scope(client=("", 0))).client is None
+
+
 async def test_changed_headers() -> None:
     """A layer sees the headers that it was handed, whatever an outer one saw."""
     identity = IdentityMiddleware(AccessMiddleware(Echo()), api_keys=[KEY])

@@ -163,7 +163,7 @@ class AccessLogMiddleware(Layer):
             exchange.request_id,
             self._route(exchange),
             exchange.client,
-            exchange.peer,
+            exchange.peer or None,
             None if user is None else user.subject,
             None if agent is None else text(agent),
         )

@@ -112,7 +112,7 @@ class ProxyMiddleware(Layer):
 
     def _look_for_proxy(self, exchange: Exchange) -> None:
         """Warn, once, of clients that count as one, since the proxy before them is not read. Strangers may pretend."""
-        headers, peer, read = exchange.headers, exchange.peer, self._names[0]
+        headers, peer, read = exchange.headers, exchange.peer or None, self._names[0]
         sent = next(name for name in FORWARDING if name in headers)
         believed = self.policy.believes(peer)
         if (believed and read in headers) or _is_forwarded(exchange, headers[sent]):
@@ -160,7 +160,9 @@ class ProxyMiddleware(Layer):
 def _is_forwarded(exchange: Exchange, value: bytes) -> bool:
     """Whether whoever stands before this layer has put the client in the peer's place already, as servers do."""
     client = exchange.scope.get("client")
-    return client is not None and (0 in client[1:2] or str(client[0]).encode() in value)
+    if not client or not client[0]:
+        return False
+    return 0 in client[1:2] or str(client[0]).encode() in value
 
 
 def _ask_for(exchange: Exchange, host: bytes) -> None:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from asgi_guard.policy.address import parse_address
 from asgi_guard.policy.log_entry import MAX_TEXT, redact_query, severity
 
 if TYPE_CHECKING:
@@ -169,9 +170,9 @@ def _ecs(entry: Entry) -> dict[str, Any]:
     if entry.query:
         members["url.query"] = redact_query(entry.query)
     if entry.client is not None:
-        members["client.ip"] = entry.client
+        _add_address(members, "client", entry.client)
     if entry.peer is not None:
-        members["source.ip"] = entry.peer
+        _add_address(members, "source", entry.peer)
     if entry.user_agent is not None:
         members["user_agent.original"] = entry.user_agent
     if entry.user is not None:
@@ -182,6 +183,15 @@ def _ecs(entry: Entry) -> dict[str, Any]:
     if entry.remarks is not None:
         _add_remarks(members, entry.remarks)
     return members
+
+
+def _add_address(members: dict[str, Any], whose: str, told: str) -> None:
+    """Add an address under the name that ECS has for it: Elasticsearch drops a line whose `ip` is a name."""
+    address = parse_address(told)
+    if address is None:
+        members[f"{whose}.address"] = told
+    else:
+        members[f"{whose}.ip"] = address.text
 
 
 def _gcp(entry: Entry) -> dict[str, Any]:

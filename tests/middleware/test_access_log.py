@@ -93,6 +93,13 @@ async def test_sparse_scope(lines: Lines) -> None:
     assert "client.address" not in lines.record
 
 
+@pytest.mark.parametrize("schema", ["json", "ecs", "gcp", "datadog"])
+async def test_a_client_without_a_name(schema: Any, lines: Lines) -> None:
+    """A client that its server names by an empty text, as granian does over a UNIX socket, is one without a name."""
+    await get(lines.layer(RequestIDMiddleware(Echo()), format=schema), client=("", 0))
+    assert '""' not in lines[0].decode()
+
+
 @pytest.mark.parametrize("path", ["/a\n{}", "/a\r\n", "/\x1b[31m", "/\x00", "/\u2028", '/"', "/" + "x" * 100_000])
 async def test_forged(path: str, lines: Lines) -> None:
     """No path makes two lines of one, or an endless one."""

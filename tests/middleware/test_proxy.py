@@ -144,6 +144,7 @@ async def test_host_of_a_stranger() -> None:
         ({}, "::1", [(b"x-real-ip", b"198.51.100.7")], ["::1 sent x-real-ip", "PROXY_TRUSTED"]),
         ({}, "100.64.0.9", [(b"forwarded", b"for=198.51.100.7")], ["100.64.0.9 sent forwarded", "PROXY_TRUSTED"]),
         ({}, None, [(FOR, b"198.51.100.7")], ["a UNIX socket sent x-forwarded-for", "PROXY_HOPS"]),
+        ({}, "", [(FOR, b"198.51.100.7")], ["a UNIX socket sent x-forwarded-for", "PROXY_HOPS"]),
         ({"trusted": "10.0.0.0/8"}, None, [(FOR, b"198.51.100.7")], ["PROXY_HOPS in the place of", "PROXY_TRUSTED"]),
         ({"trusted": "10.0.0.0/8"}, "172.18.0.1", [(FOR, b"198.51.100.7")], ["172.18.0.1", "PROXY_TRUSTED"]),
         ({"trusted": "10.0.0.0/8"}, "10.0.0.5", [(b"x-real-ip", b"198.51.100.7")], ["10.0.0.5", "PROXY_HEADER"]),

@@ -188,6 +188,26 @@ def test_sessions_and_streams(schema: LogFormat) -> None:
     assert record(stream, schema) == {**ORACLE[schema], "asgi_guard.first_byte_ms": 1.235}
 
 
+@pytest.mark.parametrize(
+    ("told", "member", "value"),
+    [
+        ("192.0.2.1", "ip", "192.0.2.1"),
+        ("2001:db8::1", "ip", "2001:db8::1"),
+        ("fe80::1%eth0", "ip", "fe80::1"),
+        ("::ffff:192.0.2.1", "ip", "192.0.2.1"),
+        ("testclient", "address", "testclient"),
+        ("/run/app.sock", "address", "/run/app.sock"),
+    ],
+)
+def test_addresses_that_elasticsearch_takes(told: str, member: str, value: str) -> None:
+    """An `ip` of ECS is one, for Elasticsearch drops a line in which it is none; any other name stands as `address`."""
+    found = record(replace(BARE, client=told, peer=told), "ecs")
+    assert {name: value for name, value in found.items() if name.startswith(("client.", "source."))} == {
+        f"client.{member}": value,
+        f"source.{member}": value,
+    }
+
+
 def test_traces_of_a_project() -> None:
     """Google Cloud finds a trace by its full name, once it is told the project."""
     found = record(replace(FULL, project="shop-1"), "gcp")
