@@ -5,8 +5,8 @@
 - gcp: `httpRequest.latency`, seconds as "0.012s"
 - datadog: `duration`, nanoseconds
 
-Where a schema has no name of its own for the route, the peer or the user, OpenTelemetry's stands: `http.route`,
-`network.peer.address`, `user.id`.
+Where a schema has no name of its own for the route, the peer, the user or the query, OpenTelemetry's stands:
+`http.route`, `network.peer.address`, `user.id`, `url.query`. Datadog's `http.url_details.queryString` is an object.
 """
 
 from __future__ import annotations
@@ -245,6 +245,8 @@ def _datadog(entry: Entry) -> dict[str, Any]:
         "network.bytes_written": entry.sent,
         "duration": entry.duration,
     }
+    if entry.query:
+        members["url.query"] = redact_query(entry.query)
     if entry.route is not None:
         members["http.route"] = entry.route
     if status is not None:
@@ -261,7 +263,8 @@ def _datadog(entry: Entry) -> dict[str, Any]:
         members["usr.id"] = entry.user
     if entry.trace_id is not None:
         members["dd.trace_id"] = entry.trace_id
-        members["dd.span_id"] = entry.parent_id
+    if entry.parent_id is not None:
+        members["dd.span_id"] = str(int(entry.parent_id, 16))  # the form in which its spans are looked up
     if entry.remarks is not None:
         _add_remarks(members, entry.remarks, "error.kind")
     return members

@@ -123,6 +123,7 @@ ORACLE: dict[LogFormat, dict[str, Any]] = {
         "http.method": "POST",
         "http.url_details.path": "/payments/7",
         "http.url_details.scheme": "https",
+        "url.query": "token=[REDACTED]&page=[REDACTED]",
         "http.status_code": 201,
         "http.useragent": "curl/8",
         "http.request_id": "req-1",
@@ -134,7 +135,7 @@ ORACLE: dict[LogFormat, dict[str, Any]] = {
         "duration": 12_345_678,
         "usr.id": "alice",
         "dd.trace_id": TRACE_ID,
-        "dd.span_id": "00f067aa0ba902b7",
+        "dd.span_id": "67667974448284343",
     },
 }
 ORACLE["json"] = ORACLE["otel"]
