@@ -355,7 +355,9 @@ class LogSettings(Section):
     format: LogFormat = Field(default="json", description="the schema; `json` is `otel`")
     sample: float = Field(default=1.0, ge=0, le=1, description="the share of ordinary exchanges that are logged")
     slow_ms: float | None = Field(
-        default=None, gt=0, description="milliseconds from which an exchange is marked as slow"
+        default=None,
+        gt=0,
+        description="milliseconds, of a stream to its first byte, from which an exchange is marked as slow",
     )
     gcp_project: str | None = Field(
         default=None,

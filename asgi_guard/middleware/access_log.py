@@ -41,7 +41,8 @@ class AccessLogMiddleware(Layer):
         sample: the share of ordinary exchanges that are logged, from 0 to 1, the same for all of one trace. Errors
             (5xx), refusals, slow and aborted exchanges are always logged, and what would be refused were it not only
             logged: by limits in shadow, and by the CSRF layer.
-        slow_ms: milliseconds from which an exchange is marked as slow; None marks none.
+        slow_ms: milliseconds from which an exchange is marked as slow; None marks none. A body in several parts is
+            judged by its first one, and a WebSocket that was accepted not at all: they last as long as they are wanted.
         quiet: paths whose successes are not logged: the probes. Scrapes that the Metrics layer answers are not either.
         gcp_project: the project of Google Cloud whose traces lines in the schema `gcp` are to stand beside; None writes
             the trace's bare id.
@@ -207,7 +208,7 @@ class AccessLogMiddleware(Layer):
             remarks.close_code = response.close_code
             if response.status == 101:
                 remarks.messages_received, remarks.messages_sent = response.messages_received, response.messages_sent
-        remarks.slow = self._slow is not None and entry.duration >= self._slow
+        remarks.slow = self._is_slow(exchange, response, entry.duration)
         if response.disconnected and (response.unheard or not response.finished):
             entry.status = CLIENT_GONE if entry.status is None or response.unheard else entry.status
             remarks.error = "client_disconnected" if exchange.kind == "http" else None
@@ -215,6 +216,12 @@ class AccessLogMiddleware(Layer):
             remarks.error = "response_unfinished"
         if error is not None and remarks.error is None and not response.is_loss(error):
             remarks.error = type(error).__name__
+
+    def _is_slow(self, exchange: Exchange, response: Response, duration: int) -> bool:
+        """Whether the answer was long in coming; how long a stream or a session lasts says nothing."""
+        if self._slow is None or response.status == 101:
+            return False
+        return (duration if response.streamed is None else response.streamed - exchange.started) >= self._slow
 
     def _is_probe(self, exchange: Exchange) -> bool:
         # What is asked with another method is no probe, whatever its path.

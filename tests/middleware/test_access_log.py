@@ -423,6 +423,31 @@ async def test_sample(lines: Lines) -> None:
     assert [json.loads(line)["asgi_guard.limit_shadow"] for line in lines] == ["ip", "ip"]
 
 
+@pytest.mark.parametrize(("before", "after", "slow"), [(0, 0.3, False), (0.3, 0, True)])
+async def test_a_slow_stream(before: float, after: float, slow: bool, lines: Lines) -> None:
+    """A stream is slow whose first part is long in coming, and not one that lasts."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(before)
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await asyncio.sleep(after)
+        await send({"type": "http.response.body", "body": b"b"})
+
+    await get(lines.layer(app, slow_ms=250))
+    assert lines.record.get("asgi_guard.slow", False) is slow
+    assert lines.record["severity"] == ("WARN" if slow else "INFO")
+
+
+async def test_a_session_is_not_slow(lines: Lines) -> None:
+    """A WebSocket that was accepted lasts as long as it is wanted; one that is refused may be slow."""
+    await call(lines.layer(Echo(), slow_ms=1e-6), websocket_scope())
+    assert "asgi_guard.slow" not in lines.record
+    lines.clear()
+    await call(lines.layer(HostMiddleware(Echo(), allowed="a.example"), slow_ms=1e-6), websocket_scope())
+    assert lines.record["asgi_guard.slow"] is True
+
+
 @pytest.mark.parametrize("quiet", ["/health/live", ["/health/live"]])
 async def test_one_quiet_path(lines: Lines, quiet: str | list[str]) -> None:
     """A path by itself is one path, and no list of its letters."""
