@@ -24,7 +24,8 @@ class SecurityHeadersMiddleware(Layer):
     """Adds security headers that the app did not set, and takes the server's name away.
 
     Responses to identified users also get `Cache-Control: no-store`, unless the app says otherwise: what one user may
-    see is not for a shared cache.
+    see is not for a shared cache. A 304 gets `Strict-Transport-Security` alone: what it said besides would stand in the
+    place of what the stored response said (RFC 9111 4.3.4), which may have been the app's own.
 
     Args:
         app: the app within.
@@ -103,10 +104,10 @@ class SecurityHeadersMiddleware(Layer):
                 lines = policy.with_nonce(exchange.nonce, secure=secure)
             else:
                 exchange.nonce = ""  # from now on it is too late to ask for one
-            if head.status == 304:
-                lines = policy.unchanged(secure=secure)
         present = head.names
         private = exchange.user is not None and b"cache-control" not in present
+        if head.status == 304:
+            lines, private = policy.unchanged if secure else (), False
         if private and b"cache-control" in policy.names:
             lines = tuple(line for line in lines if line[0] != b"cache-control")
         if present.isdisjoint(policy.names):

@@ -83,9 +83,8 @@ _NAMES = {
     "cache_control": "cache-control",
 }
 """The header of each option that replaces one, whatever the preset."""
-SECURITY_HEADERS = frozenset(
-    {"strict-transport-security", *_NAMES.values(), *(name for preset in _PRESETS.values() for name in preset)}
-)
+_OF_HOST = "strict-transport-security"
+SECURITY_HEADERS = frozenset({_OF_HOST, *_NAMES.values(), *(name for preset in _PRESETS.values() for name in preset)})
 """Every header that a preset or an option makes."""
 TELLING = frozenset({b"server", b"x-powered-by"})
 """What tells an attacker which software answers."""
@@ -177,12 +176,15 @@ class SecurityPolicy:
         secure: over https.
         names: the names of either, and of what is taken away: to see at a glance whether the app set any of them.
         nonces: the lines that take a nonce, by scheme; none if there is none to take.
+        unchanged: over https, on a 304. What caches have stored keeps the headers that it came with, the app's own
+            among them and the nonce of its scripts, so that there stands what is of the whole host alone.
     """
 
     plain: tuple[Header, ...]
     secure: tuple[Header, ...]
     names: frozenset[bytes]
     nonces: dict[bool, tuple[_Template, ...]] | None = None
+    unchanged: tuple[Header, ...] = ()
 
     @classmethod
     def of(cls, headers: SecurityHeaders | None = None) -> Self:
@@ -208,13 +210,14 @@ class SecurityPolicy:
             secure["reporting-endpoints"] = ", ".join(f'{name}="{url}"' for name, url in named.items())
         strict = DEFAULT_HSTS if said.hsts is None else said.hsts
         if strict != "off" and (preset != "off" or said.hsts is not None):
-            secure["strict-transport-security"] = strict
+            secure[_OF_HOST] = strict
         plain = {
             name: _without_upgrade(name, _reporting(name, value, named, secure=False)) for name, value in chosen.items()
         }
         names = frozenset(name.encode() for name in (*plain, *secure)) | TELLING
         nonces = {False: _templates(plain), True: _templates(secure)}
-        return cls(_lines(plain), _lines(secure), names, nonces if nonces[True] else None)
+        unchanged = _lines({name: value for name, value in secure.items() if name == _OF_HOST})
+        return cls(_lines(plain), _lines(secure), names, nonces if nonces[True] else None, unchanged)
 
     def with_nonce(self, nonce: str, *, secure: bool) -> tuple[Header, ...]:
         """The lines of a response whose app has asked for a nonce."""
@@ -224,15 +227,6 @@ class SecurityPolicy:
         source = f"'nonce-{nonce}'".encode()
         filled = {name: source.join(parts) for name, parts in self.nonces[secure]}
         return tuple((name, filled.get(name, value)) for name, value in lines)
-
-    def unchanged(self, *, secure: bool) -> tuple[Header, ...]:
-        """The lines of a 304, which replace those of the stored response (RFC 9111 4.3.4).
-
-        The stored body has the nonce that it came with, so the policies that name it have to stay.
-        """
-        lines, nonces = self.secure if secure else self.plain, self.nonces or {}
-        kept = {name for name, _ in nonces.get(secure, ())}
-        return tuple(line for line in lines if line[0] not in kept)
 
 
 def _reporting(name: str, value: str, named: dict[str, str], *, secure: bool) -> str:

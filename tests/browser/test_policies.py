@@ -14,6 +14,7 @@ from tests.browser.documentation import PICTURE, assets, with_assets
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import Receive, Scope, Send
+    from asgi_guard.policy.security import Preset
     from asgi_guard.testing import SigningKey
     from tests.browser.pages import Visit, Visits
     from tests.browser.serving import Site, Sites
@@ -87,6 +88,30 @@ async def test_a_page_runs_what_has_its_nonce(sites: Sites, visits: Visits) -> N
     await opened(visits, site.origin)
     policies.append(dict(site.asked("/")[1].answered)["content-security-policy"])
     assert len({policy for policy in policies if "'nonce-" in policy}) == 2
+
+
+@pytest.mark.parametrize("preset", ["api", "page"])
+async def test_a_page_runs_on_when_it_is_loaded_again(sites: Sites, visits: Visits, preset: Preset) -> None:
+    """A page with a policy of its own, which its 304 does not repeat, does at a reload what it did at first."""
+
+    async def kept(scope: Scope, receive: Receive, send: Send) -> None:
+        asked = dict(scope["headers"]).get(b"if-none-match")
+        headers = [(b"etag", b'"1"'), (b"cache-control", b"no-cache")]
+        if asked is None:
+            own = b"script-src 'self' 'unsafe-inline'; connect-src 'none'"
+            headers += [(b"content-type", b"text/html"), (b"content-security-policy", own)]
+        await send({"type": "http.response.start", "status": 200 if asked is None else 304, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if asked else b"<script>ran.push('inline')</script>"})
+
+    settings = GuardSettings(security=SecuritySettings(preset=preset), log=LogSettings(format="off"))
+    site = sites.at(f"again.{preset}.localhost", Guard(kept, settings))
+    visit = await visits.new()
+    await visit.page.add_init_script(BEGIN)
+    await visit.page.goto(site.origin)
+    assert await visit.page.evaluate("ran") == ["inline"]
+    await visit.page.reload()
+    assert await visit.page.evaluate("ran") == ["inline"]
+    assert [each.status for each in site.asked("/")] == [200, 304]
 
 
 async def test_an_answer_that_is_no_page_runs_nothing(sites: Sites, visits: Visits) -> None:
