@@ -2,7 +2,8 @@
 
 The source `'nonce'`, which is no source of the standard, stands for the nonce of the response at hand: `script-src
 'self' 'nonce'` becomes `script-src 'self' 'nonce-...'` where the app has asked for one (`asgi_guard.csp.nonce`), and
-`script-src 'self'` where it has not.
+`script-src 'self'` where it has not. `'unsafe-inline'` beside it is for browsers that know no nonces, and goes with it:
+others pass over it only where a nonce stands.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ _KEYWORDS = frozenset(
     }
 )  # fmt: skip
 _BARE = frozenset(word.strip("'") for word in _KEYWORDS) - {"script"}
+_QUOTED = re.compile(r"(?<![^\s;])'[A-Za-z0-9-]+'(?![^\s;])")
 _HASH = re.compile(r"'sha(256|384|512)-[A-Za-z0-9+/_-]+={0,2}'")
 _SOURCE = re.compile(r"[!-+\--:<-~]+")
 """Visible ASCII without `,` and `;`, which end a policy and a directive."""
@@ -115,10 +117,20 @@ DIRECTIVES = frozenset(field.name.replace("_", "-") for field in fields(CSP))
 _NO_SOURCES = frozenset({"sandbox", "trusted-types", "require-trusted-types-for", "report-uri", "report-to"})
 
 
+def in_lower_case(text: str) -> str:
+    """A policy with its keywords as they are looked for here: to browsers they are the same in any case."""
+
+    def lowered(found: re.Match[str]) -> str:
+        word = found[0].lower()
+        return word if word in _KEYWORDS else found[0]
+
+    return _QUOTED.sub(lowered, text)
+
+
 def directives(text: str) -> dict[str, tuple[str, ...]]:
-    """A policy by directive, the first of each name, as browsers read it."""
+    """A policy by directive, the first of each name, as browsers read it; keywords are in lower case."""
     found: dict[str, tuple[str, ...]] = {}
-    for part in text.split(";"):
+    for part in in_lower_case(text).split(";"):
         name, *values = part.split() or [""]
         if name:
             found.setdefault(name.lower(), tuple(values))
@@ -132,11 +144,14 @@ def written(parsed: Mapping[str, tuple[str, ...]]) -> str:
 
 def without_nonce(text: str) -> str:
     """The policy for a response whose app has not asked for a nonce."""
-    if NONCE not in text:
+    parsed = directives(text)
+    if not any(NONCE in values for values in parsed.values()):
         return text
-    parsed = {name: tuple(each for each in values if each != NONCE) for name, values in directives(text).items()}
-    emptied = {name for name, values in directives(text).items() if values == (NONCE,)}
-    return written({name: (NONE,) if name in emptied else values for name, values in parsed.items()})
+    return written({name: _without_nonce(values) if NONCE in values else values for name, values in parsed.items()})
+
+
+def _without_nonce(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(each for each in values if each not in (NONCE, UNSAFE_INLINE)) or (NONE,)
 
 
 def csp_problems(text: str, field: str) -> Iterator[Problem]:

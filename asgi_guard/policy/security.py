@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.policy.csp import NONCE, csp_problems, directives, without_nonce, written
+from asgi_guard.policy.csp import NONCE, csp_problems, directives, in_lower_case, without_nonce, written
 from asgi_guard.policy.header_values import DEFAULT_HSTS, endpoint_problems, endpoints, is_sendable, value_problems
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class SecurityPolicy:
             if value == "off":
                 chosen.pop(name, None)
             elif value is not None:
-                chosen[name] = value
+                chosen[name] = in_lower_case(value) if option.startswith("csp") else value
         named = endpoints(said.reporting_endpoints)
         secure = {name: _reporting(name, value, named, secure=True) for name, value in chosen.items()}
         if named:

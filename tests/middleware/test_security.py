@@ -195,6 +195,14 @@ async def test_a_nonce_that_nobody_asked_for() -> None:
 NOT_MODIFIED = Echo(304, [(b"etag", b'"1"'), (b"server", b"x")])
 
 
+async def test_no_inline_script_without_a_nonce() -> None:
+    """Where a nonce stands beside `'unsafe-inline'`, a response whose app asked for none lets no inline script run."""
+    layer = SecurityHeadersMiddleware(Echo(), csp="script-src 'self' 'nonce' 'unsafe-inline'")
+    assert (await get(layer)).headers["content-security-policy"] == "script-src 'self'"
+    asked = (await get(SecurityHeadersMiddleware(Page(), csp="script-src 'nonce' 'unsafe-inline'"))).headers
+    assert asked["content-security-policy"].endswith("' 'unsafe-inline'")
+
+
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("preset", ["api", "page", "docs"])
 @pytest.mark.parametrize("row", [None, "page"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asgi_guard import csp
 from asgi_guard.errors import ConfigError
-from asgi_guard.policy.csp import DIRECTIVES, csp_problems, directives, without_nonce
+from asgi_guard.policy.csp import DIRECTIVES, csp_problems, directives, in_lower_case, without_nonce
 
 
 def test_written() -> None:
@@ -51,6 +51,8 @@ def test_hashes() -> None:
         ("script-src 'nonce-abc'", "write 'nonce'"),
         ("script-src 'strict-dynamic' https:", "lets nothing run"),
         ("upgrade-insecure-requests 1", "takes no value"),
+        ("default-src 'NONE' https://a.example", "'none' beside other sources"),
+        ("script-src 'Strict-Dynamic' https:", "lets nothing run"),
     ],
 )
 def test_faults(text: str, says: str) -> None:
@@ -78,17 +80,42 @@ def test_faults_of_what_is_built() -> None:
     [
         ("script-src 'self' 'nonce'; img-src *", "script-src 'self'; img-src *"),
         ("script-src 'nonce'", "script-src 'none'"),
+        (
+            "script-src 'self' 'nonce' 'unsafe-inline'; style-src 'unsafe-inline'",
+            "script-src 'self'; style-src 'unsafe-inline'",
+        ),
+        ("script-src 'unsafe-inline' 'nonce'", "script-src 'none'"),
+        ("script-src 'Nonce' 'Unsafe-Inline' https:", "script-src https:"),
+        ("default-src 'nonce' 'strict-dynamic' 'unsafe-inline'", "default-src 'strict-dynamic'"),
         ("Script-Src 'self'", "Script-Src 'self'"),
     ],
 )
 def test_without_a_nonce(text: str, without: str) -> None:
-    """Where no nonce was asked for its place is left out, and what held nothing else allows nothing."""
+    """Without a nonce its place is left out, with `'unsafe-inline'`, which a nonce makes browsers pass over."""
     assert without_nonce(text) == without
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("Script-Src 'Nonce' 'STRICT-DYNAMIC'", "Script-Src 'nonce' 'strict-dynamic'"),
+        ("default-src 'None';img-src 'SELF'", "default-src 'none';img-src 'self'"),
+        ("script-src 'sha256-AbC=' 'Self'", "script-src 'sha256-AbC=' 'self'"),
+        ("img-src https://a.example/'SELF'/x 'OTHER'", "img-src https://a.example/'SELF'/x 'OTHER'"),
+    ],
+)
+def test_keywords_in_any_case(text: str, read: str) -> None:
+    """A keyword is one in any case, and goes on in lower case; what else stands there stays as it is written."""
+    assert in_lower_case(text) == read
+    assert directives(text) == directives(read)
 
 
 sources = st.lists(
     st.sampled_from(
-        [csp.SELF, csp.NONCE, csp.UNSAFE_EVAL, csp.sha256("x"), "https:", "https://a.example:8443/x", "data:"]
+        [
+            *(csp.SELF, csp.NONCE, csp.UNSAFE_EVAL, csp.UNSAFE_INLINE, csp.sha256("x")),
+            *("https:", "https://a.example:8443/x", "data:"),
+        ]
     ),
     min_size=1,
     unique=True,
@@ -103,4 +130,7 @@ def test_what_is_written_is_read(parts: dict[str, tuple[str, ...]]) -> None:
     policy = csp.CSP(**parts)  # type: ignore[arg-type]  # mypy takes every value for that of every argument
     assert csp.CSP.parse(str(policy)) == policy
     assert directives(str(policy)) == {name.replace("_", "-"): values for name, values in parts.items()}
-    assert "'nonce'" not in without_nonce(str(policy))
+    without = directives(without_nonce(str(policy)))
+    for name, values in directives(str(policy)).items():
+        left = {csp.NONCE, csp.UNSAFE_INLINE} if csp.NONCE in values else set()
+        assert set(without[name]) == (set(values) - left or {csp.NONE})

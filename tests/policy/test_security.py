@@ -233,6 +233,19 @@ def test_nonces(over_https: bool) -> None:
     )
 
 
+@pytest.mark.parametrize("over_https", [False, True])
+def test_keywords_in_any_case(over_https: bool) -> None:
+    """A nonce is filled in, and left out, however its place is written."""
+    made = policy_of(csp="script-src 'Self' 'NONCE'; upgrade-insecure-requests", csp_report_only="img-src 'Nonce'")
+    lines = dict(made.with_nonce("abC", secure=over_https))
+    assert lines[b"content-security-policy"].startswith(b"script-src 'self' 'nonce-abC'")
+    assert lines[b"content-security-policy-report-only"] == b"img-src 'nonce-abC'"
+    without = secure(made) if over_https else plain(made)
+    assert without["content-security-policy"].startswith("script-src 'self'")
+    assert "nonce" not in without["content-security-policy"].lower()
+    assert without["content-security-policy-report-only"] == "img-src 'none'"
+
+
 def test_rows() -> None:
     """A row's preset leaves behind what was said beside the other, but for the host's own; its options do not."""
     default = SecurityHeaders(
