@@ -38,6 +38,8 @@ _KEYWORDS = frozenset(
     }
 )  # fmt: skip
 _BARE = frozenset(word.strip("'") for word in _KEYWORDS) - {"script"}
+_WEBRTC = ("'allow'", "'block'")
+_WRITTEN_LOWER = _KEYWORDS.union(_WEBRTC)
 _QUOTED = re.compile(r"(?<![^\s;])'[A-Za-z0-9-]+'(?![^\s;])")
 _HASH = re.compile(r"'sha(256|384|512)-[A-Za-z0-9+/_-]+={0,2}'")
 _SOURCE = re.compile(r"[!-+\--:<-~]+")
@@ -54,8 +56,8 @@ def sha256(script: str) -> str:
 class CSP:
     """A policy, directive by directive, in the order in which it is written here.
 
-    Each directive takes sources: `SELF`, `NONE`, `NONCE`, hashes (`sha256`), schemes (`https:`) and hosts. `str` gives
-    the header's value.
+    Each directive takes sources: `SELF`, `NONE`, `NONCE`, hashes (`sha256`), schemes (`https:`) and hosts; `webrtc`
+    takes `'allow'` or `'block'`. `str` gives the header's value.
 
     Raises:
         ValueError: with everything that is wrong.
@@ -80,6 +82,7 @@ class CSP:
     style_src_attr: tuple[str, ...] = ()
     style_src_elem: tuple[str, ...] = ()
     worker_src: tuple[str, ...] = ()
+    webrtc: tuple[str, ...] = ()
     require_trusted_types_for: tuple[str, ...] = ()
     trusted_types: tuple[str, ...] | None = None
     sandbox: tuple[str, ...] | None = None
@@ -122,7 +125,7 @@ def in_lower_case(text: str) -> str:
 
     def lowered(found: re.Match[str]) -> str:
         word = found[0].lower()
-        return word if word in _KEYWORDS else found[0]
+        return word if word in _WRITTEN_LOWER else found[0]
 
     return _QUOTED.sub(lowered, text)
 
@@ -172,6 +175,10 @@ def csp_problems(text: str, field: str) -> Iterator[Problem]:
             continue
         if name == "upgrade-insecure-requests" and values:
             yield Problem(field, f"{name} takes no value: is a ';' missing?")
+        if name == "webrtc":
+            if len(values) != 1 or values[0] not in _WEBRTC:
+                yield Problem(field, f"{name} is {' or '.join(_WEBRTC)}, and nothing else")
+            continue
         for value in values:
             if message := _value_fault(name, value):
                 yield Problem(field, message)

@@ -53,6 +53,11 @@ def test_hashes() -> None:
         ("upgrade-insecure-requests 1", "takes no value"),
         ("default-src 'NONE' https://a.example", "'none' beside other sources"),
         ("script-src 'Strict-Dynamic' https:", "lets nothing run"),
+        ("webrtc", "webrtc is 'allow' or 'block'"),
+        ("webrtc block", "webrtc is 'allow' or 'block'"),
+        ("webrtc 'none'", "webrtc is 'allow' or 'block'"),
+        ("webrtc 'allow' 'block'", "webrtc is 'allow' or 'block'"),
+        ("script-src 'allow'", "no keyword and no hash"),
     ],
 )
 def test_faults(text: str, says: str) -> None:
@@ -101,6 +106,7 @@ def test_without_a_nonce(text: str, without: str) -> None:
         ("Script-Src 'Nonce' 'STRICT-DYNAMIC'", "Script-Src 'nonce' 'strict-dynamic'"),
         ("default-src 'None';img-src 'SELF'", "default-src 'none';img-src 'self'"),
         ("script-src 'sha256-AbC=' 'Self'", "script-src 'sha256-AbC=' 'self'"),
+        ("webrtc 'Block'", "webrtc 'block'"),
         ("img-src https://a.example/'SELF'/x 'OTHER'", "img-src https://a.example/'SELF'/x 'OTHER'"),
     ],
 )
@@ -108,6 +114,14 @@ def test_keywords_in_any_case(text: str, read: str) -> None:
     """A keyword is one in any case, and goes on in lower case; what else stands there stays as it is written."""
     assert in_lower_case(text) == read
     assert directives(text) == directives(read)
+
+
+@pytest.mark.parametrize("value", ["'allow'", "'block'"])
+def test_webrtc(value: str) -> None:
+    """Whether a page may connect to its peers is said by one of two words."""
+    policy = csp.CSP(default_src=(csp.SELF,), webrtc=(value,))
+    assert str(policy) == f"default-src 'self'; webrtc {value}"
+    assert csp.CSP.parse(str(policy)) == policy
 
 
 sources = st.lists(
