@@ -32,6 +32,7 @@ from asgi_guard.middleware.possession import Possession
 from asgi_guard.middleware.rate_limit import KnownLimits
 from asgi_guard.middleware.rate_options import functions_of
 from asgi_guard.policy.ratelimit_headers import HEADER_NAMES
+from asgi_guard.policy.resource_metadata import path_of
 from asgi_guard.policy.routes import RouteTable
 from asgi_guard.readiness import KEYS_OF, Check
 from asgi_guard.settings import GuardSettings
@@ -257,7 +258,8 @@ def _cors(app: ASGIApp, settings: GuardSettings, request_id: RequestIDMiddleware
     if settings.auth.dpop_nonce_secret is not None:
         own.append("dpop-nonce")
     values = {**section.model_dump(), "expose_headers": (*section.expose_headers, *own)}
-    return CORSMiddleware(app, **values)
+    described = settings.auth.resource_metadata(settings.routes)
+    return CORSMiddleware(app, **values, open_path=path_of(described["resource"]) if described else None)
 
 
 def _trusts(cors: CORSMiddleware | None) -> Callable[[bytes], bool]:

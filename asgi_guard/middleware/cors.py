@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from asgi_guard.arguments import typed
+from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.answer import Answer, Reason, problem
 from asgi_guard.policy.cors import CORSOptions, CORSPolicy
@@ -47,6 +49,8 @@ class CORSMiddleware(Layer):
         unsafe_private_network: answer `Access-Control-Request-Private-Network`, which standards have dropped.
         unsafe_debug: tell allowed origins what is allowed where their preflight is refused; that is then answered with
             `preflight_status`, without a reason in the log, and it is the browser that refuses.
+        open_path: the path of what a layer further in lets pages of every origin read, as `ResourceMetadataMiddleware`
+            does: a preflight that is not allowed here is left to that layer.
 
     Raises:
         ConfigError: with everything that is wrong, by argument.
@@ -70,8 +74,11 @@ class CORSMiddleware(Layer):
         unsafe_public_suffixes: bool = False,
         unsafe_private_network: bool = False,
         unsafe_debug: bool = False,
+        open_path: str | None = None,
     ) -> None:
         super().__init__(app)
+        if open_path is not None and not open_path.startswith("/"):
+            raise ConfigError([Problem("open_path", f"{open_path!r} does not start with '/'")])
         lists = all_listed(
             allow_origins=allow_origins,
             allow_methods=allow_methods,
@@ -91,6 +98,8 @@ class CORSMiddleware(Layer):
             )
         )
         policy = self.policy
+        self._open_path = open_path
+        self._of_open_path = replace(policy, debug=False)
         # By origin, what stands on a response; None stands for no origin and for one that may not read. Where everyone
         # may, every response says so: without `Vary`, a cache may hand it to anyone.
         self._lines: dict[bytes | None, tuple[Header, ...]] = {
@@ -109,23 +118,26 @@ class CORSMiddleware(Layer):
             return self._handshake(exchange)
         if exchange.method != "OPTIONS" or b"access-control-request-method" not in headers:
             return None
+        if self._open_path is not None and exchange.asks_for(self._open_path):
+            allowed = self._preflight(exchange, self._of_open_path)
+            return allowed if allowed.reason is None else None
         origin = headers[b"origin"]
         asked, method = headers.get(_ASKED, b""), headers[b"access-control-request-method"]
         if exchange.repeated or len(origin) + len(asked) + len(method) > MAX_REMEMBERED_BYTES:
-            return self._preflight(exchange)
+            return self._preflight(exchange, self.policy)
         private = self.policy.private_network and headers.get(_PRIVATE_NETWORK) == b"true"
         key = (origin, method, asked, private)
         answer = self._answers.get(key)
         if answer is None:
-            answer = self._preflight(exchange)
+            answer = self._preflight(exchange, self.policy)
             if answer.reason is None:
                 if len(self._answers) >= MAX_REMEMBERED:
                     self._answers.clear()
                 self._answers[key] = answer
         return answer
 
-    def _preflight(self, exchange: Exchange) -> Answer:
-        policy, answer = self.policy, None
+    def _preflight(self, exchange: Exchange, policy: CORSPolicy) -> Answer:
+        answer = None
         origins, methods = exchange.lines(b"origin"), exchange.lines(b"access-control-request-method")
         if len(origins) == len(methods) == 1:
             private = policy.private_network and exchange.headers.get(_PRIVATE_NETWORK) == b"true"

@@ -76,9 +76,19 @@ class ResourceMetadata:
             "resource_documentation": resource_documentation,
         }
         parts = urlsplit(resource)
-        path = WELL_KNOWN + ("" if parts.path == "/" else parts.path)
+        path = _well_known(parts.path)
         document = orjson.dumps({name: value for name, value in members.items() if value})
         return cls(unquote(path), f"{parts.scheme}://{parts.netloc}{path}", document)
+
+
+def path_of(resource: str) -> str:
+    """The decoded path of a resource's document, whether or not the resource is one that can be described."""
+    parts = _split(resource)
+    return WELL_KNOWN if parts is None else unquote(_well_known(parts.path))
+
+
+def _well_known(path: str) -> str:
+    return WELL_KNOWN + ("" if path == "/" else path)
 
 
 def audiences_of(resource: str) -> tuple[str, ...]:

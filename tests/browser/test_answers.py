@@ -144,6 +144,24 @@ async def test_nothing_is_read_where_no_origin_is_named(sites: Sites, visits: Vi
     assert [answer.get("status") for answer in await own.fetch_all(asked)] == [200, 401, 500]
 
 
+@pytest.mark.parametrize("name", ["pages.localhost", "strangers.localhost"])
+async def test_any_page_learns_whom_to_ask_for_a_token(
+    sites: Sites, visits: Visits, issuer: LocalIssuer, name: str
+) -> None:
+    """A client in a page of any origin reads what the API says of itself, with a header that needs a preflight."""
+    auth = AuthSettings(issuer=issuer.url, resource="https://described.localhost/mcp")
+    named = (sites.at("pages.localhost").origin,)
+    cors = CORSSettings(allow_origins=named, allow_credentials=True, unsafe_insecure_origins=True)
+    settings = GuardSettings(auth=auth, cors=cors, log=LogSettings(format="off"))
+    site = sites.at("described.localhost", Guard(app, settings, http_client=issuer.client))
+    path = "/.well-known/oauth-protected-resource/mcp"
+    visit = await visits.at(sites.at(name).origin)
+    answer = await visit.fetch(site.origin + path, headers={"mcp-protocol-version": "2025-06-18"})
+    assert answer["status"] == 200
+    assert json.loads(answer["text"])["authorization_servers"] == [issuer.url]
+    assert [(each.method, each.status) for each in site.asked(path)] == [("OPTIONS", 204), ("GET", 200)]
+
+
 async def test_another_page_embeds_nothing(sites: Sites, api: Site, visits: Visits) -> None:
     """A page of another origin shows no picture but one that is shared, no frame, and learns nothing without CORS."""
     visit = await visits.at(sites.at("strangers.localhost").origin)

@@ -86,6 +86,20 @@ def test_a_method_that_no_script_may_use(command: Command) -> None:
     assert found["ignored"] == ["Cookie"]
 
 
+@pytest.mark.parametrize("origin", [PAGE, "https://elsewhere.example"])
+@pytest.mark.parametrize("cors", [True, False])
+def test_what_everyone_may_read(command: Command, monkeypatch: pytest.MonkeyPatch, origin: str, cors: bool) -> None:
+    """What the resource says of itself may be read by a page of any origin, whatever headers its client sets."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUER", "https://id.example.com")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_RESOURCE", "https://api.example.com/mcp")
+    if not cors:
+        monkeypatch.delenv("ASGI_GUARD_CORS_ALLOW_ORIGINS")
+    path = "/.well-known/oauth-protected-resource/mcp"
+    for headers in ((), ("--header", "mcp-protocol-version: 1")):
+        found = seen(command, "--origin", origin, "GET", path, *headers)
+        assert (found["readable"], found["change"]) == (True, {})
+
+
 @pytest.mark.parametrize(("origin", "opens"), [(PAGE, True), ("https://evil.example", False)])
 def test_a_websocket(command: Command, origin: str, opens: bool) -> None:
     """A WebSocket opens for pages of allowed origins only."""

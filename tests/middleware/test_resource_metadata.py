@@ -12,6 +12,7 @@ from asgi_guard import (
     AccessMiddleware,
     AuthSettings,
     ConfigError,
+    CORSMiddleware,
     CORSSettings,
     Guard,
     GuardSettings,
@@ -192,6 +193,53 @@ async def test_behind_cors(issuer: LocalIssuer, origins: list[Header], allowed: 
     assert exchange.headers["access-control-allow-origin"] == allowed
     assert exchange.headers.get("access-control-allow-credentials") == credentials
     assert exchange.headers["vary"] == "origin"
+
+
+STRANGER = (b"origin", b"https://evil.example")
+NAMED_HEADER = (b"access-control-request-headers", b"x-named")
+
+
+@pytest.mark.parametrize(
+    ("headers", "allowed", "names"),
+    [
+        ([STRANGER, PREFLIGHT], "*", "*"),
+        ([STRANGER, PREFLIGHT, VERSION], "*", "*"),
+        ([ORIGIN, PREFLIGHT, VERSION], "*", "*"),
+        ([ORIGIN, PREFLIGHT, NAMED_HEADER], PAGE, "x-named"),
+        ([STRANGER, ORIGIN, PREFLIGHT], "*", "*"),
+    ],
+)
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("root_path", ["", "/api"])
+async def test_preflights_behind_cors(
+    issuer: LocalIssuer, headers: list[Header], allowed: str, names: str, debug: bool, root_path: str
+) -> None:
+    """A preflight that CORS would refuse is answered as there is no CORS; one that it allows, as everywhere."""
+    cors = CORSSettings(
+        allow_origins=(PAGE,), allow_headers=("x-named",), allow_credentials=True, unsafe_debug=debug
+    )  # fmt: skip
+    guard = guarded(issuer, cors=cors)
+    for _ in range(2):
+        exchange = await call(guard, http_scope("OPTIONS", root_path + PATH, headers, root_path=root_path))
+        assert exchange.status == 204
+        assert exchange.headers["access-control-allow-origin"] == allowed
+        assert exchange.headers["access-control-allow-headers"] == names
+        assert exchange.headers.get("access-control-allow-credentials") == ("true" if allowed == PAGE else None)
+        assert "origin" in exchange.headers["vary"]
+    elsewhere = await call(guard, http_scope("OPTIONS", "/", [STRANGER, PREFLIGHT]))
+    assert (elsewhere.status, json.loads(elsewhere.body)["reason"]) == (403, "preflight_refused")
+
+
+async def test_layers_of_their_own_behind_cors() -> None:
+    """A CORS layer that is used alone is told which path is open."""
+    policy = layer(Echo()).policy
+    alone = CORSMiddleware(layer(Echo()), allow_origins=PAGE, open_path=policy.path)
+    asked = [STRANGER, PREFLIGHT, VERSION]
+    assert (await call(alone, http_scope("OPTIONS", PATH, asked))).status == 204
+    assert (await call(alone, http_scope("OPTIONS", "/", asked))).status == 403
+    assert (await get(alone, PATH, [STRANGER])).headers["access-control-allow-origin"] == "*"
+    with pytest.raises(ConfigError, match="open_path: 'x' does not start with '/'"):
+        CORSMiddleware(Echo(), allow_origins=PAGE, open_path="x")
 
 
 async def test_pages_may_read_the_challenge(issuer: LocalIssuer) -> None:
