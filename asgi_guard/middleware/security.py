@@ -9,7 +9,7 @@ from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.layer import Layer
 from asgi_guard.policy.listing import all_listed
 from asgi_guard.policy.routes import Route, RouteTable
-from asgi_guard.policy.security import TELLING, Preset, SecurityHeaders, SecurityPolicy
+from asgi_guard.policy.security import Preset, SecurityHeaders, SecurityPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,7 +29,8 @@ class SecurityHeadersMiddleware(Layer):
 
     Args:
         app: the app within.
-        preset: `api` for answers that are no pages, `page` for pages, `docs` for Swagger UI and ReDoc, `off` for none.
+        preset: `api` for answers that are no pages, `page` for pages, `docs` for Swagger UI and ReDoc, `off` for none,
+            where nothing is taken away either.
         csp: another `Content-Security-Policy` than the preset's; `off` for none, and so for those below. `'nonce'` in
             it stands for the nonce of the response (`asgi_guard.csp.nonce`).
         csp_report_only: a `Content-Security-Policy-Report-Only` beside it.
@@ -105,7 +106,7 @@ class SecurityHeadersMiddleware(Layer):
             else:
                 exchange.nonce = ""  # from now on it is too late to ask for one
         present = head.names
-        private = exchange.user is not None and b"cache-control" not in present
+        private = exchange.user is not None and policy.no_store and b"cache-control" not in present
         if head.status == 304:
             lines, private = policy.unchanged if secure else (), False
         if private and b"cache-control" in policy.names:
@@ -113,8 +114,8 @@ class SecurityHeadersMiddleware(Layer):
         if present.isdisjoint(policy.names):
             head.lines += lines
         else:
-            if not present.isdisjoint(TELLING):
-                head.remove(TELLING)
+            if not present.isdisjoint(policy.taken):
+                head.remove(policy.taken)
             head.lines += [line for line in lines if line[0] not in present]
         if private:
             head.lines.append(_NO_STORE)

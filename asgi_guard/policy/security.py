@@ -178,6 +178,9 @@ class SecurityPolicy:
         nonces: the lines that take a nonce, by scheme; none if there is none to take.
         unchanged: over https, on a 304. What caches have stored keeps the headers that it came with, the app's own
             among them and the nonce of its scripts, so that there stands what is of the whole host alone.
+        taken: the names of what is taken away; nothing under the preset `off`.
+        no_store: whether responses to identified users are kept from caches; not under `off` either, unless something
+            is said of caching beside it, which is for all others.
     """
 
     plain: tuple[Header, ...]
@@ -185,6 +188,8 @@ class SecurityPolicy:
     names: frozenset[bytes]
     nonces: dict[bool, tuple[_Template, ...]] | None = None
     unchanged: tuple[Header, ...] = ()
+    taken: frozenset[bytes] = TELLING
+    no_store: bool = True
 
     @classmethod
     def of(cls, headers: SecurityHeaders | None = None) -> Self:
@@ -214,10 +219,17 @@ class SecurityPolicy:
         plain = {
             name: _without_upgrade(name, _reporting(name, value, named, secure=False)) for name, value in chosen.items()
         }
-        names = frozenset(name.encode() for name in (*plain, *secure)) | TELLING
+        taken = TELLING if preset != "off" else frozenset()
         nonces = {False: _templates(plain), True: _templates(secure)}
-        unchanged = _lines({name: value for name, value in secure.items() if name == _OF_HOST})
-        return cls(_lines(plain), _lines(secure), names, nonces if nonces[True] else None, unchanged)
+        return cls(
+            plain=_lines(plain),
+            secure=_lines(secure),
+            names=frozenset(name.encode() for name in (*plain, *secure)) | taken,
+            nonces=nonces if nonces[True] else None,
+            unchanged=_lines({name: value for name, value in secure.items() if name == _OF_HOST}),
+            taken=taken,
+            no_store=preset != "off" or "cache-control" in chosen,
+        )
 
     def with_nonce(self, nonce: str, *, secure: bool) -> tuple[Header, ...]:
         """The lines of a response whose app has asked for a nonce."""

@@ -67,8 +67,37 @@ async def test_the_apps_own_win() -> None:
 async def test_the_servers_name_is_taken_away() -> None:
     """What tells which software answers is taken away, and nothing else is."""
     own = [(b"Server", b"x"), (b"x-a", b"1"), (b"X-Powered-By", b"y"), (b"x-a", b"2")]
-    headers = (await get(SecurityHeadersMiddleware(Echo(headers=own), preset="off"))).starts[0]["headers"]
-    assert headers == [(b"x-a", b"1"), (b"x-a", b"2")]
+    headers = (await get(SecurityHeadersMiddleware(Echo(headers=own)))).starts[0]["headers"]
+    assert headers == [(b"x-a", b"1"), (b"x-a", b"2"), *OF_API.plain]
+
+
+@pytest.mark.parametrize(
+    ("preset", "routes"),
+    [("off", [Route("/other", security="page")]), ("api", [Route("/", security="off")]), ("off", [])],
+)
+async def test_off_is_off(issuer: LocalIssuer, preset: Preset, routes: list[Route]) -> None:
+    """Under `off` a response is the app's, to identified users too, whatever another row says."""
+    own = [(b"Server", b"x"), (b"x-powered-by", b"y")]
+    app = IdentityMiddleware(Echo(headers=own), issuers=[issuer.accepted()])
+    layer = SecurityHeadersMiddleware(app, preset=preset, routes=routes)
+    known = (b"authorization", b"Bearer " + issuer.token().encode())
+    for headers in ([], [known]):
+        assert (await get(layer, headers=headers)).starts[0]["headers"] == own
+    if routes and preset == "off":
+        elsewhere = (await get(layer, "/other", headers=[known])).headers
+        assert elsewhere["cache-control"] == "no-store"
+        assert "server" not in elsewhere
+
+
+async def test_what_is_said_beside_off(issuer: LocalIssuer) -> None:
+    """Beside `off` what is said is sent, and no more; a word on caching is none on responses to identified users."""
+    app = IdentityMiddleware(Echo(headers=[(b"server", b"x")]), issuers=[issuer.accepted()])
+    known = [(b"authorization", b"Bearer " + issuer.token().encode())]
+    framed = SecurityHeadersMiddleware(app, preset="off", frame_options="DENY")
+    assert (await get(framed, headers=known)).headers == {"server": "x", "x-frame-options": "DENY"}
+    cached = SecurityHeadersMiddleware(app, preset="off", cache_control="public, max-age=60")
+    assert (await get(cached)).headers == {"server": "x", "cache-control": "public, max-age=60"}
+    assert (await get(cached, headers=known)).headers == {"server": "x", "cache-control": "no-store"}
 
 
 async def test_options() -> None:
@@ -284,7 +313,7 @@ async def test_no_header_of_the_app_is_lost(own: list[Header], preset: Preset, s
     layer = SecurityHeadersMiddleware(app, preset=preset)
     exchange = await get(layer, headers=[(b"origin", b"https://app.example")], scheme=scheme)
     headers = exchange.starts[0]["headers"]
-    kept = [line for line in own if line[0].lower() not in (b"server", b"x-powered-by")]
+    kept = [line for line in own if preset == "off" or line[0].lower() not in (b"server", b"x-powered-by")]
     assert headers[: len(kept)] == kept
     of_app = {name.lower() for name, _ in kept}
     added = [name for name, _ in headers[len(kept) :]]
