@@ -55,8 +55,8 @@ def request_id() -> str | None:
 Account: TypeAlias = "tuple[object, Store, tuple[Charge, ...], str]"
 """What one layer of limits charged a request: whose account it is, the store, the charges, and its lease, if any."""
 
-_SEEN = ("headers", "repeated", "method", "path", "root_path", "claimed", "raw_path", "_table", "_found")
-"""What each chain of layers sees of the request as it was handed it, beside the scope itself."""
+_SEEN = ("scope", "headers", "repeated", "method", "path", "root_path", "claimed", "raw_path", "_table", "_found")
+"""What each chain of layers sees of the request as it was handed it."""
 
 
 class Exchange:
@@ -110,7 +110,8 @@ class Exchange:
         measured_by: the layer that has undertaken to measure it, and
         entered: when it did, in nanoseconds.
         route: what the app's router left in its scope as `route`.
-        nonce: that of inline scripts and styles, once the app has asked for it; empty once it is too late for that.
+        nonce: that of inline scripts and styles, once the app has asked for it; empty once it is too late for that, and
+        sealed_by: the mark of the chain whose response has begun without one.
         leaving: how this process leaves; None where it does not drain.
         reported: whether the exception in flight has been logged: every layer around it sees it pass.
         culprit: the function of the app's that the guard asked, and that raised; there is none unless one did.
@@ -160,6 +161,7 @@ class Exchange:
         "route",
         "scheme",
         "scope",
+        "sealed_by",
         "seen_client",
         "seen_scheme",
         "started",
@@ -170,10 +172,11 @@ class Exchange:
 
     culprit: str
     entered: int
+    sealed_by: object
 
     def __init__(self, scope: Scope, root_path: str = "", claim: tuple[str, str] | None = None) -> None:
         self.kind: Literal["http", "websocket"] = scope["type"]
-        self._views: dict[int, tuple[object, ...]] | None = None
+        self._views: dict[object, tuple[object, ...]] | None = None
         self._claim = claim
         self._read(scope, root_path)
         peer = self.seen_client = scope.get("client")
@@ -279,22 +282,44 @@ class Exchange:
         return other
 
     def _keep_view(self) -> None:
+        # By the chain's mark and not by the scope itself, of which apps hand on copies.
         if self._views is None:
             self._views = {}
-        self._views[id(self.scope)] = tuple(getattr(self, name) for name in _SEEN)
+        self._views[self.scope.get(CHAIN_KEY)] = tuple(getattr(self, name) for name in _SEEN)
+
+    def _see(self, scope: Scope) -> None:
+        self.scope = scope
+        view = None if self._views is None else self._views.get(scope.get(CHAIN_KEY))
+        if view is not None:
+            for name, value in zip(_SEEN, view, strict=True):
+                setattr(self, name, value)
 
     def turn_to(self, scope: Scope) -> None:
         """See the request again as the chain did that was handed it in this scope, whatever became of the scope."""
         self._keep_view()
-        self.turn_back(scope)
+        self._see(scope)
 
     def turn_back(self, scope: Scope) -> None:
-        """The same, for good: nobody will turn to the present scope any more."""
-        self.scope = scope
-        view = self._views.get(id(scope)) if self._views is not None else None
-        if view is not None:
-            for name, value in zip(_SEEN, view, strict=True):
-                setattr(self, name, value)
+        """See it again as the chain further out does: the one that has the present scope is over.
+
+        Args:
+            scope: what that one was called with.
+        """
+        if self._views is None:
+            self.scope = scope
+            return
+        if scope.get(SCOPE_KEY) is not self:  # there is none further out, and no scope is to be held any more
+            self.scope, self._views = scope, None
+            return
+        over = self.scope.get(CHAIN_KEY)
+        self._views.pop(over, None)
+        self._see(scope)
+        if self.nonce == "" and self.sealed_by is over:
+            self.nonce = None  # what is over was a part of the response at most, which may yet begin with one
+
+    def seal_nonce(self) -> None:
+        """Note that the response of this chain has begun without a nonce, so that it is too late to ask for one."""
+        self.nonce, self.sealed_by = "", self.scope.get(CHAIN_KEY)
 
     async def wait(self, awaited: Awaitable[T]) -> T:
         """Wait, and see the request afterwards as this chain does: another one may have looked at its own meanwhile."""

@@ -32,6 +32,7 @@ from asgi_guard import (
     RequestIDMiddleware,
     Route,
     SecurityHeadersMiddleware,
+    csp,
 )
 from asgi_guard.exchange import Exchange
 from asgi_guard.layer import Chain, Layer
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
     from asgi_guard.layer import Decision
     from asgi_guard.policy.bucket import Admission, Verdict
+    from asgi_guard.policy.security import Preset
     from asgi_guard.testing import LocalIssuer
     from tests.stores.server import Server
 
@@ -496,6 +498,56 @@ async def test_who_has_waited_sees_its_own_request(fails: bool) -> None:
     assert exchange.path == exchange.scope["path"] == "/b"
     exchange.turn_to(outer)
     assert exchange.path == "/sub/a"
+class Around:
+    """A page that calls another app for a part of itself, under a path of its own, and drops what else it says."""
+
+    def __init__(self, part: ASGIApp, *, forwards: bool = False, fails: bool = False) -> None:
+        self.part = part
+        self.forwards = forwards
+        self.fails = fails
+        self.nonce = ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def drop(message: Message) -> None:
+            """Nobody hears of it."""
+
+        handed = {**scope, "path": "/part", "raw_path": b"/part"}
+        await self.part(handed, receive, send if self.forwards else drop)
+        if self.fails:
+            raise LookupError
+        self.nonce = csp.nonce(scope)
+        if not self.forwards:
+            await Echo(headers=[])(scope, receive, send)
+
+
+@pytest.mark.parametrize("preset", ["page", "api", "off"])
+async def test_a_page_around_a_fragment(preset: Preset) -> None:
+    """A guarded app that was called for a part of a page takes no nonce from the page, nor gives it one."""
+    part = SecurityHeadersMiddleware(RequestIDMiddleware(Echo()), preset=preset)
+    page = Around(SecurityHeadersMiddleware(part, preset="page"))
+    exchange = await get(SecurityHeadersMiddleware(page, preset="page"))
+    assert exchange.error is None
+    assert len(page.nonce) >= 22
+    assert f"script-src 'self' 'nonce-{page.nonce}'" in exchange.headers["content-security-policy"]
+
+
+async def test_a_nonce_after_a_fragment_that_is_the_page() -> None:
+    """Where the guarded app within has given the response itself, it is too late for a nonce, as anywhere."""
+    page = Around(SecurityHeadersMiddleware(Echo(), preset="page"), forwards=True)
+    exchange = await get(SecurityHeadersMiddleware(page, preset="page"))
+    assert isinstance(exchange.error, RuntimeError)
+    assert "before the first byte" in str(exchange.error)
+
+
+@pytest.mark.parametrize("part", [Echo(), Foreign(RequestIDMiddleware(Echo()), path="/deeper")])
+async def test_an_error_after_a_fragment(part: ASGIApp, caplog: pytest.LogCaptureFixture) -> None:
+    """An error is told by the path of the app that raises, whatever it has called before under another path."""
+    rows = [Route("/", security="docs"), Route("/part", security="page")]
+    page = Around(RequestIDMiddleware(part), fails=True)
+    exchange = await get(SecurityHeadersMiddleware(page, routes=rows))
+    assert exchange.status == 500
+    assert "cdn.jsdelivr.net" in exchange.headers["content-security-policy"]
+    assert [record.args[2] for record in caplog.records if isinstance(record.args, tuple)] == ["/"]
 
 
 async def test_a_table_that_is_shared_across_a_mount() -> None:

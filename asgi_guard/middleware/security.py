@@ -104,7 +104,7 @@ class SecurityHeadersMiddleware(Layer):
             if exchange.nonce:
                 lines = policy.with_nonce(exchange.nonce, secure=secure)
             else:
-                exchange.nonce = ""  # from now on it is too late to ask for one
+                exchange.seal_nonce()
         present = head.names
         private = exchange.user is not None and policy.no_store and b"cache-control" not in present
         if head.status == 304:
