@@ -6,6 +6,7 @@ import re
 from itertools import permutations
 from typing import TYPE_CHECKING
 
+from asgi_guard.policy.cors_names import normalized_method
 from asgi_guard.policy.rates import parse_limits
 from asgi_guard.policy.routes import RouteTable, sample
 from asgi_guard.stores.urls import unverified
@@ -73,6 +74,7 @@ def warnings(
     yield from _below_a_row(settings)
     yield from _at_probes(settings)
     yield from _unsendable_by_pages(settings)
+    yield from _in_another_case(settings)
     yield from _for_everyone(settings)
     if settings.rate.shadow and (limited or settings.rate.messages):
         yield f"limits refuse nothing: {PREFIX}RATE_SHADOW is on"
@@ -194,6 +196,18 @@ def _unsendable_by_pages(settings: GuardSettings) -> Iterator[str]:
         yield (
             f"pages of {PREFIX}CORS_ALLOW_ORIGINS can send no credentials: set {PREFIX}CORS_ALLOW_CREDENTIALS for the "
             f"cookie {auth.cookie}, or name authorization in {PREFIX}CORS_ALLOW_HEADERS"
+        )
+
+
+def _in_another_case(settings: GuardSettings) -> Iterator[str]:
+    """Methods that are told apart by their case, and named in one in which hardly a page sends them."""
+    allowed = settings.cors.allow_methods
+    sent = ((method, normalized_method(method).decode()) for method in allowed)
+    odd = [method for method, each in sent if each != each.upper() and each.upper() not in allowed]
+    if odd:
+        yield (
+            f"browsers send methods as pages write them, in capitals as a rule: in {PREFIX}CORS_ALLOW_METHODS, write "
+            f"{' and '.join(map(str.upper, odd))} for {' and '.join(odd)}"
         )
 
 

@@ -87,6 +87,13 @@ def told(functions: Sequence[str] = (), **sections: Any) -> list[str]:
     return list(warnings(settings, plans, shared=settings.store.shared))
 
 
+@pytest.mark.parametrize("methods", [("*",), ("PATCH", "patch"), ("delete", "Put", "M-SEARCH"), ()])
+def test_methods_that_pages_send(methods: tuple[str, ...]) -> None:
+    """A method in the case in which pages send it is not warned of, nor one that is named in both."""
+    said = told(cors=CORS.model_copy(update={"allow_methods": methods}))
+    assert not any("ALLOW_METHODS" in text for text in said)
+
+
 @pytest.mark.parametrize(
     ("sections", "text"),
     [
@@ -130,6 +137,10 @@ def told(functions: Sequence[str] = (), **sections: Any) -> list[str]:
         (
             {"auth": TOKENS.model_copy(update={"cookie": "__host-t"})},
             "in an attacker's account: call it __Host-t, and set it",
+        ),
+        (
+            {"cors": CORS.model_copy(update={"allow_methods": ("put", "patch", "Query", "M-SEARCH")})},
+            "in capitals as a rule: in ASGI_GUARD_CORS_ALLOW_METHODS, write PATCH and QUERY for patch and Query",
         ),
         ({"csrf": CSRFSettings(mode="log")}, "are only logged: ASGI_GUARD_CSRF_MODE is log"),
         ({"csrf": CSRFSettings(mode="enforce"), "cors": CORS}, "name them in ASGI_GUARD_CSRF_TRUSTED_ORIGINS"),
