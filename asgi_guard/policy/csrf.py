@@ -1,8 +1,9 @@
 """Cross-site request forgery, decided by what browsers say of a request (Fetch Metadata, then Origin).
 
 Only identities that the browser sends by itself (a cookie) can be abused so; a bearer token cannot. The order of
-decisions is that of Go's `http.CrossOriginProtection`, with two repairs: an Origin with user information is refused,
-and WebSocket handshakes, though they are GETs, are judged by their Origin.
+decisions is that of Go's `http.CrossOriginProtection`, with three repairs: an Origin with user information is refused,
+WebSocket handshakes, though they are GETs, are judged by their Origin, and a Host may name the port that goes without
+saying in the Origin.
 
 1. A safe method (GET, HEAD, OPTIONS) that is no WebSocket handshake: allowed.
 2. `Sec-Fetch-Site` is `same-origin` or `none`: allowed.
@@ -30,6 +31,7 @@ Page: TypeAlias = Literal["own", "foreign", "unsaid"]
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _AUTHORITY = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~%!$&'()*+,;=:[]"
 """What RFC 3986 allows in a host and port. Without `@`, there is no user information."""
+_DEFAULT_PORTS = {b"https": b":443", b"http": b":80"}
 
 
 def allows(
@@ -108,8 +110,19 @@ class ForgeryExemptions:
 
 
 def is_same_origin(origin: bytes, host: Sequence[bytes]) -> bool:
-    """Tell whether an Origin's host and port are the request's own. The scheme is not known here, and not compared."""
-    return len(host) == 1 and _authority(origin) == host[0].lower()
+    """Tell whether an Origin's host and port are the request's own. The scheme is not known here, and not compared.
+
+    An Origin leaves the default port of its scheme out (RFC 6454 6.2); some proxies write it into Host. It counts as
+    that of the Origin's own scheme alone: what is at `http://app.example` is not at `app.example:443`.
+    """
+    authority = _authority(origin) if len(host) == 1 else None
+    if authority is None:
+        return False
+    named = host[0].lower()
+    if named == authority:
+        return True
+    default = _DEFAULT_PORTS.get(origin.partition(b"://")[0].lower())
+    return default is not None and not authority.rpartition(b":")[2].isdigit() and named == authority + default
 
 
 def _authority(origin: bytes) -> bytes | None:

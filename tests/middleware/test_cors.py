@@ -205,6 +205,22 @@ async def test_private_networks(on: bool, asked: bytes, told: bool) -> None:
     assert ("access-control-allow-private-network" in exchange.headers) is told
 
 
+@pytest.mark.parametrize(
+    ("host", "origin", "opens"),
+    [
+        (b"x.example:443", b"https://x.example", True),
+        (b"x.example:443", b"http://x.example", False),
+        (b"x.example", b"http://x.example:443", False),
+        (b"x.example:443", b"https://y.example", False),
+    ],
+)
+async def test_a_host_with_the_default_port(host: bytes, origin: bytes, opens: bool) -> None:
+    """The app's own page opens a WebSocket too where a proxy writes the port of https into `Host`."""
+    scope = {**websocket_scope(), "headers": [(b"host", host), (b"origin", origin)]}
+    exchange = await call(layer(), scope)
+    assert (exchange.messages[0]["type"] == "websocket.accept") is opens
+
+
 async def test_debugging() -> None:
     """With debugging on, an allowed origin is told what is allowed; a stranger never is."""
     guarded = layer(allow_headers="x-a, x-b", allow_credentials=True, unsafe_debug=True)

@@ -119,7 +119,26 @@ def test_anything_else_is_another_origin(origin: bytes) -> None:
     assert not is_same_origin(origin, [HOST])
 
 
-@pytest.mark.parametrize("host", [[], [HOST, HOST], [b""], [b"app.example:443"], [b"user@app.example"]])
+@pytest.mark.parametrize(
+    ("origin", "host", "same"),
+    [
+        (b"https://app.example", b"app.example:443", True), (b"http://app.example", b"app.example:80", True),
+        (b"https://APP.example", b"App.Example:443", True), (b"https://[::1]", b"[::1]:443", True),
+        (b"http://app.example", b"app.example:443", False), (b"https://app.example", b"app.example:80", False),
+        (b"https://app.example:443", HOST, False), (b"http://app.example:443", HOST, False),
+        (b"http://app.example:80", HOST, False), (b"https://app.example:8443", b"app.example:8443:443", False),
+        (b"https://app.example", b"app.example:", False), (b"https://app.example", b"app.example:0443", False),
+        (b"https://app.example", b"app.example:4430", False), (b"https://evil.example", b"app.example:443", False),
+        (b"wss://app.example", b"app.example:443", False), (b"tauri://app.example", b"app.example:443", False),
+    ],
+)  # fmt: skip
+def test_the_default_port(origin: bytes, host: bytes, same: bool) -> None:
+    """A Host may name the default port of the Origin's own scheme, which an Origin never names, and no other's."""
+    assert is_same_origin(origin, [host]) is same
+    assert allowed(origin=origin, host=host) is same
+
+
+@pytest.mark.parametrize("host", [[], [HOST, HOST], [b""], [b"app.example:80"], [b"user@app.example"]])
 def test_without_one_host_nothing_is_the_same_origin(host: list[bytes]) -> None:
     """A request without exactly one plain Host has no origin to be the same as."""
     assert not is_same_origin(SAME, host)
@@ -134,10 +153,14 @@ names = st.sampled_from([b"", b"null", HOST, SAME, OTHER, TRUSTED, b"cross-site"
 @example(origin=SAME, host=HOST)
 @example(origin=b"https://a\tb", host=b"ab")
 @example(origin=b"https://", host=b"")
+@example(origin=SAME, host=HOST + b":443")
 def test_the_same_origin_ends_with_its_host(origin: bytes, host: bytes) -> None:
     """Whatever is sent, an Origin that passes for the request's own is a scheme and that very host."""
     if is_same_origin(origin, [host]):
-        assert origin.lower().partition(b"://")[2] == host.lower() != b""
+        scheme, _, own = origin.lower().partition(b"://")
+        default = {b"https": b":443", b"http": b":80"}.get(scheme, b"")
+        assert host.lower() in (own, own + default)
+        assert own
 
 
 @given(
