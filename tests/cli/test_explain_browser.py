@@ -98,6 +98,7 @@ def test_what_everyone_may_read(command: Command, monkeypatch: pytest.MonkeyPatc
     for headers in ((), ("--header", "mcp-protocol-version: 1")):
         found = seen(command, "--origin", origin, "GET", path, *headers)
         assert (found["readable"], found["change"]) == (True, {})
+    assert not seen(command, "--origin", "https://elsewhere.example", "GET", "/items")["readable"]
 
 
 @pytest.mark.parametrize(("origin", "opens"), [(PAGE, True), ("https://evil.example", False)])
@@ -141,24 +142,6 @@ def test_a_websocket_without_a_token(command: Command, monkeypatch: pytest.Monke
     monkeypatch.setenv("ASGI_GUARD_AUTH_API_KEYS", f"ci={'0' * 64}")
     found = seen(command, *call)
     assert (found["readable"], found["change"]) == (False, {})
-
-
-@pytest.mark.parametrize("cors", [True, False], ids=["with CORS", "without"])
-@pytest.mark.parametrize("origin", [PAGE, "https://other.example"])
-def test_what_the_resource_says_of_itself(
-    command: Command, monkeypatch: pytest.MonkeyPatch, origin: str, cors: bool
-) -> None:
-    """Pages of any origin may read the resource's metadata; what CORS is on for, it answers the preflights of."""
-    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUER", "https://id.example")
-    monkeypatch.setenv("ASGI_GUARD_AUTH_AUDIENCE", "api")
-    monkeypatch.setenv("ASGI_GUARD_AUTH_RESOURCE", "https://api.example")
-    if not cors:
-        monkeypatch.delenv("ASGI_GUARD_CORS_ALLOW_ORIGINS")
-    call = ("--origin", origin, "GET", "/.well-known/oauth-protected-resource")
-    found = seen(command, *call)
-    assert (found["readable"], found["change"]) == (True, {})
-    assert seen(command, *call, "--header", "mcp-protocol-version")["readable"] is not cors
-    assert not seen(command, "--origin", "https://other.example", "GET", "/items")["readable"]
 
 
 def test_explaining_a_probe_asks_no_check(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
