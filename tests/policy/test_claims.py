@@ -65,17 +65,21 @@ def test_any_other_audience_is_refused(audience: object) -> None:
     assert refusal(claims(aud=audience)).reason == "audience"
 
 
-@pytest.mark.parametrize("name", ["sub", "jti", "client_id"])
+@pytest.mark.parametrize("name", ["sub", "jti", "sid", "client_id"])
 @pytest.mark.parametrize("value", [None, "", 5, 0, True, False, 0.5, [], ["alice"], {}, {"alice": 1}])
 def test_names_are_strings(name: str, value: object) -> None:
-    """A subject, token id or client id that is no string, or an empty one, is refused."""
+    """A subject, token id, session id or client id that is no string, or an empty one, is refused."""
     assert refusal(claims(**{name: value})).reason == "claim"
 
 
 def test_a_token_names_somebody() -> None:
-    """A token without `sub` is refused; one without `jti` and `client_id` is not."""
+    """A token without `sub` is refused; one without `jti` and `client_id` is not, unless it has to be revocable."""
     assert refusal(claims(sub=ABSENT)).reason == "claim"
     assert POLICY.check(claims(jti=ABSENT), NOW)
+    revocable = replace(POLICY, require_jti=True)
+    error = refusal(claims(jti=ABSENT), revocable)
+    assert (error.reason, "jti is missing" in error.detail) == ("claim", True)
+    assert revocable.check(claims(), NOW)
     assert POLICY.check(claims(client_id="app"), NOW)
 
 
@@ -83,6 +87,15 @@ def test_a_token_names_somebody() -> None:
 def test_a_token_bound_to_a_key_is_no_bearer_token(proof: object) -> None:
     """A token that its issuer bound to a key (`cnf`) is refused, since no proof of that key is asked for."""
     assert refusal(claims(cnf=proof)).reason == "claim"
+
+
+@pytest.mark.parametrize("odd", ["x", "", "A" * 42, "A" * 44, "A" * 42 + "+", None, 5, ["A" * 43]])
+def test_a_token_bound_twice_is_bound_by_two_hashes(odd: object) -> None:
+    """A token that is bound to a key and a certificate is refused unless both are named by a hash."""
+    policy = replace(POLICY, bindings=frozenset({"jkt", "x5t#S256"}))
+    for members in ({"jkt": odd, "x5t#S256": "A" * 43}, {"jkt": "A" * 43, "x5t#S256": odd}):
+        assert refusal(claims(cnf=members), policy).reason == "claim"
+    assert policy.check(claims(cnf={"jkt": "A" * 43, "x5t#S256": "A" * 43}), NOW)
 
 
 @pytest.mark.parametrize("name", ["exp", "nbf", "iat"])
@@ -178,6 +191,7 @@ def test_scopes_of_other_types_are_refused(name: str, value: object) -> None:
     with pytest.raises(TokenError) as caught:
         scopes_of({name: value})
     assert caught.value.reason == "claim"
+    assert ("but a list" in caught.value.detail) is (name == "scope" and isinstance(value, list))
 
 
 anything = st.recursive(
@@ -282,6 +296,9 @@ def test_a_bounded_life_needs_a_beginning() -> None:
         ("email_verified=True", {"email_verified": True}, False),
         ("email_verified=false", {"email_verified": False}, True),
         ("tenant=acme", {"tenant": {"acme": 1}}, False),
+        ("tenant=None", {"tenant": [None]}, False),
+        ("tenant={}", {"tenant": {}}, False),
+        (" tenant = acme ", {"tenant": "acme"}, True),
         ("org.id=7", {"org": {"id": "7"}}, True),
         ("org.id=7", {"org.id": "7"}, True),
         ("org.id=7", {"org.id": "8", "org": {"id": "7"}}, False),
