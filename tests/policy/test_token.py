@@ -170,6 +170,7 @@ def _nested(depth: int) -> bytes:
         b'{"a":"\\' + b"[" * 5000,
         b'{"a":"' + b"[" * 5000 + b"\\",
         b"]" * 2000 + b"[" * 3000,
+        b'{"x":[' + b"[]," * 20 + b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1) + b"]}",
     ],
 )
 def test_deep_nesting_is_refused(text: bytes) -> None:
@@ -182,6 +183,7 @@ def test_deep_nesting_is_refused(text: bytes) -> None:
     "text",
     [
         _nested(MAX_DEPTH),
+        b'{"x":[' + b"[]," * 20 + b"[" * (MAX_DEPTH - 2) + b"]" * (MAX_DEPTH - 2) + b"]}",
         b'{"x":"' + b"[" * 100 + b'"}',
         b'{"x":"' + b"{[" * 100 + b'","y":"\\"[\\\\"}',
         b'{"x":[' + b",".join([b"[]"] * 100) + b"]}",
