@@ -163,8 +163,14 @@ def test_reports_are_fit_for_a_log() -> None:
 )
 def test_what_has_no_list_of_keys_is_no_set(document: object) -> None:
     """A document of another shape is refused as a whole."""
-    with pytest.raises(ValueError, match="not a JWK set"):
+    with pytest.raises(ValueError, match=r"not a JWK set: it has no list of keys$"):
         KeySet.of(document, ALL)
+
+
+def test_a_discovery_document_is_told_from_a_set() -> None:
+    """Whoever gives the document that names the set, in the place of the set, is told so."""
+    with pytest.raises(ValueError, match="it is the discovery document, whose jwks_uri names the set"):
+        KeySet.of({"issuer": "https://issuer.test", "jwks_uri": "https://issuer.test/keys"}, ALL)
 
 
 def test_the_number_of_keys_is_bounded() -> None:
@@ -195,6 +201,7 @@ def test_the_one_key_that_fits_is_chosen(kid: str | None, algorithm: str, chosen
     named = [("a", "RS256"), ("b", "ES256"), ("shared", "ES384"), ("shared", "EdDSA")]
     keys = KeySet.of({"keys": [jwk(name, kid=kid) for kid, name in named]}, ALL)
     assert keys.select(kid, algorithm) is (None if chosen is None else keys.keys[chosen])
+    assert keys.has(kid, algorithm) is (chosen is not None)
 
 
 @pytest.mark.parametrize("kid", ["k1", None])
