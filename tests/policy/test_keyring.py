@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_guard.errors import TokenError
-from asgi_guard.policy.keyring import KeyRing, KeyTimes, Step, remaining_life
+from asgi_guard.policy.keyring import KeyRing, KeyStatus, KeyTimes, Step, remaining_life
 from asgi_guard.policy.keys import KeySet, VerificationKey
 
 TIMES = KeyTimes()
@@ -121,9 +121,12 @@ def test_without_usable_keys_tries_are_spread_as_well(failures: int, backoff: fl
 
 
 def test_a_ring_that_never_fetched_waits_for_its_first_fetch() -> None:
-    """Before the first fetch, any token waits for one, at any time of the clock."""
+    """Before the first fetch, any token waits for one, at any time of the clock: no keys are held, of use or old."""
     for now in (-1e9, 0.0, 1e9):
         assert KeyRing().decide(None, "ES256", now, TIMES, fetching=False) == (Step.WAIT, None)
+        assert not KeyRing().held(now, TIMES)
+        assert not failing(1, now, KeyRing()).usable(now, TIMES)
+        assert KeyRing().status(now, TIMES) == KeyStatus("missing", 0, None, 0.0, 0, None, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +255,7 @@ def test_keys_that_were_withdrawn_end_with_their_life() -> None:
     ring = failing(1, AT + 20, FETCHED.failed(AT + 10, TIMES, "no key", withdrawn=True))
     assert ring.usable(AT + 299, TIMES)
     assert ring.status(AT + 290, TIMES).left == 10
+    assert ring.status(AT + 310, TIMES).left == 0
     assert not ring.held(AT + 300, TIMES)
     assert ring.decide("known", "ES256", AT + 300, TIMES, fetching=False) == (Step.WAIT, None)
     assert failing(1, AT + 600, ring.fetched(KEYS, AT + 301, TIMES)).usable(AT + 602, TIMES)
@@ -321,6 +325,7 @@ def test_keys_need_a_life(times: dict[str, float]) -> None:
     """Keys that would be too old when they come are refused at construction."""
     with pytest.raises(ValueError, match="ttl"):
         KeyTimes(**times)
+    assert KeyTimes(min_ttl=2, max_ttl=2).max_ttl == 2
 
 
 @given(
