@@ -158,6 +158,7 @@ def test_a_proof_has_an_id(jti: object) -> None:
 
 def test_ids_may_be_long_and_odd() -> None:
     """Any text of the allowed length is an id."""
+    assert verify(proof(jti="j"))
     assert verify(proof(jti="j" * MAX_JTI_LENGTH)) != verify(proof(jti="\0é\U0001f511"))
 
 
@@ -248,6 +249,8 @@ def test_large_proofs_are_refused_unread() -> None:
     """A proof is of bounded size."""
     assert refusal(proof(extra="x" * MAX_PROOF_BYTES)) == "proof_malformed"
     assert refusal(b"." * (MAX_PROOF_BYTES + 1)) == "proof_malformed"
+    with pytest.raises(ProofError, match="three segments"):
+        verify(b"." * MAX_PROOF_BYTES)
 
 
 GOOD = proof()

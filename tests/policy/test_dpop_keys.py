@@ -63,11 +63,18 @@ def rsa_proof(bits: int = 2048, exponent: int = 65537) -> tuple[ProofKey, bytes]
 
 
 @pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")  # a client that does not heed it
-@pytest.mark.parametrize(("bits", "exponent"), [(1024, 65537), (4104, 65537), (8192, 65537), (2048, (1 << 40) + 1)])
+@pytest.mark.parametrize(("bits", "exponent"), [(1024, 65537), (4104, 65537), (8192, 65537), (2048, (1 << 32) + 1)])
 def test_rsa_keys_of_odd_sizes(bits: int, exponent: int) -> None:
     """An RSA key that is too small to prove anything, or so large that checking it is work, is refused."""
     key, shown = rsa_proof(bits, exponent)
     assert refusal(shown, key=key) == "proof_key"
+
+
+@pytest.mark.parametrize(("bits", "exponent"), [(4096, 65537), (2048, (1 << 31) + 1)])
+def test_rsa_keys_of_the_largest_sizes(bits: int, exponent: int) -> None:
+    """An RSA key of the largest size that is taken, and one of the largest exponent, are asked for their signature."""
+    key, shown = rsa_proof(bits, exponent)
+    assert refusal(shown, key=key) == "proof_signature"
 
 
 def test_a_curve_of_the_wrong_size_is_named_by_no_algorithm() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asgi_guard.errors import TokenError
 from asgi_guard.policy.claims import confirmation
-from asgi_guard.policy.dpop import Nonces, SeenProofs, normalised, thumbprint, url_of
+from asgi_guard.policy.dpop import DPoPPolicy, Nonces, SeenProofs, normalised, thumbprint, url_of
 from asgi_guard.testing import ProofKey
 from tests.policy.test_dpop import POLICY, RFC_KEY, SECRET
 
@@ -36,6 +36,7 @@ def test_thumbprints_are_those_of_the_standards() -> None:
         ("https", [b"api.example"], b"/items", "https://api.example:443/items"),
         ("http", [b"api.example"], b"/items", "http://api.example:80/items"),
         ("wss", [b"api.example"], b"/chat", "https://api.example:443/chat"),
+        ("ws", [b"api.example"], b"/chat", "http://api.example:80/chat"),
         ("ws", [b"api.example:8000"], b"/chat", "http://api.example:8000/chat"),
         ("https", [b"API.Example:443"], b"/items", "https://api.example:443/items"),
         ("https", [b"[::1]:8443"], b"/", "https://[::1]:8443/"),
@@ -109,17 +110,20 @@ def test_room_for_proofs_is_bounded() -> None:
     seen = SeenProofs(10, size=2)
     assert not seen.is_full("u", 0)
     assert seen.add("a", "u", 0)
+    assert seen.is_full("u", 0)
     assert seen.add("b", "v", 5)
     assert seen.is_full("w", 9)
     assert len(seen) == 2
     assert not seen.is_full("u", 10)
     assert len(seen) == 1
     assert not seen.add("b", "v", 10)
+    again = SeenProofs(10, size=20)
+    assert [again.add("a", "u", 0), again.add("a", "u", 10), again.is_full("u", 10)] == [True, True, False]
 
 
 def test_no_user_takes_the_room_of_others() -> None:
     """Who has a tenth of the room gets no more, until the first of his can come no more; the others have theirs."""
-    seen = SeenProofs(10, size=30)
+    seen = SeenProofs(10, size=39)
     for number in range(3):
         assert not seen.is_full("u", number)
         assert seen.add(f"u{number}", "u", number)
@@ -132,13 +136,20 @@ def test_no_user_takes_the_room_of_others() -> None:
     assert len(seen) == 0
 
 
-@given(st.floats(-1000, 1000), st.floats(-1000, 1000))
-def test_what_is_forgotten_cannot_come_again(first: float, again: float) -> None:
+@given(st.floats(-100, 100), st.floats(-100, 100), st.floats(0, POLICY.leeway))
+@example(-2 * POLICY.leeway, POLICY.max_age, POLICY.leeway)
+def test_what_is_forgotten_cannot_come_again(first: float, again: float, ahead: float) -> None:
     """Whenever a proof is taken, it is remembered for as long as any worker takes it, by clocks that differ."""
     iat = 0.0
-    taken = [-POLICY.leeway <= at - iat <= POLICY.max_age for at in (first, again)]
+    taken = [-POLICY.leeway <= clock - iat <= POLICY.max_age for clock in (first + ahead, again)]
     if all(taken):
-        assert again - first < POLICY.life
+        assert again - first <= POLICY.life
+
+
+@pytest.mark.parametrize(("max_age", "leeway", "life"), [(60, 30, 120), (60, 0, 60), (10, 1, 12)])
+def test_a_proof_is_remembered_no_longer_than_it_has_to_be(max_age: float, leeway: float, life: float) -> None:
+    """A proof takes its room for its age, the leeway of the client and that of the worker."""
+    assert DPoPPolicy(max_age=max_age, leeway=leeway).life == life
 
 
 @pytest.mark.parametrize(
