@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_guard.errors import TokenError
-from asgi_guard.policy.identity import User
+from asgi_guard.policy.identity import User, revocation_key
 from asgi_guard.policy.introspection import (
     IntrospectionCache,
     IntrospectionPolicy,
@@ -18,6 +18,7 @@ from asgi_guard.policy.introspection import (
     is_opaque,
     issuer_of,
 )
+from asgi_guard.policy.revocation import marks_of, subject_key
 
 NOW = 1_795_000_000.0
 POLICY = IntrospectionPolicy("https://issuer.test", frozenset({"api", "b"}))
@@ -37,7 +38,9 @@ def test_an_active_token_names_its_user() -> None:
         "alice", "https://issuer.test", ("read", "write"), NOW + 330,
     )  # fmt: skip
     assert user.kind == "token"
-    assert user.token_id is not None
+    assert user.token_id == revocation_key("https://issuer.test", "1")
+    assert user.key == subject_key("https://issuer.test", "alice")
+    assert user.marks == marks_of("https://issuer.test", "alice", {})
     assert user.key == POLICY.user(answer(scope=""), NOW).key
     assert POLICY.user(answer(), NOW).token_id is None
 
@@ -149,6 +152,7 @@ def test_what_fits_all_that_is_asked(rule: dict[str, Any], changes: dict[str, An
         ("https://b.test:8443/i", ["https://a.test", "https://b.test"], "https://a.test", ""),
         ("https://c.test/i", ["https://a.test", "https://b.test"], "https://a.test", ""),
         ("https://b.test/i", ["https://b.test/x", "https://b.test/y"], "https://b.test/x", ""),
+        ("http://b.test:80/i", ["https://b.test", "http://b.test/x"], None, "http://b.test/x"),
         ("https://c.test/i", ["https://a.test/x"], "https://a.test/x", "https://a.test/x"),
         ("https://c.test/i", ["https://a.test"], None, ""),
         ("https://a.test/i", ["https://a.test/x"], None, "https://a.test/x"),
@@ -239,6 +243,18 @@ def test_made_up_tokens_drive_out_no_good_one() -> None:
     assert cache.fresh(b"0", NOW) is None
     cache.accept(b"d", ALICE, NOW)
     assert cache.fresh(b"a", NOW) is None
+
+
+def test_who_is_asked_about_again_counts_as_new() -> None:
+    """An answer takes the place of the one before, of either sort, and no room of others; the oldest leaves first."""
+    cache = IntrospectionCache(IntrospectionTimes(), size=3)
+    cache.refuse(b"a", "inactive", NOW)
+    for name in (b"a", b"b", b"c", b"b"):
+        cache.accept(name, ALICE, NOW)
+    assert all(cache.fresh(name, NOW) is ALICE for name in (b"a", b"b", b"c"))
+    for name in (b"d", b"e"):
+        cache.accept(name, ALICE, NOW)
+    assert [cache.fresh(name, NOW) for name in (b"a", b"b", b"c")] == [None, ALICE, None]
 
 
 @pytest.mark.parametrize(
