@@ -66,7 +66,7 @@ def test_the_longest_life_of_a_token(max_age: float | None, max_lifetime: float 
     ("life", "ttl", "kept"),
     [
         (None, None, DEFAULT_TTL), (960, None, 960), (None, 5, 5), (960, 960, 960), (9, 99, 99), (0, None, 1),
-        (None, LONGEST_TTL, LONGEST_TTL),
+        (None, LONGEST_TTL, LONGEST_TTL), (None, 0.5, 0.5),
     ],
 )  # fmt: skip
 def test_a_revocation_is_kept_as_long_as_tokens_live(life: float | None, ttl: float | None, kept: float) -> None:
