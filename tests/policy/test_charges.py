@@ -35,6 +35,7 @@ def test_a_negative_cost_is_an_error(cost: int, binding: bool) -> None:
     """A request that would give units back is an error, in shadow too."""
     with pytest.raises(ValueError, match="negative"):
         decide((Charge(BUCKET, "key", cost, binding),), [0], NOW)
+    assert allowed((Charge(BUCKET, "key", cost, binding),), [0], NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -144,6 +145,7 @@ def test_what_holds_of_every_decision(rows: list[tuple[tuple[Limit, int], int, b
 @given(CHARGES)
 @example([((BUCKET, NOW - 1), 3, True), ((BUCKET, NOW + 2 * SECOND), 1, False)])
 @example([((BUCKET, NOW + 1), 3, True)])
+@example([((BUCKET, NOW + 1), 1, True)])
 @example([((BUCKET, NOW + 10**15), 0, True)])
 @example([((AT_ONCE, 0), 1, True)])
 def test_the_short_way_decides_the_same(rows: list[tuple[tuple[Limit, int], int, bool]]) -> None:
@@ -165,6 +167,7 @@ def test_the_short_way_decides_the_same(rows: list[tuple[tuple[Limit, int], int,
         for style in HEADER_NAMES:
             assert state_headers(short, style) == state_headers(long, style)
         assert (short, short.readings) == (long, expected)
+        assert short not in (Verdict(False, expected), Verdict(True, expected, revoked=True), None)
 
 
 @pytest.mark.parametrize(
@@ -200,3 +203,12 @@ def test_jitter_is_only_upward(waits: list[int | None], jitter: float) -> None:
     assert (exact is None, spread is None) == (None in waits, None in waits)
     if exact is not None and spread is not None:
         assert exact <= spread <= exact * 1.1 + 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "jitter", "told"),
+    [(1, 0.9, 1), (1, 0.95, 2), (10, 0.5, 11), (10, 0.99, 11), (100, 0.5, 105), (100, 0.99, 110), (100, 0.0, 100)],
+)
+def test_jitter_spreads_a_tenth_of_the_wait_and_a_second(seconds: int, jitter: float, told: int) -> None:
+    """Those who were refused together are told to come back over a tenth of the wait and a second more."""
+    assert retry_after([Reading(BUCKET, 0, 0, seconds * SECOND)], jitter) == told
