@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from asgi_guard.errors import ConfigError
 from asgi_guard.policy.identity import User
 from asgi_guard.policy.path_index import NO_ROW
-from asgi_guard.policy.plans import OTHERS, Plan, RoutePlans, Rules, binds, compile_table
+from asgi_guard.policy.plans import OTHERS, Kind, Plan, RoutePlans, Rules, binds, compile_table
 from asgi_guard.policy.rates import KEY_KINDS, SECOND, Limit, slug
 from asgi_guard.policy.routes import Route
 
@@ -239,6 +239,49 @@ def test_what_is_said_of_a_plan(text: str, counts: bool, policy: bytes | None) -
     plan = plans.of(None)
     assert plan.counts is counts
     assert plan.policy == (None if policy is None else (b"ratelimit-policy", policy))
+
+
+@pytest.mark.parametrize(
+    ("text", "needed"),
+    [
+        ("", set()),
+        ("1/hour by ip", set()),
+        ("1/hour by ip on-failure allow", set()),
+        ("1/hour by ip on-failure deny", {"anonymous", "token", "api-key"}),
+        ("1/hour by ip; 1/hour by route on-failure deny", {"anonymous", "token", "api-key"}),
+        ("1/hour by header:a on-failure deny", {"anonymous", "token", "api-key"}),
+        ("1/hour by tenant on-failure deny", set()),
+        ("1/hour by ip on-failure deny shadow", set()),
+        ("1/hour by ip on-failure deny enforce 99%", set()),
+        ("1/hour by anonymous on-failure deny", {"anonymous"}),
+        ("1/hour by user on-failure deny", {"token", "api-key"}),
+        ("1/hour by user; 1/hour by api-key on-failure deny", {"api-key"}),
+    ],
+)
+def test_who_is_refused_while_the_store_does_not_answer(text: str, needed: set[Kind]) -> None:
+    """All of a sort of client are, whom a limit that denies refuses each of; several sorts are if each of them is."""
+    (plans,) = compiled(text, functions=("tenant",))
+    kinds: tuple[Kind, ...] = ("anonymous", "token", "api-key")
+    for one in kinds:
+        assert plans.need_store([one]) is (one in needed)
+        for other in kinds:
+            assert plans.need_store([one, other]) is ({one, other} <= needed)
+
+
+@pytest.mark.parametrize(
+    ("text", "by_client"),
+    [
+        ("", True),
+        ("1/hour by ip; 1/hour by anonymous; 1/hour by user; 1/hour by api-key; 1/hour by route", True),
+        ("1/hour by header:a", False),
+        ("1/hour by ip; 1/hour by header:a", False),
+        ("1/hour by tenant; 1/hour by ip", False),
+    ],
+)
+def test_what_goes_by_the_client_alone(text: str, by_client: bool) -> None:
+    """Limits by a header, or by what a function gives, are charged anew for each request of a client."""
+    (plans,) = compiled(text, functions=("tenant",))
+    assert [plans.of(user).by_client for user in (None, TOKEN, KEY)] == [by_client] * 3
 
 
 def partly(percent: int, name: str = "ip") -> Limit:
