@@ -84,6 +84,7 @@ def test_x_forwarded_for(lines: list[bytes], address: str) -> None:
         ([b"192.0.2.1"], [b"https"], "https"),
         ([b"192.0.2.1"], [b" HTTPS "], "https"),
         ([b"192.0.2.1"], [b"wss"], "wss"),
+        ([b"192.0.2.1"], [b"ws"], "ws"),
         ([b"192.0.2.1"], [b"gopher"], None),
         ([b"192.0.2.1"], [b""], None),
         ([b"192.0.2.1"], [], None),
@@ -133,6 +134,17 @@ def test_forwarded(lines: list[bytes], address: str, scheme: str | None) -> None
     """RFC 7239 elements are walked from the right; unknown and obfuscated identifiers are nobody."""
     client = FORWARDED.client(PEER, lines, [b"wss"], [b"evil.example"])
     assert (client.address, client.scheme, client.host) == (address, scheme, None)
+
+
+def test_too_many_hops_leave_the_scheme_to_the_nearest() -> None:
+    """Where the chain is longer than is followed, scheme and host are those that the nearest proxy names."""
+    hops = [b"192.0.2.1"] + [b"10.0.0.2"] * MAX_HOPS
+    schemes, names = [b"http"] * MAX_HOPS + [b"https"], [b"far.example"] * MAX_HOPS + [b"near.example"]
+    nearest = Client(PEER, "https", b"near.example", "too_many")
+    policy = ProxyPolicy(TRUSTED, host=True)
+    assert policy.client(PEER, [b",".join(hops)], [b",".join(schemes)], [b",".join(names)]) == nearest
+    elements = [b"for=%b;proto=%b;host=%b" % each for each in zip(hops, schemes, names, strict=True)]
+    assert ProxyPolicy(TRUSTED, "forwarded", host=True).client(PEER, elements) == nearest
 
 
 addresses = st.ip_addresses().map(str)
@@ -216,6 +228,8 @@ def test_hops_believe_the_scheme_of_their_own_hop() -> None:
     assert policy.client(PEER, [], [b"https"], [b"a.example"]) == Client(PEER)
     named = ProxyPolicy(header="forwarded", hops=1, host=True).client(None, [b"for=192.0.2.1;proto=https;host=a.b"])
     assert named == Client("192.0.2.1", "https", b"a.b")
+    few = ProxyPolicy(header="forwarded", hops=2, host=True).client(PEER, [b"for=192.0.2.1;proto=https;host=a.b"])
+    assert few == Client(PEER, doubt="too_few")
 
 
 @pytest.mark.parametrize("peer", [PEER, "testclient", "", None])
@@ -230,6 +244,7 @@ def test_hops_within_networks() -> None:
     """With networks, only a peer within them is a proxy."""
     policy = ProxyPolicy(TRUSTED, hops=1)
     assert policy.client(PEER, [b"192.0.2.1"]).address == "192.0.2.1"
+    assert policy.client(PEER, [b"8.8.8.8, 10.0.0.9"]).address == "10.0.0.9"
     assert policy.client("203.0.113.9", [b"192.0.2.1"]) == Client("203.0.113.9")
     assert policy.client(None, [b"192.0.2.1"]) == Client(None)
 
