@@ -59,6 +59,15 @@ def test_not_allowed(host: bytes) -> None:
     assert ANY.decide([host], "http") == "pass"
 
 
+@pytest.mark.parametrize("names", [["*.example.com"], ["*.example.com", "*.example.org"], ["api.example.com"]])
+def test_names_and_stars_alone(names: list[str]) -> None:
+    """Where there are only stars, or only whole names, whatever they do not stand for is refused as well."""
+    policy = HostPolicy.of(names)
+    assert policy.decide([b"api.example.com"], "http") == "pass"
+    for host in (b"example.com", b"evil.test", b"api.example.com.evil.test", b"*.example.com"):
+        assert policy.decide([host], "http") == "refuse"
+
+
 @pytest.mark.parametrize(
     "hosts",
     [
@@ -154,7 +163,8 @@ def test_exempt(hosts: list[bytes], scheme: str) -> None:
 
 
 def test_all_that_is_wrong_is_told_together() -> None:
-    """Each option at fault is named."""
+    """Each option at fault is named; no host at all is no fault, and allows any."""
+    assert HostPolicy.of([]) == ANY
     with pytest.raises(ConfigError) as caught:
         HostPolicy.of([], https_redirect=True, exempt=["x"])
     assert [fault.name for fault in caught.value.problems] == ["allowed", "exempt"]
