@@ -174,10 +174,31 @@ def test_insecure_origins_on_request(origin: str) -> None:
     assert made.credentials
 
 
-@pytest.mark.parametrize("origin", ["file://a.example", "data://a.example", "ws://a.example", "1x://a.example"])
-def test_schemes_without_origins(origin: str) -> None:
+INSTALLED = ("capacitor", "chrome-extension", "ionic", "moz-extension", "safari-web-extension", "tauri")
+
+
+@pytest.mark.parametrize("scheme", INSTALLED)
+def test_what_is_installed_may_have_credentials(scheme: str) -> None:
+    """Nobody on the network can imitate a page that comes from the device, whatever its host is called."""
+    policy = CORSPolicy.of(CORSOptions(allow_origins=[f"{scheme}://a.example"], allow_credentials=True))
+    assert policy.allows_origin(f"{scheme}://a.example".encode())
+
+
+@pytest.mark.parametrize(
+    "scheme", ["about", "blob", "data", "file", "filesystem", "ftp", "javascript", "ws", "wss", "1x", "", "h_p"]
+)
+def test_schemes_without_origins(scheme: str) -> None:
     """What browsers give no origin of its own is none."""
-    assert fields(allow_origins=[origin]) == ["allow_origins"]
+    assert fields(allow_origins=[f"{scheme}://a.example"]) == ["allow_origins"]
+
+
+def test_the_longest_name_and_the_largest_port() -> None:
+    """A name of 253 characters and the port 65535 are the last that there are."""
+    name = ".".join(["a" * 62] * 4) + ".b"
+    for longest in (f"https://{name}", "https://a.example:65535"):
+        assert CORSPolicy.of(CORSOptions(allow_origins=[longest])).allows_origin(longest.encode())
+    assert fields(allow_origins=[f"https://{name}b"]) == ["allow_origins"]
+    assert fields(allow_origins=["https://a.example:65536"]) == ["allow_origins"]
 
 
 def test_wildcards_of_this_machine() -> None:
