@@ -35,6 +35,7 @@ def policy(*origins: str, **options: Any) -> CORSPolicy:
         ("https://app.example.com", "", False),
         ("https://*.example.com", "https://a.example.com", True),
         ("https://*.example.com", "https://b.a.example.com", True),
+        ("https://*.example.com", "https://*.example.com", False),
         ("https://*.example.com", "https://example.com", False),
         ("https://*.example.com", "https://.example.com", False),
         ("https://*.example.com", "https://a..example.com", False),
@@ -78,6 +79,23 @@ def test_origins(pattern: str, origin: str, allowed: bool) -> None:
     assert made.allows_origin(origin.encode("latin-1")) is allowed
     assert made.names_origin(origin.encode("latin-1")) is (allowed and pattern != "*")
     assert (made.actual(origin.encode("latin-1")) is not None) is allowed
+
+
+def test_several_wildcards() -> None:
+    """An origin is allowed if any of several wildcards stands for it."""
+    made = policy("https://*.example.com", "https://app.example.com:*", "https://*.example.org:*")
+    for origin in ("https://a.example.com", "https://app.example.com:8443", "https://a.example.org:8443"):
+        assert made.allows_origin(origin.encode())
+    for origin in ("https://a.example.com:8443", "https://example.org", "https://a.example.net"):
+        assert not made.allows_origin(origin.encode())
+
+
+@pytest.mark.parametrize(("on", "asked"), [(True, True), (True, False), (False, True)])
+def test_private_networks(on: bool, asked: bool) -> None:
+    """A way into a private network is told of where it was turned on, and only if it was asked for."""
+    answer = policy(unsafe_private_network=on).preflight(APP, b"GET", [], private_network=asked)
+    assert answer is not None
+    assert ((b"access-control-allow-private-network", b"true") in answer) is (on and asked)
 
 
 pieces = st.lists(
