@@ -6,7 +6,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard.policy.credentials import MAX_COOKIE_BYTES, Credential, MalformedCredentialsError, find
+from asgi_guard.policy.credentials import (
+    MAX_COOKIE_BYTES,
+    MAX_QUERY_BYTES,
+    Credential,
+    MalformedCredentialsError,
+    find,
+)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +101,7 @@ def test_an_api_key_is_taken_as_it_is() -> None:
         ([b"t=a"], b"a"), ([b"x=1; t=a; y=2"], b"a"), ([b"x=1", b"t=a"], b"a"), ([b"x=1;t=a"], b"a"),
         ([b't="a"'], b"a"), ([b" t = a "], b"a"), ([b"t=a=b=="], b"a=b=="), ([b"t="], None), ([b"t=a;"], b"a"),
         ([b"T=a"], None), ([b"tt=a"], None), ([b"t"], None), ([b"xt=a"], None), ([b"x=t=a"], None), ([b""], None),
-        ([b";;;"], None), ([b"__Host-t=a"], None),
+        ([b";;;"], None), ([b"__Host-t=a"], None), ([b"t; t=a"], b"a"),
     ],
 )  # fmt: skip
 def test_the_cookie_is_found_by_its_exact_name(lines: list[bytes], value: bytes | None) -> None:
@@ -116,6 +122,61 @@ def test_the_size_of_cookies_is_bounded() -> None:
     assert find([], cookies=[b"t=a;", filler], cookie_name=b"t") == Credential("cookie", b"a")
     with pytest.raises(MalformedCredentialsError):
         find([], cookies=[b"t=ab;", filler], cookie_name=b"t")
+
+
+@pytest.mark.parametrize(
+    ("query", "value"),
+    [
+        (b"t=a.b.c", b"a.b.c"), (b"x=1&t=a&y=2", b"a"), (b"%74=%61", b"a"), (b"t=a%3D", b"a="), (b"t=a+b", b"a+b"),
+        (b"", None), (b"T=a", None), (b"xt=a", None), (b"x=t=a", None), (b"x;t=a", None), (b"&&", None),
+    ],
+)  # fmt: skip
+def test_a_token_in_the_query(query: bytes, value: bytes | None) -> None:
+    """A token is taken from the parameter of its exact name, decoded, where one is named, and nothing is where not."""
+    expected = None if value is None else Credential("query", value)
+    assert find([], query=query, query_name=b"t") == expected
+    assert find([], query=query) is None
+
+
+@pytest.mark.parametrize("query", [b"t=", b"t", b"t=a%20b", b"t=a&t=a", b"t=a&%74=b", b"t=\xff", b"t=a,b"])
+def test_a_query_holds_exactly_one_token(query: bytes) -> None:
+    """No token, several of them, characters that no token has, and one beside another kind are malformed."""
+    with pytest.raises(MalformedCredentialsError):
+        find([], query=query, query_name=b"t")
+    with pytest.raises(MalformedCredentialsError):
+        find([b"Bearer a"], query=b"t=a", query_name=b"t")
+
+
+def test_the_size_of_queries_is_bounded() -> None:
+    """A query of one byte too many is malformed where a token is looked for in it, and nowhere else."""
+    longest = b"t=a&" + b"x" * (MAX_QUERY_BYTES - 4)
+    assert find([], query=longest, query_name=b"t") == Credential("query", b"a")
+    with pytest.raises(MalformedCredentialsError):
+        find([], query=longest + b"x", query_name=b"t")
+    assert find([], query=longest + b"x") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (b"DPoP abc", Credential("dpop", b"abc")),
+        (b"dpop  abc ", Credential("dpop", b"abc")),
+        (b"Bearer abc", Credential("bearer", b"abc")),
+        (b"Basic eA==", None),
+        (b"DPoPabc", None),
+    ],
+)
+def test_a_bound_token_is_found(value: bytes, found: Credential | None) -> None:
+    """Where proofs are taken, a token of the scheme DPoP is one, and told from a bearer token."""
+    assert find([value], dpop=True) == found
+
+
+@pytest.mark.parametrize("value", [b"DPoP", b"DPoP ", b"DPoP a b", b"DPoP a, DPoP b", b"Basic eA==, DPoP\tb"])
+def test_a_bound_header_is_exactly_one_token(value: bytes) -> None:
+    """No token, or several of them, are malformed under the scheme DPoP too, where that is one of ours."""
+    with pytest.raises(MalformedCredentialsError):
+        find([value], dpop=True)
+    assert find([value]) is None
 
 
 def test_a_credential_does_not_show_itself() -> None:
