@@ -38,6 +38,8 @@ KEY = User("ann", kind="api-key")
         (["user:ann"], None, None, False),
         (["api-key:ann"], None, KEY, True),
         (["api-key:ann"], None, ANN, False),
+        (["api-key:a#ann"], None, User("a#ann", kind="api-key"), True),
+        (["api-key:a#ann"], None, User("ann", kind="api-key", issuer="a"), False),
         (["user:auth0|a:b"], None, User("auth0|a:b"), True),
         (["user:bob", "10.0.0.1"], "10.0.0.1", ANN, True),
         (["user:10.0.0.1"], "10.0.0.1", None, False),
