@@ -104,6 +104,7 @@ def test_an_api_key_is_a_user() -> None:
 def test_api_keys_are_kept_by_their_sha_256() -> None:
     """The digest of a key is the SHA-256 that `sha256sum` writes."""
     assert api_key_digest(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert APIKey("billing", "0123456789abcdef" * 4).user().subject == "billing"
 
 
 @pytest.mark.parametrize("name", ["a", "a" * 128, "ä b"])
