@@ -498,6 +498,8 @@ async def test_who_has_waited_sees_its_own_request(fails: bool) -> None:
     assert exchange.path == exchange.scope["path"] == "/b"
     exchange.turn_to(outer)
     assert exchange.path == "/sub/a"
+
+
 class Around:
     """A page that calls another app for a part of itself, under a path of its own, and drops what else it says."""
 

@@ -47,7 +47,7 @@ class DenyCache:
             verdict: the store's answer.
             asked: microseconds, when the store was asked.
         """
-        if asked < self._forgotten:
+        if asked <= self._forgotten:
             return
         for charge, reading in zip(charges, verdict.readings, strict=True):
             wait = reading.wait

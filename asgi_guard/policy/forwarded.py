@@ -50,7 +50,7 @@ def elements(text: str) -> Iterator[dict[str, str] | None]:
     quotes, first, escapes = 0, max(0, end - MAX_TEXT), "\\" in text
     for _ in range(MAX_COMMAS):
         comma = text.rfind(",", 0, at)
-        if end - comma > MAX_ELEMENT or comma + 1 < first:
+        if end - comma - 1 > MAX_ELEMENT or comma + 1 < first:
             yield None
             return
         if escapes:

@@ -79,9 +79,7 @@ def parse(token: bytes, algorithms: Collection[str]) -> ParsedToken:
         raise TokenError("malformed", f"the kid is not a string of at most {MAX_KID_LENGTH} characters")
     claims = _json(segments[1], "payload")
     signature = _base64(segments[2], "signature")
-    return ParsedToken(
-        algorithm, kid, header, claims, token[: -len(segments[2]) - 1] if segments[2] else token[:-1], signature
-    )
+    return ParsedToken(algorithm, kid, header, claims, token[: -len(segments[2]) - 1], signature)
 
 
 def too_large(token: bytes) -> TokenError:

@@ -250,13 +250,14 @@ def test_an_answer_that_was_long_under_way_is_not_believed_for_longer() -> None:
     assert asked.ask(charge()).admitted
 
 
-def test_a_refusal_from_before_units_were_given_back_is_not_believed() -> None:
+@pytest.mark.parametrize("later", [0, 1])
+def test_a_refusal_from_before_units_were_given_back_is_not_believed(later: int) -> None:
     """A refusal that was asked for before units were given back, and comes after, is not remembered."""
     asked = Asked()
     asked.ask(charge(cost=3))
     late = asked.store.decide(Admission((charge(),)))
     when = asked.now
-    asked.now += 1
+    asked.now += later
     asked.give_back(charge(cost=-1))
     asked.cache.note((charge(),), late, when)
     assert not late.admitted

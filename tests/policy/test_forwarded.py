@@ -77,6 +77,9 @@ def test_what_is_not_read() -> None:
     """An element that is too long, or has too many commas, is nothing, and nothing is read beyond it."""
     beyond = "for=x, for="
     assert list(elements(beyond + "a" * MAX_ELEMENT)) == [None]
+    longest = "for=" + "a" * (MAX_ELEMENT - len("for="))
+    assert list(elements(longest)) == [{"for": longest[4:]}]
+    assert list(elements(longest + "a")) == [None]
     assert list(elements(beyond + '"' + "," * MAX_COMMAS + '"')) == [None]
     assert list(elements(beyond + '"' + "a" * MAX_ELEMENT + '",for=b'))[:2] == [{"for": "b"}, None]
     assert list(elements("," * 70_000)) == [None] * (MAX_COMMAS + 1)
