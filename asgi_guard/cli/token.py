@@ -9,6 +9,7 @@ import time
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -17,6 +18,7 @@ from asgi_guard.cli.configured import app_option, configured
 from asgi_guard.cli.options import said
 from asgi_guard.cli.output import dump, say, with_cause
 from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, StoreUnavailableError, TokenError
+from asgi_guard.policy.address import is_loopback
 from asgi_guard.policy.bucket import Admission
 from asgi_guard.policy.identity import User
 from asgi_guard.policy.vocabulary import DETAILS
@@ -71,7 +73,8 @@ def token(
 ) -> None:
     """Sign a token with the local issuer's key, for development; or explain a token.
 
-    The key is that of `asgi-guard demo`; it is made when it is first needed. No other issuer's tokens can be made here.
+    The key is that of `asgi-guard demo`; it is made when it is first needed. No other issuer's tokens can be made here,
+    and in the name of an issuer that is not on this machine one is made with a warning.
     With --explain, the token is judged as the guard of this environment, or that of --app, would judge it, and the
     first reason is told; with revocation on, the store is asked too. Exit code 1 if it is not accepted.
     """
@@ -96,10 +99,26 @@ def token(
         or next((name for each in settings.auth.trusted for name in each.audience or ()), LOCAL_AUDIENCE),
     )
     signed = local.token(subject, scopes=scopes, lifetime=lifetime)
+    if not _of_this_machine(local.url):
+        say(
+            f"warning: {local.url} does not publish the key that this token is signed by, so whoever asks it refuses "
+            f"the token; for the guard of `asgi-guard demo` say --issuer {LOCAL_ISSUER} --audience {LOCAL_AUDIENCE}",
+            "yellow",
+            error=True,
+        )
     if as_json:
         dump({"token": signed, "issuer": local.url, "audience": local.audience, "subject": subject, "scopes": scopes})
     else:
         click.echo(signed)
+
+
+def _of_this_machine(url: str) -> bool:
+    """Whether an issuer of this URL may be a local one: those are served over http."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme == "http" and is_loopback(parts.hostname or "")
 
 
 def local_issuer(key_file: Path, **options: Any) -> LocalIssuer:

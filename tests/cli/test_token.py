@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.cli.conftest import Command
+
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[LocalIssuer]:
@@ -54,6 +56,36 @@ def test_the_environment_names_issuer_and_audience(guarded: LocalIssuer, tmp_pat
     token = invoke("token", "--key", str(tmp_path / "key.pem")).output.strip()
     claims = jwt.decode(token, options={"verify_signature": False})
     assert (claims["iss"], claims["aud"]) == (guarded.url, "api")
+
+
+@pytest.mark.parametrize(
+    ("issuer", "warned"),
+    [
+        ("https://id.example.com", True),
+        ("https://127.0.0.1:8001", True),
+        ("http://[::1", True),
+        ("http://localhost:8001", False),
+        ("http://127.0.0.1:9000/realm", False),
+    ],
+)
+def test_an_issuer_that_is_elsewhere(command: Command, tmp_path: Path, issuer: str, warned: bool) -> None:
+    """A token in the name of an issuer that no local one can be is said to be refused where that issuer is asked."""
+    key = ("--key", str(tmp_path / "key.pem"))
+    ran = command("token", *key, "--issuer", issuer, "--json")
+    assert (ran.code, orjson.loads(ran.out)["issuer"]) == (0, issuer)
+    assert (f"warning: {issuer} does not publish the key that this token is signed by" in ran.err) is warned
+    assert ("say --issuer http://127.0.0.1:8001 --audience demo" in ran.err) is warned
+
+
+def test_the_environment_names_an_issuer_elsewhere(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The warning does not go to standard output, where the token alone is."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUER", "https://id.example.com")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_AUDIENCE", "api")
+    ran = command("token", "--key", str(tmp_path / "key.pem"))
+    assert jwt.decode(ran.out.strip(), options={"verify_signature": False})["iss"] == "https://id.example.com"
+    assert ran.err.startswith("warning: https://id.example.com does not publish the key")
 
 
 def test_a_good_token_is_explained(guarded: LocalIssuer) -> None:
