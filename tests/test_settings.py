@@ -112,7 +112,7 @@ def test_a_secret_may_be_in_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("STORE_PREFIX", "x" * 65, "write at most 64 characters"),
         ("LOG_FORMAT", "xml", "write 'json', 'otel', 'ecs', 'gcp', 'datadog' or 'off'"),
         ("ROUTES", "[5]", "number 1: write an object of its fields, as {...}, or in Python Route(...)"),
-        ("STORE_URL", "valkey://localhost", "write redis:// in front of the address"),
+        ("STORE_URL", "valkey://localhost", "write redis:// in its place: the scheme 'valkey' is none of"),
         ("STORE_URL", "localhost:6379", "write redis:// in front of the address"),
         ("AUTH_ALGORITHMS", "rs256, eddsa", "rs256, eddsa cannot be allowed; did you mean RS256, EdDSA?"),
         ("AUTH_ALGORITHMS", "HS256", "HS256 cannot be allowed; choose among "),

@@ -66,13 +66,14 @@ def require_scheme(url: str, schemes: Sequence[str]) -> None:
     known = ", ".join(f"{each}://" for each in schemes)
     if not slashes:
         begun, colon, _ = url.partition(":")
-        if colon and begun in schemes:
-            raise URLError(f"two slashes stand behind the scheme: write {begun}://")
+        if colon and (lower := begun.lower()) in schemes:
+            raise URLError(f"two slashes stand behind the scheme: write {lower}://")
         likeliest = next(each for each in schemes if each.startswith("redis"))
         raise URLError(f"write {likeliest}:// in front of the address: the scheme is one of {known}")
     lower = scheme.lower()
     better = _VALKEY.get(lower, lower)
-    hint = f"write {better}:// in front of the address: " if better in schemes else ""
+    how = "in lower case" if better == lower else "in its place"
+    hint = f"write {better}:// {how}: " if better in schemes else ""
     raise URLError(f"{hint}the scheme {f'{scheme!r} ' if _SCHEME.fullmatch(scheme) else ''}is none of {known}")
 
 
