@@ -19,7 +19,7 @@ from asgi_guard.stores.nodes import NodePlan, Nodes
 from asgi_guard.stores.parts import merge, slot_of, split, taken
 from asgi_guard.stores.server_link import SCRIPT, signs_of_life
 from asgi_guard.stores.topology import ATTEMPT
-from asgi_guard.stores.urls import URLError, reading_url, try_client, unverified
+from asgi_guard.stores.urls import URLError, advised, reading_url, try_client, unverified
 from asgi_guard.stores.wire import encode, revocation_key
 
 if TYPE_CHECKING:
@@ -218,7 +218,10 @@ class ClusterStore:
     async def _found(self) -> Nodes:
         """The nodes, once any is known: for commands that are none of a request's, so they wait longer."""
         nodes = self._connected()
-        await nodes.topology.ready(max(2 * ATTEMPT, self._timeout), patient=True)
+        try:
+            await nodes.topology.ready(max(2 * ATTEMPT, self._timeout), patient=True)
+        except StoreUnavailableError as error:
+            raise advised(error, self._url) from error.__cause__
         return nodes
 
 

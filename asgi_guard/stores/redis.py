@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from asgi_guard.arguments import typed
 from asgi_guard.errors import StoreUnavailableError
@@ -18,7 +17,7 @@ from asgi_guard.policy.revocation import EVER, Marks
 from asgi_guard.stores.batching import Line
 from asgi_guard.stores.eviction import policy_of
 from asgi_guard.stores.server_link import CLIENT_OPTIONS, SCRIPT, ServerLink, beside, signs_of_life
-from asgi_guard.stores.urls import check_store_url, reading_url, try_client, unverified
+from asgi_guard.stores.urls import advised, check_store_url, reading_url, try_client, unverified
 from asgi_guard.stores.wire import encode, question, revocation_key
 
 if TYPE_CHECKING:
@@ -171,8 +170,4 @@ class RedisStore:
                 return await line.run(client.execute_command(*words))
         except (RedisError, OSError, TimeoutError) as error:
             line.fails(error)
-            failure = line.unavailable(error)
-            if isinstance(error, TimeoutError | RedisTimeoutError) and self._url.startswith("rediss"):
-                # What a server without TLS makes of a handshake is nothing, until the time is up.
-                raise StoreUnavailableError(f"{failure}, or speaks no TLS there", failure.retry_after) from error
-            raise failure from error
+            raise advised(line.unavailable(error), self._url) from error

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from redis.asyncio.connection import to_bool
-from redis.exceptions import RedisError
+from redis.asyncio.sentinel import MasterNotFoundError
+from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.errors import ConfigError, Problem, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,6 +26,8 @@ _VALKEY = {"valkey": "redis", "valkeys": "rediss"}
 _NO_SUCH = re.compile(r"unexpected keyword argument '(\w+)'")
 _INVALID = re.compile(r"Invalid value for ['`](\w+)['`]")
 _REQUIREMENTS = ("required", "optional", "none")
+_ENDED = ("closed by server", "reset by peer")
+"""How the client says that the server ended a connection."""
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
@@ -134,6 +139,41 @@ def unverified(url: str) -> str | None:
         return "ssl_cert_reqs=none"
     checked = options.get("ssl_check_hostname", "")
     return f"ssl_check_hostname={checked}" if to_bool(checked) is False else None
+
+
+def advised(failure: StoreUnavailableError, url: str) -> StoreUnavailableError:
+    """A failure of a new connection with what to change in the URL, where its cause tells that; else as it is.
+
+    Nothing of the user and the password is in it.
+    """
+    advice = _advice(failure.__cause__, url)
+    if not advice:
+        return failure
+    told = StoreUnavailableError(f"{failure}{advice}", failure.retry_after)
+    told.__cause__ = failure.__cause__
+    return told
+
+
+def _advice(cause: BaseException | None, url: str) -> str:
+    """What may be wrong with a URL by which a connection failed; empty where that tells nothing."""
+    scheme, parts, options = url.partition("://")[0], urlsplit(url), _options(url)
+    if isinstance(inner := getattr(cause, "__cause__", None), AuthenticationError):
+        cause = inner  # over a UNIX socket the client puts another error around it
+    if isinstance(cause, AuthenticationError) and not (parts.password or options.get("password")):
+        better = f"{scheme}://:PASSWORD@{'/path' if scheme == 'unix' else 'host'}"
+        if parts.username or options.get("username"):
+            return f": a password alone stands behind a colon, as in {better}"
+        return f": the server wants a password, as in {better}"
+    if isinstance(cause, MasterNotFoundError):
+        if AuthenticationError.__name__ in str(cause) and "sentinel_password" not in options:
+            return ": the sentinels want a password of their own, as in ?sentinel_password=PASSWORD"
+        return ""
+    if scheme.startswith("rediss"):
+        # What a server without TLS makes of a handshake is nothing, until the time is up.
+        return ", or speaks no TLS there" if isinstance(cause, TimeoutError | RedisTimeoutError) else ""
+    if scheme != "unix" and isinstance(cause, RedisConnectionError) and any(each in str(cause) for each in _ENDED):
+        return f", or speaks TLS there, as in {scheme.replace('redis', 'rediss', 1)}://"
+    return ""
 
 
 def _options(url: str) -> dict[str, str]:

@@ -153,15 +153,35 @@ async def test_files_that_are_not_there(tmp_path: Path) -> None:
     assert "No such file" in await refused(store)
 
 
-async def test_a_port_without_tls() -> None:
+@pytest.mark.parametrize("scheme", ["rediss", "rediss+cluster"])
+async def test_a_port_without_tls(scheme: str) -> None:
     """A server that waits for the end of what is a handshake to TLS is said to speak none."""
     (port,) = free_ports(1)
     with Process(port, "--save", "") as started:
         await asyncio.to_thread(wait_for, started.client.ping)
-        store = open_store(f"rediss://127.0.0.1:{port}", timeout=0.1)
+        store = open_store(f"{scheme}://127.0.0.1:{port}", timeout=0.1)
         with pytest.raises(StoreUnavailableError, match=r"\(TimeoutError\), or speaks no TLS there$"):
             await store.ping()
         await store.aclose()
+
+
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
+async def test_a_port_with_tls(known: Authority, connect: Callable[[], Awaitable[Streams]], scheme: str) -> None:
+    """A server that ends what is no handshake to TLS is said to speak that, maybe."""
+    async with endpoint(known.issue("127.0.0.1"), connect) as port:
+        store = open_store(f"{scheme}://127.0.0.1:{port}", timeout=PATIENCE)
+        said = rf"\(ConnectionError\), or speaks TLS there, as in {scheme.replace('redis', 'rediss')}://$"
+        with pytest.raises(StoreUnavailableError, match=said.replace("+", r"\+")):
+            await store.ping()
+        await store.aclose()
+
+
+async def test_a_port_where_nobody_listens() -> None:
+    """Where there is no connection at all, nothing is said of TLS."""
+    store = open_store("redis://127.0.0.1:1", timeout=PATIENCE)
+    with pytest.raises(StoreUnavailableError, match=r"\(ConnectionError\)$"):
+        await store.ping()
+    await store.aclose()
 
 
 async def test_a_cluster_over_tls(known: Authority) -> None:
