@@ -45,6 +45,8 @@ PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519
 
 DISCOVERY = "/.well-known/openid-configuration"
 JWKS = "/jwks.json"
+_CLAIMS = {"audience": "aud", "issuer": "iss"}
+"""Claims by the words for them, which are none of their names."""
 
 
 class SigningKey:
@@ -198,8 +200,14 @@ class LocalIssuer:
                 ended: its `exp` lies back by the leeway that issuers have unless told otherwise (30 s), too. For one
                 that ends within the leeway say `exp`.
             headers: header members to add or replace; None leaves one out.
-            claims: claims to add or replace; None leaves one out.
+            claims: claims to add or replace, by their own names (`aud`, `iss`); None leaves one out.
+
+        Raises:
+            TypeError: a claim is called `audience` or `issuer`, where `aud` or `iss` is meant.
         """
+        for word, claim in _CLAIMS.items():
+            if word in claims:
+                raise TypeError(f"the {word} of a token is its claim {claim}: say {claim}=")
         now = int(time.time())
         leeway = 0 if lifetime > 0 else int(Issuer.leeway)
         payload = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import stat
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -121,6 +121,14 @@ def test_token(issuer: LocalIssuer) -> None:
     assert claims["exp"] - claims["iat"] == 60
     assert "jti" not in claims
     assert jwt.get_unverified_header(token)["typ"] == "at+jwt"
+
+
+@pytest.mark.parametrize(("word", "claim"), [("audience", "aud"), ("issuer", "iss")])
+def test_a_claim_by_the_word_for_it(issuer: LocalIssuer, word: str, claim: str) -> None:
+    """An audience or an issuer is no claim of that name, beside the token's own: a test would meet a good token."""
+    another: Any = "another"
+    with pytest.raises(TypeError, match=f"say {claim}="):
+        issuer.token("alice", **{word: another})
 
 
 @pytest.mark.parametrize("lifetime", [0, -0.5, -1, -3600])
