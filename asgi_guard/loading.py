@@ -49,9 +49,9 @@ def _find(name: str | None, variable: str) -> Callable[..., object]:
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise
-        raise ConfigError(
-            [Problem(variable, f"there is no module {error.name!r} here or among the installed")]
-        ) from None
+        hint = _as_module(module_name, (name or "")[len(module_name) :])
+        said = f"there is no module {error.name!r} here or among the installed{hint}"
+        raise ConfigError([Problem(variable, said)]) from None
     before = ""
     for attribute in path.split("."):
         if not hasattr(found, attribute):
@@ -65,6 +65,15 @@ def _find(name: str | None, variable: str) -> Callable[..., object]:
             fault = f"it takes no arguments: if it makes the app, name it {name}()"
         raise ConfigError([Problem(variable, f"{name}: {fault}")])
     return cast("Callable[..., object]", found)
+
+
+def _as_module(file: str, rest: str) -> str:
+    """How to name a module that may be meant by the name of its file: to be added to what is wrong."""
+    module = file.removesuffix(".py").replace("/", ".")
+    if module == file or file.startswith("/"):
+        return ""
+    how = "folders stand with dots, and .py is left out" if "/" in file else "leave .py out"
+    return f": {how}, as in {module}{rest}"
 
 
 def _callables(owner: object) -> list[str]:

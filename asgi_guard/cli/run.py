@@ -84,7 +84,11 @@ SERVER_OPTIONS: dict[str, Any] = {
     help="Seconds that an idle connection is kept: longer than whoever is in front keeps it, or requests meet its end.",
 )
 @click.option(
-    "--app-dir", default=".", show_default=True, type=click.Path(exists=True), help="Where to look for MODULE."
+    "--app-dir",
+    default=".",
+    show_default=True,
+    type=click.Path(exists=True, file_okay=False),
+    help="Where to look for MODULE.",
 )
 @click.option(
     "--log-level",

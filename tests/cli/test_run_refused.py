@@ -27,6 +27,15 @@ def test_an_app_that_is_not_there(command: Command, site: Path, name: str, worke
     assert ran.err.startswith("asgi-guard: the configuration has 1 problem:\n  MODULE:ATTRIBUTE: ")
 
 
+@pytest.mark.parametrize(("folder", "why"), [("nowhere", "does not exist"), ("run_site.py", "is a file")])
+def test_a_folder_that_is_none(command: Command, site: Path, folder: str, why: str) -> None:
+    """A folder to look in that is not there, or is a file, is told by its option, and not as a missing module."""
+    ran = command("run", "run_site:app", "--app-dir", str(site / folder))
+    assert (ran.code, ran.out) == (2, "")
+    assert "Invalid value for '--app-dir'" in ran.err
+    assert why in ran.err
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("name", ["run_site:app", "run_site:added"])
 def test_a_broken_configuration(site: Path, name: str, workers: str) -> None:
