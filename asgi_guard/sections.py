@@ -23,7 +23,7 @@ from asgi_guard.policy.resource_metadata import audiences_of
 from asgi_guard.policy.routes import Route
 from asgi_guard.policy.security import Preset
 from asgi_guard.section_base import Section
-from asgi_guard.values import APIKeys, Names, NamesOrNone, Plans, ProbePath, issuers
+from asgi_guard.values import APIKeys, Audiences, Names, NamesOrNone, Plans, ProbePath, issuers
 
 
 class StoreSettings(Section):
@@ -50,7 +50,7 @@ class IssuerSettings(Section):
     """One of several issuers. What it leaves out is as the section says."""
 
     issuer: str
-    audience: Names | None = None
+    audience: Audiences | None = None
     jwks_url: str | None = None
     algorithms: NamesOrNone | None = None
     leeway: float | None = Field(default=None, ge=0, le=300)
@@ -68,7 +68,7 @@ class AuthSettings(Section):
     """Who is believed. On once an issuer or a key is named; every path then needs an identity unless a row says not."""
 
     issuer: str | None = Field(default=None, description="the issuer whose tokens are accepted, as in its `iss`")
-    audience: Names = Field(
+    audience: Audiences = Field(
         default=(), description="this API's names, of which a token has to name one in `aud`; else the resource's"
     )
     jwks_url: str | None = Field(default=None, description="where the issuer's keys are, if not by OIDC discovery")

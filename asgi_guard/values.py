@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator
 
 from asgi_guard.policy.identity import APIKey
-from asgi_guard.policy.listing import listed
+from asgi_guard.policy.listing import LIKE_COMMAS, listed
 from asgi_guard.policy.routes import Route
 
 _ROUTES = """write a list of rows, as in [{"path": "/login", "auth": "none"}]"""
@@ -122,6 +122,19 @@ def _list(value: object) -> object:
     return listed(value) if isinstance(value, str) else value
 
 
+@_some
+def _audiences(value: object) -> object:
+    """Read a list of names that may be any text, and refuse what looks like several: no token would name it."""
+    items = _list(value)
+    if not isinstance(value, str) or not isinstance(items, tuple) or value.lstrip().startswith("["):
+        return items
+    if any(map(LIKE_COMMAS.search, items)):
+        better = [", ".join(part for item in items for part in LIKE_COMMAS.split(item) if part)]
+        better.append(f"{json.dumps(items, ensure_ascii=False)} if that is meant")
+        raise ValueError(f"names are parted by ',': write {', or '.join(filter(None, better))}")
+    return items
+
+
 def _probe_path(path: str) -> str:
     """Read `off`, which a variable has to say: an empty one counts as not set, and the default would hold."""
     return "" if path == "off" else path
@@ -130,6 +143,7 @@ def _probe_path(path: str) -> str:
 Names = Annotated[tuple[str, ...], BeforeValidator(_some(_list))]
 NamesOrNone = Annotated[tuple[str, ...], BeforeValidator(_list)]
 """Those of a default that is not empty: `[]` says that there are to be none."""
+Audiences = Annotated[tuple[str, ...], BeforeValidator(_audiences)]
 Plans = Annotated[Mapping[str, str], BeforeValidator(_plans)]
 Routes = Annotated[tuple[Route, ...], BeforeValidator(_routes)]
 APIKeys = Annotated[tuple[APIKey, ...], BeforeValidator(_api_keys)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, SecretStr
 
 from asgi_guard.errors import Problem, meant
-from asgi_guard.policy.listing import listed
+from asgi_guard.policy.listing import LIKE_COMMAS, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -152,7 +152,7 @@ def _list_written(value: tuple[Any, ...] | Mapping[str, str]) -> str:
     """A list as people write it, or as JSON where that could not be read back, or where there is no other way."""
     if isinstance(value, tuple) and all(isinstance(item, str) for item in value):
         text = ", ".join(value)
-        if not text.startswith("[") and listed(text) == value:
+        if not text.startswith("[") and listed(text) == value and not any(map(LIKE_COMMAS.search, value)):
             return text
     models = (item.model_dump(exclude_none=True) if isinstance(item, BaseModel) else item for item in value)
     return json.dumps(value if isinstance(value, Mapping) else list(models))

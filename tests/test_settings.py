@@ -24,6 +24,7 @@ from asgi_guard.guard import configure
 from asgi_guard.policy.identity import APIKey
 from asgi_guard.policy.routes import Route
 from asgi_guard.settings import environment, variables
+from asgi_guard.variables import written
 from tests.asgi import Echo, get
 from tests.configuring import DIGEST, OTHER_DIGEST, SAID, problems, setting
 
@@ -117,12 +118,39 @@ def test_a_secret_may_be_in_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("AUTH_ALGORITHMS", "rs256, eddsa", "rs256, eddsa cannot be allowed; did you mean RS256, EdDSA?"),
         ("AUTH_ALGORITHMS", "HS256", "HS256 cannot be allowed; choose among "),
         ("RATE_LIMIT", "60/second by user, 10/second by anonymous", "limits are parted by ';'"),
+        ("AUTH_AUDIENCE", "a b", """names are parted by ',': write a, b, or ["a b"] if that is meant"""),
+        ("AUTH_AUDIENCE", "a;b; c, d", """write a, b, c, d, or ["a;b; c", "d"] if that is meant"""),
+        ("AUTH_AUDIENCE", "a\n  b", """write a, b, or ["a\\n  b"] if"""),
+        ("AUTH_AUDIENCE", "a;", """write a, or ["a;"] if that is meant"""),
+        ("AUTH_AUDIENCE", ";", """names are parted by ',': write [";"] if that is meant"""),
+        (
+            "AUTH_ISSUERS",
+            '[{"issuer": "https://b.example", "audience": "a b"}]',
+            """number 1, audience: names are parted by ',': write a, b, or ["a b"]""",
+        ),
     ],
 )
 def test_what_to_write_instead(name: str, value: str, said: str) -> None:
     """An error says what a value is for, and not only what it should look like."""
     extra = {"AUTH_ISSUER": "https://id.example.com", "AUTH_AUDIENCE": "api"} if name.startswith("AUTH") else {}
-    assert any(said in message for message in problems(**extra, **{name: value})[name])
+    assert any(said in message for message in problems(**{**extra, name: value})[name])
+
+
+@pytest.mark.parametrize(
+    ("text", "audience"),
+    [
+        ("urn:example:api:1, https://api.example.com/", ("urn:example:api:1", "https://api.example.com/")),
+        ('["my api", "a;b"]', ("my api", "a;b")),
+    ],
+)
+def test_an_audience_may_be_any_text(monkeypatch: pytest.MonkeyPatch, text: str, audience: tuple[str, ...]) -> None:
+    """One with white space or a semicolon in it is written as JSON, and so it is told."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUER", "https://id.example.com")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_AUDIENCE", text)
+    settings, _ = configure()
+    assert settings.auth.audience == audience
+    assert written(audience) == text
+    assert AuthSettings(audience=audience).audience == audience
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n"])

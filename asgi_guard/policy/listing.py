@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,10 @@ from asgi_guard.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+LIKE_COMMAS = re.compile(r"[\s;]+")
+"""What parts names elsewhere: a name that holds it may be meant as several."""
 
 
 def listed(value: str | Sequence[str]) -> tuple[str, ...]:
