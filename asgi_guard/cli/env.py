@@ -23,6 +23,8 @@ def markdown() -> str:
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the table of the README.")
 def env(*, as_json: bool, as_markdown: bool) -> None:
     """List every ASGI_GUARD_* variable: meaning, values, default."""
+    if as_json and as_markdown:
+        raise click.UsageError("--json and --markdown are asked one at a time")
     if as_json:
         dump(
             [

@@ -45,6 +45,13 @@ def test_markdown(command: Command) -> None:
     assert {row.replace(r"\|", "").count("|") for row in rows} == {5}
 
 
+def test_one_form_at_a_time(command: Command) -> None:
+    """Of JSON and Markdown one is said, and neither is passed over."""
+    ran = command("env", "--json", "--markdown")
+    assert (ran.code, ran.out) == (2, "")
+    assert "Error: --json and --markdown are asked one at a time" in ran.err
+
+
 def test_it_needs_no_right_configuration(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """The list of variables is there for those whose variables are wrong."""
     monkeypatch.setenv("ASGI_GUARD_NOPE", "1")
