@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from asgi_guard.cli.options import Seconds, said
 from asgi_guard.cli.output import dump, say, table, with_cause
 from asgi_guard.cli.production import Deployment, as_json, facts_of, report, show
 from asgi_guard.conflicts import conflicts
-from asgi_guard.errors import AsgiGuardError
+from asgi_guard.errors import AsgiGuardError, ConfigError
 from asgi_guard.guard import store_of
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.policy.servers import SERVERS, ServerName, drain_problem
@@ -86,13 +87,18 @@ def check(
     """Show the effective configuration, with every problem at once, and ask the store and the issuer.
 
     Exit code 0: all is well; 1: the store or the issuer does not answer, or a line of the checklist fails; 2: the
-    configuration cannot be used.
+    configuration cannot be used, and what is wrong is told on standard error, with --json on standard output too.
     """
     if sum((production, headers, server is not None)) > 1:
         raise click.UsageError("--production, --headers and --server are asked one at a time")
     if not production and (told := said(ctx, "graceful", "p99", "grace_period")):
         raise click.UsageError(f"{told[0]} is for the checklist: say --production too")
-    found = configured(app)
+    try:
+        found = configured(app)
+    except ConfigError as error:
+        if json_wanted:
+            dump({"problems": [asdict(problem) for problem in error.problems]})
+        raise
     settings, layers = found.settings, found.layers
     if headers:
         _grade(layers, json_wanted=json_wanted)
@@ -147,6 +153,7 @@ def _drains(name: ServerName, settings: GuardSettings, *, json_wanted: bool) -> 
 def _as_json(found: Configured, probes: list[tuple[str, bool, str]], told: list[str]) -> dict[str, Any]:
     settings, layers = found.settings, found.layers
     return {
+        "problems": [],
         "layers": {name: _is_on(name, layers, settings) for name in SWITCHES},
         "settings": {name: value for name, value, default in effective(settings) if value != default},
         "routes": [str(route) for route in settings.routes],

@@ -202,12 +202,26 @@ def test_a_broken_configuration() -> None:
     assert "hunter2" not in ran.err
 
 
-def test_problems_do_not_stand_in_json(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A script that asks for JSON gets none where the configuration cannot be used, and the same exit code."""
+@pytest.mark.parametrize("also", [(), ("--production",), ("--headers",), ("--server", "uvicorn")])
+def test_problems_as_json(command: Command, monkeypatch: pytest.MonkeyPatch, also: tuple[str, ...]) -> None:
+    """A script that asks for JSON gets the problems so, whatever it asks, beside what people are told."""
     monkeypatch.setenv("ASGI_GUARD_NOPE", "1")
-    ran = command("check", "--json")
-    assert (ran.code, ran.out) == (2, "")
-    assert "the configuration has 1 problem:" in ran.err
+    monkeypatch.setenv("ASGI_GUARD_STORE_URL", "redis://:hunter2@cache:x")
+    ran = command("check", "--json", *also)
+    assert ran.code == 2
+    told = orjson.loads(ran.out)
+    assert list(told) == ["problems"]
+    assert [(set(each), each["name"]) for each in told["problems"]] == [
+        ({"name", "message", "kind"}, "ASGI_GUARD_NOPE"),
+        ({"name", "message", "kind"}, "ASGI_GUARD_STORE_URL"),
+    ]
+    assert all(f"  {each['name']}: {each['message']}" in ran.err.splitlines() for each in told["problems"])
+    assert "hunter2" not in ran.out
+
+
+def test_no_problems_as_json(command: Command) -> None:
+    """Where the configuration can be used, there are none."""
+    assert orjson.loads(command("check", "--json").out)["problems"] == []
 
 
 def test_brackets_in_a_problem_are_text(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
