@@ -38,12 +38,19 @@ def load_app(name: str | None, variable: str = f"{PREFIX}APP") -> ASGIApp:
     return cast("ASGIApp", found)
 
 
+def misnamed(name: str | None, variable: str = f"{PREFIX}APP") -> Problem | None:
+    """What is wrong with a name that can name no app, wherever it is looked for; None if nothing is."""
+    module_name, colon, path = (name or "").removesuffix("()").partition(":")
+    if colon and path and all(module_name.split(".")):
+        return None
+    return Problem(variable, "name the app as module:attribute, as in myapp:app")
+
+
 def _find(name: str | None, variable: str) -> Callable[..., object]:
     """Import what `name` names, an app or what is to be called for one."""
-    module_name, colon, path = (name or "").partition(":")
-    path = path.removesuffix("()")
-    if not colon or not path or not all(module_name.split(".")):
-        raise ConfigError([Problem(variable, "name the app as module:attribute, as in myapp:app")])
+    if malformed := misnamed(name, variable):
+        raise ConfigError([malformed])
+    module_name, _, path = (name or "").removesuffix("()").partition(":")
     try:
         found: object = import_module(module_name)
     except ModuleNotFoundError as error:

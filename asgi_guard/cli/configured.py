@@ -13,7 +13,7 @@ from asgi_guard.cli.importing import import_app
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard, configure
 from asgi_guard.inspection import own_root_path
-from asgi_guard.loading import load_app
+from asgi_guard.loading import load_app, misnamed
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.middleware.rate_limit import plans_in
 from asgi_guard.own_guard import guard_within, own_guard, passing_by
@@ -96,6 +96,7 @@ def configured(app: str | None) -> Configured:
     """What the environment says, or the guard that this app brings along, or the one that the environment names.
 
     An app that only the environment names may be out of reach here: then what the environment says is looked at alone.
+    A name that can be no app's is a problem of the environment all the same.
 
     Args:
         app: the app; empty for none, whatever the environment names.
@@ -106,6 +107,8 @@ def configured(app: str | None) -> Configured:
     name = environment().get("app") if app is None else app
     if not name:
         return Configured(*configure())
+    if app is None and (malformed := misnamed(name)):
+        raise ConfigError([malformed, *_problems()])
     sys.path.insert(0, ".")
     if app:
         with redirect_stdout(sys.stderr):  # standard output is for the command's own answer
@@ -118,6 +121,15 @@ def configured(app: str | None) -> Configured:
         why = str(error) if isinstance(error, ConfigError) else f"importing it raised {type(error).__name__}"
         return Configured(*configure(), unseen=f"{PREFIX}APP={name} was not looked at: {why}")
     return _around(found)
+
+
+def _problems() -> Sequence[Problem]:
+    """What else is wrong with the environment."""
+    try:
+        configure()
+    except ConfigError as error:
+        return error.problems
+    return ()
 
 
 def _around(found: object, named: str = "") -> Configured:

@@ -214,6 +214,24 @@ def test_the_app_that_the_environment_names(token: str, command: Command, monkey
     assert (told.code, "--app: the module 'own_limits' has no" in told.err) == (2, True)
 
 
+@pytest.mark.parametrize("name", ["elsewhere", "elsewhere:", ":app", "elsewhere:()"])
+@pytest.mark.parametrize("arguments", [("check", "--no-probe"), ("explain", "GET", "/"), ("token",)])
+def test_a_name_that_is_none(
+    command: Command, monkeypatch: pytest.MonkeyPatch, name: str, arguments: tuple[str, ...]
+) -> None:
+    """A name that names no app anywhere is a problem like others, and told beside them: no server starts with it."""
+    monkeypatch.setenv("ASGI_GUARD_APP", name)
+    monkeypatch.setenv("ASGI_GUARD_RATE_LIMITT", "1")
+    ran = command(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert "  ASGI_GUARD_APP: name the app as module:attribute, as in myapp:app" in ran.err.splitlines()
+    assert "  ASGI_GUARD_RATE_LIMITT: there is no such variable" in ran.err
+    monkeypatch.delenv("ASGI_GUARD_RATE_LIMITT")
+    assert command(*arguments).code == 2
+    if arguments[0] == "check":
+        assert command(*arguments, "--app", "").code == 0
+
+
 @pytest.mark.parametrize(
     ("source", "why"),
     [
