@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from asgi_guard.cautions import OPEN
+from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard
 from asgi_guard.inspection import MAX_LOOKED_AT, added_middleware, apps_within, handed_on, hands_on
+from asgi_guard.layer import Chain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from asgi_guard.asgi import ASGIApp
 
@@ -43,7 +45,7 @@ def passing_by(app: object) -> str:
         return ""
     further_out: list[str] = []
     for cls, _, options in added_middleware(reached):
-        if cls is Guard:
+        if _makes_guard(cls):
             if not further_out:
                 return ""
             return f"{further_out[0]} {_MAY_ANSWER}: add the Guard last, and so outermost"
@@ -57,10 +59,14 @@ def passing_by(app: object) -> str:
 
 
 def guarded(app: ASGIApp) -> ASGIApp:
-    """The app behind a guard: its own, if every request comes to it, else one of the environment; raises as `Guard`.
+    """The app behind a guard: its own, if every request comes to it, else one of the environment.
 
     If the environment's guard has identity off, this is logged, since no code chose it.
+
+    Raises:
+        ConfigError: as `Guard`, and `require_servable`.
     """
+    require_servable(app)
     if warning := passing_by(app):
         logger.warning("%s", warning)
     if own_guard(app) is not None:
@@ -69,6 +75,30 @@ def guarded(app: ASGIApp) -> ASGIApp:
     if not guard.settings.auth.on:
         logger.warning("%s", OPEN)
     return guard
+
+
+def require_servable(app: object) -> None:
+    """See to it that each guard and layer that was added to an app by `add_middleware` can be made around it.
+
+    The app makes them with its first request, so nobody would know before every request is answered by an error.
+
+    Raises:
+        ConfigError: a Guard stands right within another, or something was added that is made already.
+    """
+    if problems := [problem for each in apps_within(app) for problem in _unservable(each)]:
+        raise ConfigError(problems)
+
+
+def _unservable(app: object) -> Iterator[Problem]:
+    added = [cls for cls, _, _ in added_middleware(app)]
+    for cls in added:
+        if isinstance(cls, Chain):
+            name = type(cls).__name__
+            options = "settings=..." if isinstance(cls, Guard) else "..."
+            said = f"add_middleware takes the class, not a {name} that is made: add_middleware({name}, {options})"
+            yield Problem("app", said)
+    if any(_makes_guard(outer) and _makes_guard(inner) for outer, inner in pairwise(added)):
+        yield Problem("app", "a Guard was added to it twice: two would charge every limit twice; keep one")
 
 
 def _reached(app: object) -> object:
@@ -86,9 +116,18 @@ def _guard_of(app: object) -> OwnGuard | None:
     if isinstance(app, Guard):
         return app
     for cls, args, options in added_middleware(app):
-        if cls is Guard:
-            return partial(Guard, *args, **options)
+        if _makes_guard(cls):
+            return _maker(cls, args, options)
     return None
+
+
+def _makes_guard(cls: object) -> TypeGuard[type[Guard]]:
+    return isinstance(cls, type) and issubclass(cls, Guard)
+
+
+def _maker(cls: type[Guard], args: tuple[Any, ...], options: dict[str, Any]) -> Callable[[ASGIApp], Guard]:
+    """What makes a guard as Starlette and FastAPI do: around the app, which comes before all that was given."""
+    return lambda app: cls(app, *args, **options)
 
 
 def _name(it: object) -> str:

@@ -16,7 +16,15 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Mount
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from asgi_guard import AccessLogMiddleware, APIKey, AuthSettings, Guard, GuardSettings, RequestIDMiddleware
+from asgi_guard import (
+    AccessLogMiddleware,
+    APIKey,
+    AuthSettings,
+    ConfigError,
+    Guard,
+    GuardSettings,
+    RequestIDMiddleware,
+)
 from asgi_guard.cautions import OPEN
 from asgi_guard.own_guard import guard_within, guarded, own_guard, passing_by
 from asgi_guard.policy.identity import api_key_digest
@@ -146,3 +154,49 @@ def test_what_was_added_after_the_guard_is_told(caplog: pytest.LogCaptureFixture
     within.add_middleware(Plain)
     within.add_middleware(Guard)
     assert passing_by(within) == ""
+
+
+class Ours(Guard):
+    """A guard of someone's own making."""
+
+
+@pytest.mark.parametrize(("cls", "args", "options"), [(Guard, (CLOSED,), {}), (Ours, (), {"settings": CLOSED})])
+async def test_a_guard_is_made_as_frameworks_make_it(cls: Any, args: Any, options: Any) -> None:
+    """Settings that are given by position, as Starlette hands them on, and a class of one's own, make the guard."""
+    app = FastAPI()
+    app.add_middleware(cls, *args, **options)
+    assert guarded(app) is app
+    made: Any = own_guard(app)
+    assert type(made(Echo())) is cls
+    assert made(Echo()).settings is CLOSED
+    assert (await get(app)).status == 401
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((Guard, Guard), "a Guard was added to it twice: two would charge every limit twice; keep one"),
+        ((Guard, Ours), "a Guard was added to it twice: two would charge every limit twice; keep one"),
+        ((Guard(Echo(), CLOSED),), "add_middleware takes the class, not a Guard that is made: add_middleware(Guard, "),
+        ((RequestIDMiddleware(Echo()), Guard), "add_middleware takes the class, not a RequestIDMiddleware that is "),
+    ],
+)
+def test_what_no_framework_can_make_is_refused_before_the_first_request(given: Any, said: str) -> None:
+    """What was added, and would fail at every request, is refused where the app is looked at, and within a wrapper."""
+    app = FastAPI()
+    for cls in given:
+        app.add_middleware(cls)
+    for outside in (app, Plain(app), AccessLogMiddleware(app)):
+        with pytest.raises(ConfigError) as caught:
+            guarded(outside)
+        assert str(caught.value).startswith(f"app: {said}")
+
+
+async def test_guards_that_are_apart_serve() -> None:
+    """Of two guards with something between them each is made, and what the inner one asks holds too."""
+    app = FastAPI()
+    app.add_middleware(Guard, CLOSED)
+    app.add_middleware(GZipMiddleware)
+    app.add_middleware(Guard)
+    assert guarded(app) is app
+    assert (await get(app)).status == 401

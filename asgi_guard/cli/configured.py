@@ -16,7 +16,7 @@ from asgi_guard.inspection import own_root_path
 from asgi_guard.loading import load_app, misnamed
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.middleware.rate_limit import plans_in
-from asgi_guard.own_guard import guard_within, own_guard, passing_by
+from asgi_guard.own_guard import guard_within, own_guard, passing_by, require_servable
 from asgi_guard.settings import environment
 from asgi_guard.variables import PREFIX
 
@@ -138,7 +138,11 @@ def _around(found: object, named: str = "") -> Configured:
     Args:
         found: the app.
         named: its name, where someone gave it here, and not for a guard to be put around it.
+
+    Raises:
+        ConfigError: it cannot be served, or the configuration has problems.
     """
+    require_servable(found)
     guard, past = own_guard(found), passing_by(found)
     if named and guard is None:  # it may stand where only some requests come to
         guard = guard_within(found)

@@ -197,6 +197,33 @@ def test_what_goes_past_its_guard_is_told(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert answer["guard"].startswith("Engine stands around")
 
 
+ADDED = """
+from fastapi import FastAPI
+from asgi_guard import APIKey, AuthSettings, Guard, GuardSettings
+
+positional, twice, made = FastAPI(), FastAPI(), FastAPI()
+positional.add_middleware(Guard, GuardSettings(auth=AuthSettings(api_keys=(APIKey("ci", "0" * 64),))))
+twice.add_middleware(Guard)
+twice.add_middleware(Guard)
+made.add_middleware(Guard(made))
+"""
+
+
+def test_what_was_added_is_judged_as_the_app_would_make_it(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Settings by position are those that hold; what would fail with the first request is refused, by `run` too."""
+    (tmp_path / "added_site.py").write_text(ADDED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "added_site", raising=False)
+    answer = json.loads(command("explain", "GET", "/", "--app", "added_site:positional", "--json").out)
+    assert answer["auth"] == "required"
+    for name, said in (("twice", "a Guard was added to it twice"), ("made", "add_middleware takes the class")):
+        for asked in (("check", "--no-probe", "--app"), ("run",)):
+            ran = command(*asked, f"added_site:{name}")
+            assert (ran.code, ran.out, f"  app: {said}" in ran.err) == (2, "", True)
+
+
 def test_without_the_app_a_function_is_unknown_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the environment alone is looked at, the error says that a function is given to the Guard."""
     monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "5/minute by tenant")
