@@ -5,8 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asgi_guard.exchange import rows_told
-from asgi_guard.inspection import added_middleware, apps_within, own_root_path, root_paths_within
-from asgi_guard.layer import Chain
+from asgi_guard.inspection import (
+    added_middleware,
+    answers_preflights,
+    apps_within,
+    own_root_path,
+    root_paths_within,
+)
+from asgi_guard.layer import Chain, Layer
 from asgi_guard.middleware import RateLimitMiddleware
 from asgi_guard.policy.routes import RouteTable, beyond_root
 from asgi_guard.variables import PREFIX
@@ -17,12 +23,13 @@ if TYPE_CHECKING:
     from asgi_guard.settings import GuardSettings
 
 
-def conflicts(app: object, settings: GuardSettings) -> Iterator[str]:
+def conflicts(app: object, settings: GuardSettings, *, added: bool = False) -> Iterator[str]:
     """What an app has within, and the guard does in its place: told where it would get in the way.
 
     Args:
         app: the app; Starlette's and FastAPI's name what was added to them.
         settings: those of the guard around it.
+        added: whether that guard is itself among what was added, and so not around all of it.
     """
     yield from _blank_pages(app, settings)
     yield from _unheard_handler(app)
@@ -42,7 +49,7 @@ def conflicts(app: object, settings: GuardSettings) -> Iterator[str]:
             "cannot be seen from outside, so rows are matched as if it did not: put the Guard around that app itself, "
             "or have the server give the root path"
         )
-    if not any(getattr(cls, "__name__", "") == "CORSMiddleware" for cls, _, _ in added_middleware(app)):
+    if not any(map(answers_preflights, _kinds_within(app, added=added))):
         return
     if settings.cors.allow_origins:
         yield (
@@ -54,6 +61,23 @@ def conflicts(app: object, settings: GuardSettings) -> Iterator[str]:
             "the app's own CORSMiddleware sees no preflight, which brings no token and so is refused: take it out, and "
             f"say its origins by {PREFIX}CORS_ALLOW_ORIGINS"
         )
+
+
+def _kinds_within(app: object, *, added: bool) -> Iterator[object]:
+    """The classes of what a guard around an app, or added to it, has within."""
+    for each in apps_within(app):
+        kinds: list[object] = [cls for cls, _, _ in added_middleware(each)]
+        if not added:
+            yield type(each)
+            yield from kinds
+            continue
+        guards = [place for place, cls in enumerate(kinds) if _makes_guard(cls)]
+        yield from kinds[guards[0] + 1 :] if guards else ()
+
+
+def _makes_guard(cls: object) -> bool:
+    """Whether a class makes a whole guard, and not a layer alone."""
+    return isinstance(cls, type) and issubclass(cls, Chain) and not issubclass(cls, Layer)
 
 
 def _unheard_handler(app: object) -> Iterator[str]:

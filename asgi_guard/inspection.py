@@ -115,6 +115,11 @@ def hands_on(kind: object) -> bool:
     return isinstance(kind, type) and _caller(kind) in _HAND_ON
 
 
+def answers_preflights(kind: object) -> bool:
+    """Whether this is a CORSMiddleware, Starlette's or this package's, or a class that inherits from one."""
+    return isinstance(kind, type) and any(each.__name__ == "CORSMiddleware" for each in kind.__mro__)
+
+
 def handed_on(app: object) -> object:
     """The app that something is known to hand every request on to; None where nobody knows.
 

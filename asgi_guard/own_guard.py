@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 from asgi_guard.cautions import OPEN
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard
-from asgi_guard.inspection import MAX_LOOKED_AT, added_middleware, apps_within, handed_on, hands_on
+from asgi_guard.inspection import (
+    MAX_LOOKED_AT,
+    added_middleware,
+    answers_preflights,
+    apps_within,
+    handed_on,
+    hands_on,
+)
 from asgi_guard.layer import Chain
+from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,6 +28,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asgi_guard")
 
 _MAY_ANSWER = "stands around the app's own Guard, and may answer requests that never come to it"
+_PREFLIGHTS = (
+    "CORSMiddleware stands around the app's own Guard, and answers preflights without an id, a log line or security "
+    f"headers: take it out, and say its origins by {PREFIX}CORS_ALLOW_ORIGINS"
+)
 
 OwnGuard: TypeAlias = "Guard | Callable[[ASGIApp], Guard]"
 """A guard, or what makes one as `add_middleware` will with the first request."""
@@ -30,7 +42,7 @@ def own_guard(app: object) -> OwnGuard | None:
 
     That is the app itself, or stands within what is known to hand every request on, or was added as middleware.
     """
-    return _guard_of(_reached(app))
+    return _guard_of(_way_in(app)[0])
 
 
 def guard_within(app: object) -> OwnGuard | None:
@@ -38,24 +50,22 @@ def guard_within(app: object) -> OwnGuard | None:
     return next((guard for each in apps_within(app) if (guard := _guard_of(each)) is not None), None)
 
 
-def passing_by(app: object) -> str:
-    """What may answer requests to an app that never come to the app's own guard, and what to do; empty for nothing."""
-    reached = _reached(app)
-    if isinstance(reached, Guard) or guard_within(reached) is None:
-        return ""
-    further_out: list[str] = []
-    for cls, _, options in added_middleware(reached):
-        if _makes_guard(cls):
-            if not further_out:
-                return ""
-            return f"{further_out[0]} {_MAY_ANSWER}: add the Guard last, and so outermost"
-        if not hands_on(cls):
-            further_out.append(_name(options.get("dispatch", cls)))
-    name = further_out[0] if further_out else _name(reached)
-    return (
-        f"{name} {_MAY_ANSWER}, so `asgi-guard run` and asgi_guard.wrapped put another one around both, of the "
-        f"environment: put your own around {name} instead"
-    )
+def passing_by(app: object) -> list[str]:
+    """What may answer requests to an app that never come to the app's own guard, and what to do; one text for each."""
+    reached, passed = _way_in(app)
+    own, outside, found = _guard_of(reached) is not None, list(_outside(reached)), []
+    if own and any(map(answers_preflights, (*passed, *(cls for cls, _ in outside)))):
+        found.append(_PREFLIGHTS)
+    names = [_name(options.get("dispatch", cls)) for cls, options in outside if not hands_on(cls)]
+    if own and names:
+        found.append(f"{names[0]} {_MAY_ANSWER}: add the Guard last, and so outermost")
+    elif not own and guard_within(reached) is not None:
+        name = names[0] if names else _name(reached)
+        found.append(
+            f"{name} {_MAY_ANSWER}, so `asgi-guard run` and asgi_guard.wrapped put another one around both, of the "
+            f"environment: put your own around {name} instead"
+        )
+    return found
 
 
 def guarded(app: ASGIApp) -> ASGIApp:
@@ -67,7 +77,7 @@ def guarded(app: ASGIApp) -> ASGIApp:
         ConfigError: as `Guard`, and `require_servable`.
     """
     require_servable(app)
-    if warning := passing_by(app):
+    for warning in passing_by(app):
         logger.warning("%s", warning)
     if own_guard(app) is not None:
         return app
@@ -101,14 +111,27 @@ def _unservable(app: object) -> Iterator[Problem]:
         yield Problem("app", "a Guard was added to it twice: two would charge every limit twice; keep one")
 
 
-def _reached(app: object) -> object:
-    """How far in every request to an app is known to come: to a guard, or to what may answer some itself."""
+def _way_in(app: object) -> tuple[object, list[object]]:
+    """How far in every request to an app is known to come, and the classes of what hands it on.
+
+    It comes to a guard, or to what may answer some requests itself.
+    """
+    passed: list[object] = []
     for _ in range(MAX_LOOKED_AT):
         inner = None if _guard_of(app) is not None else handed_on(app)
         if inner is None:
             break
+        passed += (type(app), *(cls for cls, _, _ in added_middleware(app)))
         app = inner
-    return app
+    return app, passed
+
+
+def _outside(app: object) -> Iterator[tuple[object, dict[str, Any]]]:
+    """What was added to an app after its guard, the last first, or all where none was added: classes and options."""
+    for cls, _, options in added_middleware(app):
+        if _makes_guard(cls):
+            return
+        yield cls, options
 
 
 def _guard_of(app: object) -> OwnGuard | None:

@@ -36,7 +36,7 @@ from asgi_guard.guard import configure
 from asgi_guard.policy.plans import Rules, compile_table
 from asgi_guard.stores import ClusterStore, SentinelStore
 from asgi_guard.variables import PREFIX
-from tests.asgi import Echo, get
+from tests.asgi import Echo, call, get, http_scope
 from tests.configuring import DIGEST, problems
 
 if TYPE_CHECKING:
@@ -284,6 +284,32 @@ def test_an_app_with_cors_of_its_own(sections: dict[str, Any], told: str, caplog
     Guard(app, GuardSettings(**sections))
     assert told in caplog.text
     assert ("CORSMiddleware" in caplog.text) is bool(told)
+
+
+@pytest.mark.parametrize("cors_first", [True, False])
+async def test_cors_of_an_apps_own_is_in_the_way_within_the_guard_only(
+    cors_first: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was added after the guard stands around it, and sees every preflight; what was added before sees none."""
+    app, settings = FastAPI(docs_url=None, redoc_url=None), GuardSettings(auth=KEYS)
+    added: list[tuple[Any, Any]] = [(CORSMiddleware, {"allow_origins": ["*"]}), (Guard, {"settings": settings})]
+    for cls, options in added if cors_first else reversed(added):
+        app.add_middleware(cls, **options)
+    said = list(conflicts(app, settings, added=True))
+    assert ["sees no preflight" in each for each in said] == [True] * cors_first
+    asked = [(b"origin", b"https://a.example"), (b"access-control-request-method", b"GET")]
+    exchange = await call(app, http_scope("OPTIONS", "/", asked))
+    assert (exchange.status, "x-request-id" in exchange.headers) == ((401, True) if cors_first else (200, False))
+    assert ("sees no preflight" in caplog.text) is cors_first
+
+
+def test_cors_within_wrappers_of_the_app_is_told() -> None:
+    """However deep a CORSMiddleware stands within the guard, added or wrapped around, it is told of."""
+    app = FastAPI(docs_url=None, redoc_url=None)
+    app.add_middleware(CORSMiddleware, allow_origins=["*"])
+    for held in (CORSMiddleware(Echo()), RequestIDMiddleware(CORSMiddleware(Echo())), RequestIDMiddleware(app)):
+        (said,) = conflicts(held, GuardSettings(auth=KEYS))
+        assert said.startswith("the app's own CORSMiddleware sees no preflight")
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from asgi_guard import (
     GuardSettings,
     RequestIDMiddleware,
 )
+from asgi_guard import CORSMiddleware as Cors
 from asgi_guard.cautions import OPEN
 from asgi_guard.own_guard import guard_within, guarded, own_guard, passing_by
 from asgi_guard.policy.identity import api_key_digest
@@ -79,11 +80,10 @@ def test_an_app_whose_guard_gets_every_request_gets_no_other(caplog: pytest.LogC
     mounted = Starlette(routes=[Mount("/", guard)], middleware=[Middleware(GZipMiddleware)])
     compressing: Any = Compressing(AccessLogMiddleware(guard))
     behind_proxies: Any = ProxyHeadersMiddleware(compressing)
-    wrapped = CORSMiddleware(behind_proxies)
     app: Any
-    for app in (guard, AccessLogMiddleware(guard), wrapped, mounted, quart, added(), added(GZipMiddleware)):
+    for app in (guard, AccessLogMiddleware(guard), behind_proxies, mounted, quart, added(), added(GZipMiddleware)):
         assert guarded(app) is app
-        assert passing_by(app) == ""
+        assert passing_by(app) == []
     assert not caplog.records
 
 
@@ -92,7 +92,7 @@ def test_an_app_without_a_guard_of_its_own_gets_one() -> None:
     mounted = Starlette(routes=[Mount("/v1", Guard(Echo(), CLOSED))])
     for app in (Echo(), RequestIDMiddleware(Echo()), FastAPI(), Quart(__name__), Engine(Echo()), mounted):
         assert isinstance(guarded(app), Guard)
-        assert passing_by(app) == ""
+        assert passing_by(app) == []
 
 
 async def test_what_stands_around_a_guard_is_guarded_too(
@@ -149,11 +149,30 @@ def test_what_was_added_after_the_guard_is_told(caplog: pytest.LogCaptureFixture
     async def timing(request: Any, call_next: Any) -> Any:
         return await call_next(request)
 
-    assert passing_by(by_function).startswith("timing stands around")
+    (said,) = passing_by(by_function)
+    assert said.startswith("timing stands around")
     within = FastAPI()
     within.add_middleware(Plain)
     within.add_middleware(Guard)
-    assert passing_by(within) == ""
+    assert passing_by(within) == []
+
+
+def test_whoever_answers_preflights_around_a_guard_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A CORSMiddleware outside, added or wrapped around, is named, and the app served as it is; one within is not."""
+    guard = Guard(Echo(), CLOSED)
+    mounted = Starlette(routes=[Mount("/", guard)], middleware=[Middleware(CORSMiddleware)])
+    ours = Cors(guard, allow_origins=("https://app.example",))
+    for app in (CORSMiddleware(guard), CORSMiddleware(GZipMiddleware(guard)), mounted, ours, added(CORSMiddleware)):
+        caplog.clear()
+        assert guarded(app) is app
+        (said,) = [record.getMessage() for record in caplog.records]
+        assert said.startswith("CORSMiddleware stands around the app's own Guard, and answers preflights without an id")
+    both = passing_by(CORSMiddleware(added(Plain)))
+    assert [each.partition(" ")[0] for each in both] == ["CORSMiddleware", "Plain"]
+    within = FastAPI()
+    within.add_middleware(CORSMiddleware)
+    within.add_middleware(Guard)
+    assert passing_by(within) == passing_by(Guard(CORSMiddleware(Echo()), CLOSED)) == []
 
 
 class Ours(Guard):

@@ -238,9 +238,8 @@ def cautions(configured: Configured) -> list[str]:
     """What works, and is probably not meant; that some requests never come to the guard, and nobody is asked who."""
     store = store_of(configured.layers)
     found = list(warnings(configured.settings, configured.plans, shared=configured.shared, store=store))
-    found += conflicts(configured.app, configured.settings)
-    if configured.past:
-        found.append(configured.past)
+    found += conflicts(configured.app, configured.settings, added=configured.added)
+    found += configured.past
     if not configured.settings.auth.on:
         found.append(OPEN)
     return found

@@ -49,6 +49,7 @@ class Configured(NamedTuple):
         app: the app, where one is looked at.
         unseen: why the one that the environment names is not, or that the one that is looked at has no guard.
         past: what may answer requests that never come to the app's own guard.
+        added: whether that guard was added to the app as middleware, and so is not around all of it.
     """
 
     settings: GuardSettings
@@ -56,7 +57,8 @@ class Configured(NamedTuple):
     guard: Guard | None = None
     app: object = None
     unseen: str = ""
-    past: str = ""
+    past: Sequence[str] = ()
+    added: bool = False
 
     @property
     def plans(self) -> Sequence[RoutePlans]:
@@ -151,7 +153,7 @@ def _around(found: object, named: str = "") -> Configured:
     if guard is not None:
         with _quietly():  # what it would warn of is told by whoever looks at it
             made = guard(cast("ASGIApp", found))
-        return Configured(made.settings, made.layers, made, found, past=past)
+        return Configured(made.settings, made.layers, made, found, past=past, added=True)
     unseen = ""
     if named:
         unseen = (

@@ -68,7 +68,7 @@ def explanation(found: Configured, method: str, path: str) -> dict[str, Any]:
         answer["note"] = "routers may disagree about this path, and take it for another row's: it is refused with 400"
     elif disputed or joined is not None or doubtful(path, raw_path):
         answer["note"] = "routers may disagree about this path, so no row that opens anything matches it"
-    if told := found.unseen or found.past:
+    if told := found.unseen or "; ".join(found.past):
         answer["guard"] = told
     return answer
 

@@ -199,10 +199,12 @@ def test_what_goes_past_its_guard_is_told(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 ADDED = """
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from asgi_guard import APIKey, AuthSettings, Guard, GuardSettings
 
 positional, twice, made = FastAPI(), FastAPI(), FastAPI()
 positional.add_middleware(Guard, GuardSettings(auth=AuthSettings(api_keys=(APIKey("ci", "0" * 64),))))
+positional.add_middleware(CORSMiddleware)
 twice.add_middleware(Guard)
 twice.add_middleware(Guard)
 made.add_middleware(Guard(made))
@@ -218,6 +220,9 @@ def test_what_was_added_is_judged_as_the_app_would_make_it(
     monkeypatch.delitem(sys.modules, "added_site", raising=False)
     answer = json.loads(command("explain", "GET", "/", "--app", "added_site:positional", "--json").out)
     assert answer["auth"] == "required"
+    warned = json.loads(command("check", "--no-probe", "--app", "added_site:positional", "--json").out)["warnings"]
+    (of_cors,) = [each for each in warned if "CORSMiddleware" in each]
+    assert of_cors.startswith("CORSMiddleware stands around the app's own Guard")
     for name, said in (("twice", "a Guard was added to it twice"), ("made", "add_middleware takes the class")):
         for asked in (("check", "--no-probe", "--app"), ("run",)):
             ran = command(*asked, f"added_site:{name}")
