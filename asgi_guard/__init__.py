@@ -1,7 +1,7 @@
 """asgi-guard: a production front around any ASGI app.
 
     from asgi_guard import Guard
-    app = Guard(app)
+    app = Guard(api)
 
 What is named here is the public interface; everything else may change.
 """

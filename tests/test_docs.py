@@ -113,6 +113,16 @@ def test_permissions_that_are_shown_are_those_needed() -> None:
     assert NEEDED.replace("|", "\\|") in LIMITS
 
 
+async def test_the_first_app_that_is_shown_can_be_added_to() -> None:
+    """What the README shows first leaves the app its name: routes are added to it, and served behind the guard."""
+    readme = (DOCS.parent / "README.md").read_text("utf-8")
+    names: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[0], names)  # noqa: S102 - it is what users are told
+    names["api"].add_api_route("/items", lambda: "of the app")
+    answer = await get(names["app"], "/items")
+    assert (answer.status, "x-request-id" in answer.headers) == (200, True)
+
+
 async def test_the_sessions_that_are_shown_are_guarded() -> None:
     """The app with sessions that the page on browsers shows works, for its own pages only, and with its token."""
     (code,) = (
