@@ -33,11 +33,13 @@ from asgi_guard.sections import (
     SecuritySettings,
     StoreSettings,
 )
-from asgi_guard.values import Routes
+from asgi_guard.values import Routes, rows_of
 from asgi_guard.variables import PREFIX, Variable, resembling, unknown_variables, variables_of
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping
+
+    from asgi_guard.policy.routes import Route
 
 
 WORKERS = f"{PREFIX}RATE_WORKERS"
@@ -307,6 +309,10 @@ def _rest(values: dict[str, Any], error: ValidationError) -> GuardSettings:
         if isinstance(info.default, Section) and isinstance(value, dict):
             kept = {field: each for field, each in value.items() if (name, field) not in at_fault}
             value = type(info.default).model_validate(kept)
+        elif name == "routes" and (
+            rows := {location[1] for location in at_fault if location[0] == name and location[1:]}
+        ):
+            value = _other_rows(value, rows)
         elif any(location[0] == name for location in at_fault):
             value = info.default
         elif name == "routes":
@@ -315,3 +321,12 @@ def _rest(values: dict[str, Any], error: ValidationError) -> GuardSettings:
             value = Path(value)
         rest[name] = value
     return GuardSettings.model_construct(**rest)
+
+
+def _other_rows(value: object, at_fault: Container[int | str]) -> tuple[Route, ...]:
+    """The rows but for those at fault, which are known by their places."""
+    rows = rows_of(value)
+    assert isinstance(rows, list | tuple)  # noqa: S101 - else they would have no places
+    return _RouteFile.model_validate(
+        {"routes": [row for place, row in enumerate(rows) if place not in at_fault]}
+    ).routes

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sized
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import InitErrorDetails
 
+from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.policy.identity import APIKey
 from asgi_guard.policy.listing import LIKE_COMMAS, listed
-from asgi_guard.policy.routes import Route
+from asgi_guard.policy.routes import Route, row_faults, wrong_columns
 
 _ROUTES = """write a list of rows, as in [{"path": "/login", "auth": "none"}]"""
 _ISSUERS = """write a list, as in [{"issuer": "https://id.example.com", "audience": "api"}]"""
@@ -57,13 +59,37 @@ def _json_list(text: str, expected: str) -> list[Any]:
 
 
 @_some
-def _routes(value: object) -> object:
+def rows_of(value: object) -> object:
     """Read the table, and let a row say `"methods": "GET, POST"` where it means a list."""
     if isinstance(value, str):
         value = _json_list(value, _ROUTES)
     if not isinstance(value, list):
         return value
     return [_row(row) if isinstance(row, dict) else row for row in value]
+
+
+def _whole_row(value: object, handler: ValidatorFunctionWrapHandler) -> Route:
+    """Make a row; where pydantic finds a column wrong, see what is wrong with the others, which it does not look at."""
+    try:
+        return cast("Route", handler(value))
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        at_fault = {each["loc"][0] for each in found if each["loc"]}
+        if not isinstance(value, dict) or not at_fault:  # no row at all, or one that was looked at whole
+            raise
+        kept = {name: each for name, each in value.items() if name not in at_fault}
+        unclear = {name for name, _ in wrong_columns(kept)}  # which pydantic makes something of
+        unclear |= {"security"} if isinstance(kept.get("security"), dict) else set()
+        faults = list(row_faults({name: each for name, each in kept.items() if name not in unclear}))
+        if not faults:
+            raise
+        rest = ConfigError(Problem(Route.__name__, fault) for fault in faults)
+        details: list[InitErrorDetails] = [
+            {"type": each["type"], "loc": each["loc"], "input": each["input"], "ctx": each.get("ctx", {})}
+            for each in found
+        ]
+        details.append({"type": "value_error", "input": value, "ctx": {"error": rest}})
+        raise ValidationError.from_exception_data(error.title, details) from None
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:
@@ -145,6 +171,6 @@ NamesOrNone = Annotated[tuple[str, ...], BeforeValidator(_list)]
 """Those of a default that is not empty: `[]` says that there are to be none."""
 Audiences = Annotated[tuple[str, ...], BeforeValidator(_audiences)]
 Plans = Annotated[Mapping[str, str], BeforeValidator(_plans)]
-Routes = Annotated[tuple[Route, ...], BeforeValidator(_routes)]
+Routes = Annotated[tuple[Annotated[Route, WrapValidator(_whole_row)], ...], BeforeValidator(rows_of)]
 APIKeys = Annotated[tuple[APIKey, ...], BeforeValidator(_api_keys)]
 ProbePath = Annotated[str, AfterValidator(_probe_path)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -260,6 +261,28 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     """A file of routes that cannot be read is told with the reason."""
     file = tmp_path / "none.toml"
     assert problems(ROUTES_FILE=str(file)) == {"ROUTES_FILE": [f"{file} cannot be read: No such file or directory"]}
+
+
+def test_all_that_is_wrong_with_rows_is_told_at_once() -> None:
+    """What is wrong with a row's path, columns and their values is told together, and so are the limits of others."""
+    rows = [
+        {"path": "login", "auth": "nope", "method": "POST"},
+        {"pathh": "/x", "methods": ["post"], "cost": "5", "scopes": "a", "security": {"csp": 5}},
+        {"path": "y", "security": {"nope": 1}, "cost": "x", "scopes": ["a", 5]},
+        {"path": "/z", "limits": "5/minutee by ip"},
+    ]
+    (told,) = problems(ROUTES=json.dumps(rows)).values()
+    for each in (
+        "number 1, auth: write 'required', 'optional' or 'none'",
+        "number 1, method: there is no such column; did you mean methods?",
+        "number 1: path 'login' does not start with '/'",
+        "number 2, path: it is missing",
+        "number 2: methods post: methods are upper-case words, as in POST",
+        "number 3: path 'y' does not start with '/'",
+        "any method /z: '5/minutee by ip' is not a limit: did you mean '5/minute by ip'?",
+    ):
+        assert each in told
+    assert not any("number 2: " in each and "cost" in each for each in told)
 
 
 def test_routes_in_one_place_only(tmp_path: Path) -> None:

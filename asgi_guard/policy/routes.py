@@ -16,23 +16,26 @@ to routers and file systems that disregard case.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from urllib.parse import unquote
 
 from asgi_guard.errors import ConfigError, Problem, wrong_type
 from asgi_guard.policy.listing import one_text
 from asgi_guard.policy.path_index import NO_ROW, PathIndex
-from asgi_guard.policy.plain_types import require_fields
+from asgi_guard.policy.plain_types import wrong_types
 from asgi_guard.policy.security import Preset, SecurityHeaders
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 AuthMode: TypeAlias = Literal["required", "optional", "none"]
 
 _HIDDEN = re.compile(rb"%(?:2f|5c)", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_LISTS = {"methods": '("GET",)', "scopes": '("items:read",)', "any_scopes": '("items:read",)'}
+"""The columns that hold several texts, and how such are written."""
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
 
@@ -70,31 +73,16 @@ class Route:
     csrf: bool = True
 
     def __post_init__(self) -> None:
-        require_fields(self)
-        if fault := one_text(methods=self.methods, scopes=self.scopes, any_scopes=self.any_scopes):
-            raise ConfigError([Problem(Route.__name__, f"path {self.path!r}: {fault}")])
-        for name in ("methods", "scopes", "any_scopes"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if problems := list(self._problems()):
-            raise ConfigError([Problem(Route.__name__, problem) for problem in problems])
-
-    def _problems(self) -> Iterator[str]:
-        yield from (f"path {fault}" for fault in path_faults(self.path))
-        if any(method != method.upper() or not method.isalpha() for method in self.methods):
-            yield f"methods {', '.join(self.methods)}: methods are upper-case words, as in POST"
-        if (self.scopes or self.any_scopes) and self.auth in ("none", "optional"):
-            yield f"path {self.path!r} asks for scopes, so its auth cannot be {self.auth!r}"
-        if self.auth not in (None, *get_args(AuthMode)):
-            yield f"path {self.path!r}: auth {self.auth!r} is none of {', '.join(get_args(AuthMode))}"
-        if isinstance(self.security, SecurityHeaders):
-            problems = self.security.problems(in_row=True)
-            yield from (f"path {self.path!r}: security {fault.name}: {fault.message}" for fault in problems)
-        elif self.security not in (None, *get_args(Preset)):
-            yield f"path {self.path!r}: security {self.security!r} is none of {', '.join(get_args(Preset))}"
-        if any(not _SCOPE.fullmatch(scope) for scope in (*self.scopes, *self.any_scopes)):
-            yield f"path {self.path!r}: a scope is visible ASCII without quotes and backslashes (RFC 6749 3.3)"
-        if self.cost < 0:
-            yield f"cost {self.cost} is negative: a request cannot give units back"
+        for name in _LISTS:
+            value: object = getattr(self, name)
+            if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+                object.__setattr__(self, name, tuple(value))
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        problems = dict(wrong_columns(values))
+        sound = {name: value for name, value in values.items() if name not in problems}
+        faults = (Problem(Route.__name__, fault) for fault in row_faults(sound))
+        if found := [*problems.values(), *faults]:
+            raise ConfigError(found)
 
     def takes(self, method: str) -> bool:
         """Whether the row holds for this method, in upper case."""
@@ -109,6 +97,54 @@ class Route:
 
     def __str__(self) -> str:
         return f"{','.join(self.methods) or 'any method'} {self.path}"
+
+
+def wrong_columns(values: Mapping[str, object]) -> Iterator[tuple[str, Problem]]:
+    """Which of a row's values are of another type than their column's, each with what is wrong, by column."""
+    declared = {each.name: each.type for each in fields(Route)}
+    found = [(problem.name, problem) for problem in wrong_types(declared, values)]
+    for name in (name for name in _LISTS if name in values):
+        value = values[name]
+        if fault := one_text(**{name: value}):
+            found.append((name, Problem(Route.__name__, f"{_row(values)}: {fault}")))
+        elif not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+            found.append((name, Problem(name, wrong_type(value, f"several texts, as in {_LISTS[name]}"))))
+    for name, problem in found:
+        other = "; this is a row of the guard's table, and Starlette's Route another" if callable(values[name]) else ""
+        yield name, replace(problem, message=problem.message + other)
+
+
+def row_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with a row, as far as its values tell.
+
+    Args:
+        values: those that are there, by column, of the column's type.
+    """
+    row, auth, security = _row(values), values.get("auth"), values.get("security")
+    methods, scopes = values.get("methods", ()), (*values.get("scopes", ()), *values.get("any_scopes", ()))
+    if "path" in values:
+        yield from (f"path {fault}" for fault in path_faults(values["path"]))
+    if any(method != method.upper() or not method.isalpha() for method in methods):
+        yield f"methods {', '.join(methods)}: methods are upper-case words, as in POST"
+    if scopes and auth in ("none", "optional"):
+        yield f"{row} asks for scopes, so its auth cannot be {auth!r}"
+    if auth not in (None, *get_args(AuthMode)):
+        yield f"{row}: auth {auth!r} is none of {', '.join(get_args(AuthMode))}"
+    if isinstance(security, SecurityHeaders):
+        problems = security.problems(in_row=True)
+        yield from (f"{row}: security {fault.name}: {fault.message}" for fault in problems)
+    elif security not in (None, *get_args(Preset)):
+        yield f"{row}: security {security!r} is none of {', '.join(get_args(Preset))}"
+    if any(not _SCOPE.fullmatch(scope) for scope in scopes):
+        yield f"{row}: a scope is visible ASCII without quotes and backslashes (RFC 6749 3.3)"
+    if values.get("cost", 1) < 0:
+        yield f"cost {values['cost']} is negative: a request cannot give units back"
+
+
+def _row(values: Mapping[str, object]) -> str:
+    """What to call a row by."""
+    path = values.get("path")
+    return f"path {path!r}" if isinstance(path, str) else "the row"
 
 
 def path_faults(path: str, *, pattern: bool = True) -> Iterator[str]:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from asgi_guard.errors import ConfigError
 from asgi_guard.policy.path_index import NO_ROW
 from asgi_guard.policy.routes import AuthMode, Route, RouteTable, ambiguous, joined_path, route_path
 
@@ -418,3 +419,38 @@ def test_a_row_with_a_value_that_no_type_checker_saw(column: str) -> None:
     """A column with a value that it cannot have is an error, with those that it can have."""
     with pytest.raises(ValueError, match=f"{column} 'maybe' is none of "):
         Route("/a", **{column: "maybe"})  # type: ignore[arg-type]  # that is what is tested
+
+
+SEVERAL = 'give several texts, as in ("GET",)'
+OTHER = "this is a row of the guard's table, and Starlette's Route another"
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "said"),
+    [
+        ((print,), {}, [f"methods: it is of the type builtin_function_or_method: {SEVERAL}; {OTHER}"]),
+        ((None,), {}, [f"methods: it is of the type NoneType: {SEVERAL}"]),
+        ((("GET", 5),), {}, [f"methods: it is of the type tuple: {SEVERAL}"]),
+        ((), {"scopes": 5, "any_scopes": b"x"}, [
+            'scopes: it is of the type int: give several texts, as in ("items:read",)',
+            'any_scopes: it is of the type bytes: give several texts, as in ("items:read",)']),
+        ((), {"methods": "GET", "cost": "2", "auth": "maybe"}, [
+            "cost: it is of the type str: give a whole number",
+            "Route: path '/x': methods='GET' is one text where several belong: write methods=('GET',)",
+            "Route: path '/x': auth 'maybe' is none of required, optional, none"]),
+    ],
+)  # fmt: skip
+def test_values_of_another_type_are_told_with_the_rest(args: Any, options: Any, said: list[str]) -> None:
+    """Values that no column can have are told by column, with what is wrong with the others; a handler is none."""
+    with pytest.raises(ConfigError) as caught:
+        Route("/x", *args, **options)
+    assert str(caught.value).split("\n") == said
+
+
+def test_a_row_whose_path_is_none_is_judged_by_the_rest() -> None:
+    """Of a row that has no path to be called by, the other columns are told of all the same."""
+    path: Any = 5
+    with pytest.raises(ConfigError) as caught:
+        Route(path, scopes=("a",), auth="none")
+    said = ["path: it is of the type int: give a text", "Route: the row asks for scopes, so its auth cannot be 'none'"]
+    assert str(caught.value).split("\n") == said
