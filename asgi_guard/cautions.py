@@ -7,6 +7,7 @@ from itertools import permutations
 from typing import TYPE_CHECKING
 
 from asgi_guard.policy.cors_names import normalized_method
+from asgi_guard.policy.methods import resembled
 from asgi_guard.policy.rates import parse_limits
 from asgi_guard.policy.routes import RouteTable, sample
 from asgi_guard.stores.urls import unverified
@@ -73,6 +74,7 @@ def warnings(
     yield from _beside_a_mount(settings)
     yield from _below_a_row(settings)
     yield from _at_probes(settings)
+    yield from _of_no_method(settings)
     yield from _unsendable_by_pages(settings)
     yield from _in_another_case(settings)
     yield from _for_everyone(settings)
@@ -173,6 +175,17 @@ def _at_probes(settings: GuardSettings) -> Iterator[str]:
         asks = not route.opens or route.limits
         if reads and asks and route.path in {health.live_path, health.ready_path}:
             yield f"the row {route} does not hold for the probe there, which the guard answers itself, to everyone"
+
+
+def _of_no_method(settings: GuardSettings) -> Iterator[str]:
+    """Methods that nobody has registered and that look like one, so that a row or CORS may not be for what is sent."""
+    for route in settings.routes:
+        for method in route.methods:
+            if known := resembled(method):
+                yield f"the row {route} is for {method}, which is no registered method: did you mean {known}?"
+    for method in settings.cors.allow_methods:
+        if method.isupper() and (known := resembled(method)):
+            yield f"{PREFIX}CORS_ALLOW_METHODS names {method}, which is no registered method: did you mean {known}?"
 
 
 def _unsendable_by_pages(settings: GuardSettings) -> Iterator[str]:

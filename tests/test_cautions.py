@@ -286,6 +286,21 @@ def test_an_app_with_cors_of_its_own(sections: dict[str, Any], told: str, caplog
     assert ("CORSMiddleware" in caplog.text) is bool(told)
 
 
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"routes": (Route("/a", methods=("GET", "READ")),)},
+         ["the row GET,READ /a is for READ, which is no registered method: did you mean HEAD?"]),
+        ({"cors": CORSSettings(allow_origins=("https://app.example",), allow_methods=("PTU", "PUT", "*"))},
+         ["ASGI_GUARD_CORS_ALLOW_METHODS names PTU, which is no registered method: did you mean PUT?"]),
+        ({"routes": (Route("/a", methods=("PROPFIND", "BREW", "PURGE")),)}, []),
+    ],
+)  # fmt: skip
+def test_a_method_that_looks_like_another(sections: dict[str, Any], said: list[str]) -> None:
+    """A method that nobody has registered and that looks like one is asked about; others of one's own are not."""
+    assert told(**sections) == said
+
+
 @pytest.mark.parametrize("cors_first", [True, False])
 async def test_cors_of_an_apps_own_is_in_the_way_within_the_guard_only(
     cors_first: bool, caplog: pytest.LogCaptureFixture

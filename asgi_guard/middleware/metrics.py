@@ -17,7 +17,7 @@ from asgi_guard.policy.address import LOCAL, parse_networks
 from asgi_guard.policy.answer import Answer, Reason
 from asgi_guard.policy.listing import listed
 from asgi_guard.policy.log_entry import CLIENT_GONE
-from asgi_guard.policy.log_record import KNOWN_METHODS
+from asgi_guard.policy.methods import KNOWN_METHODS
 from asgi_guard.policy.path_index import NO_ROW
 from asgi_guard.policy.routes import Route, RouteTable, path_faults
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from asgi_guard.policy.address import parse_address
 from asgi_guard.policy.log_entry import MAX_TEXT, redact_query, severity
+from asgi_guard.policy.methods import KNOWN_METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from asgi_guard.policy.log_entry import Entry, Remarks
 
 LogFormat: TypeAlias = Literal["json", "otel", "ecs", "gcp", "datadog", "off"]
-
-KNOWN_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
 
 
 def dropped(count: int, nanoseconds: int, schema: LogFormat) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from urllib.parse import unquote
 
 from asgi_guard.errors import ConfigError, Problem, wrong_type
 from asgi_guard.policy.listing import one_text
+from asgi_guard.policy.methods import misspelt
 from asgi_guard.policy.path_index import NO_ROW, PathIndex
 from asgi_guard.policy.plain_types import wrong_types
 from asgi_guard.policy.security import Preset, SecurityHeaders
@@ -46,7 +47,7 @@ class Route:
     Attributes:
         path: an absolute path; `*` stands for a whole segment, at the end for everything below.
         methods: the methods it holds for, upper case; none means all. GET holds for HEAD too, and a WebSocket handshake
-            is a GET.
+            is a GET. Methods of one's own may be named, and what looks like a slip of the hand (DELTE) may not.
         auth: `required`: a verified identity; `optional`: verified if sent; `none`: credentials are not looked at.
         scopes: scopes that the identity must all have.
         any_scopes: scopes of which the identity must have one.
@@ -126,6 +127,9 @@ def row_faults(values: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"path {fault}" for fault in path_faults(values["path"]))
     if any(method != method.upper() or not method.isalpha() for method in methods):
         yield f"methods {', '.join(methods)}: methods are upper-case words, as in POST"
+    for method in methods:
+        if known := misspelt(method):
+            yield f"methods {method}: there is no such method; did you mean {known}?"
     if scopes and auth in ("none", "optional"):
         yield f"{row} asks for scopes, so its auth cannot be {auth!r}"
     if auth not in (None, *get_args(AuthMode)):
