@@ -111,7 +111,7 @@ class Exchange:
         entered: when it did, in nanoseconds.
         route: what the app's router left in its scope as `route`.
         nonce: that of inline scripts and styles, once the app has asked for it; empty once it is too late for that, and
-        sealed_by: the mark of the chain whose response has begun without one.
+        sealed_by: the marks of the chains whose responses have begun without one.
         leaving: how this process leaves; None where it does not drain.
         reported: whether the exception in flight has been logged: every layer around it sees it pass.
         culprit: the function of the app's that the guard asked, and that raised; there is none unless one did.
@@ -172,7 +172,7 @@ class Exchange:
 
     culprit: str
     entered: int
-    sealed_by: object
+    sealed_by: set[object]
 
     def __init__(self, scope: Scope, root_path: str = "", claim: tuple[str, str] | None = None) -> None:
         self.kind: Literal["http", "websocket"] = scope["type"]
@@ -308,18 +308,19 @@ class Exchange:
         if self._views is None:
             self.scope = scope
             return
-        if scope.get(SCOPE_KEY) is not self:  # there is none further out, and no scope is to be held any more
-            self.scope, self._views = scope, None
-            return
         over = self.scope.get(CHAIN_KEY)
-        self._views.pop(over, None)
+        self._views.pop(over, None)  # those of others stay: an app may end before a chain further in that it has called
         self._see(scope)
-        if self.nonce == "" and self.sealed_by is over:
-            self.nonce = None  # what is over was a part of the response at most, which may yet begin with one
+        if self.nonce == "" and scope.get(SCOPE_KEY) is self:
+            self.sealed_by.discard(over)
+            if not self.sealed_by:
+                self.nonce = None  # what is over was a part of the response at most, which may yet begin with one
 
     def seal_nonce(self) -> None:
         """Note that the response of this chain has begun without a nonce, so that it is too late to ask for one."""
-        self.nonce, self.sealed_by = "", self.scope.get(CHAIN_KEY)
+        if self.nonce is None:
+            self.nonce, self.sealed_by = "", set()
+        self.sealed_by.add(self.scope.get(CHAIN_KEY))
 
     async def wait(self, awaited: Awaitable[T]) -> T:
         """Wait, and see the request afterwards as this chain does: another one may have looked at its own meanwhile."""

@@ -533,12 +533,48 @@ async def test_a_page_around_a_fragment(preset: Preset) -> None:
     assert f"script-src 'self' 'nonce-{page.nonce}'" in exchange.headers["content-security-policy"]
 
 
-async def test_a_nonce_after_a_fragment_that_is_the_page() -> None:
+@pytest.mark.parametrize("preset", ["page", "api", "off"])
+async def test_a_nonce_after_a_fragment_that_is_the_page(preset: Preset) -> None:
     """Where the guarded app within has given the response itself, it is too late for a nonce, as anywhere."""
     page = Around(SecurityHeadersMiddleware(Echo(), preset="page"), forwards=True)
+    exchange = await get(SecurityHeadersMiddleware(page, preset=preset))
+    assert isinstance(exchange.error, RuntimeError)
+    assert "before the first byte" in str(exchange.error)
+
+
+async def test_a_nonce_after_the_head_and_a_fragment() -> None:
+    """A page whose head is sent has no nonce any more, whatever guarded apps it calls then for parts of itself."""
+    part = Around(SecurityHeadersMiddleware(Echo(), preset="page"))
+
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await part(scope, receive, send)
+
     exchange = await get(SecurityHeadersMiddleware(page, preset="page"))
     assert isinstance(exchange.error, RuntimeError)
     assert "before the first byte" in str(exchange.error)
+
+
+async def test_an_app_that_is_over_before_a_chain_further_in() -> None:
+    """A guarded app that goes on in a task decides by its own request, though the one that called it has answered."""
+    rows = (Route("/public", auth="none"),)
+    identity, access = IdentityMiddleware(Echo(), api_keys=[KEY], routes=rows), AccessMiddleware(Echo(), routes=rows)
+    inner = Chain(Echo(), [identity, Slow(Echo()), access])
+    statuses: list[int] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    async def note(message: Message) -> None:
+        statuses.append(message.get("status", 0))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        changed = {**scope, "path": "/admin", "raw_path": b"/admin"}
+        tasks.append(asyncio.create_task(inner(changed, receive, note)))
+        await asyncio.sleep(0.01)
+        await Echo()(scope, receive, send)
+
+    assert (await get(RequestIDMiddleware(app), "/public")).status == 200
+    await asyncio.gather(*tasks)
+    assert statuses[0] == 401
 
 
 @pytest.mark.parametrize("part", [Echo(), Foreign(RequestIDMiddleware(Echo()), path="/deeper")])

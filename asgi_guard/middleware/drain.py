@@ -139,7 +139,7 @@ class DrainMiddleware(Layer):
     async def _drained(self) -> Answer:
         await asyncio.sleep(self._seconds)
         headers = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
-        return Answer(200, headers, orjson.dumps({"status": "draining"}))
+        return Answer(200, headers, orjson.dumps({"status": "draining"}), path=self._path)
 
     def mark(self, exchange: Exchange, head: Head) -> None:
         """Ask HTTP/1 clients to connect anew, elsewhere, while draining."""

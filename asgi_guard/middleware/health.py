@@ -113,28 +113,28 @@ class HealthMiddleware(Layer):
         if exchange.method not in ("GET", "HEAD"):
             return None
         if path == self._live_path:
-            return _answer(200, "live", {})
+            return _answer(path, 200, "live")
         if path == self._ready_path:
             leaving = exchange.leaving
             state = "draining" if leaving is not None and leaving.unready else self._state
             if state != "serving":
-                return _answer(503, state, {})
-            return self._ready(exchange)
+                return _answer(path, 503, state)
+            return self._ready(exchange, path)
         return None
 
-    async def _ready(self, exchange: Exchange) -> Answer:
+    async def _ready(self, exchange: Exchange, path: str) -> Answer:
         report = await exchange.wait(self._readiness.ask())
         state = "ready" if report.ready else "not ready"
-        return _answer(200 if report.ready else 503, state, report.results if self._may_know(exchange) else {})
+        return _answer(path, 200 if report.ready else 503, state, report.results if self._may_know(exchange) else None)
 
     def _may_know(self, exchange: Exchange) -> bool:
         return self._detailed_for.hold(exchange.known_client(self._trusts_proxy))
 
 
-def _answer(status: int, state: str, checks: dict[str, str]) -> Answer:
+def _answer(path: str, status: int, state: str, checks: dict[str, str] | None = None) -> Answer:
     body: dict[str, Any] = {"status": state}
     if checks:
         body["checks"] = checks
     reason = None if status == 200 else Reason.NOT_READY
     headers = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
-    return Answer(status, headers, orjson.dumps(body), reason)
+    return Answer(status, headers, orjson.dumps(body), reason, path=path)

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from asgi_guard.instruments import Instruments, Measure
     from asgi_guard.response import Response
 
-OF_OWN_PATHS = frozenset({"drain", "health", "metrics", "resource_metadata"})
-"""The layers that answer at paths of their own, each of which is the route of what it answers."""
 MAX_SERIES = 2000
 """Combinations of method, route and status; an app that names more routes has the rest under `_unmatched`."""
 KNOWN_SCHEMES = ("http", "https", "ws", "wss")
@@ -157,7 +155,7 @@ class MetricsMiddleware(Layer):
         self._tell()
         body, content_type = exposition(self._registry, exchange.headers.get(b"accept", b"").decode("latin-1"))
         headers = ((b"content-type", content_type.encode()), (b"cache-control", b"no-store"))
-        return Answer(200, headers, body)
+        return Answer(200, headers, body, path=self._path)
 
     def leave(self, exchange: Exchange, response: Response, error: BaseException | None) -> None:
         """Measure."""
@@ -169,8 +167,8 @@ class MetricsMiddleware(Layer):
         place: object
         if route is not None:
             place = getattr(route, "path", None)
-        elif exchange.answered_by in OF_OWN_PATHS:
-            place = exchange.below
+        elif exchange.answer is not None and exchange.answer.path is not None:
+            place = exchange.answer.path
         else:
             row, _ = exchange.find(self._table)
             place = None if row == NO_ROW else row

@@ -60,11 +60,11 @@ class ResourceMetadataMiddleware(Layer):
             (b"content-type", b"application/json"),
             (b"cache-control", b"public, max-age=" + MAX_AGE),
         )
-        self._marked = Answer(200, headers, self.policy.document)
-        self._answer = Answer(200, (*headers, _ANYONE), self.policy.document)
+        self._marked = Answer(200, headers, self.policy.document, path=self.policy.path)
+        self._answer = Answer(200, (*headers, _ANYONE), self.policy.document, path=self.policy.path)
         # A client in a page may send headers that a preflight asks for, such as the version of its protocol.
         allowed = ((b"access-control-allow-headers", b"*"), (b"access-control-max-age", MAX_AGE))
-        self._preflight = Answer(204, (_ANYONE, *allowed))
+        self._preflight = Answer(204, (_ANYONE, *allowed), path=self.policy.path)
 
     def decide(self, exchange: Exchange) -> Decision:
         """Answer whoever asks for the document."""

@@ -100,11 +100,10 @@ class SecurityHeadersMiddleware(Layer):
         policy = self._of_rows[exchange.find(self._table)[0]] if self._rows_differ else self.policy
         secure = exchange.scheme in ("https", "wss")
         lines = policy.secure if secure else policy.plain
-        if policy.nonces is not None:
-            if exchange.nonce:
-                lines = policy.with_nonce(exchange.nonce, secure=secure)
-            else:
-                exchange.seal_nonce()
+        if exchange.nonce and policy.nonces is not None:
+            lines = policy.with_nonce(exchange.nonce, secure=secure)
+        elif policy.nonces is not None or exchange.nonce == "":  # a chain further in has begun it without one
+            exchange.seal_nonce()
         present = head.names
         private = exchange.user is not None and policy.no_store and b"cache-control" not in present
         if head.status == 304:

@@ -54,6 +54,7 @@ class Answer:
         body: its bytes; not sent in answer to HEAD.
         reason: why this is a refusal; None where it is not one (a probe, a preflight, a redirect).
         names: the names of the headers, where they are worth knowing beforehand, since the answer is given again.
+        path: the guard's own path that it is given at, as configured: a probe's, say. It is the route in metrics.
     """
 
     status: int
@@ -61,6 +62,7 @@ class Answer:
     body: bytes = b""
     reason: Reason | None = None
     names: frozenset[bytes] | None = None
+    path: str | None = None
 
 
 def problem(

@@ -117,6 +117,20 @@ async def test_the_guards_own_paths(registry: CollectorRegistry) -> None:
     }
 
 
+async def test_probes_of_guards_further_in(registry: CollectorRegistry) -> None:
+    """A probe that a guard further in answers has that one's path as route, wherever a client finds it mounted."""
+    inner = HealthMiddleware(Echo())
+
+    async def mounting(scope: Scope, receive: Receive, send: Send) -> None:
+        root_path = scope["path"].removesuffix("/health/live")
+        await inner({**scope, "root_path": root_path}, receive, send)
+
+    layer = MetricsMiddleware(mounting, registry=registry)
+    for tenant in range(3):
+        assert (await get(layer, f"/t/{tenant}/health/live")).body == b'{"status":"live"}'
+    assert (await scrape(layer))[DURATIONS] == {("GET", "/health/live", "200"): 3}
+
+
 async def test_an_answer_that_nobody_waits_for(registry: CollectorRegistry) -> None:
     """A request whose client leaves before the answer is counted as 499, whatever its app then answers."""
 
