@@ -6,7 +6,7 @@
   lines are written at once again.
 - The queue is bounded. Lines beyond it are dropped and counted, and a line of the log tells how many.
 - While something else stands for standard output, as `contextlib.redirect_stdout` puts it there, lines go to where they
-  went before, until that is closed or leads elsewhere: what one request captures is not to hold the lines of others.
+  went before, until that is closed: what one request captures is not to hold the lines of others.
 - Lines that cannot be written, since the disk is full or nobody reads any more, are dropped and counted too. What was
   written in part spoils no other: the next one begins a line of its own.
 - On a clean exit the queue is written to its end, as long as the reader reads.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ from asgi_guard.values import Routes, rows_of
 from asgi_guard.variables import PREFIX, Variable, resembling, unknown_variables, variables_of
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping
+    from collections.abc import Container, Iterator
 
     from asgi_guard.policy.routes import Route
 
@@ -178,6 +179,8 @@ class GuardSettings(BaseSettings):
 
     def __init__(self, **values: Any) -> None:
         counted = _count_workers(values)
+        if isinstance(rows := values.get("routes"), Iterable) and not isinstance(rows, str | Mapping):
+            values["routes"] = tuple(rows)  # what can be read once is read again where a row is wrong
         known = {name for variable in variables() for name in (variable.name, variable.file) if name}
         read, unreadable = _read(values)
         problems = [*unknown_variables(os.environ, known), *unreadable]
@@ -325,8 +328,7 @@ def _rest(values: dict[str, Any], error: ValidationError) -> GuardSettings:
 
 def _other_rows(value: object, at_fault: Container[int | str]) -> tuple[Route, ...]:
     """The rows but for those at fault, which are known by their places."""
-    rows = rows_of(value)
-    assert isinstance(rows, list | tuple)  # noqa: S101 - else they would have no places
+    rows: Any = rows_of(value)  # what has no places has none at fault
     return _RouteFile.model_validate(
         {"routes": [row for place, row in enumerate(rows) if place not in at_fault]}
     ).routes

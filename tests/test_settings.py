@@ -285,6 +285,14 @@ def test_all_that_is_wrong_with_rows_is_told_at_once() -> None:
     assert not any("number 2: " in each and "cost" in each for each in told)
 
 
+def test_rows_that_can_be_read_once() -> None:
+    """Rows may come one by one; one that is wrong is told as in a list, and the others hold."""
+    assert [row.path for row in GuardSettings(routes=({"path": path} for path in ("/x", "/y"))).routes] == ["/x", "/y"]
+    with pytest.raises(ConfigError) as caught:
+        GuardSettings(routes=({"path": path} for path in ("/x", "x")))
+    assert [problem.message for problem in caught.value.problems] == ["number 2: path 'x' does not start with '/'"]
+
+
 def test_routes_in_one_place_only(tmp_path: Path) -> None:
     """Routes in both places would hide one another, so one of them has to go."""
     found = problems(ROUTES_FILE=str(tmp_path), ROUTES='[{"path": "/"}]')

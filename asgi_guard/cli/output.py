@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,11 @@ def with_cause(what: object, cause: BaseException | None) -> str:
 
 def dump(value: Any) -> None:
     """Print JSON for a script."""
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode())
+    try:
+        text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    except TypeError:  # bytes that are no UTF-8, as an environment may have them
+        text = json.dumps(value, indent=2)
+    sys.stdout.write(f"{text}\n")
 
 
 def report_problems(error: ConfigError) -> None:

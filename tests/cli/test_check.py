@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from typing import TYPE_CHECKING
 
 import orjson
@@ -217,6 +219,13 @@ def test_problems_as_json(command: Command, monkeypatch: pytest.MonkeyPatch, als
     ]
     assert all(f"  {each['name']}: {each['message']}" in ran.err.splitlines() for each in told["problems"])
     assert "hunter2" not in ran.out
+
+
+def test_problems_that_are_no_text_as_json() -> None:
+    """Bytes that are no UTF-8, as a variable's name may have, are told in JSON too."""
+    ran = program("check", "--json", **{os.fsdecode(b"ASGI_GUARD_F\xff"): "1"})
+    assert ran.code == 2
+    assert json.loads(ran.out)["problems"][0]["name"] == "ASGI_GUARD_F\udcff"
 
 
 def test_no_problems_as_json(command: Command) -> None:

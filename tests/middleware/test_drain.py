@@ -392,8 +392,8 @@ async def test_sigterm_while_recycling(server: Server, monkeypatch: pytest.Monke
         server.stopped.clear()
         layer = made(seconds=seconds)
         await layer.startup()
-        layer.draining.recycle()
         begun = monotonic()
+        layer.draining.recycle()
         for _ in range(signals):
             assert not server.stopped.is_set()
             os.kill(os.getpid(), signal.SIGTERM)
