@@ -276,6 +276,7 @@ for suite in __main__.run(measured, "brief").suites:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("names", [["starlette", "fastapi", "uvicorn"], ["fastapi", "uvloop"]])
 def test_what_is_not_installed_is_left_out_by_name(names: list[str]) -> None:
     """Without a framework or a server, what needs it is named, and all else is measured."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tests.production.postgres import Postgres
     from tests.stores.server import Server
 
+pytestmark = pytest.mark.long  # two replicas, a database and a store are started for it
 PATIENCE = 30.0
 
 
