@@ -154,6 +154,7 @@ def test_steps_of_the_waterfall() -> None:
     assert layers.steps(suite) == [(layers.ANY_LAYER, 0, 4), ("Health", 4, 6), ("Host", 6, 5.5)]
 
 
+@pytest.mark.long
 def test_commands(tmp_path: Path) -> None:
     """Pages and pictures come from a file of results; without matplotlib, it is said that pictures need it."""
     path = tmp_path / "results.json"
@@ -178,6 +179,7 @@ def test_commands(tmp_path: Path) -> None:
     assert {file.name: file.read_bytes() for file in (tmp_path / "again").glob("*.svg")} == before
 
 
+@pytest.mark.long
 def test_pages_keep_the_suites_that_were_not_measured_again(tmp_path: Path) -> None:
     """One suite takes the place of its own; where the others could not stay beside it, nothing is written."""
     (tmp_path / "docs").mkdir()

@@ -147,6 +147,7 @@ def test_what_may_be_nothing_is_marked() -> None:
     assert "the median of 15" in sheet.caption
 
 
+@pytest.mark.long
 def test_requests_without_their_store_are_served_and_counted() -> None:
     """Where nobody answers for the store in a user's default time, that is told when the server has ended."""
     with silent() as url, LocalIssuer().serve() as issuer:

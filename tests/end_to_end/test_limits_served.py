@@ -218,6 +218,7 @@ def test_a_worker_that_is_killed(folder: Path, tmp_path: Path, store: Server) ->
     store.client.delete(name)
 
 
+@pytest.mark.long
 def test_two_workers_share(folder: Path, tmp_path: Path, store: Server) -> None:
     """Several processes count requests under way together."""
     port = free_port()

@@ -28,7 +28,7 @@ app = Guard(inner, checks={"own": fine})
 PATIENCE = 30.0
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.long)])
 def test_its_own_guard_serves_and_idle_connections_end(tmp_path: Path, workers: str) -> None:
     """It is served as it is, with its own checks and one line an exchange; an idle connection ends when it is said."""
     (tmp_path / "own_site.py").write_text(SOURCE)
