@@ -101,15 +101,18 @@ def parse_networks(values: Iterable[str]) -> Networks:
 
 
 def parse_address(text: str) -> Address | None:
-    """Parse one forwarded address: port, brackets and zone are stripped and IPv4-mapped IPv6 becomes IPv4.
+    """Parse one address that a server or a header names: port, brackets and zone are stripped.
 
-    Returns None for what is no address, and for the unspecified ones (`0.0.0.0`, `::`), which nobody calls from.
+    IPv4 in IPv6 becomes IPv4. None for what is no address, and for the unspecified ones (`0.0.0.0`, `::`), which nobody
+    calls from. Addresses are remembered; see `read_address`.
     """
-    return _parse_address(text) if len(text) <= MAX_ADDRESS else None
+    return _remembered(text) if len(text) <= MAX_ADDRESS else None
 
 
-@lru_cache(maxsize=4096)
-def _parse_address(text: str) -> Address | None:
+def read_address(text: str) -> Address | None:
+    """The same, for what is not looked at again: to remember it takes half as long as to parse it."""
+    if len(text) > MAX_ADDRESS:
+        return None
     text = text.strip(" \t")
     if ":" in text or text.startswith("["):
         text = _without_port(text)
@@ -121,6 +124,9 @@ def _parse_address(text: str) -> Address | None:
     except (ValueError, KeyError):
         return None
     return Address(4, number, text) if number else None
+
+
+_remembered = lru_cache(maxsize=4096)(read_address)
 
 
 def _without_port(text: str) -> str:

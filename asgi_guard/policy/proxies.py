@@ -23,7 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from asgi_guard.policy.address import Networks, parse_address
+from asgi_guard.policy.address import Networks, read_address
 from asgi_guard.policy.forwarded import elements, tail
 from asgi_guard.policy.hosts import is_host
 
@@ -126,7 +126,7 @@ class ProxyPolicy:
                 return 0, None, "too_many"
             if self.hops and index < self.hops - 1:
                 continue
-            address = parse_address(entry)
+            address = read_address(entry)  # the layer remembers what became of the whole header
             if address is None:
                 return 0, None, "unreadable"
             if self.hops or address not in self.trusted:
