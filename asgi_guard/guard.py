@@ -210,6 +210,8 @@ def configure(
         try:
             stack(app, error.rest, store, checks, http_client, limit_functions)
         except ConfigError as more:
-            problems += (problem for problem in more.problems if problem not in problems)
+            # A variable at fault has its default there, which nobody chose; of rows, only those at fault are left out.
+            told = {problem.name for problem in problems} - {f"{PREFIX}ROUTES"}
+            problems += (each for each in more.problems if each.name not in told and each not in problems)
         raise ConfigError(problems) from None
     return settings, stack(app, settings, store, checks, http_client, limit_functions)

@@ -293,6 +293,12 @@ def test_rows_that_can_be_read_once() -> None:
     assert [problem.message for problem in caught.value.problems] == ["number 2: path 'x' does not start with '/'"]
 
 
+def test_a_variable_at_fault_is_told_of_once() -> None:
+    """What is wrong with a variable stands alone: that nothing is set in its place is no second fault."""
+    found = problems(AUTH_ISSUER="https://id.example.com", AUTH_AUDIENCE="a b")
+    assert {name: len(told) for name, told in found.items()} == {"AUTH_AUDIENCE": 1}
+
+
 def test_routes_in_one_place_only(tmp_path: Path) -> None:
     """Routes in both places would hide one another, so one of them has to go."""
     found = problems(ROUTES_FILE=str(tmp_path), ROUTES='[{"path": "/"}]')
