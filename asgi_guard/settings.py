@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ from asgi_guard.values import Routes, rows_of
 from asgi_guard.variables import PREFIX, Variable, resembling, unknown_variables, variables_of
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Container, Iterable, Mapping
 
     from asgi_guard.policy.routes import Route
 
@@ -179,7 +179,7 @@ class GuardSettings(BaseSettings):
 
     def __init__(self, **values: Any) -> None:
         counted = _count_workers(values)
-        if isinstance(rows := values.get("routes"), Iterable) and not isinstance(rows, str | Mapping):
+        if isinstance(rows := values.get("routes"), Iterator):
             values["routes"] = tuple(rows)  # what can be read once is read again where a row is wrong
         known = {name for variable in variables() for name in (variable.name, variable.file) if name}
         read, unreadable = _read(values)

@@ -293,6 +293,14 @@ def test_rows_that_can_be_read_once() -> None:
     assert [problem.message for problem in caught.value.problems] == ["number 2: path 'x' does not start with '/'"]
 
 
+def test_a_row_in_python_may_say_a_list_as_a_text() -> None:
+    """A list of rows that is given in Python is read as the environment's is, wrong rows beside others too."""
+    assert GuardSettings(routes=[{"path": "/x", "methods": "GET, POST"}]).routes[0].methods == ("GET", "POST")
+    with pytest.raises(ConfigError) as caught:
+        GuardSettings(routes={1: {"path": "/x"}, 2: {"path": "x"}}.values())
+    assert [problem.message for problem in caught.value.problems] == ["number 2: path 'x' does not start with '/'"]
+
+
 def test_a_variable_at_fault_is_told_of_once() -> None:
     """What is wrong with a variable stands alone: that nothing is set in its place is no second fault."""
     found = problems(AUTH_ISSUER="https://id.example.com", AUTH_AUDIENCE="a b")
