@@ -9,6 +9,21 @@ What is named here is the public interface; everything else may change.
 from __future__ import annotations
 
 from asgi_guard import csp, csrf, limits
+from asgi_guard.chain.exchange import request_id
+from asgi_guard.configuration.sections import (
+    AuthSettings,
+    CORSSettings,
+    CSRFSettings,
+    HealthSettings,
+    HostsSettings,
+    LogSettings,
+    MetricsSettings,
+    ProxySettings,
+    RateSettings,
+    RequestIDSettings,
+    SecuritySettings,
+    StoreSettings,
+)
 from asgi_guard.errors import (
     AsgiGuardError,
     ConfigError,
@@ -18,10 +33,9 @@ from asgi_guard.errors import (
     TokenError,
     UnknownScopeError,
 )
-from asgi_guard.exchange import request_id
 from asgi_guard.guard import Guard
-from asgi_guard.introspection import Introspection
-from asgi_guard.leaving import draining
+from asgi_guard.identity.introspection import Introspection
+from asgi_guard.identity.possession import Possession
 from asgi_guard.logs import RequestContextFilter, add_request_context
 from asgi_guard.middleware import (
     AccessLogMiddleware,
@@ -40,29 +54,15 @@ from asgi_guard.middleware import (
     ResourceMetadataMiddleware,
     SecurityHeadersMiddleware,
 )
-from asgi_guard.middleware.possession import Possession
+from asgi_guard.operations.leaving import draining
+from asgi_guard.operations.readiness import Check
 from asgi_guard.policy.identity import Anonymous, APIKey, Auth, User
 from asgi_guard.policy.keyring import KeyTimes
 from asgi_guard.policy.routes import Route
 from asgi_guard.policy.security import SecurityHeaders
 from asgi_guard.policy.trace_context import Trace
 from asgi_guard.propagation import propagate, propagation_headers, trace
-from asgi_guard.readiness import Check
 from asgi_guard.revocation import revoke
-from asgi_guard.sections import (
-    AuthSettings,
-    CORSSettings,
-    CSRFSettings,
-    HealthSettings,
-    HostsSettings,
-    LogSettings,
-    MetricsSettings,
-    ProxySettings,
-    RateSettings,
-    RequestIDSettings,
-    SecuritySettings,
-    StoreSettings,
-)
 from asgi_guard.settings import GuardSettings
 from asgi_guard.stores import ClusterStore, MemoryStore, RedisStore, SentinelStore, Store
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
-from asgi_guard.exchange import SCOPE_KEY, Exchange, current
+from asgi_guard.chain.exchange import SCOPE_KEY, Exchange, current
 from asgi_guard.policy.csp import (
     CSP,
     NONCE,

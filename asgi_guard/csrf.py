@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asgi_guard.exchange import current
+from asgi_guard.chain.exchange import current
 from asgi_guard.middleware.csrf import TOKEN_KEY, PageToken
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """The whole front: the layers in their order, made from settings, run by one chain.
 
-To follow a request, read `asgi_guard.layer.Chain`, then the layers in the order of `asgi_guard.stack`.
+To follow a request, read `asgi_guard.chain.layer.Chain`, then the layers in the order of `asgi_guard.stack`.
 """
 
 from __future__ import annotations
@@ -8,22 +8,22 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from asgi_guard.cautions import warnings
-from asgi_guard.conflicts import conflicts
+from asgi_guard.apps.conflicts import conflicts
+from asgi_guard.apps.inspection import misfit
+from asgi_guard.chain.exchange import current
+from asgi_guard.chain.layer import Chain
+from asgi_guard.configuration.cautions import warnings
+from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import ConfigError, Problem, wrong_type
-from asgi_guard.exchange import current
-from asgi_guard.fetching import default_client
-from asgi_guard.inspection import misfit
-from asgi_guard.layer import Chain
+from asgi_guard.identity.fetching import default_client
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.middleware.rate_limit import plans_in
-from asgi_guard.readiness import checks_of
+from asgi_guard.operations.readiness import checks_of
 from asgi_guard.revocation import Revocations, lives_of, nobody_looks, require_user
 from asgi_guard.settings import GuardSettings, SettingsError
 from asgi_guard.stack import stack
 from asgi_guard.stores import no_store
 from asgi_guard.stores.base import is_same
-from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     import httpx
 
     from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
-    from asgi_guard.layer import Layer
+    from asgi_guard.chain.layer import Layer
+    from asgi_guard.operations.readiness import Check, Checks
     from asgi_guard.policy.identity import User
-    from asgi_guard.readiness import Check, Checks
     from asgi_guard.stores import Store
 
 logger = logging.getLogger("asgi_guard")

@@ -6,11 +6,11 @@ from operator import index
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from asgi_guard.exchange import SCOPE_KEY
+from asgi_guard.chain.exchange import SCOPE_KEY
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import Scope
-    from asgi_guard.exchange import Exchange
+    from asgi_guard.chain.exchange import Exchange
 
 _lock = Lock()
 """Threads that charge one request take turns: adding up is no single step."""

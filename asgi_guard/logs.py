@@ -6,7 +6,7 @@ import logging
 from collections.abc import MutableMapping
 from typing import Any
 
-from asgi_guard.exchange import current
+from asgi_guard.chain.exchange import current
 
 FIELDS = ("request_id", "trace_id", "user")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from asgi_guard.exchange import current
+from asgi_guard.chain.exchange import current
 from asgi_guard.policy.trace_context import TRACE_HEADERS
 
 if TYPE_CHECKING:

@@ -7,16 +7,16 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from asgi_guard.chain.exchange import SCOPE_KEY
+from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import ConfigError, Problem, wrong_type
-from asgi_guard.exchange import SCOPE_KEY
 from asgi_guard.policy.identity import User
 from asgi_guard.policy.plain_types import wrong_types
 from asgi_guard.policy.revocation import LONGEST_TTL, MARGIN, kept_for, longest_life, session_key, subject_key
-from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import Scope
-    from asgi_guard.exchange import Exchange
+    from asgi_guard.chain.exchange import Exchange
     from asgi_guard.middleware import IdentityMiddleware
     from asgi_guard.stores import Store
 

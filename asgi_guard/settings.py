@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from asgi_guard.cross_check import CROSS_CHECKED, cross_check
-from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.findings import findings
-from asgi_guard.section_base import Section
-from asgi_guard.sections import (
+from asgi_guard.configuration.cross_check import CROSS_CHECKED, cross_check
+from asgi_guard.configuration.findings import findings
+from asgi_guard.configuration.section_base import Section
+from asgi_guard.configuration.sections import (
     AuthSettings,
     CORSSettings,
     CSRFSettings,
@@ -34,8 +33,9 @@ from asgi_guard.sections import (
     SecuritySettings,
     StoreSettings,
 )
-from asgi_guard.values import Routes, rows_of
-from asgi_guard.variables import PREFIX, Variable, resembling, unknown_variables, variables_of
+from asgi_guard.configuration.values import Routes, rows_of
+from asgi_guard.configuration.variables import PREFIX, Variable, resembling, unknown_variables, variables_of
+from asgi_guard.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping

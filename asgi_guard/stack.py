@@ -1,16 +1,19 @@
 """The layers that settings ask for, in their order.
 
-To follow a request, read `asgi_guard.layer.Chain`, then the layers in the order of `stack` below.
+To follow a request, read `asgi_guard.chain.layer.Chain`, then the layers in the order of `stack` below.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from asgi_guard.chain.exchange import trusts_nobody
+from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.exchange import trusts_nobody
-from asgi_guard.fetching import default_client
-from asgi_guard.introspection import Introspection
+from asgi_guard.identity.fetching import default_client
+from asgi_guard.identity.introspection import Introspection
+from asgi_guard.identity.possession import Possession
+from asgi_guard.limiting.rate_options import functions_of
 from asgi_guard.middleware import (
     AccessLogMiddleware,
     AccessMiddleware,
@@ -28,17 +31,14 @@ from asgi_guard.middleware import (
     ResourceMetadataMiddleware,
     SecurityHeadersMiddleware,
 )
-from asgi_guard.middleware.possession import Possession
 from asgi_guard.middleware.rate_limit import KnownLimits
-from asgi_guard.middleware.rate_options import functions_of
+from asgi_guard.operations.readiness import KEYS_OF, Check
+from asgi_guard.operations.watching import watch
 from asgi_guard.policy.ratelimit_headers import HEADER_NAMES
 from asgi_guard.policy.resource_metadata import path_of
 from asgi_guard.policy.routes import RouteTable
-from asgi_guard.readiness import KEYS_OF, Check
 from asgi_guard.settings import GuardSettings
 from asgi_guard.stores import Store, open_store, own_clock
-from asgi_guard.variables import PREFIX
-from asgi_guard.watching import watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     import httpx
 
     from asgi_guard.asgi import ASGIApp, Scope
-    from asgi_guard.layer import Layer
+    from asgi_guard.chain.layer import Layer
+    from asgi_guard.configuration.sections import AuthSettings
     from asgi_guard.policy.plans import Kind
-    from asgi_guard.sections import AuthSettings
 
 T = TypeVar("T")
 

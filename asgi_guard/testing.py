@@ -32,7 +32,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from asgi_guard.issuer import Issuer
+from asgi_guard.identity.issuer import Issuer
 from asgi_guard.policy.dpop import BINDING, thumbprint
 from asgi_guard.policy.keyring import KeyTimes
 

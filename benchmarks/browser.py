@@ -11,7 +11,7 @@ from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
 from asgi_guard import CORSMiddleware, CSRFMiddleware, ProxyMiddleware, SecurityHeadersMiddleware
-from asgi_guard.layer import Chain, Layer
+from asgi_guard.chain.layer import Chain, Layer
 from benchmarks.calls import Idle, quiet, timed_over
 from benchmarks.figures import Figure, Suite
 from benchmarks.interval import Interval

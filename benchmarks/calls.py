@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from asgi_guard.layer import Layer
+from asgi_guard.chain.layer import Layer
 from benchmarks.subjects import receive
 
 if TYPE_CHECKING:

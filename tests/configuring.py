@@ -8,10 +8,10 @@ import pytest
 from pydantic import SecretStr
 
 from asgi_guard import ConfigError, GuardSettings
+from asgi_guard.configuration.sections import IssuerSettings
 from asgi_guard.guard import configure
 from asgi_guard.policy.identity import APIKey
 from asgi_guard.policy.routes import Route
-from asgi_guard.sections import IssuerSettings
 from asgi_guard.settings import variables
 
 DIGEST = "0123456789abcdef" * 4

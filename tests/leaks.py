@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from asgi_guard.chain.response import Response
 from asgi_guard.errors import TokenError
 from asgi_guard.policy.log_record import RECORDS
-from asgi_guard.response import Response
 from asgi_guard.testing import LocalIssuer, ProofKey
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import asgi_guard
-from asgi_guard.section_base import Section
+from asgi_guard.configuration.section_base import Section
 from asgi_guard.settings import GuardSettings, variables
 
 WIDTH = 125

@@ -20,8 +20,9 @@ IMPURE = {
     "asyncio", "httpx", "redis", "logging", "time", "os", "socket", "threading", "random", "secrets", "subprocess",
     "sys", "pathlib", "io", "tempfile", "shutil", "urllib.request", "http.client", "multiprocessing", "concurrent",
     "contextvars", "signal", "select", "ssl",
-    "asgi_guard.middleware", "asgi_guard.stores", "asgi_guard.layer", "asgi_guard.response", "asgi_guard.exchange",
-    "asgi_guard.settings", "asgi_guard.jwks", "asgi_guard.cli", "asgi_guard.guard",
+    "asgi_guard.apps", "asgi_guard.chain", "asgi_guard.cli", "asgi_guard.configuration", "asgi_guard.guard",
+    "asgi_guard.identity", "asgi_guard.limiting", "asgi_guard.middleware", "asgi_guard.operations",
+    "asgi_guard.settings", "asgi_guard.stack", "asgi_guard.stores",
 }  # fmt: skip
 IMPURE_CALLS = {
     "open", "print", "input", "exec", "eval", "__import__",
@@ -98,7 +99,7 @@ def test_the_policy_is_pure(path: Path) -> None:
     ("source", "found"),
     [
         ("import os.path", True), ("from os import path", True), ("import time as t", True),
-        ("from asgi_guard import jwks", True), ("from asgi_guard.stores.redis import RedisStore", True),
+        ("from asgi_guard.identity import jwks", True), ("from asgi_guard.stores.redis import RedisStore", True),
         ("def f():\n    import socket", True), ("from urllib import request", True),
         ("import ostrich", False), ("from urllib.parse import quote", False),
         ("from asgi_guard.asgi import Header", False),
@@ -120,7 +121,7 @@ def test_no_module_imports_a_framework_or_a_server(name: str) -> None:
     "modules",
     [
         "asgi_guard",
-        "asgi_guard.settings, asgi_guard.guard, asgi_guard.stores.redis, asgi_guard.jwks",
+        "asgi_guard.settings, asgi_guard.guard, asgi_guard.stores.redis, asgi_guard.identity.jwks",
         "asgi_guard.testing",
         "asgi_guard.cli",
     ],

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from asgi_guard import RateLimitMiddleware, limits
-from asgi_guard.exchange import SCOPE_KEY, Exchange
+from asgi_guard.chain.exchange import SCOPE_KEY, Exchange
 from tests.asgi import Echo, get, http_scope
 
 

@@ -26,7 +26,7 @@ from asgi_guard import (
     propagation_headers,
     trace,
 )
-from asgi_guard.exchange import current
+from asgi_guard.chain.exchange import current
 from asgi_guard.policy.identity import User
 from tests.asgi import Echo, call, get, websocket_scope
 from tests.guarded import KEY

@@ -19,10 +19,10 @@ from asgi_guard import (
     User,
     revoke,
 )
-from asgi_guard.own_guard import guarded
+from asgi_guard.apps.own_guard import guarded
+from asgi_guard.configuration.sections import IssuerSettings
 from asgi_guard.policy.revocation import EVER, LONGEST_TTL, MARGIN
 from asgi_guard.revocation import Revocations
-from asgi_guard.sections import IssuerSettings
 from tests.asgi import Exchange, call, http_scope
 from tests.guarded import KEY, settings
 from tests.middleware.limiting import Micros

@@ -7,19 +7,19 @@ import os
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-from asgi_guard.exchange import Exchange
-from asgi_guard.layer import Chain
+from asgi_guard.chain.exchange import Exchange
+from asgi_guard.chain.layer import Chain
+from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.middleware import CORSMiddleware, CSRFMiddleware, HostMiddleware, ResourceMetadataMiddleware
 from asgi_guard.policy.cors import obstacles
 from asgi_guard.policy.fetch import PageRequest, Reply, Step, judge, preflight_of, unsafe_names
 from asgi_guard.policy.routes import RouteTable, route_path
-from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from asgi_guard.asgi import ASGIApp, Header, Message, Receive, Scope, Send
-    from asgi_guard.layer import Layer
+    from asgi_guard.chain.layer import Layer
     from asgi_guard.policy.cors import CORSPolicy
     from asgi_guard.policy.fetch import BrowserVerdict
     from asgi_guard.settings import GuardSettings

@@ -13,25 +13,25 @@ from urllib.parse import urlsplit
 import click
 from pydantic import SecretStr
 
-from asgi_guard.cautions import OPEN, warnings
+from asgi_guard.apps.conflicts import conflicts
 from asgi_guard.cli.configured import Configured, app_option, configured
 from asgi_guard.cli.headers import grades_as_json, show_grades
 from asgi_guard.cli.options import Seconds, said
 from asgi_guard.cli.output import dump, say, table, with_cause
 from asgi_guard.cli.production import Deployment, as_json, facts_of, report, show
-from asgi_guard.conflicts import conflicts
+from asgi_guard.configuration.cautions import OPEN, warnings
+from asgi_guard.configuration.variables import PREFIX, written
 from asgi_guard.errors import AsgiGuardError, ConfigError
 from asgi_guard.guard import store_of
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.policy.servers import SERVERS, ServerName, drain_problem
 from asgi_guard.settings import variables
-from asgi_guard.variables import PREFIX, written
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from asgi_guard.jwks import KeyEngine
-    from asgi_guard.layer import Layer
+    from asgi_guard.chain.layer import Layer
+    from asgi_guard.identity.jwks import KeyEngine
     from asgi_guard.policy.routes import Route
     from asgi_guard.settings import GuardSettings
 

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import click
 
+from asgi_guard.apps.inspection import own_root_path
+from asgi_guard.apps.loading import load_app, misnamed
+from asgi_guard.apps.own_guard import guard_within, own_guard, passing_by, require_servable
 from asgi_guard.cli.importing import import_app
+from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard, configure
-from asgi_guard.inspection import own_root_path
-from asgi_guard.loading import load_app, misnamed
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.middleware.rate_limit import plans_in
-from asgi_guard.own_guard import guard_within, own_guard, passing_by, require_servable
 from asgi_guard.settings import environment
-from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from asgi_guard.asgi import ASGIApp
-    from asgi_guard.layer import Layer
+    from asgi_guard.chain.layer import Layer
     from asgi_guard.policy.plans import RoutePlans
     from asgi_guard.settings import GuardSettings
     from asgi_guard.stores import Store

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asgi_guard.apps.own_guard import guard_within
 from asgi_guard.cli.addresses import require_address
 from asgi_guard.cli.importing import import_app
 from asgi_guard.cli.output import say
 from asgi_guard.cli.run import SERVER_OPTIONS, end_well_on_signals, server
 from asgi_guard.cli.server_log import log_config
 from asgi_guard.cli.token import KEY_FILE, LOCAL_AUDIENCE, local_issuer
+from asgi_guard.configuration.sections import AuthSettings, CORSSettings, RateSettings
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard
-from asgi_guard.own_guard import guard_within
 from asgi_guard.policy.routes import Route
-from asgi_guard.sections import AuthSettings, CORSSettings, RateSettings
 from asgi_guard.settings import GuardSettings
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import click
 from asgi_guard.cli.browsing import seen_by_browser
 from asgi_guard.cli.configured import Configured, app_option, configured
 from asgi_guard.cli.output import dump, table
+from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.policy.cors_names import is_token
 from asgi_guard.policy.csrf import SAFE_METHODS, ForgeryExemptions
 from asgi_guard.policy.exemptions import Exemptions
@@ -19,7 +20,6 @@ from asgi_guard.policy.origins import page_origin_fault
 from asgi_guard.policy.path_index import NO_ROW
 from asgi_guard.policy.resource_metadata import ResourceMetadata
 from asgi_guard.policy.routes import RouteTable, doubtful, joined_path, route_path
-from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from asgi_guard.policy.plans import Plan, RoutePlans

@@ -6,14 +6,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from asgi_guard.cli.output import table
+from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.middleware import SecurityHeadersMiddleware
 from asgi_guard.policy.observatory import BEST, Grade, Result, grade
-from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asgi_guard.layer import Layer
+    from asgi_guard.chain.layer import Layer
 
 
 def graded(layers: Sequence[Layer]) -> dict[str, Grade]:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from asgi_guard.apps.loading import load_app
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.loading import load_app
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from asgi_guard.asgi import ASGIApp
 
-_NOT_THEIRS = ("asgi_guard.cli.", "asgi_guard.loading", "click.", "importlib.")
+_NOT_THEIRS = ("asgi_guard.cli.", "asgi_guard.apps.loading", "click.", "importlib.")
 """How the names of modules begin through which a command comes to a module that it imports."""
 
 

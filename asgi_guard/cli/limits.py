@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from asgi_guard.cli.configured import Configured, app_option, configured
 from asgi_guard.cli.output import dump, say, table, with_cause
+from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.middleware import IdentityMiddleware
 from asgi_guard.policy.address import limit_key, parse_address
@@ -19,7 +20,6 @@ from asgi_guard.policy.identity import store_key
 from asgi_guard.policy.rates import KEY_KINDS, SECOND, Limit
 from asgi_guard.revocation import lives_of
 from asgi_guard.stores import ClusterStore, RedisStore, operate
-from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

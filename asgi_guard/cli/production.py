@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asgi_guard.cli.output import say, table
 from asgi_guard.middleware import HealthMiddleware
+from asgi_guard.operations.readiness import OWN_CHECKS, is_own
 from asgi_guard.policy.checklist import Facts, Finding, Line, judge
 from asgi_guard.policy.security import SecurityHeaders, SecurityPolicy
-from asgi_guard.readiness import OWN_CHECKS, is_own
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,9 +10,9 @@ import click
 from asgi_guard.cli.configured import app_option, configured
 from asgi_guard.cli.output import say, with_cause
 from asgi_guard.cli.token import token_given
+from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, StoreUnavailableError, TokenError
 from asgi_guard.revocation import Revocations, lives_of
-from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asgi_guard.apps.own_guard import guarded, own_guard
 from asgi_guard.cli.addresses import require_address, require_socket
 from asgi_guard.cli.importing import import_app
 from asgi_guard.cli.options import said
 from asgi_guard.cli.server_log import listening, log_config
+from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard, no_app
-from asgi_guard.own_guard import guarded, own_guard
 from asgi_guard.settings import WORKERS
-from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from types import ModuleType

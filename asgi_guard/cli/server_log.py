@@ -18,7 +18,7 @@ import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from asgi_guard.told import is_told
+from asgi_guard.chain.told import is_told
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

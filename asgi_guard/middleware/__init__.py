@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asgi_guard.issuer import Issuer
+from asgi_guard.identity.issuer import Issuer
 from asgi_guard.middleware.access import AccessMiddleware
 from asgi_guard.middleware.access_log import AccessLogMiddleware
 from asgi_guard.middleware.cors import CORSMiddleware

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from asgi_guard.arguments import typed
+from asgi_guard.chain.exchange import Exchange, trusts_nobody
+from asgi_guard.chain.layer import Decision, Layer
+from asgi_guard.configuration.arguments import typed
 from asgi_guard.errors import ConfigError, Problem, require_choice
-from asgi_guard.exchange import Exchange, trusts_nobody
-from asgi_guard.layer import Decision, Layer
-from asgi_guard.middleware.accounts import give_back
+from asgi_guard.limiting.accounts import give_back
 from asgi_guard.policy import csrf
 from asgi_guard.policy.access import NOT_REVOKED, AccessPolicy, AccessRule, Failure
 from asgi_guard.policy.identity import ADD_IT_AFTER, was_looked_for
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from asgi_guard.asgi import ASGIApp
-    from asgi_guard.middleware.possession import Possession
+    from asgi_guard.identity.possession import Possession
 
 
 logger = logging.getLogger("asgi_guard")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from asgi_guard.arguments import typed
+from asgi_guard.chain.layer import Layer
+from asgi_guard.configuration.arguments import typed
 from asgi_guard.errors import ConfigError, Problem, require_choice
-from asgi_guard.layer import Layer
-from asgi_guard.log_writer import LineWriter
+from asgi_guard.operations.log_writer import LineWriter
 from asgi_guard.policy.listing import all_listed
 from asgi_guard.policy.log_entry import CLIENT_GONE, MAX_LINE, SHORTER, Entry, Remarks, sampled, severity, shorten, text
 from asgi_guard.policy.log_record import RECORDS, LogFormat, dropped, one_line
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from asgi_guard.asgi import ASGIApp
-    from asgi_guard.exchange import Exchange
+    from asgi_guard.chain.exchange import Exchange
+    from asgi_guard.chain.response import Response
     from asgi_guard.policy.bucket import Reading
-    from asgi_guard.response import Response
 
 
 class AccessLogMiddleware(Layer):

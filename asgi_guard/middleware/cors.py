@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from asgi_guard.arguments import typed
+from asgi_guard.chain.layer import Decision, Layer
+from asgi_guard.configuration.arguments import typed
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.answer import Answer, Reason, problem
 from asgi_guard.policy.cors import CORSOptions, CORSPolicy
 from asgi_guard.policy.csrf import is_same_origin
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asgi_guard.asgi import ASGIApp, Head, Header
-    from asgi_guard.exchange import Exchange
+    from asgi_guard.chain.exchange import Exchange
 
 _CREDENTIALS = frozenset({b"access-control-allow-credentials"})
 _PRIVATE_NETWORK = b"access-control-request-private-network"

@@ -15,10 +15,10 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Literal
 
-from asgi_guard.arguments import typed
+from asgi_guard.chain.exchange import Exchange, trusts_nobody
+from asgi_guard.chain.layer import Decision, Layer
+from asgi_guard.configuration.arguments import typed
 from asgi_guard.errors import ConfigError, Problem, require_choice
-from asgi_guard.exchange import Exchange, trusts_nobody
-from asgi_guard.layer import Decision, Layer
 from asgi_guard.policy.answer import Reason, problem
 from asgi_guard.policy.cors import CORSOptions, CORSPolicy
 from asgi_guard.policy.cors_names import is_forbidden_header, is_token

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from asgi_guard.arguments import typed
+from asgi_guard.chain.exchange import FORWARDING
+from asgi_guard.chain.layer import Decision, Layer
+from asgi_guard.configuration.arguments import typed
+from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import ConfigError, Problem, require_choice
-from asgi_guard.exchange import FORWARDING
-from asgi_guard.layer import Decision, Layer
-from asgi_guard.leaving import SCOPE_KEY, Draining, DrainSignal
+from asgi_guard.operations.leaving import SCOPE_KEY, Draining, DrainSignal
 from asgi_guard.policy.answer import Answer
 from asgi_guard.policy.routes import path_faults
-from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Head
-    from asgi_guard.exchange import Exchange
+    from asgi_guard.chain.exchange import Exchange
 
 SPREAD = 0.1
 """By how much of their number of requests workers differ."""

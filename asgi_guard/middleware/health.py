@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from asgi_guard.arguments import typed
+from asgi_guard.chain.exchange import Exchange, trusts_nobody
+from asgi_guard.chain.layer import Decision, Layer
+from asgi_guard.chain.lifespan import Startups
+from asgi_guard.configuration.arguments import typed
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.exchange import Exchange, trusts_nobody
-from asgi_guard.layer import Decision, Layer
-from asgi_guard.lifespan import Startups
+from asgi_guard.operations.readiness import CHECK_TIMEOUT, Check, Checks, Readiness, as_checks, namesakes
 from asgi_guard.policy.address import LOCAL, parse_networks
 from asgi_guard.policy.answer import Answer, Reason
 from asgi_guard.policy.listing import listed
 from asgi_guard.policy.routes import path_faults
-from asgi_guard.readiness import CHECK_TIMEOUT, Check, Checks, Readiness, as_checks, namesakes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -6,7 +6,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from asgi_guard.arguments import typed
+from asgi_guard.chain.layer import Decision, Layer
+from asgi_guard.configuration.arguments import typed
 from asgi_guard.errors import (
     ConfigError,
     KeysUnavailableError,
@@ -16,11 +17,10 @@ from asgi_guard.errors import (
     require_choice,
     wrong_type,
 )
-from asgi_guard.introspection import Introspection
-from asgi_guard.issuer import Issuer, Verifier
-from asgi_guard.jwks import check_any
-from asgi_guard.layer import Decision, Layer
-from asgi_guard.middleware.possession import Possession
+from asgi_guard.identity.introspection import Introspection
+from asgi_guard.identity.issuer import Issuer, Verifier
+from asgi_guard.identity.jwks import check_any
+from asgi_guard.identity.possession import Possession
 from asgi_guard.policy import token
 from asgi_guard.policy.access import Failure
 from asgi_guard.policy.cors_names import is_forbidden_header
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from asgi_guard.asgi import ASGIApp
-    from asgi_guard.exchange import Exchange
+    from asgi_guard.chain.exchange import Exchange
 
 
 LONGEST = len(b"Bearer ") + token.MAX_TOKEN_BYTES

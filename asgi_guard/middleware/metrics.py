@@ -7,12 +7,12 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from asgi_guard.arguments import typed
+from asgi_guard.chain.exchange import Exchange, trusts_nobody
+from asgi_guard.chain.layer import Decision, Layer
+from asgi_guard.chain.lifespan import Startups
+from asgi_guard.configuration.arguments import typed
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.exchange import Exchange, trusts_nobody
-from asgi_guard.instruments import UNMATCHED, exposition, forget, opentelemetry, prometheus
-from asgi_guard.layer import Decision, Layer
-from asgi_guard.lifespan import Startups
+from asgi_guard.operations.instruments import UNMATCHED, exposition, forget, opentelemetry, prometheus
 from asgi_guard.policy.address import LOCAL, parse_networks
 from asgi_guard.policy.answer import Answer, Reason
 from asgi_guard.policy.listing import listed
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from asgi_guard.asgi import ASGIApp
-    from asgi_guard.instruments import Instruments, Measure
-    from asgi_guard.response import Response
+    from asgi_guard.chain.response import Response
+    from asgi_guard.operations.instruments import Instruments, Measure
 
 MAX_SERIES = 2000
 """Combinations of method, route and status; an app that names more routes has the rest under `_unmatched`."""

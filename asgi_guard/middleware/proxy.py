@@ -7,14 +7,14 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from asgi_guard.arguments import typed
+from asgi_guard.chain.exchange import FORWARDING, Exchange
+from asgi_guard.chain.layer import Layer
+from asgi_guard.configuration.arguments import typed
+from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import ConfigError, Problem, require_choice
-from asgi_guard.exchange import FORWARDING, Exchange
-from asgi_guard.layer import Layer
 from asgi_guard.policy.address import Networks, parse_address, parse_networks
 from asgi_guard.policy.listing import listed
 from asgi_guard.policy.proxies import MAX_HOPS, Client, ForwardedHeader, ProxyPolicy
-from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

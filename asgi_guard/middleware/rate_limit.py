@@ -19,14 +19,15 @@ import time
 from random import random
 from typing import TYPE_CHECKING
 
-from asgi_guard.arguments import typed
 from asgi_guard.asgi import Head, Header
+from asgi_guard.chain.exchange import Exchange, trusts_nobody
+from asgi_guard.chain.layer import Decision, Layer
+from asgi_guard.chain.response import Response
+from asgi_guard.configuration.arguments import typed
 from asgi_guard.errors import ConfigError, Problem, StoreUnavailableError, require_choice
-from asgi_guard.exchange import Exchange, trusts_nobody
-from asgi_guard.layer import Decision, Layer
-from asgi_guard.middleware.accounts import Accounts
-from asgi_guard.middleware.charging import Charging
-from asgi_guard.middleware.rate_options import exempt_from, functions_of, messages_of, out_of_range
+from asgi_guard.limiting.accounts import Accounts
+from asgi_guard.limiting.charging import Charging
+from asgi_guard.limiting.rate_options import exempt_from, functions_of, messages_of, out_of_range
 from asgi_guard.policy.access import Revocation, unavailable
 from asgi_guard.policy.answer import Answer, Reason, problem
 from asgi_guard.policy.bucket import Admission, Charge, Verdict, asked, retry_after
@@ -38,7 +39,6 @@ from asgi_guard.policy.plans import OF_IDENTITIES, Plan, Rules, compile_table
 from asgi_guard.policy.ratelimit_headers import Style, policy_header, state_headers
 from asgi_guard.policy.rates import SECOND, OnStoreFailure
 from asgi_guard.policy.routes import Route, RouteTable
-from asgi_guard.response import Response
 from asgi_guard.stores import MemoryStore, no_store
 from asgi_guard.stores.base import Probed, is_same
 from asgi_guard.stores.eviction import caution

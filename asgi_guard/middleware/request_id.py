@@ -6,10 +6,10 @@ import re
 import time
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from asgi_guard.arguments import typed
+from asgi_guard.chain.exchange import FORWARDING, Exchange, trusts_nobody
+from asgi_guard.chain.layer import Layer
+from asgi_guard.configuration.arguments import typed
 from asgi_guard.errors import ConfigError, Problem, require_choice
-from asgi_guard.exchange import FORWARDING, Exchange, trusts_nobody
-from asgi_guard.layer import Layer
 from asgi_guard.policy.cors_names import (
     FORBIDDEN_REQUEST_HEADERS,
     FORBIDDEN_RESPONSE_HEADERS,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asgi_guard.arguments import typed
-from asgi_guard.layer import Decision, Layer
+from asgi_guard.chain.layer import Decision, Layer
+from asgi_guard.configuration.arguments import typed
 from asgi_guard.policy.answer import Answer, Reason, problem
 from asgi_guard.policy.listing import all_listed
 from asgi_guard.policy.resource_metadata import ResourceMetadata
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from asgi_guard.asgi import ASGIApp
-    from asgi_guard.exchange import Exchange
+    from asgi_guard.chain.exchange import Exchange
 
 MAX_AGE = b"3600"
 _ANYONE = (b"access-control-allow-origin", b"*")

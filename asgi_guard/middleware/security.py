@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asgi_guard.arguments import typed
+from asgi_guard.chain.layer import Layer
+from asgi_guard.configuration.arguments import typed
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.layer import Layer
 from asgi_guard.policy.listing import all_listed
 from asgi_guard.policy.routes import Route, RouteTable
 from asgi_guard.policy.security import Preset, SecurityHeaders, SecurityPolicy
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from asgi_guard.asgi import ASGIApp, Head
-    from asgi_guard.exchange import Exchange
+    from asgi_guard.chain.exchange import Exchange
 
 _NO_STORE = (b"cache-control", b"no-store")
 

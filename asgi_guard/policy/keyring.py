@@ -1,6 +1,6 @@
 """When an issuer's keys are fetched: the decision, as a table over the state of the key ring and the time.
 
-The order of decisions for a token, `asgi_guard.jwks` carrying them out:
+The order of decisions for a token, `asgi_guard.identity.jwks` carrying them out:
 
 1. The keys are usable, and one fits: it is used. If they are due for refresh, a fetch starts in the background; the
    request does not wait.

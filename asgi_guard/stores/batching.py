@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from redis.exceptions import RedisError
 
+from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.stores.patience import Patience
-from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence

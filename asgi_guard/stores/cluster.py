@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from redis.crc import key_slot
 
-from asgi_guard.arguments import typed
+from asgi_guard.configuration.arguments import typed
 from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Admission, Verdict

@@ -7,11 +7,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from asgi_guard.arguments import typed
+from asgi_guard.configuration.arguments import typed
+from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.policy.bucket import SHARDS, Admission, Verdict, allowed, decide, settle
 from asgi_guard.policy.revocation import EVER, is_revoked
-from asgi_guard.variables import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable

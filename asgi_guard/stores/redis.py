@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from asgi_guard.arguments import typed
+from asgi_guard.configuration.arguments import typed
 from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Admission

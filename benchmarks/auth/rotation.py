@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import jwt
 
 from asgi_guard import IdentityMiddleware
-from asgi_guard.issuer import Issuer
+from asgi_guard.identity.issuer import Issuer
 from asgi_guard.policy.keyring import KeyTimes
 from asgi_guard.testing import LocalIssuer
 from benchmarks import subjects

@@ -18,7 +18,7 @@ from asgi_guard import (
     RequestIDMiddleware,
     SecurityHeadersMiddleware,
 )
-from asgi_guard.layer import Chain
+from asgi_guard.chain.layer import Chain
 from asgi_guard.middleware.rate_limit import KnownLimits
 from benchmarks import subjects
 from benchmarks.calls import Idle
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asgi_guard.asgi import ASGIApp
-    from asgi_guard.layer import Layer
+    from asgi_guard.chain.layer import Layer
     from asgi_guard.testing import LocalIssuer
 
 BARE = "the app alone"

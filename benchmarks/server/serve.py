@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from asgi_guard import Guard, RateLimitMiddleware
-from asgi_guard.fetching import default_client
-from asgi_guard.layer import Chain
+from asgi_guard.chain.layer import Chain
+from asgi_guard.identity.fetching import default_client
 from asgi_guard.testing import LocalIssuer
 from benchmarks import subjects
 from benchmarks.calls import Idle

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asgi_guard.loading import load_app
+from asgi_guard.apps.loading import load_app
 from asgi_guard.testing import LocalIssuer
 from tests.asgi import get
 from tests.cli.running import invoke
@@ -165,7 +165,7 @@ def test_an_app_that_is_no_guard_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
 BESIDE = """
 from asgi_guard import APIKey, AuthSettings, Guard, GuardSettings
 from tests.asgi import Echo
-from tests.test_own_guard import Engine, Plain, added
+from tests.apps.test_own_guard import Engine, Plain, added
 
 auth = AuthSettings(api_keys=(APIKey("ci", "0" * 64),))
 app = Engine(Guard(Echo(), GuardSettings(auth=auth)))

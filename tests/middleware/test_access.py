@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asgi_guard import AccessMiddleware, APIKey, IdentityMiddleware, Route, User
-from asgi_guard.exchange import Exchange as Request
+from asgi_guard.chain.exchange import Exchange as Request
 from asgi_guard.policy.access import AccessRule, Failure, Revocation
 from asgi_guard.testing import LocalIssuer
 from tests.asgi import Echo, Exchange, call, get, http_scope, websocket_scope

@@ -25,14 +25,14 @@ from asgi_guard import (
     RequestIDMiddleware,
 )
 from asgi_guard import Route as Row
-from asgi_guard.layer import Layer
+from asgi_guard.chain.layer import Layer
 from asgi_guard.policy.identity import User
 from asgi_guard.policy.trace_context import Trace
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
-    from asgi_guard.exchange import Exchange as Current
+    from asgi_guard.chain.exchange import Exchange as Current
 
 
 class Lines(list[bytes]):

@@ -34,7 +34,7 @@ from tests.asgi import Echo, Exchange, call, get, websocket_scope
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp
-    from asgi_guard.layer import Layer
+    from asgi_guard.chain.layer import Layer
 
 Make: TypeAlias = Callable[[], dict[str, Any]]
 

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from asgi_guard import AccessMiddleware, AuthSettings, Guard, GuardSettings, IdentityMiddleware, ProxySettings
-from asgi_guard.middleware.possession import Possession
+from asgi_guard.identity.possession import Possession
 from asgi_guard.policy.certificate import CertificateSource, thumbprint
 from tests.asgi import Echo, call, get, websocket_scope
 from tests.certificates import certificate

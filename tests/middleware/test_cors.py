@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asgi_guard import ConfigError, CORSMiddleware, RequestIDMiddleware
-from asgi_guard.exchange import Exchange
+from asgi_guard.chain.exchange import Exchange
 from asgi_guard.middleware.cors import MAX_REMEMBERED
 from asgi_guard.policy.answer import Answer
 from tests.asgi import Echo, call, get, http_scope, websocket_scope

@@ -22,12 +22,12 @@ from asgi_guard import (
     Route,
     csrf,
 )
-from asgi_guard.instruments import METRICS
-from asgi_guard.layer import Chain
+from asgi_guard.chain.layer import Chain
 from asgi_guard.middleware import AccessLogMiddleware, RequestIDMiddleware
+from asgi_guard.operations.instruments import METRICS
 from asgi_guard.policy.credentials import MAX_COOKIE_BYTES
 from tests.asgi import Echo, Exchange, call, get, http_scope, websocket_scope
-from tests.test_watching import value
+from tests.operations.test_watching import value
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Header, Receive, Scope, Send

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asgi_guard import AccessMiddleware, APIKey, IdentityMiddleware, MemoryStore, Route
-from asgi_guard.middleware.possession import Possession
+from asgi_guard.identity.possession import Possession
 from asgi_guard.policy.dpop import SeenProofs
 from asgi_guard.testing import LocalIssuer, ProofKey
 from tests.asgi import Echo, Exchange, call, get, websocket_scope

@@ -24,9 +24,9 @@ from asgi_guard import (
     ProxySettings,
     RateSettings,
 )
-from asgi_guard.exchange import CHAIN_KEY, SCOPE_KEY, Exchange
-from asgi_guard.introspection import Introspection
-from asgi_guard.middleware.possession import Possession
+from asgi_guard.chain.exchange import CHAIN_KEY, SCOPE_KEY, Exchange
+from asgi_guard.identity.introspection import Introspection
+from asgi_guard.identity.possession import Possession
 from asgi_guard.testing import LocalIssuer, ProofKey
 from tests.asgi import Echo, call, get, http_scope
 from tests.configuring import problems

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import asgi_guard
-from asgi_guard import ConfigError, DrainMiddleware, Guard, GuardSettings, HealthSettings, leaving
+from asgi_guard import ConfigError, DrainMiddleware, Guard, GuardSettings, HealthSettings
 from asgi_guard.middleware import drain
+from asgi_guard.operations import leaving
 from tests.asgi import Echo, Exchange, call, get, http_scope, websocket_scope
 from tests.configuring import problems
 from tests.middleware.draining import Server, made, readiness

@@ -21,8 +21,8 @@ from asgi_guard import (
     ProxySettings,
     RequestIDMiddleware,
     StoreUnavailableError,
-    readiness,
 )
+from asgi_guard.operations import readiness
 from tests.asgi import Echo, Exchange, call, get, http_scope, websocket_scope
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from asgi_guard import (
 )
 from asgi_guard.errors import ConfigError
 from asgi_guard.guard import configure
-from asgi_guard.introspection import Introspection
+from asgi_guard.identity.introspection import Introspection
 from asgi_guard.policy.revocation import subject_key
 from asgi_guard.revocation import Revocations, lives_of
 from asgi_guard.testing import LocalIssuer

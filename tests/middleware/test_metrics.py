@@ -29,7 +29,7 @@ from asgi_guard import (
     RateLimitMiddleware,
 )
 from asgi_guard import Route as Row
-from asgi_guard.layer import Layer
+from asgi_guard.chain.layer import Layer
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
 from tests.stores.server import PATIENCE
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
-    from asgi_guard.exchange import Exchange
-    from asgi_guard.layer import Decision
+    from asgi_guard.chain.exchange import Exchange
+    from asgi_guard.chain.layer import Decision
 
 LOCAL: Any = ("127.0.0.1", 50000)
 DURATIONS = "asgi_guard_request_duration_seconds_count"

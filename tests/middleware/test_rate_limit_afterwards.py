@@ -13,7 +13,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 
 from asgi_guard import AccessMiddleware, MemoryStore, RateLimitMiddleware, limits
 from asgi_guard import Route as Row
-from asgi_guard.layer import Chain
+from asgi_guard.chain.layer import Chain
 from tests.asgi import Echo, call, get, websocket_scope
 from tests.middleware.limiting import Fickle, Micros, Mood, begin, cancelled, statuses, until
 from tests.stores.server import full_at

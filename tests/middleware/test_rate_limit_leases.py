@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asgi_guard import MemoryStore, RateLimitMiddleware
-from asgi_guard.middleware.leases import RENEWAL, SLICE, Leases
+from asgi_guard.limiting.leases import RENEWAL, SLICE, Leases
 from asgi_guard.policy.bucket import Admission, Charge
 from asgi_guard.policy.rates import LEASE, SECOND, parse_limits
 from asgi_guard.stores.batching import MAX_WAITING
@@ -127,7 +127,7 @@ async def test_a_renewal_that_fails(monkeypatch: pytest.MonkeyPatch, caplog: pyt
 
 async def test_a_round_of_several_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """More leases than a slice are renewed in slices spread over a round, each once, but for those that are over."""
-    monkeypatch.setattr("asgi_guard.middleware.leases.SLICE", 4)
+    monkeypatch.setattr("asgi_guard.limiting.leases.SLICE", 4)
     timers, leases, store = Timers(monkeypatch), Leases(), Fickle()
     for number in range(10):
         leases.hold(f"{number}", *lease_of(store))
@@ -162,7 +162,7 @@ def told(store: Fickle) -> list[str]:
 @example([(30, 0, False), *[(3, 0, True)] * 9])
 def test_no_lease_goes_unrenewed(monkeypatch: pytest.MonkeyPatch, course: list[tuple[int, int, bool]]) -> None:
     """However many come and go between two slices, a lease's third renewal from any moment on is within its life."""
-    monkeypatch.setattr("asgi_guard.middleware.leases.SLICE", 4)
+    monkeypatch.setattr("asgi_guard.limiting.leases.SLICE", 4)
 
     async def run() -> None:
         leases, store, now = Leases(), Fickle(), 0.0
@@ -209,13 +209,13 @@ def test_forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     leases = Leases()
     first = leases.name()
     assert leases.name().rpartition("-")[0] == first.rpartition("-")[0]
-    monkeypatch.setattr("asgi_guard.middleware.leases.os.getpid", lambda: 1)
+    monkeypatch.setattr("asgi_guard.limiting.leases.os.getpid", lambda: 1)
     assert leases.name().rpartition("-")[0] != first.rpartition("-")[0]
 
 
 async def test_a_real_timer_renews(server: Server, redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The timer itself renews what is under way, in a real store."""
-    monkeypatch.setattr("asgi_guard.middleware.leases.RENEWAL", 0.01)
+    monkeypatch.setattr("asgi_guard.limiting.leases.RENEWAL", 0.01)
     app = Waiting()
     layer = RateLimitMiddleware(app, limit="1 at once by ip", store=redis_store)
     task = begin(layer, http_scope())
@@ -237,7 +237,7 @@ async def test_more_under_way_than_may_wait(
 ) -> None:
     """Where more requests are under way than may wait for the store, each of them is renewed all the same."""
     assert SLICE * 4 <= MAX_WAITING
-    monkeypatch.setattr("asgi_guard.middleware.leases.RENEWAL", 0.5)
+    monkeypatch.setattr("asgi_guard.limiting.leases.RENEWAL", 0.5)
     number, app = 2 * SLICE + 1, Waiting()
     layer = RateLimitMiddleware(app, limit="1000 at once by ip", store=redis_store)
     tasks = [begin(layer, http_scope()) for _ in range(number)]

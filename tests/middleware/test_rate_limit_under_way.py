@@ -17,7 +17,7 @@ from asgi_guard import (
     RateLimitMiddleware,
     Route,
 )
-from asgi_guard.layer import Chain
+from asgi_guard.chain.layer import Chain
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
 from tests.laws import SHARING
 from tests.middleware.limiting import Fickle, Session, Waiting, begin, cancelled, counted, held, statuses, until

@@ -19,12 +19,12 @@ from asgi_guard import (
     request_id,
     trace,
 )
-from asgi_guard.layer import Chain, Layer
+from asgi_guard.chain.layer import Chain, Layer
 from tests.asgi import Echo, call, get, websocket_scope
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import Receive, Scope, Send
-    from asgi_guard.exchange import Exchange
+    from asgi_guard.chain.exchange import Exchange
 
 
 PARENT = b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"

@@ -9,10 +9,10 @@ import pytest
 from redis.crc import key_slot
 
 from asgi_guard.errors import StoreUnavailableError
+from asgi_guard.operations.watching import Watched
 from asgi_guard.policy.bucket import Admission, Charge
 from asgi_guard.policy.revocation import Marks
 from asgi_guard.stores import ClusterStore, RedisStore, operate
-from asgi_guard.watching import Watched
 from tests.stores.cluster import PREFIX, RANGES, Cluster, left, name
 from tests.stores.server import PATIENCE, SLOW, ask, limit
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from asgi_guard.identity.possession import Possession
 from asgi_guard.middleware import RateLimitMiddleware
-from asgi_guard.middleware.possession import Possession
 from asgi_guard.stores import ClusterStore, MemoryStore, RedisStore
 from asgi_guard.stores.eviction import caution
 from tests.asgi import Echo

@@ -1,0 +1,116 @@
+"""What a request was charged, by the RateLimit layer: an account is opened before the store is asked, and settled."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from asgi_guard.limiting.leases import Leases
+from asgi_guard.policy.access import Revocation
+from asgi_guard.policy.bucket import Admission
+from asgi_guard.policy.plans import OF_IDENTITIES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asgi_guard.chain.exchange import Account, Exchange
+    from asgi_guard.policy.bucket import Charge
+    from asgi_guard.policy.deny_cache import DenyCache
+    from asgi_guard.stores import Store
+
+
+class Accounts:
+    """The accounts of one layer. Whatever becomes of a request, each that was opened is settled when it is over.
+
+    Args:
+        denied: who is known to be over a limit, which units given back may end.
+        clock: microseconds of a clock that only moves forward.
+
+    Attributes:
+        leases: the requests under way that this process holds.
+    """
+
+    def __init__(self, denied: DenyCache, clock: Callable[[], int]) -> None:
+        self.leases = Leases()
+        self._denied = denied
+        self._clock = clock
+
+    def open(self, exchange: Exchange, store: Store, charges: tuple[Charge, ...], lease: str) -> None:
+        """Note what a request is about to be charged.
+
+        Args:
+            exchange: the request.
+            store: where.
+            charges: what.
+            lease: its name among those under way; empty where nothing counts them.
+        """
+        exchange.accounts.append((self, store, charges, lease))
+        if lease:
+            self.leases.hold(lease, store, charges)
+
+    def drop(self, exchange: Exchange) -> None:
+        """Forget the last account of a request: it was refused, so nothing was charged, and nothing is to settle."""
+        _, _, _, lease = exchange.accounts.pop()
+        self.leases.let_go(lease)
+
+    def doubt(self, exchange: Exchange) -> None:
+        """The store did not answer, so nobody knows what was charged: keep only the lease of the last account.
+
+        What the app charges or gives back then concerns none of its buckets.
+        """
+        _, store, charges, lease = exchange.accounts[-1]
+        under_way = tuple(charge for charge in charges if charge.limit.at_once)
+        exchange.accounts[-1] = (self, store, under_way, lease)
+
+    def settle(self, exchange: Exchange) -> None:
+        """Settle those of a request that is over: it is under way no more, and what the app charged since is taken."""
+        cost, others = exchange.extra_cost, []
+        for account in exchange.accounts:
+            owner, store, charges, lease = account
+            if owner is not self:
+                others.append(account)
+                continue
+            if cost or lease:
+                self._settle(store, charges, lease, cost)
+        exchange.accounts = others
+
+    def _settle(self, store: Store, charges: tuple[Charge, ...], lease: str, cost: int) -> None:
+        if lease:
+            self.leases.let_go(lease)
+        settled = tuple(replace(charge, cost=cost) for charge in charges if cost or (lease and charge.limit.at_once))
+        if settled:
+            if cost < 0:
+                self._denied.forget((charge.key for charge in settled), self._clock())
+            store.tell(Admission(settled, lease=lease, settles=True))
+
+    def give_back(self, store: Store, charges: tuple[Charge, ...], lease: str, *, revoked: bool) -> Account:
+        """Give back what a request that Access refuses took from others, and give the account of what it keeps.
+
+        Those are all clients of a route, and the owner of a token that was revoked. A limit in shadow, which shuts
+        nobody out, may not have been charged.
+        """
+        others = ("route", *OF_IDENTITIES) if revoked else ("route",)
+        taken = tuple(charge for charge in charges if charge.limit.key in others)
+        kept = tuple(charge for charge in charges if charge.limit.key not in others)
+        back = (charge for charge in taken if charge.cost and charge.binding and not charge.limit.at_once)
+        if units := tuple(replace(charge, cost=-charge.cost) for charge in back):
+            self._denied.forget((charge.key for charge in units), self._clock())
+            store.tell(Admission(units, settles=True))
+        if lease and any(charge.limit.at_once for charge in taken):
+            self._settle(store, taken, lease, 0)
+            if any(charge.limit.at_once for charge in kept):
+                self.leases.hold(lease, store, kept)
+            else:
+                lease = ""
+        return self, store, kept, lease
+
+
+def give_back(exchange: Exchange) -> None:
+    """Give back what a request that Access refuses took from others, who could else be shut out by it.
+
+    It is to be done before the answer is sent, for which a client may have to be waited for.
+    """
+    revoked = exchange.revocation is Revocation.REVOKED
+    for at, (owner, store, charges, lease) in enumerate(exchange.accounts):
+        if isinstance(owner, Accounts):
+            exchange.accounts[at] = owner.give_back(store, charges, lease, revoked=revoked)

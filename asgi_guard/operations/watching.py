@@ -1,0 +1,97 @@
+"""What the metrics tell of the guard's own parts: the log, the store, the issuers' keys, the tokens verified before."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
+
+from asgi_guard.middleware import (
+    AccessLogMiddleware,
+    CSRFMiddleware,
+    IdentityMiddleware,
+    MetricsMiddleware,
+    RateLimitMiddleware,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asgi_guard.chain.layer import Layer
+    from asgi_guard.identity.jwks import KeyEngine
+    from asgi_guard.policy.breaker import Breaker
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A store that tells how its calls go."""
+
+    def watch(self, told: Callable[[float, int], None]) -> None:
+        """Tell of each call: its seconds, and how many requests it was for."""
+
+    @property
+    def breakers(self) -> Sequence[Breaker]:
+        """The breakers of its servers."""
+
+
+def watch(metrics: MetricsMiddleware, layers: Sequence[Layer]) -> None:
+    """Let the metrics tell of these layers too."""
+    for layer in layers:
+        if isinstance(layer, AccessLogMiddleware):
+            _watch_log(metrics, layer)
+        elif isinstance(layer, CSRFMiddleware):
+            _watch_csrf(metrics, layer)
+        elif isinstance(layer, RateLimitMiddleware) and isinstance(layer.store, Watched):
+            _watch_store(metrics, layer.store)
+        elif isinstance(layer, IdentityMiddleware):
+            _watch_identity(metrics, layer)
+
+
+def _watch_log(metrics: MetricsMiddleware, log: AccessLogMiddleware) -> None:
+    metrics.watch(lambda: log.dropped, [each.log_dropped() for each in metrics.instruments])
+
+
+def _watch_csrf(metrics: MetricsMiddleware, csrf: CSRFMiddleware) -> None:
+    for reason in csrf.shadowed:
+        told = [each.shadow_refusals(csrf.name, reason.value) for each in metrics.instruments]
+        metrics.watch(partial(csrf.shadowed.__getitem__, reason), told)
+
+
+def _watch_store(metrics: MetricsMiddleware, store: Watched) -> None:
+    seconds = [each.store_seconds() for each in metrics.instruments]
+    sizes = [each.batch_size() for each in metrics.instruments]
+
+    def told(took: float, size: int) -> None:
+        for measure in seconds:
+            measure(took)
+        for measure in sizes:
+            measure(size)
+
+    store.watch(told)
+    _stores[metrics] = store
+    opened = [each.breakers_open() for each in metrics.instruments]
+    metrics.watch_gauge(_breakers_open, opened)
+
+
+_stores: WeakKeyDictionary[MetricsMiddleware, Watched] = WeakKeyDictionary()
+"""The store of each guard there is, since all of them tell by one gauge."""
+
+
+def _breakers_open() -> int:
+    stores = {id(store): store for store in _stores.values()}  # several guards may have the same
+    return sum(breaker.is_open for store in stores.values() for breaker in store.breakers)
+
+
+def _watch_identity(metrics: MetricsMiddleware, identity: IdentityMiddleware) -> None:
+    instruments, cache = metrics.instruments, identity.count()
+    metrics.watch(lambda: cache.hits, [each.token_lookups("hit") for each in instruments])
+    metrics.watch(lambda: cache.misses, [each.token_lookups("miss") for each in instruments])
+    for issuer, verifier in identity.verifiers.items():
+        _watch_keys(metrics, issuer, verifier.engine)
+
+
+def _watch_keys(metrics: MetricsMiddleware, issuer: str, engine: KeyEngine) -> None:
+    instruments = metrics.instruments
+    metrics.watch_gauge(lambda: engine.status().age, [each.keys_age(issuer) for each in instruments])
+    metrics.watch(lambda: engine.fetched, [each.key_fetches(issuer, "ok") for each in instruments])
+    metrics.watch(lambda: engine.failed, [each.key_fetches(issuer, "failed") for each in instruments])

@@ -1,0 +1,237 @@
+"""Results become tables in pages, and pictures where matplotlib is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import pages, suites
+from benchmarks.__main__ import main
+from benchmarks.figures import Figure, Results, Suite, UnreadableError, merged, read
+from benchmarks.interval import Interval
+from benchmarks.layers.run import ADDS, QUANTILES, STACK
+from benchmarks.limits.suite import CPU as CHECK_CPU
+from benchmarks.limits.suite import P50 as CHECK_P50
+from benchmarks.limits.suite import P99 as CHECK_P99
+from benchmarks.limits.suite import RATE as CHECKS
+from benchmarks.limits.throughput import ONE
+from benchmarks.memory.run import AT_FIRST, GROWN, LAST, RISING, STRANGERS, WARM
+from benchmarks.plots import layers, style
+from benchmarks.plots.draw import PICTURES
+from benchmarks.scale.run import SLOPE
+from benchmarks.server import tables
+
+ROOT = Path(__file__).parents[2]
+
+
+def figure(*of: str, unit: Any = "us", value: float = 10.0, **options: Any) -> Figure:
+    return Figure(of, unit, Interval(value, value * 0.9, value * 1.1, 9), **options)
+
+
+def results() -> Results:
+    """A little of every suite that has a picture."""
+    names = ("the app alone", "(a layer that does nothing)", "the whole Guard")
+    stacked = [("(a layer that does nothing)", 4.0), ("Health", 6.0), ("Host", 5.5)]
+    found = [
+        Suite(
+            "server",
+            [
+                figure("FastAPI", stack, what, value=value)
+                for stack in tables.NAMES
+                for what, value in ((tables.CPU, 100.0), (tables.RATIO, 0.5), (tables.RATE, 8000.0))
+                if (stack, what) != ("bare", tables.RATIO)
+            ],
+            {"load": "wrk, 32 connections", "taken": "today"},
+        ),
+        Suite(
+            "layers",
+            [
+                *(figure("raw", name, ADDS, value=4.5) for name in names[1:]),
+                *(figure(STACK, name, ADDS, value=value) for name, value in stacked),
+            ],
+            {"taken": "yesterday"},
+            details={"quantiles": QUANTILES, "distribution": {name: [5.0] * len(QUANTILES) for name in names}},
+        ),
+        Suite(
+            "limits",
+            [
+                figure(ONE, tasks, "asgi-guard", what)
+                for tasks in ("1", "64")
+                for what in (CHECKS, CHECK_P50, CHECK_P99, CHECK_CPU)
+            ],
+            {"server": "Valkey"},
+        ),
+        Suite(
+            "scale",
+            [figure("origins", "1"), figure("origins", "1,000"), figure(SLOPE, "origins", "1 / 1,000", unit="slope")],
+        ),
+        Suite(
+            "memory",
+            [figure(STRANGERS, name, unit="MiB") for name in (AT_FIRST, WARM, LAST, GROWN, RISING)],
+            {"strangers": "100 requests"},
+            details={"strangers": [{"requests": 0, "resident": 1e8}, {"requests": 10, "resident": 2e8}]},
+        ),
+    ]
+    return Results.of(found, quick=False)
+
+
+def test_a_region_is_filled_and_all_else_stays() -> None:
+    """What was measured is put between the marks, again and again the same; what was not stays."""
+    page = "before\n<!-- figures: layers -->\nold\n<!-- end -->\n<!-- figures: auth -->\nkept\n<!-- end -->\nafter\n"
+    once = pages.filled(page, results())
+    assert once.startswith("before\n<!-- figures: layers -->\n\n**What a layer adds to a request to a raw ASGI app**\n")
+    assert once.endswith("<!-- end -->\n<!-- figures: auth -->\nkept\n<!-- end -->\nafter\n")
+    assert "old" not in once
+    assert "| **the whole Guard** |" in once
+    assert pages.filled(once, results()) == once
+
+
+def test_the_pages_have_a_place_for_every_suite() -> None:
+    """The page of benchmarks has one region a suite, the README a summary, and every picture that is shown is drawn."""
+    page, readme = ((ROOT / name).read_text("utf-8") for name in ("docs/benchmarks.md", "README.md"))
+    regions = re.findall(r"<!-- figures: (\w+) -->", page)
+    assert sorted(regions) == sorted([*(kind.name for kind in suites.KINDS), "asked", "headers", "machine"])
+    assert re.findall(r"<!-- figures: (\w+) -->", readme) == ["summary"]
+    shown = {*re.findall(r"plots/(\w+)\.svg", page), *re.findall(r"plots/(\w+)\.svg", readme)}
+    assert shown == set(PICTURES)
+    for name in shown:
+        assert (ROOT / "docs" / "plots" / f"{name}.svg").exists()
+
+
+def test_the_summary() -> None:
+    """It has each stack's ratio, and what the guard adds in process."""
+    text = pages.filled("<!-- figures: summary -->\n<!-- end -->\n", results())
+    assert "| FastAPI | 100 / 100 | 0.50 | 0.50 | 0.50 | 0.50 |" in text
+    assert "\n\nTaken today.\n\nIn process" in text
+    assert "4.50 to a raw ASGI app. Taken yesterday." in text
+
+
+def test_what_is_not_reached_is_said() -> None:
+    """Whatever is asked of any suite stands in one table, and how much of it is not reached below."""
+    page = "<!-- figures: asked -->\n<!-- end -->\n"
+    found = results()
+    assert pages.filled(page, found) == page
+    found.suites[0].figures.append(figure("FastAPI", "guard", "more", unit="x", asked=0.9, more=True, value=0.5))
+    text = pages.filled(page, found)
+    assert "| server: FastAPI: guard: more | 0.50 (0.45 to 0.55) x | >= 0.90 | NOT reached |" in text
+    assert "Of 1 figures that are asked, 1 are not reached, and 0 undecided" in text
+
+
+def test_what_headers_alone_reach_is_told_from_the_figures() -> None:
+    """The page says of each app how near they come: in time beside what is asked, and in instructions."""
+    page = "<!-- figures: headers -->\n<!-- end -->\n"
+    found = results()
+    assert pages.filled(page, found) == page
+    found.suites[0].figures.append(figure("FastAPI", "guard", "more", unit="x", asked=0.9, more=True))
+    found.suites.append(Suite("counted", [figure("raw ASGI app", "headers", tables.RATIO, unit="x", value=0.55)]))
+    text = pages.filled(page, found)
+    assert "- FastAPI: 0.50 (0.45 to 0.55) of the CPU time, where 0.90 is asked of the guard" in text
+    assert "- raw ASGI app: 0.550 of the instructions" in text
+
+
+def test_several_results_are_merged() -> None:
+    """Of a suite that is in several, the last that has figures counts."""
+    first, second = results(), Results.of([Suite("auth", []), Suite("scale", [])], quick=True)
+    found = merged([first, second])
+    assert {suite.name for suite in found.suites} == {"auth", *(suite.name for suite in first.suites)}
+    assert found.suite("scale") == first.suite("scale")
+    assert merged([second, first]).suite("scale") == first.suite("scale")
+    assert found.quick
+    elsewhere = replace(second, machine=replace(second.machine, cpu="another"))
+    with pytest.raises(UnreadableError, match="different machines"):
+        merged([first, elsewhere])
+
+
+def test_steps_of_the_waterfall() -> None:
+    """Each begins where the one before it ends, and one that saves something goes back."""
+    suite = results().suite("layers")
+    assert suite is not None
+    assert layers.steps(suite) == [(layers.ANY_LAYER, 0, 4), ("Health", 4, 6), ("Host", 6, 5.5)]
+
+
+@pytest.mark.long
+def test_commands(tmp_path: Path) -> None:
+    """Pages and pictures come from a file of results; without matplotlib, it is said that pictures need it."""
+    path = tmp_path / "results.json"
+    path.write_bytes(results().json())
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "README.md").write_text("<!-- figures: summary -->\n<!-- end -->\n")
+    (tmp_path / "docs" / "benchmarks.md").write_text("<!-- figures: server -->\n<!-- end -->\n")
+
+    ran = CliRunner().invoke(main, ["pages", str(path), "--root", str(tmp_path)])
+
+    assert "Whole requests: FastAPI" in (tmp_path / "docs" / "benchmarks.md").read_text()
+    assert read(tmp_path / pages.KEPT) == read(path)
+    drawn = {file.name for file in tmp_path.glob("docs/plots/*")}
+    if style.missing() is not None:
+        assert ran.exit_code == 1
+        assert "matplotlib is not installed" in ran.output
+        return
+    assert ran.exit_code == 0, ran.output
+    assert drawn == {f"{name}.{kind}" for name in PICTURES for kind in ("png", "svg")}
+    before = {file.name: file.read_bytes() for file in tmp_path.glob("docs/plots/*.svg")}
+    assert CliRunner().invoke(main, ["plot", str(path), "--to", str(tmp_path / "again")]).exit_code == 0
+    assert {file.name: file.read_bytes() for file in (tmp_path / "again").glob("*.svg")} == before
+
+
+@pytest.mark.long
+def test_pages_keep_the_suites_that_were_not_measured_again(tmp_path: Path) -> None:
+    """One suite takes the place of its own; where the others could not stay beside it, nothing is written."""
+    (tmp_path / "docs").mkdir()
+    for name in pages.PAGES:
+        (tmp_path / name).write_text("<!-- figures: asked -->\n<!-- end -->\n")
+    kept, path = tmp_path / pages.KEPT, tmp_path / "auth.json"
+    kept.write_bytes(results().json())
+    one = Results.of([Suite("auth", [figure("token", "ours")])], quick=False)
+    path.write_bytes(one.json())
+
+    CliRunner().invoke(main, ["pages", str(path), "--root", str(tmp_path)])
+    assert {suite.name for suite in read(kept).suites} == {*(suite.name for suite in results().suites), "auth"}
+
+    before = kept.read_bytes()
+    path.write_bytes(replace(one, machine=replace(one.machine, cpu="another")).json())
+    ran = CliRunner().invoke(main, ["pages", str(path), "--root", str(tmp_path)])
+    assert ran.exit_code == 1
+    assert "lack what is there of server, layers, limits, scale, memory: these are of different machines" in ran.output
+    kept.write_bytes(before.replace(b'"schema": 5', b'"schema": 4').replace(b'"schema":5', b'"schema":4'))
+    ran = CliRunner().invoke(main, ["pages", str(path), "--root", str(tmp_path)])
+    assert ran.exit_code == 1
+    assert "has schema 4" in ran.output
+    path.write_bytes(merged([results(), one]).json())
+    CliRunner().invoke(main, ["pages", str(path), "--root", str(tmp_path)])
+    assert "auth" in {suite.name for suite in read(kept).suites}
+
+
+def test_what_cannot_be_drawn_or_written_is_told(tmp_path: Path) -> None:
+    """Results without a picture, a folder that cannot be made and a page that is not there are told in a line."""
+    if style.missing() is not None:
+        pytest.skip(style.missing() or "")
+    path, blocked = tmp_path / "results.json", tmp_path / "blocked"
+    blocked.touch()
+    path.write_bytes(Results.of([Suite("stack", [figure("raw", "bare", "CPU us")])], quick=False).json())
+    ran = CliRunner().invoke(main, ["plot", str(path), "--to", str(tmp_path)])
+    assert (ran.exit_code, "nothing is drawn: there are pictures of" in ran.output) == (1, True)
+    assert "figures of stack" in ran.output
+    path.write_bytes(results().json())
+    for command, said in (
+        (["plot", "--to", str(blocked / "x")], "Not a directory"),
+        (["pages", "--root", str(tmp_path)], "README"),
+    ):
+        ran = CliRunner().invoke(main, [command[0], str(path), *command[1:]])
+        assert (ran.exit_code, said in ran.output) == (1, True), ran.output
+        assert isinstance(ran.exception, SystemExit)
+
+
+def test_without_matplotlib_nothing_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command says what to install."""
+    monkeypatch.setattr("benchmarks.plots.draw.missing", lambda: "matplotlib is not installed: ...")
+    path = tmp_path / "results.json"
+    path.write_bytes(results().json())
+    ran = CliRunner().invoke(main, ["plot", str(path), "--to", str(tmp_path)])
+    assert ran.exit_code == 1
+    assert "matplotlib is not installed" in ran.output

@@ -1,0 +1,323 @@
+"""The lifespan protocol, through apps that have one and in the place of apps that have none."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+from starlette.applications import Starlette
+from uvicorn import Config
+from uvicorn.lifespan.on import LifespanOn
+
+from asgi_guard.chain.layer import Chain, Layer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
+
+STARTUP = "lifespan.startup"
+SHUTDOWN = "lifespan.shutdown"
+
+
+class Noting(Layer):
+    """A layer that notes what it is told, and fails where it is to."""
+
+    name = "noting"
+
+    def __init__(self, label: str, events: list[str], fails: str = "") -> None:
+        super().__init__(without_lifespan)
+        self.label = label
+        self.events = events
+        self.fails = fails
+
+    def _note(self, what: str) -> None:
+        self.events.append(f"{what} {self.label}")
+        if self.fails == what:
+            raise OSError("it does not work")
+
+    async def startup(self) -> None:
+        self._note("startup")
+
+    def started(self) -> None:
+        self._note("started")
+
+    async def shutdown(self) -> None:
+        self._note("shutdown")
+
+    def without_lifespan(self) -> None:
+        self._note("without")
+
+
+async def without_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+    """Raise on any scope, as apps without lifespan do on this one."""
+    raise KeyError(scope["type"])
+
+
+class Server:
+    """A server that runs the protocol once and notes what it is sent, between what the layers note."""
+
+    def __init__(self, events: list[str]) -> None:
+        self.events = events
+        self.sent: list[Message] = []
+        self.error: BaseException | None = None
+        self.incoming: list[Message] = [{"type": STARTUP}, {"type": SHUTDOWN}]
+
+    async def receive(self) -> Message:
+        await asyncio.sleep(0)
+        assert self.incoming, "the protocol is over: a server would wait here for ever"
+        return self.incoming.pop(0)
+
+    async def send(self, message: Message) -> None:
+        self.events.append(message["type"].removeprefix("lifespan."))
+        self.sent.append(message)
+
+    async def run(self, app: ASGIApp, **members: Any) -> None:
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, **members}
+        try:
+            await app(scope, self.receive, self.send)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test looks at it
+            self.error = error
+
+
+async def run(app: ASGIApp, fails: Sequence[str] = ("", ""), **members: Any) -> Server:
+    """Run the protocol through two layers."""
+    server = Server([])
+    layers = [Noting(label, server.events, what) for label, what in zip("ab", fails, strict=True)]
+    await server.run(Chain(app, layers), **members)
+    return server
+
+
+WHOLE = [
+    "startup a", "startup b", "started a", "started b", "startup.complete",
+    "shutdown b", "shutdown a", "shutdown.complete",
+]  # fmt: skip
+
+
+def starlette(events: list[str], *, fails: str = "") -> Starlette:
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        events.append("app startup")
+        if fails == "startup":
+            raise OSError("no database")
+        yield {"pool": 1}
+        events.append("app shutdown")
+        if fails == "shutdown":
+            raise OSError("no database")
+
+    return Starlette(lifespan=lifespan)
+
+
+async def test_an_app_with_lifespan() -> None:
+    """Layers start before the app and stop after it, in reverse, and its state passes through."""
+    events: list[str] = []
+    state: dict[str, Any] = {}
+    server = Server(events)
+    await server.run(Chain(starlette(events), [Noting(label, events) for label in "ab"]), state=state)
+    assert server.error is None
+    assert events == [
+        "startup a", "startup b", "app startup", "started a", "started b", "startup.complete",
+        "app shutdown", "shutdown b", "shutdown a", "shutdown.complete",
+    ]  # fmt: skip
+    assert state == {"pool": 1}
+
+
+async def returning(scope: Scope, receive: Receive, send: Send) -> None:
+    """Return at once."""
+
+
+async def returning_later(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+
+
+async def returning_after_start(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+
+
+async def returning_after_shutdown(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+
+
+async def hasty(scope: Scope, receive: Receive, send: Send) -> None:
+    """Say that all is ready before being asked."""
+    await send({"type": "lifespan.startup.complete"})
+    assert (await receive())["type"] == STARTUP
+    assert (await receive())["type"] == SHUTDOWN
+
+
+async def raising_later(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    raise KeyError("method")
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        without_lifespan,
+        returning,
+        returning_later,
+        returning_after_start,
+        returning_after_shutdown,
+        hasty,
+    ],
+)
+async def test_an_app_without_lifespan(app: ASGIApp) -> None:
+    """In the place of an app that has no lifespan, or leaves it early, the protocol is completed once."""
+    server = await run(app)
+    assert server.error is None
+    assert server.events == WHOLE
+
+
+async def test_other_messages() -> None:
+    """What the protocol may say one day passes through, both ways."""
+    received: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while not received or received[-1] != SHUTDOWN:
+            received.append((await receive())["type"])
+            await send({"type": f"{received[-1]}.complete"})
+
+    server = Server([])
+    server.incoming.insert(1, {"type": "lifespan.reload"})
+    await server.run(Chain(app, []))
+    assert received == [STARTUP, "lifespan.reload", SHUTDOWN]
+    assert server.events == ["startup.complete", "reload.complete", "shutdown.complete"]
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_layer_in_layer(times: int) -> None:
+    """However many layers lie around it, the protocol is completed once, whether or not the app has a lifespan."""
+    for inner in (without_lifespan, returning, starlette([])):
+        app: ASGIApp = inner
+        for _ in range(times):
+            app = Chain(app, [Noting("x", [])])
+        server = await run(app, state={})
+        assert server.error is None
+        assert server.events == WHOLE
+
+
+async def test_an_app_that_fails_to_start() -> None:
+    """An app's failed start-up is passed on, once, after the layers were stopped."""
+    events: list[str] = []
+    server = Server(events)
+    await server.run(Chain(starlette(events, fails="startup"), [Noting("a", events)]), state={})
+    assert events == ["startup a", "app startup", "shutdown a", "startup.failed"]
+    assert "no database" in server.sent[0]["message"]
+    assert isinstance(server.error, OSError)
+
+
+async def test_a_scope_that_is_given_up() -> None:
+    """Where the server cancels the scope, what was started is stopped all the same."""
+    events: list[str] = []
+    layers = [Noting(label, events, "") for label in "ab"]
+    begun, never = asyncio.Event(), asyncio.Event()
+
+    async def receive() -> Message:
+        if begun.is_set():
+            await never.wait()
+        return {"type": STARTUP}
+
+    async def send(message: Message) -> None:
+        begun.set()
+
+    async def serve() -> None:
+        await Chain(starlette([]), layers)({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
+
+    serving = asyncio.create_task(serve())
+    await begun.wait()
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert events[-2:] == ["shutdown b", "shutdown a"]
+
+
+async def test_an_app_that_fails_to_stop() -> None:
+    """An app's failed shut-down is passed on, once, and the layers are stopped all the same."""
+    events: list[str] = []
+    server = Server(events)
+    await server.run(Chain(starlette(events, fails="shutdown"), [Noting("a", events)]), state={})
+    assert events[-3:] == ["app shutdown", "shutdown a", "shutdown.failed"]
+    assert isinstance(server.error, OSError)
+
+
+async def test_an_app_that_breaks_down() -> None:
+    """An app that raises while it serves stops the layers, and the exception is passed on."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        raise LookupError
+
+    server = await run(app)
+    assert isinstance(server.error, LookupError)
+    assert server.events == [*WHOLE[:-1]]
+
+
+@pytest.mark.parametrize("times", [0, 1])
+async def test_an_app_that_raises_in_its_start_up(times: int, caplog: pytest.LogCaptureFixture) -> None:
+    """It may have meant to start, so the server decides: it is told nothing, and layers are as without lifespan."""
+    app: ASGIApp = raising_later
+    for _ in range(times):
+        app = Chain(app, [])
+    server = await run(app)
+    assert isinstance(server.error, KeyError)
+    assert server.events == ["startup a", "startup b", "shutdown b", "shutdown a", "without a", "without b"]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
+@pytest.mark.parametrize(("mode", "ends"), [("on", True), ("auto", False)])
+async def test_the_server_decides(mode: Literal["on", "auto"], ends: bool) -> None:
+    """Uvicorn ends where an app that raises in its start-up is to have a lifespan, and else goes on."""
+    lifespan = LifespanOn(Config(Chain(raising_later, []), lifespan=mode, log_config=None))
+    await lifespan.startup()
+    assert lifespan.should_exit is ends
+
+
+async def insisting(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer whatever happens, as apps do whose lifespan stands in one `try`."""
+    try:
+        await receive()
+    except OSError:
+        await send({"type": "lifespan.startup.failed", "message": "the app's own"})
+
+
+@pytest.mark.parametrize(
+    "app",
+    [starlette([]), returning_later, without_lifespan, insisting, Chain(returning, []), Chain(returning_later, [])],
+)
+async def test_a_layer_that_fails_to_start(app: ASGIApp) -> None:
+    """A layer that cannot start fails the start-up, with the reason, once; it and those before it are stopped."""
+    server = await run(app, ("", "startup"))
+    assert server.events == ["startup a", "startup b", "shutdown b", "shutdown a", "startup.failed"]
+    assert server.sent[0]["message"] == "asgi-guard: it does not work"
+
+
+async def test_a_layer_that_fails_to_stop(caplog: pytest.LogCaptureFixture) -> None:
+    """A layer that cannot stop is logged, and keeps no other from stopping."""
+    server = await run(returning, ("", "shutdown"))
+    assert (server.error, server.events) == (None, WHOLE)
+    assert "failed to shut down" in caplog.text
+
+
+async def test_an_app_that_raises_at_once_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """That an app has no lifespan is no warning."""
+    with caplog.at_level("INFO", "asgi_guard"):
+        await run(without_lifespan)
+    (record,) = caplog.records
+    assert record.levelname == "INFO"
+
+
+def test_another_event_loop() -> None:
+    """Where no loop of asyncio runs, as under trio, the start-up fails, and says which loop is needed."""
+    server = Server([])
+    running = server.run(Chain(returning, []))
+    with suppress(StopIteration):
+        while True:
+            running.send(None)
+    assert server.events == ["startup.failed"]
+    assert "needs an event loop of asyncio" in server.sent[0]["message"]

@@ -1,0 +1,88 @@
+"""The body of a request that the guard refuses: read within bounds, so that the refusal is not lost to a reset."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asgi_guard import APIKey, AuthSettings, Guard, GuardSettings
+from asgi_guard.chain import response
+from tests.asgi import Echo, http_scope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from asgi_guard.asgi import Header, Message
+
+GUARD = Guard(Echo(), GuardSettings(auth=AuthSettings(api_keys=(APIKey("someone", "a" * 64),))))
+LONG = (b"content-length", b"9000000000")
+
+
+class Upload:
+    """A client that sends a body in pieces and notes what happened in which order."""
+
+    def __init__(self, pieces: Iterable[bytes], *, ends: str = "http.request") -> None:
+        self.pieces = list(pieces)
+        self.ends = ends
+        self.events: list[str] = []
+
+    async def receive(self) -> Message:
+        self.events.append("receive")
+        if not self.pieces:
+            return {"type": self.ends}
+        body = self.pieces.pop(0)
+        return {"type": "http.request", "body": body, "more_body": bool(self.pieces)}
+
+    async def send(self, message: Message) -> None:
+        self.events.append(message["type"])
+
+
+async def upload(client: Upload, *headers: Header) -> list[str]:
+    await GUARD(http_scope("POST", "/", headers), client.receive, client.send)
+    return client.events
+
+
+ANSWER = ["http.response.start", "http.response.body"]
+
+
+async def test_a_refused_body_is_read_before_the_answer() -> None:
+    """All of a body is read, and then the refusal is sent."""
+    events = await upload(Upload([b"a", b"b", b"c"]), (b"content-length", b"3"))
+    assert events == ["receive"] * 3 + ANSWER
+
+
+async def test_a_chunked_body_is_read_too() -> None:
+    """A body of unknown length is read as well."""
+    assert await upload(Upload([b"a", b"b"]), (b"transfer-encoding", b"chunked")) == ["receive"] * 2 + ANSWER
+
+
+@pytest.mark.parametrize("headers", [[], [(b"content-length", b"0")], [LONG, (b"expect", b"100-continue")]])
+async def test_what_is_not_coming_is_not_waited_for(headers: list[Header]) -> None:
+    """Without a body, or where the client asked first whether to send one, nothing is read."""
+    assert await upload(Upload([b"a"]), *headers) == ANSWER
+
+
+async def test_an_endless_body_is_read_up_to_a_bound() -> None:
+    """Reading stops when the bound is reached, and the refusal is sent."""
+    piece = b"x" * 1024 * 1024
+    events = await upload(Upload([piece] * 50), LONG)
+    assert events == ["receive"] * (response.MAX_DRAINED_BYTES // len(piece)) + ANSWER
+
+
+async def test_a_client_that_leaves_ends_the_reading() -> None:
+    """A disconnect is the end of a body, whatever its length said."""
+    assert await upload(Upload([], ends="http.disconnect"), LONG) == ["receive", *ANSWER]
+
+
+async def test_a_slow_body_is_waited_for_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that sends nothing gets its refusal when the time is over."""
+
+    class Silent(Upload):
+        async def receive(self) -> Message:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    monkeypatch.setattr(response, "MAX_DRAINING_SECONDS", 0.01)
+    assert await upload(Silent([]), LONG) == ANSWER

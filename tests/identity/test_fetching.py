@@ -1,0 +1,97 @@
+"""How an issuer's servers are asked: the client that is made unless a user makes another."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from asgi_guard.errors import KeysUnavailableError
+from asgi_guard.identity.fetching import check_url, default_client, opened
+from asgi_guard.identity.introspection import Introspection
+from tests.introspecting import CLIENT, OpaqueIssuer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy")
+
+
+class Proxy(ThreadingHTTPServer):
+    """A proxy that answers everything itself, calls every token active, and remembers what it was asked for."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answers)
+        self.asked: list[str] = []
+
+
+class _Answers(BaseHTTPRequestHandler):
+    server: Proxy
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", "0")))
+        self.server.asked.append(self.path)
+        body = json.dumps({"active": True, "sub": "eve", "aud": "api"}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        self.do_POST()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+        """Say nothing."""
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A proxy that the environment names for everything."""
+    with Proxy() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        for name in PROXIES:
+            monkeypatch.delenv(name, raising=False)
+        for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{server.server_address[1]}")
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "LOCALHOST", "[::1]"])
+async def test_no_proxy_hears_what_is_said_to_this_machine(proxy: Proxy, host: str) -> None:
+    """A secret that may be sent over http, since it stays on this machine, is sent to no proxy, nor is one believed."""
+    url = check_url(f"http://{host}:9/introspect", query=True)
+    asked = Introspection(url, "api", "hunter2", audience="api").introspector()
+    with pytest.raises(KeysUnavailableError, match="ConnectError"):
+        await asked.obtain(b"opaque-token")
+    await asked.aclose()
+    assert proxy.asked == []
+
+
+async def test_this_machine_answers_past_a_proxy(proxy: Proxy) -> None:
+    """An endpoint on this machine is asked itself."""
+    with OpaqueIssuer() as issuer:
+        asked = Introspection(issuer.url, *CLIENT, audience="api").introspector()
+        assert (await asked.obtain(issuer.token().encode())).subject == "alice"
+        await asked.aclose()
+    assert proxy.asked == []
+
+
+async def test_everybody_else_is_asked_by_the_proxy(proxy: Proxy) -> None:
+    """The environment's proxies are gone by for all other hosts; a client that is left is closed whole."""
+    async with opened(default_client) as client, client.stream("GET", "http://issuer.test/jwks") as response:
+        assert response.status_code == 200
+    assert proxy.asked == ["http://issuer.test/jwks"]
+    for url in ("http://issuer.test/", "http://127.0.0.1:9/"):
+        with pytest.raises(RuntimeError, match="closed"):
+            await client.send(httpx.Request("GET", url))
