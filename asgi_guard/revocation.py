@@ -68,11 +68,11 @@ def require_user(user: object) -> None:
 def lives_of(identity: IdentityMiddleware) -> Mapping[str, float | None]:
     """The issuers whose tokens are accepted, each with the longest life of a token, where that is bounded."""
     lives: dict[str, float | None] = {}
-    for name, verifier in identity.verifiers.items():
+    for name, verifier in identity.tokens.verifiers.items():
         claims = verifier.claims
         lives[name] = longest_life(claims.max_age, claims.max_lifetime, claims.leeway)
-    if identity.introspector is not None:
-        asked = identity.introspector.policy
+    if identity.tokens.introspector is not None:
+        asked = identity.tokens.introspector.policy
         life = longest_life(asked.max_age, asked.max_lifetime, asked.leeway)
         other = lives.get(asked.issuer, life)  # of the tokens of the same issuer that are verified here
         lives[asked.issuer] = None if life is None or other is None else max(life, other)

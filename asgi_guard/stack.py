@@ -186,7 +186,7 @@ def _health(
         denies = rate_limit is not None and rate_limit.needs_store(_identities(auth))
         required = denies or denies_revoked or counts_proofs
         asked.append(Check("store", store.ping, required))
-    if identity is not None and identity.verifiers:
+    if identity is not None and identity.tokens.verifiers:
         asked += _key_checks(identity)
     return HealthMiddleware(
         app,
@@ -201,9 +201,9 @@ def _health(
 
 def _key_checks(identity: IdentityMiddleware) -> Iterator[Check]:
     """One of several issuers may be away: the others' users are served all the same, and which one it is is told."""
-    yield Check("keys", identity.check)
-    if len(identity.verifiers) > 1:
-        for issuer, verifier in identity.verifiers.items():
+    yield Check("keys", identity.tokens.check)
+    if len(identity.tokens.verifiers) > 1:
+        for issuer, verifier in identity.tokens.verifiers.items():
             yield Check(f"{KEYS_OF}{issuer}", verifier.engine.look, required=False)
 
 

@@ -136,7 +136,7 @@ async def test_a_token_that_has_ended(issuer: LocalIssuer, lifetime: float) -> N
     """A token that is asked for as one that has ended is refused as such, by the leeway that holds unless said."""
     token = issuer.token(lifetime=lifetime)
     with pytest.raises(TokenError, match="expired: it expired"):
-        await IdentityMiddleware(Echo(), issuers=[issuer.accepted()]).verify(token.encode())
+        await IdentityMiddleware(Echo(), issuers=[issuer.accepted()]).tokens.verify(token.encode())
     auth = AuthSettings(issuer=issuer.url, audience=(issuer.audience,))
     guard = Guard(Echo(), GuardSettings(auth=auth), http_client=issuer.client)
     assert (await get(guard, headers=[bearer(token)])).status == 401

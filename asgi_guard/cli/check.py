@@ -274,12 +274,12 @@ async def _probe(layers: Sequence[Layer]) -> tuple[list[tuple[str, bool, str]], 
     """What the store and the issuer answer, and what to warn of once they do."""
     asked: list[tuple[str, Callable[[], Awaitable[object]], Callable[[], str]]] = []
     for layer in layers:
-        if isinstance(layer, IdentityMiddleware) and layer.verifiers:
-            for issuer, verifier in layer.verifiers.items():
+        if isinstance(layer, IdentityMiddleware) and layer.tokens.verifiers:
+            for issuer, verifier in layer.tokens.verifiers.items():
                 asked.append(("issuer keys", verifier.engine.check, partial(_keys, issuer, verifier.engine)))
-        if isinstance(layer, IdentityMiddleware) and layer.introspector is not None:
-            whose = partial(str, f"tokens of {layer.introspector.policy.issuer}")
-            asked.append(("introspection", layer.introspector.check, whose))
+        if isinstance(layer, IdentityMiddleware) and layer.tokens.introspector is not None:
+            whose = partial(str, f"tokens of {layer.tokens.introspector.policy.issuer}")
+            asked.append(("introspection", layer.tokens.introspector.check, whose))
     if (store := store_of(layers)) is not None:
         asked.append(("store", store.ping, str))
     results = []

@@ -84,7 +84,7 @@ class Configured(NamedTuple):
             ConfigError: no issuer is configured.
         """
         for layer in self.layers:
-            if isinstance(layer, IdentityMiddleware) and (layer.verifiers or layer.introspector):
+            if isinstance(layer, IdentityMiddleware) and (layer.tokens.verifiers or layer.tokens.introspector):
                 return layer
         raise ConfigError([Problem(f"{PREFIX}AUTH_ISSUER", "it is not set, so there is no issuer to ask")])
 

@@ -64,7 +64,7 @@ def revoke(
             return f"revoked what was issued to the subject until now, for {seconds:.0f} s"
         if session is not None:
             return f"revoked the session, for {await revocations.session(session, issuer, ttl):.0f} s"
-        seconds = await revocations.token(await identity.verify(token_given(token or "")))
+        seconds = await revocations.token(await identity.tokens.verify(token_given(token or "")))
         return f"revoked, for the {seconds:.0f} s that it would have been accepted"
 
     try:

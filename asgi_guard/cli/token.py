@@ -190,7 +190,7 @@ def _explain(identity: IdentityMiddleware, store: Store | None, value: bytes, *,
 async def _verify(identity: IdentityMiddleware, store: Store | None, value: bytes) -> tuple[User, tuple[str, ...]]:
     """Whose token it is, and what has to be shown besides."""
     try:
-        user = await identity.verify(value)
+        user = await identity.tokens.verify(value)
         needs = identity.possession.needs(user)
         if store is not None:
             verdict = await store.admit(Admission((), user.token_id, marks=user.marks))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -18,19 +17,17 @@ from asgi_guard.errors import (
     wrong_type,
 )
 from asgi_guard.identity.introspection import Introspection
-from asgi_guard.identity.issuer import Issuer, Verifier
-from asgi_guard.identity.jwks import check_any
+from asgi_guard.identity.issuer import Issuer
 from asgi_guard.identity.possession import Possession
+from asgi_guard.identity.tokens import Tokens
 from asgi_guard.policy import token
 from asgi_guard.policy.access import Failure
 from asgi_guard.policy.cors_names import is_forbidden_header
 from asgi_guard.policy.credentials import Credential, MalformedCredentialsError, find, key_alone
 from asgi_guard.policy.dpop import ProofError
 from asgi_guard.policy.identity import ANONYMOUS, NO_AUTH, APIKey, User, api_key_digest
-from asgi_guard.policy.introspection import is_opaque
-from asgi_guard.policy.keys import VerificationKey
 from asgi_guard.policy.routes import AuthMode, Route, RouteTable
-from asgi_guard.policy.token_cache import CountedTokenCache, TokenCache
+from asgi_guard.policy.token_cache import TokenCache
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -102,47 +99,29 @@ class IdentityMiddleware(Layer):
             message = f"{api_key_header!r} is where something else stands: name another header, such as x-api-key"
             raise ConfigError([Problem("api_key_header", message)])
         self.possession = possession if possession is not None else Possession()
-        self.verifiers = {issuer.issuer: Verifier.of(issuer, self.possession.bindings) for issuer in issuers}
-        if len(self.verifiers) != len(issuers):
-            raise ConfigError([Problem("issuers", "an issuer is named twice")])
-        self.introspector = None if introspection is None else introspection.introspector()
-        self._algorithms = frozenset(name for issuer in issuers for name in issuer.algorithms)
+        self.tokens = Tokens(
+            issuers, introspection, bindings=self.possession.bindings, cache_size=cache_size, clock=clock
+        )
         self._api_keys = {key.sha256: key.user() for key in api_keys}
         self._api_key_header = api_key_header.lower().encode() if api_keys else b""
         self._cookie = None if cookie is None else cookie.encode()
         parameter = unsafe_websocket_query_token
         self._parameter = None if parameter is None else parameter.encode()
-        self._elsewhere = (
-            cookie is not None or parameter is not None
-        )  # whether a token may come in no header of its own
+        # Whether a token may come in no header of its own.
+        self._elsewhere = cookie is not None or parameter is not None
         self._table = RouteTable.of(routes)
         modes = (*(route.auth or default for route in self._table.routes), default)
         self._unasked = tuple(mode == "none" for mode in modes)
-        self._cache = TokenCache(cache_size)
-        self._cache_size = cache_size
-        self._clock = clock
-
-    def count(self) -> CountedTokenCache:
-        """Count from now on how many tokens are found among those verified before."""
-        self._cache = counted = CountedTokenCache(self._cache_size)
-        return counted
 
     async def startup(self) -> None:
         """Fetch the keys before the first request needs them. A failure is logged, and requests try again."""
-        await asyncio.gather(*(verifier.engine.refresh() for verifier in self.verifiers.values()))
+        await self.tokens.startup()
         await self.possession.startup()
 
     async def shutdown(self) -> None:
         """Give up fetches under way."""
-        for verifier in self.verifiers.values():
-            await verifier.engine.aclose()
-        if self.introspector is not None:
-            await self.introspector.aclose()
+        await self.tokens.aclose()
         await self.possession.aclose()
-
-    async def check(self) -> None:
-        """Raise `KeysUnavailableError` unless the tokens of one issuer at least can be verified; for readiness."""
-        await check_any(verifier.engine for verifier in self.verifiers.values())
 
     def decide(self, exchange: Exchange) -> Decision:
         """Find out who it is. Only a token whose key has to be fetched first takes a wait."""
@@ -175,8 +154,7 @@ class IdentityMiddleware(Layer):
     def _remembers(self, exchange: Exchange) -> bool:
         """Recognise the token of most requests: one Authorization header, nothing beside it, and verified a moment ago.
 
-        Only a token that passed every check is remembered, so none of them has to be made again. What a token is bound
-        to is no such check: that is asked for with every request, elsewhere.
+        What a token is bound to is asked for with every request, elsewhere.
         """
         headers = exchange.headers
         value = headers.get(b"authorization")
@@ -184,10 +162,10 @@ class IdentityMiddleware(Layer):
             return False
         if self._api_key_header in headers or (self._elsewhere and self._may_be_elsewhere(exchange)):
             return False
-        user = self._remembered(self._cache.digest(value[7:]), self._clock())
+        user = self.tokens.remembered(TokenCache.digest(value[7:]))
         if user is None or self.possession.required or "cnf" in user.claims:
             return False
-        self._cache.hit()
+        self.tokens.hits += 1
         self._accept(exchange, user)
         return True
 
@@ -195,17 +173,6 @@ class IdentityMiddleware(Layer):
         """Whether there may be a token in the cookie, or in the address."""
         in_cookie = self._cookie is not None and b"cookie" in exchange.headers
         return in_cookie or (self._parameter is not None and bool(_query(exchange)))
-
-    def _remembered(self, digest: bytes, now: float) -> User | None:
-        """The user of a token that was verified a moment ago, by the keys that hold now."""
-        hit = self._cache.get(digest, now)
-        if hit is None:
-            return None
-        user, keys = hit
-        if keys is self.verifiers[user.issuer or ""].engine.keys:
-            return user
-        self._cache.forget(digest)
-        return None
 
     def _credential(self, exchange: Exchange) -> Credential | None:
         headers, cookie = exchange.headers, self._cookie
@@ -252,27 +219,10 @@ class IdentityMiddleware(Layer):
             self._accept(exchange, user)
 
     def _token(self, exchange: Exchange, credential: Credential) -> Decision:
-        """Verify a token, unless it is remembered."""
-        value = credential.value
-        if len(value) > token.MAX_TOKEN_BYTES:
-            raise token.too_large(value)
-        if self.introspector is not None and self._is_asked_about(value):
-            user = self.introspector.peek(value)
-            if user is None:
-                return self._wait(exchange, credential, self.introspector.obtain(value))
+        user = self.tokens.find(credential.value)
+        if isinstance(user, User):
             return self._admit(exchange, credential, user)
-        digest = self._cache.digest(value)
-        user = self._remembered(digest, self._clock())
-        if user is None:
-            self._cache.missed()
-            parsed, verifier = self.parse(value)
-            key = verifier.engine.peek(parsed.kid, parsed.algorithm)
-            if key is None:
-                return self._wait(exchange, credential, self._obtain(digest, parsed, verifier))
-            user = self._verify(digest, parsed, verifier, key)
-        else:
-            self._cache.hit()
-        return self._admit(exchange, credential, user)
+        return self._wait(exchange, credential, user)
 
     async def _wait(self, exchange: Exchange, credential: Credential, obtaining: Awaitable[User]) -> None:
         """Accept a user who cannot be told at once."""
@@ -283,43 +233,6 @@ class IdentityMiddleware(Layer):
         else:
             if counting is not None:
                 await counting
-
-    def _is_asked_about(self, value: bytes) -> bool:
-        return self.introspector is not None and (not self.verifiers or is_opaque(value))
-
-    def parse(self, value: bytes) -> tuple[token.ParsedToken, Verifier]:
-        """Parse a token and find its issuer, before any signature is checked; raises `TokenError`."""
-        parsed = token.parse(value, self._algorithms)
-        issuer = parsed.claims.get("iss")
-        verifier = self.verifiers.get(issuer) if isinstance(issuer, str) else None
-        if verifier is None:
-            raise TokenError("issuer", f"iss is {ascii(issuer)[:128]}, which is none of {sorted(self.verifiers)}")
-        return parsed, verifier
-
-    def _verify(self, digest: bytes, parsed: token.ParsedToken, verifier: Verifier, key: VerificationKey) -> User:
-        now = self._clock()
-        user = verifier.user(parsed, key, now)
-        keys = verifier.engine.keys
-        if keys is not None:
-            self._cache.put(digest, user, now, keys)
-        return user
-
-    async def _obtain(self, digest: bytes, parsed: token.ParsedToken, verifier: Verifier) -> User:
-        key = await verifier.engine.obtain(parsed.kid, parsed.algorithm)
-        return self._verify(digest, parsed, verifier, key)
-
-    async def verify(self, value: bytes) -> User:
-        """Verify a token apart from any request, for people who ask why it fails.
-
-        Raises:
-            TokenError: what is wrong with it.
-            KeysUnavailableError: it cannot be judged.
-        """
-        if self.introspector is not None and self._is_asked_about(value):
-            return await self.introspector.obtain(value)
-        parsed, verifier = self.parse(value)
-        key = await verifier.engine.obtain(parsed.kid, parsed.algorithm)
-        return verifier.user(parsed, key, self._clock())
 
 
 def _query(exchange: Exchange) -> bytes:

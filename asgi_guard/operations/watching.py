@@ -83,10 +83,10 @@ def _breakers_open() -> int:
 
 
 def _watch_identity(metrics: MetricsMiddleware, identity: IdentityMiddleware) -> None:
-    instruments, cache = metrics.instruments, identity.count()
-    metrics.watch(lambda: cache.hits, [each.token_lookups("hit") for each in instruments])
-    metrics.watch(lambda: cache.misses, [each.token_lookups("miss") for each in instruments])
-    for issuer, verifier in identity.verifiers.items():
+    instruments, tokens = metrics.instruments, identity.tokens
+    metrics.watch(lambda: tokens.hits, [each.token_lookups("hit") for each in instruments])
+    metrics.watch(lambda: tokens.misses, [each.token_lookups("miss") for each in instruments])
+    for issuer, verifier in tokens.verifiers.items():
         _watch_keys(metrics, issuer, verifier.engine)
 
 

@@ -59,30 +59,3 @@ class TokenCache:
     def forget(self, digest: bytes) -> None:
         """Drop a token, as when its keys have changed."""
         self._entries.pop(digest, None)
-
-    def hit(self) -> None:
-        """Called when a token is served as it was found, once a request: the place for whoever counts hits."""
-
-    def missed(self) -> None:
-        """Called when a token has to be verified, likewise."""
-
-
-class CountedTokenCache(TokenCache):
-    """A cache that counts, for metrics.
-
-    Attributes:
-        hits: tokens that were found.
-        misses: tokens that had to be verified.
-    """
-
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self.hits = self.misses = 0
-
-    def hit(self) -> None:
-        """Count it."""
-        self.hits += 1
-
-    def missed(self) -> None:
-        """Count it."""
-        self.misses += 1

@@ -54,7 +54,7 @@ async def prepare(guard: Recorded, issuer: LocalIssuer, asked: dict[str, Any]) -
         token = issuer.token()
         identity: Any = next(layer for layer in guard.guard.layers if layer.name == "identity")
         limits: Any = next(layer for layer in guard.guard.layers if isinstance(layer, RateLimitMiddleware))
-        await limits.store.revoke((await identity.verify(token.encode())).token_id, 60)
+        await limits.store.revoke((await identity.tokens.verify(token.encode())).token_id, 60)
         headers = [bearer(token)]
     if asked.get("path") == "/login":
         for _ in range(2):

@@ -144,9 +144,9 @@ async def test_remembered_tokens_stay_verified(issuer: LocalIssuer) -> None:
     layer = IdentityMiddleware(AccessMiddleware(Echo()), issuers=[issuer.accepted()])
     header = (b"authorization", f"Bearer {issuer.token()}".encode())
     assert (await get(layer, headers=[header])).status == 200
-    (verifier,) = layer.verifiers.values()
+    (verifier,) = layer.tokens.verifiers.values()
     await verifier.engine.refresh()
-    (entry,) = layer._cache._entries.values()
+    (entry,) = layer.tokens._cache._entries.values()
     assert entry[2] is verifier.engine.keys
     issuer.rotate()
     await verifier.engine.refresh()

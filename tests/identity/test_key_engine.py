@@ -65,7 +65,7 @@ def layered(issuer: LocalIssuer, clock: Clock, times: KeyTimes = TIMES) -> Ident
     """The layers of identity around an app, with the keys' time told by a clock."""
     layer = IdentityMiddleware(AccessMiddleware(Echo()), issuers=[issuer.accepted()])
     engine = KeyEngine(issuer.url, algorithms=RS256, client=issuer.client, clock=clock, times=times)
-    layer.verifiers[issuer.url] = replace(layer.verifiers[issuer.url], engine=engine)
+    layer.tokens.verifiers[issuer.url] = replace(layer.tokens.verifiers[issuer.url], engine=engine)
     return layer
 
 
@@ -156,7 +156,7 @@ async def test_an_outage_of_an_hour(issuer: LocalIssuer, clock: Clock) -> None:
     while clock.now <= ends:
         exchange = await ask(layer, issuer.token(lifetime=DAY) if clock.now % 600 == 0 else valid)
         assert (exchange.error, exchange.status) == (None, 200)
-        await layer.check()
+        await layer.tokens.check()
         clock.now += 10
     assert issuer.fetches[DISCOVERY] < 2 + (59 + 1) * 60 / TIMES.max_backoff * 2 + 6
     clock.now = ends + 60
@@ -236,7 +236,7 @@ async def test_a_key_that_cannot_be_looked_for(issuer: LocalIssuer, clock: Clock
     issuer.outage = True
     clock.now += TIMES.cooldown
     with pytest.raises(KeysUnavailableError, match=r"whether .* has a key of that kid .*: 1 key, 30 s old, .*503"):
-        await layer.verify(issuer.token(lifetime=DAY).encode())
+        await layer.tokens.verify(issuer.token(lifetime=DAY).encode())
 
 
 async def test_a_slow_issuer_does_not_stall_the_loop(issuer: LocalIssuer) -> None:

@@ -75,10 +75,10 @@ async def test_a_bound_token_is_counted_once(issuer: LocalIssuer) -> None:
     """The cache counts what became of a token, however often it looked for it."""
     app, token = guarded(issuer, "tls"), bearer(issuer.token(cnf=CNF))
     (identity,) = [layer for layer in app.layers if isinstance(layer, IdentityMiddleware)]
-    cache = identity.count()
+    tokens = identity.tokens
     for _ in range(3):
         assert await status(app, token, **tls(PEM)) == 200
-    assert (cache.hits, cache.misses) == (2, 1)
+    assert (tokens.hits, tokens.misses) == (2, 1)
 
 
 async def test_other_tokens_need_no_certificate(issuer: LocalIssuer) -> None:

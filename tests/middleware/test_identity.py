@@ -114,7 +114,7 @@ async def test_bad_token(issuer: LocalIssuer, claims: dict[str, Any], word: str)
     layer = IdentityMiddleware(Echo(), issuers=[issuer.accepted()])
     assert not (await who(layer, bearer(value))).is_authenticated
     with pytest.raises(TokenError) as caught:
-        await layer.verify(value.encode())
+        await layer.tokens.verify(value.encode())
     assert caught.value.reason == word
     status, body = await reason(issuer, bearer(value))
     assert (status, b"credentials_invalid" in body, word.encode() in body) == (401, True, False)
@@ -280,7 +280,7 @@ async def test_a_rotated_key_takes_its_tokens_along(issuer: LocalIssuer) -> None
     old = bearer(issuer.token())
     assert (await who(layer, old)).is_authenticated
     issuer.rotate()
-    (verifier,) = layer.verifiers.values()
+    (verifier,) = layer.tokens.verifiers.values()
     await verifier.engine.refresh()
     assert not (await who(layer, old)).is_authenticated
     assert (await who(layer, bearer(issuer.token()))).is_authenticated
@@ -297,18 +297,18 @@ async def test_outage(issuer: LocalIssuer) -> None:
         assert int(exchange.headers["retry-after"]) >= 1
         assert b"keys_unavailable" in exchange.body
     with pytest.raises(KeysUnavailableError):
-        await layer.check()
+        await layer.tokens.check()
 
 
 async def test_lifespan(issuer: LocalIssuer) -> None:
     """Start-up fetches the keys, once, and shut-down gives up a fetch that is under way."""
     layer = IdentityMiddleware(Echo(), issuers=[issuer.accepted()])
     await layer.startup()
-    await layer.check()
+    await layer.tokens.check()
     assert (await who(layer, bearer(issuer.token()))).is_authenticated
     assert issuer.fetches[JWKS] == 1
     issuer.slow = 3600
-    (verifier,) = layer.verifiers.values()
+    (verifier,) = layer.tokens.verifiers.values()
     waiting = asyncio.create_task(verifier.engine.refresh())
     await asyncio.sleep(0)
     await layer.shutdown()
@@ -372,7 +372,7 @@ async def test_what_an_issuer_is_bound_to(issuer: LocalIssuer) -> None:
     )
     for wrong, word in wrongs:
         with pytest.raises(TokenError) as caught:
-            await layer.verify(strict.token(**{**right, **wrong}).encode())
+            await layer.tokens.verify(strict.token(**{**right, **wrong}).encode())
         assert caught.value.reason == word
 
 

@@ -78,7 +78,7 @@ async def test_every_token_is_asked_about_where_there_is_no_issuer(opaque: Opaqu
     layer = IdentityMiddleware(Echo(), introspection=asked)
     token = opaque.token("a.b.c", sub="carol")
     assert (await who(layer, token)).issuer == "https://id.test"
-    assert (await layer.verify(token.encode())).subject == "carol"
+    assert (await layer.tokens.verify(token.encode())).subject == "carol"
     await layer.shutdown()
 
 

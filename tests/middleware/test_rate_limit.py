@@ -132,7 +132,7 @@ async def test_revocation(issuer: LocalIssuer) -> None:
     limited = RateLimitMiddleware(AccessMiddleware(Echo()), store=store, revocation=True)
     layer = IdentityMiddleware(limited, issuers=[issuer.accepted()])
     revoked, other = issuer.token(jti="one"), issuer.token(jti="two")
-    user = await layer.verify(revoked.encode())
+    user = await layer.tokens.verify(revoked.encode())
     await store.revoke(user.token_id or "", 60)
     exchange = await get(layer, headers=[bearer(revoked)])
     assert exchange.status == 401

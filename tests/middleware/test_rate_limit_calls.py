@@ -91,7 +91,7 @@ async def test_a_revoked_token(issuer: LocalIssuer, server: Server, redis_store:
     guard = await guarded(issuer, redis_store, server, "3/hour by ip")  # one of which is used
     token = issuer.token("mallory", jti="the one")
     (layer,) = [layer for layer in guard.layers if layer.name == "identity"]
-    user = await layer.verify(token.encode())  # type: ignore[attr-defined]  # it is Identity
+    user = await layer.tokens.verify(token.encode())  # type: ignore[attr-defined]  # it is Identity
     await redis_store.revoke(user.token_id, 60)
     calls(server)
     answers = [(await get(guard, "/private", [bearer(token)])) for _ in range(3)]

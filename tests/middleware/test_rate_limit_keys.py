@@ -267,7 +267,7 @@ async def test_what_keys_are_called(issuer: LocalIssuer, server: Server, redis_s
     layer = IdentityMiddleware(limited, issuers=[issuer.accepted()], api_keys=keys)
     subject, token_id = "alice@example.com" * 20, "the-token-id" * 20
     token = issuer.token(subject, jti=token_id)
-    await redis_store.revoke((await layer.verify(token.encode())).token_id or "", 60)
+    await redis_store.revoke((await layer.tokens.verify(token.encode())).token_id or "", 60)
     for value in HOSTILE:
         for credentials in ((), [bearer(token)], [(b"x-api-key", b"the-robots-key")]):
             members: dict[str, Any] = {

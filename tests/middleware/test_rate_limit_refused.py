@@ -103,4 +103,4 @@ async def test_a_path_that_is_disputed_costs_no_signature_check(issuer: LocalIss
     identity = next(layer for layer in front.layers if isinstance(layer, IdentityMiddleware))
     for path, seen in (("//login", 0), ("/items", 1)):
         answer = await get(front, path, bearer(issuer.token("alice")))
-        assert (answer.status, len(identity._cache)) == (200 if seen else 400, seen)
+        assert (answer.status, len(identity.tokens._cache)) == (200 if seen else 400, seen)
