@@ -80,7 +80,11 @@ def stack(
     csrf = problems.collect("csrf", lambda: _csrf(app, settings, table, cors))
     metadata = problems.collect("auth", lambda: _resource_metadata(app, settings, cors))
     possession = problems.collect("auth", lambda: _possession(settings.auth, store, proxy))
-    identity = problems.collect("auth", lambda: _identity(app, settings, table, http_client, possession))
+    identity = problems.collect(
+        "auth",
+        lambda: _identity(app, settings, table, http_client, possession),
+        introspection="introspection_unsafe_subject",
+    )
     rate_limit = problems.collect(
         "rate", lambda: _rate_limit(app, settings, table, store, limit_functions, trusts_proxy)
     )
@@ -350,6 +354,7 @@ def _introspection(section: AuthSettings, http_client: Callable[[], httpx.AsyncC
         section.introspection_client_id or "",
         "" if secret is None else secret.get_secret_value(),
         audience=() if section.introspection_unsafe_any_audience else asked.audience or (),
+        unsafe_subject=section.introspection_unsafe_subject,
         client=http_client,
         **asked.model_dump(exclude={"audience", "jwks_url", "algorithms", "profile"}),
     )

@@ -39,6 +39,8 @@ HINTS_OF_CLAIMS = {
     "iat": "have the issuer say when its tokens were issued, in seconds: "
     f"{PREFIX}AUTH_MAX_TOKEN_AGE and {PREFIX}AUTH_MAX_TOKEN_LIFETIME count from then",
     "jti": f"have the issuer name its tokens by jti, or leave {PREFIX}AUTH_REVOCATION off",
+    "sub": "have the issuer say whose its tokens are by sub; what an introspection endpoint says instead is taken by "
+    f"{PREFIX}AUTH_INTROSPECTION_UNSAFE_SUBJECT, at a risk that docs/identity.md tells",
 }
 """What to do about a claim that is wrong, where that says more than the reason."""
 LONG = 100 * 365 * 24 * 3600

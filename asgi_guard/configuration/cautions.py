@@ -125,6 +125,11 @@ def _credentials_at_risk(settings: GuardSettings) -> Iterator[str]:
             f"tokens are taken from the address of WebSockets, which servers, proxies and browsers write down: "
             f"{PREFIX}AUTH_UNSAFE_WEBSOCKET_QUERY_TOKEN={parameter}; a __Host- cookie is not written down"
         )
+    if "client_id" in settings.auth.introspection_unsafe_subject:
+        yield (
+            f"all users of a client whose tokens name nobody else are one: {PREFIX}AUTH_INTROSPECTION_UNSAFE_SUBJECT "
+            "says client_id, which is right for clients that act for no user"
+        )
     if cookie is not None and not cookie.startswith("__Host-"):
         better = "__Host-" + re.sub("^__(host|secure)-", "", cookie, flags=re.IGNORECASE)
         yield (

@@ -69,6 +69,9 @@ class Introspection:
         max_token_lifetime: seconds from `iat` to `exp`, both of which the answer then has to say, beyond which a token
             is refused from the first.
         required_claims: what an answer has to say, as `NAME` or `NAME=VALUE`.
+        unsafe_subject: members of an answer, of which the first that is there says who it is where `sub` is not; none
+            refuses such tokens. It is unsafe, since a `username` may change hands, and `client_id` makes one of all
+            users of a client: it is right only for clients that act for nobody, and gives them the subject `client:ID`.
         times: for how long answers count.
         client: makes the HTTP client, a new one each time, which is closed in the end: the place for a proxy, a CA
             bundle, or headers.
@@ -87,12 +90,14 @@ class Introspection:
     max_token_age: float | None = None
     max_token_lifetime: float | None = None
     required_claims: Sequence[str] | str = ()
+    unsafe_subject: Sequence[str] | str = ()
     times: IntrospectionTimes = field(default_factory=IntrospectionTimes)
     client: Callable[[], httpx.AsyncClient] = default_client
 
     def __post_init__(self) -> None:
         require_fields(self)
-        lists = {name: getattr(self, name) for name in ("audience", "scope_claims", "required_claims")}
+        listed = ("audience", "scope_claims", "required_claims", "unsafe_subject")
+        lists = {name: getattr(self, name) for name in listed}
         for name, value in all_listed(**lists).items():
             object.__setattr__(self, name, value)
         problems: list[Problem] = []
@@ -114,6 +119,7 @@ class Introspection:
             self.max_token_age,
             self.max_token_lifetime,
             parse_required(self.required_claims),
+            tuple(self.unsafe_subject),
         )
         return Introspector(self.url, self.client_id, self.client_secret, policy, times=self.times, client=self.client)
 

@@ -14,12 +14,22 @@ from asgi_guard.policy.introspection import is_opaque
 from asgi_guard.policy.token_cache import TokenCache
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from asgi_guard.identity.introspection import Introspection
     from asgi_guard.identity.issuer import Issuer
     from asgi_guard.policy.identity import User
     from asgi_guard.policy.keys import VerificationKey
+
+
+def _require_no_jwts(issuer: str, verifiers: Collection[str]) -> None:
+    """See to it that nobody can be called by what another one's `sub` is, in a JWT of the same issuer."""
+    if issuer in verifiers:
+        message = (
+            f"the JWTs of {issuer} name their users by sub, so whoever is called what that of another one is would be "
+            "that one: have the endpoint say sub, and take no unsafe_subject, or name another issuer of opaque tokens"
+        )
+        raise ConfigError([Problem("introspection", message)])
 
 
 class Tokens:
@@ -52,6 +62,8 @@ class Tokens:
         if len(self.verifiers) != len(issuers):
             raise ConfigError([Problem("issuers", "an issuer is named twice")])
         self.introspector = None if introspection is None else introspection.introspector()
+        if self.introspector is not None and self.introspector.policy.unsafe_subject:
+            _require_no_jwts(self.introspector.policy.issuer, self.verifiers)
         self.hits = self.misses = 0
         self._algorithms = frozenset(name for issuer in issuers for name in issuer.algorithms)
         self._cache = TokenCache(cache_size)

@@ -35,7 +35,8 @@ class User:
     """A verified identity: what stands in `scope["user"]`.
 
     Attributes:
-        subject: the token's `sub`, or the API key's name.
+        subject: the token's `sub`, or the API key's name. For an opaque token without `sub` what the operator takes in
+            its place; `client:ID` is then a client that acts for no user.
         scopes: what it may do.
         claims: the token's claims, read-only; empty for an API key.
         issuer: the token's `iss`; None for an API key.

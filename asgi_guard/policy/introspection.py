@@ -1,9 +1,12 @@
 """What an issuer says of an opaque token (RFC 7662), judged and remembered.
 
-The order of decisions on an answer: it is an object; `active` is true; `iss`, if it is said, is the issuer; `aud` names
-this API; somebody is named, by `sub` or else by `client_id`; nothing binds the token to a key, of which a bearer shows
-no proof; `exp` and `nbf`, if they are said, hold; so do the bounds on the token's age and its whole life, which ask for
-`iat` and `exp`; the required claims are there.
+The order of decisions on an answer: it is an object; `active` is true; somebody is named, by `sub` or else by a member
+that the operator says; `iss`, if it is said, is the issuer; `aud` names this API; nothing binds the token to a key, of
+which a bearer shows no proof; `exp` and `nbf`, if they are said, hold; so do the bounds on the token's age and its
+whole life, which ask for `iat` and `exp`; the required claims are there. A member that is null counts as not there.
+
+**Who it is without `sub`.** Not the client: that is the same for all its users, and its id may be someone's `sub`. So
+nobody is, unless the operator names members that say who it is. A client that does is told apart from every user.
 
 What was answered counts for a short time, since asking again is the point of such tokens: a positive answer for
 `positive` seconds and never past `exp`, a negative one for `negative`. While the issuer cannot be asked, a positive
@@ -24,6 +27,10 @@ from asgi_guard.policy.revocation import marks_of, subject_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+CLIENT = "client:"
+"""What the subject of a client begins with that is known by its id, and that of no user beside it."""
 
 
 def origin_of(url: str) -> str:
@@ -74,6 +81,8 @@ class IntrospectionPolicy:
         max_age: seconds since `iat` after which a token is refused though it is active; None for no bound.
         max_lifetime: seconds from `iat` to `exp` beyond which a token is refused from the first; None for no bound.
         required: members that have to be there, each with a value that it has to be, or to hold, or None for any.
+        unsafe_subject: members of which the first that is there says who it is where `sub` is not; none refuses such
+            tokens. It is unsafe, since nothing but `sub` is known to be one person's for good.
     """
 
     issuer: str
@@ -83,6 +92,7 @@ class IntrospectionPolicy:
     max_age: float | None = None
     max_lifetime: float | None = None
     required: tuple[tuple[str, str | None], ...] = ()
+    unsafe_subject: tuple[str, ...] = ()
 
     def user(self, answer: object, now: float) -> User:
         """The user whom an answer names; the module's docstring gives the order.
@@ -99,8 +109,9 @@ class IntrospectionPolicy:
             raise TokenError("inactive", "the issuer's answer is no object")
         if answer.get("active") is not True:
             raise TokenError("inactive", "the issuer does not call it active")
-        subject = answer.get("sub", answer.get("client_id"))
-        claims: dict[str, Any] = {**answer, "iss": answer.get("iss", self.issuer), "sub": subject}
+        said: dict[str, Any] = {name: value for name, value in answer.items() if value is not None}
+        subject = self._subject(said)
+        claims = {**said, "iss": said.get("iss", self.issuer), "sub": subject}
         if not self.audience:
             claims["aud"] = ""
         policy = ClaimsPolicy(
@@ -112,19 +123,35 @@ class IntrospectionPolicy:
             endless=True,  # the next answer says whether it has ended
         )
         ends = policy.check(claims, now)
-        check_required(answer, self.required)  # what was said, not what is taken for it
-        token_id = answer.get("jti")
-        marks = marks_of(self.issuer, claims["sub"], claims)
+        check_required(said, self.required)  # what was said, not what is taken for it
+        token_id = said.get("jti")
         return User(
-            claims["sub"],
-            scopes_of(answer, self.scope_claims),
-            MappingProxyType(answer),
+            subject,
+            scopes_of(said, self.scope_claims),
+            MappingProxyType(said),
             self.issuer,
             expires=ends,
-            key=subject_key(self.issuer, claims["sub"]),
+            key=subject_key(self.issuer, subject),
             token_id=None if token_id is None else revocation_key(self.issuer, token_id),
-            marks=marks,
+            marks=marks_of(self.issuer, subject, claims),
         )
+
+    def _subject(self, said: dict[str, Any]) -> str:
+        """Who it is: `sub`, or what stands in its place."""
+        names = self.unsafe_subject
+        name = next((name for name in ("sub", *names) if name in said), None)
+        if name is None:
+            also = f", and so {'is' if len(names) == 1 else 'are'} {', '.join(names)}" if names else ""
+            raise TokenError("claim", f"sub is missing{also}: the answer does not say whose it is")
+        subject = said[name]
+        if not isinstance(subject, str) or not subject:
+            raise TokenError("claim", f"{name} is not a string, or is empty")
+        if name == "client_id":
+            return CLIENT + subject
+        if "client_id" in names and subject.startswith(CLIENT):
+            told = ascii(subject)[:128]
+            raise TokenError("claim", f"{name} is {told}, and what begins with {CLIENT} is a client here")
+        return subject
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,7 @@ def bad_tokens(issuer: LocalIssuer) -> dict[str, str]:
         "too_long": issuer.token(lifetime=7300),
         "unknown_key": other.token(),
         "signature": f"{head}.{body}.{'A' * len(signature)}",
-        "claim": issuer.token(sub=None),
+        "claim": issuer.token(client_id=5),
     }
 
 
@@ -199,6 +199,8 @@ def test_an_opaque_token_is_explained(guarded: LocalIssuer, monkeypatch: pytest.
             unjudged = invoke("token", "--explain", "unknown")
         others = invoke("token", "--explain", opaque.token("others", iss=f"{opaque.origin}/realms/acme"))
         opaque.tokens["endless"] = {"active": True, "sub": "bob", "aud": "api"}
+        opaque.tokens["nobodys"] = {"active": True, "client_id": "shop", "aud": "api", "exp": time.time() + 300}
+        nobodys = invoke("token", "--explain", "nobodys")
         endless = [invoke("token", "--explain", "endless", *options) for options in ((), ("--json",))]
     assert (accepted.exit_code, "accepted: 'alice'" in accepted.output) == (0, True)
     assert (refused.exit_code, "not accepted (inactive)" in refused.output) == (1, True)
@@ -209,6 +211,8 @@ def test_an_opaque_token_is_explained(guarded: LocalIssuer, monkeypatch: pytest.
     assert f"what to do: {DETAILS['inactive'].advice}" in refused.output
     assert "not accepted (claim): iat is missing, and the token's age is bounded" in ageless.output
     assert f"what to do: {HINTS_OF_CLAIMS['iat']}" in ageless.output
+    assert "not accepted (claim): sub is missing: the answer does not say whose it is" in nobodys.output
+    assert "what to do: " + HINTS_OF_CLAIMS["sub"] in nobodys.output
     assert "as long as the issuer calls it active" in endless[0].output
     assert json.loads(endless[1].output)["seconds_left"] is None
 

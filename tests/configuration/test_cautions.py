@@ -8,6 +8,7 @@ from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 from fastapi import FastAPI
+from pydantic import SecretStr
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -50,6 +51,13 @@ REVOKING = AuthSettings(issuer="https://i.example", audience=("a",), revocation=
 KEYS = AuthSettings(api_keys=(APIKey("ci", DIGEST),))
 PRO = AuthSettings(issuer="https://i.example", audience=("a",), api_keys=(APIKey("ci", DIGEST, plan="pro"),))
 TOKENS = AuthSettings(issuer="https://i.example", audience=("a",))
+OPAQUE = AuthSettings(
+    introspection_url="https://i.example/i",
+    introspection_client_id="a",
+    introspection_client_secret=SecretStr("s"),
+    introspection_unsafe_subject=("username",),
+    audience=("a",),
+)
 CORS = CORSSettings(allow_origins=("https://app.example",))
 HEADER = "1/hour by header:x-tenant"
 
@@ -131,6 +139,10 @@ def test_methods_that_pages_send(methods: tuple[str, ...]) -> None:
         (
             {"auth": TOKENS.model_copy(update={"unsafe_websocket_query_token": "t"})},
             "which servers, proxies and browsers write down: ASGI_GUARD_AUTH_UNSAFE_WEBSOCKET_QUERY_TOKEN=t",
+        ),
+        (
+            {"auth": OPAQUE.model_copy(update={"introspection_unsafe_subject": ("username", "client_id")})},
+            "all users of a client whose tokens name nobody else are one: ASGI_GUARD_AUTH_INTROSPECTION_UNSAFE_SUBJECT",
         ),
         ({"auth": TOKENS.model_copy(update={"cookie": "session"})}, "call it __Host-session, and set it with Secure"),
         ({"auth": TOKENS.model_copy(update={"cookie": "__Secure-t"})}, "call it __Host-t, and set"),

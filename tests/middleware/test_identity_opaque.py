@@ -110,6 +110,37 @@ async def test_through_the_guard(opaque: OpaqueIssuer, monkeypatch: pytest.Monke
         await layer.shutdown()
 
 
+async def test_the_users_of_one_client_are_not_one(opaque: OpaqueIssuer) -> None:
+    """Of an endpoint that says no `sub`, users are known by what the operator names, and refused where he does not.
+
+    So django-oauth-toolkit answers: `username` for users, and for a client that acts for itself `client_id` alone.
+    """
+    said = {"sub": None, "aud": None, "scope": "read", "client_id": "shop"}
+    tokens = [opaque.token("1", username="alice", **said), opaque.token("2", username="shop", **said)]
+    tokens.append(opaque.token("3", **said))
+    seen = {}
+    for members in ("", "username", "username, client_id"):
+        asked = Introspection(opaque.url, *CLIENT, unsafe_subject=members)
+        layer = IdentityMiddleware(Echo(), introspection=asked)
+        users = [await who(layer, token) for token in tokens]
+        seen[members] = [user.subject for user in users]
+        await layer.shutdown()
+    assert seen == {
+        "": ["", "", ""],
+        "username": ["alice", "shop", ""],
+        "username, client_id": ["alice", "shop", "client:shop"],
+    }
+    assert len({user.key for user in users}) == 3
+
+
+def test_nobody_is_called_by_another_ones_subject() -> None:
+    """What stands in the place of `sub` is not taken of an issuer whose JWTs name their users by it."""
+    asked = Introspection("https://id.test/i", *CLIENT, audience="api", unsafe_subject="username")
+    with pytest.raises(ConfigError, match="introspection: the JWTs of https:"):
+        IdentityMiddleware(Echo(), issuers=[Issuer("https://id.test", "api")], introspection=asked)
+    IdentityMiddleware(Echo(), issuers=[Issuer("https://other.test", "api")], introspection=asked)
+
+
 @pytest.mark.parametrize("limit", ["", "100/second by user"])
 async def test_one_without_an_id_is_looked_up_by_its_subject(opaque: OpaqueIssuer, limit: str) -> None:
     """An opaque token that names no id is looked up all the same: 401 once its subject's are revoked, else 503."""
@@ -277,6 +308,17 @@ def test_how_long_they_may_live(signed: dict[str, float] | None, asked: dict[str
             "use https",
         ),
         ({"AUTH_INTROSPECTION_CLIENT_ID": "shop"}, "AUTH_INTROSPECTION_CLIENT_ID", "no effect without"),
+        (
+            {
+                **ASKED,
+                "AUTH_ISSUER": "https://id.example.com/realm",
+                "AUTH_AUDIENCE": "a",
+                "AUTH_INTROSPECTION_UNSAFE_SUBJECT": "username",
+            },
+            "AUTH_INTROSPECTION_UNSAFE_SUBJECT",
+            "the JWTs of https://id.example.com/realm name their users by sub, so whoever is called what that of ",
+        ),
+        ({"AUTH_INTROSPECTION_UNSAFE_SUBJECT": "username"}, "AUTH_INTROSPECTION_UNSAFE_SUBJECT", "no effect without"),
         (
             {"AUTH_INTROSPECTION_UNSAFE_ANY_AUDIENCE": "1"},
             "AUTH_INTROSPECTION_UNSAFE_ANY_AUDIENCE",

@@ -48,8 +48,8 @@ def test_an_active_token_names_its_user() -> None:
 @pytest.mark.parametrize(
     ("changes", "subject"),
     [
-        ({"sub": ABSENT, "client_id": "shop"}, "shop"),
-        ({"sub": "alice", "client_id": "shop"}, "alice"),
+        ({"sub": "alice", "client_id": "shop", "username": "bob"}, "alice"),
+        ({"client_id": None, "nbf": None, "iss": None, "cnf": None, "jti": None}, "alice"),
         ({"aud": ["other", "b"]}, "alice"),
         ({"iss": "https://issuer.test"}, "alice"),
         ({"exp": ABSENT}, "alice"),
@@ -58,7 +58,7 @@ def test_an_active_token_names_its_user() -> None:
     ],
 )
 def test_answers_that_are_accepted(changes: dict[str, Any], subject: str) -> None:
-    """Who is named is the subject, or the client where there is none; what an answer may leave out, it may."""
+    """Who is named is the subject; what an answer may leave out, it may, and what is null is left out."""
     assert POLICY.user(answer(**changes), NOW).subject == subject
 
 
@@ -77,6 +77,8 @@ def test_answers_that_are_accepted(changes: dict[str, Any], subject: str) -> Non
         (answer(aud=ABSENT), "audience"),
         (answer(aud=5), "audience"),
         (answer(sub=ABSENT), "claim"),
+        (answer(sub=None), "claim"),
+        (answer(sub=ABSENT, client_id="shop", username="alice"), "claim"),
         (answer(sub=""), "claim"),
         (answer(sub=5), "claim"),
         (answer(exp=NOW - 31), "expired"),
@@ -93,6 +95,46 @@ def test_answers_that_are_refused(said: object, reason: str) -> None:
     with pytest.raises(TokenError) as caught:
         POLICY.user(said, NOW)
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("members", "said", "subject"),
+    [
+        (("username",), {"username": "alice"}, "alice"),
+        (("username",), {"sub": "17", "username": "alice"}, "17"),
+        (("username", "client_id"), {"username": "alice", "client_id": "shop"}, "alice"),
+        (("username", "client_id"), {"username": None, "client_id": "shop"}, "client:shop"),
+        (("client_id",), {"username": "alice", "client_id": "shop"}, "client:shop"),
+        (("user_id",), {"user_id": "client:shop"}, "client:shop"),
+    ],
+)
+def test_what_names_somebody_in_the_place_of_a_subject(
+    members: tuple[str, ...], said: dict[str, Any], subject: str
+) -> None:
+    """Without `sub`, the first member that the operator names says who it is; a client is told apart from users."""
+    user = replace(POLICY, unsafe_subject=members).user(answer(sub=ABSENT) | said, NOW)
+    assert (user.subject, user.key) == (subject, subject_key("https://issuer.test", subject))
+    assert user.marks is not None
+    assert user.marks.subject == user.key
+
+
+@pytest.mark.parametrize(
+    ("members", "said", "detail"),
+    [
+        ((), {"username": "alice", "client_id": "shop"}, "sub is missing: the answer does not say whose it is"),
+        (("username",), {"client_id": "shop"}, "sub is missing, and so is username: the answer does not say"),
+        (("username", "client_id"), {}, "sub is missing, and so are username, client_id: "),
+        (("username",), {"username": 17}, "username is not a string, or is empty"),
+        (("username",), {"username": ""}, "username is not a string, or is empty"),
+        (("username", "client_id"), {"username": "client:shop"}, "username is 'client:shop', and what begins with"),
+        (("client_id",), {"sub": "client:shop"}, "sub is 'client:shop', and what begins with client: is a client"),
+    ],
+)
+def test_who_is_nobody(members: tuple[str, ...], said: dict[str, Any], detail: str) -> None:
+    """Whoever is not named is refused, each user of a client too, and so is a user who would be taken for a client."""
+    with pytest.raises(TokenError, match=detail) as caught:
+        replace(POLICY, unsafe_subject=members).user(answer(sub=ABSENT) | said, NOW)
+    assert caught.value.reason == "claim"
 
 
 def test_an_api_that_takes_any_audience_says_so() -> None:
