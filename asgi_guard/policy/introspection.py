@@ -1,9 +1,15 @@
 """What an issuer says of an opaque token (RFC 7662), judged and remembered.
 
-The order of decisions on an answer: it is an object; `active` is true; somebody is named, by `sub` or else by a member
-that the operator says; `iss`, if it is said, is the issuer; `aud` names this API; nothing binds the token to a key, of
-which a bearer shows no proof; `exp` and `nbf`, if they are said, hold; so do the bounds on the token's age and its
-whole life, which ask for `iat` and `exp`; the required claims are there. A member that is null counts as not there.
+The order of decisions on an answer: it is an object; `active` is true; it is of an access token; somebody is named, by
+`sub` or else by a member that the operator says; `iss`, if it is said, is the issuer; `aud` names this API; nothing
+binds the token to a key, of which a bearer shows no proof; `exp` and `nbf`, if they are said, hold; so do the bounds on
+the token's age and its whole life, which ask for `iat` and `exp`; the required claims are there. A member that is null
+counts as not there.
+
+**What is an access token.** Endpoints answer for refresh tokens too (RFC 7662 section 4), which a client is never to
+send here. So what tells the sort of a token has to tell this one: `token_type` as at the token endpoint (RFC 6749
+section 7.1), and what servers have beside it or wrote before. A token of no sort has to say when it ends: servers leave
+`token_type` out for refresh tokens, some of which do not.
 
 **Who it is without `sub`.** Not the client: that is the same for all its users, and its id may be someone's `sub`. So
 nobody is, unless the operator names members that say who it is. A client that does is told apart from every user.
@@ -31,6 +37,13 @@ if TYPE_CHECKING:
 
 CLIENT = "client:"
 """What the subject of a client begins with that is known by its id, and that of no user beside it."""
+
+_ACCESS = frozenset({"access_token", "access"})
+_SORTS = {"token_use": _ACCESS, "token_usage": _ACCESS, "token_type": frozenset({"bearer", "access_token"})}
+"""What tells an access token, in any case: Hydra's word, OpenIddict's, and that of the RFC, by which Salesforce and
+older servers tell the sort too."""
+_OTHER_TYPES = frozenset({"refresh", "offline", "id"})
+"""What Keycloak has as `typ` in its other tokens; of an access token that says nothing, for JWTs have one too."""
 
 
 def origin_of(url: str) -> str:
@@ -102,14 +115,15 @@ class IntrospectionPolicy:
             now: seconds since the Unix epoch.
 
         Raises:
-            TokenError: the reason is `inactive`, `issuer`, `audience`, `claim`, `expired`, `not_yet_valid`, `too_old`
-                or `too_long`.
+            TokenError: the reason is `inactive`, `type`, `issuer`, `audience`, `claim`, `expired`, `not_yet_valid`,
+                `too_old` or `too_long`.
         """
         if not isinstance(answer, dict):
             raise TokenError("inactive", "the issuer's answer is no object")
         if answer.get("active") is not True:
             raise TokenError("inactive", "the issuer does not call it active")
         said: dict[str, Any] = {name: value for name, value in answer.items() if value is not None}
+        _check_sort(said)
         subject = self._subject(said)
         claims = {**said, "iss": said.get("iss", self.issuer), "sub": subject}
         if not self.audience:
@@ -149,9 +163,27 @@ class IntrospectionPolicy:
         if name == "client_id":
             return CLIENT + subject
         if "client_id" in names and subject.startswith(CLIENT):
-            told = ascii(subject)[:128]
-            raise TokenError("claim", f"{name} is {told}, and what begins with {CLIENT} is a client here")
+            raise TokenError("claim", f"{name} is {_shown(subject)}, and what begins with {CLIENT} is a client here")
         return subject
+
+
+def _check_sort(said: dict[str, Any]) -> None:
+    """See to it that the token is one for APIs, and not one by which clients get others."""
+    for name, access in _SORTS.items():
+        told = str(said.get(name, "")).lower()
+        if name == "token_type" and told == "dpop":
+            proof = "it is bound to a key, of which nobody asks for a proof here (RFC 9449)"
+            raise TokenError("type", f"{name} is {_shown(said[name])}: {proof}")
+        if name in said and told not in access:
+            raise TokenError("type", f"{name} is {_shown(said[name])}: it is no access token")
+    if str(said.get("typ", "")).lower() in _OTHER_TYPES:
+        raise TokenError("type", f"typ is {_shown(said['typ'])}: it is no access token")
+    if "exp" not in said and not said.keys() & _SORTS.keys():
+        raise TokenError("type", "neither exp nor token_type is there: it may be a refresh token, which nobody ends")
+
+
+def _shown(value: object) -> str:
+    return ascii(value)[:128]
 
 
 @dataclass(frozen=True, slots=True)

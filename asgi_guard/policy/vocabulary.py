@@ -181,7 +181,8 @@ DETAILS: Mapping[str, Word] = {
     ),
     "type": Word(
         "it is not marked as an access token",
-        "send the access token, not another one of the issuer's; ASGI_GUARD_AUTH_PROFILE=any takes unmarked ones",
+        "send the access token, not another one of the issuer's; ASGI_GUARD_AUTH_PROFILE=any takes unmarked JWTs, and "
+        "for an unmarked opaque one the introspection endpoint has to say `token_type` or `exp`",
     ),
     "inactive": Word(
         "the introspection endpoint does not accept it",

@@ -198,7 +198,7 @@ def test_an_opaque_token_is_explained(guarded: LocalIssuer, monkeypatch: pytest.
             mistaken.setenv("ASGI_GUARD_AUTH_INTROSPECTION_CLIENT_SECRET", "hunter2")
             unjudged = invoke("token", "--explain", "unknown")
         others = invoke("token", "--explain", opaque.token("others", iss=f"{opaque.origin}/realms/acme"))
-        opaque.tokens["endless"] = {"active": True, "sub": "bob", "aud": "api"}
+        opaque.tokens["endless"] = {"active": True, "sub": "bob", "aud": "api", "token_type": "Bearer"}
         opaque.tokens["nobodys"] = {"active": True, "client_id": "shop", "aud": "api", "exp": time.time() + 300}
         nobodys = invoke("token", "--explain", "nobodys")
         endless = [invoke("token", "--explain", "endless", *options) for options in ((), ("--json",))]

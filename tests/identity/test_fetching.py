@@ -37,7 +37,7 @@ class _Answers(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", "0")))
         self.server.asked.append(self.path)
-        body = json.dumps({"active": True, "sub": "eve", "aud": "api"}).encode()
+        body = json.dumps({"active": True, "sub": "eve", "aud": "api", "token_type": "Bearer"}).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()

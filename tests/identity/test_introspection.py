@@ -150,7 +150,7 @@ async def test_an_outage(
         (200, b"[" * 50_000),
         (200, b" " * (introspection.MAX_BODY + 1)),
         (302, b"{}"),
-        (500, b'{"active": true, "sub": "alice", "aud": "api"}'),
+        (500, b'{"active": true, "sub": "alice", "aud": "api", "token_type": "Bearer"}'),
         (200, b"\xff"),
     ],
     ids=["no json", "nested", "too large", "redirect", "error", "no utf-8"],
@@ -314,7 +314,10 @@ async def test_a_token_that_cannot_be_sent_is_nobody_elses_matter(
 
 async def test_a_compressed_answer_is_not_inflated(issuer: OpaqueIssuer, asked: Introspector) -> None:
     """An answer that is compressed unasked is none: a small one could grow to any size."""
-    issuer.raw, issuer.encoding = gzip.compress(b'{"active": true, "sub": "alice", "aud": "api"}'), "gzip"
+    issuer.raw, issuer.encoding = (
+        gzip.compress(b'{"active": true, "sub": "alice", "aud": "api", "token_type": "Bearer"}'),
+        "gzip",
+    )
     with pytest.raises(KeysUnavailableError):
         await asked.obtain(b"token")
     issuer.encoding = "identity"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,7 @@ NOW = 1_795_000_000.0
 POLICY = IntrospectionPolicy("https://issuer.test", frozenset({"api", "b"}))
 ANSWER = {"active": True, "sub": "alice", "aud": "api", "scope": "read write", "exp": NOW + 300}
 ABSENT = object()
+ENDLESS = {"exp": ABSENT, "token_type": "Bearer"}
 ALICE = User("alice", expires=NOW + 1000)
 
 
@@ -52,7 +54,13 @@ def test_an_active_token_names_its_user() -> None:
         ({"client_id": None, "nbf": None, "iss": None, "cnf": None, "jti": None}, "alice"),
         ({"aud": ["other", "b"]}, "alice"),
         ({"iss": "https://issuer.test"}, "alice"),
-        ({"exp": ABSENT}, "alice"),
+        ({"exp": ABSENT, "token_type": "Bearer"}, "alice"),
+        ({"exp": ABSENT, "token_use": "access_token"}, "alice"),
+        ({"token_type": "bearer", "token_use": "access"}, "alice"),
+        ({"token_type": "access_token"}, "alice"),
+        ({"token_type": "Bearer", "token_usage": "access_token"}, "alice"),
+        ({"token_type": "Bearer", "typ": "Bearer"}, "alice"),
+        ({"typ": "at+jwt", "token_type": None}, "alice"),
         ({"nbf": NOW + 29}, "alice"),
         ({"token_type": "Bearer", "username": "a"}, "alice"),
     ],
@@ -145,19 +153,47 @@ def test_an_api_that_takes_any_audience_says_so() -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"token_use": "refresh_token"}, "token_use is 'refresh_token': it is no access token"),
+        ({"token_use": "refresh_token", "token_type": "Bearer"}, "token_use is 'refresh_token'"),
+        ({"token_type": "Bearer", "token_usage": "refresh_token"}, "token_usage is 'refresh_token'"),
+        ({"token_type": "refresh_token"}, "token_type is 'refresh_token'"),
+        ({"token_type": "N_A"}, "token_type is 'N_A'"),
+        ({"token_type": ""}, "token_type is ''"),
+        ({"token_type": ["Bearer"]}, "token_type is "),
+        ({"token_type": "mac"}, "token_type is 'mac'"),
+        ({"token_type": "DPoP"}, "token_type is 'DPoP': it is bound to a key, of which nobody asks for a proof here"),
+        ({"token_type": "dpop"}, "token_type is 'dpop': it is bound to a key"),
+        ({"typ": "Refresh"}, "typ is 'Refresh'"),
+        ({"typ": "Offline", "exp": ABSENT}, "typ is 'Offline'"),
+        ({"typ": "ID", "token_type": "Bearer"}, "typ is 'ID'"),
+        ({"exp": ABSENT}, "neither exp nor token_type is there: it may be a refresh token, which nobody ends"),
+        ({"exp": ABSENT, "token_type": None}, "neither exp nor token_type is there"),
+        ({"exp": ABSENT, "typ": "JWT"}, "neither exp nor token_type is there"),
+    ],
+)
+def test_only_access_tokens_are_accepted(changes: dict[str, Any], detail: str) -> None:
+    """Endpoints answer for refresh tokens too: what is told to be another sort of token, or may be one, is refused."""
+    with pytest.raises(TokenError, match=re.escape(detail)) as caught:
+        POLICY.user(answer(**changes), NOW)
+    assert caught.value.reason == "type"
+
+
+@pytest.mark.parametrize(
     ("rule", "changes", "reason", "detail"),
     [
         ({"required": (("tenant", "acme"),)}, {}, "claim", "tenant is missing, and it is required"),
         ({"required": (("tenant", "acme"),)}, {"tenant": "evil"}, "claim", "tenant is 'evil', not 'acme'"),
         ({"required": (("iss", None),)}, {}, "claim", "iss is missing, and it is required"),
         ({"max_age": 300}, {"iat": NOW - 331}, "too_old", "331 s ago"),
-        ({"max_age": 300}, {"iat": 1, "exp": ABSENT}, "too_old", "300 are allowed"),
+        ({"max_age": 300}, {"iat": 1, **ENDLESS}, "too_old", "300 are allowed"),
         ({"max_age": 300}, {}, "claim", "iat is missing, and the token's age is bounded"),
         ({"max_lifetime": 900}, {"iat": NOW - 1, "exp": NOW + 900}, "too_long", "900 are allowed"),
         ({"max_lifetime": 900}, {}, "claim", "iat is missing, and the token's age is bounded"),
         (
             {"max_lifetime": 900},
-            {"iat": NOW, "exp": ABSENT},
+            {"iat": NOW, **ENDLESS},
             "claim",
             "exp is missing, and the token's life is bounded",
         ),
@@ -176,9 +212,9 @@ def test_what_an_api_asks_beyond_that(rule: dict[str, Any], changes: dict[str, A
         ({"required": (("aud", "b"), ("tenant", None))}, {"aud": ["b", "c"], "tenant": "x"}, NOW + 330),
         ({"required": (("aud", "z"),), "audience": frozenset()}, {"aud": "z"}, NOW + 330),
         ({"max_age": 300}, {"iat": NOW - 100}, NOW + 230),
-        ({"max_age": 300}, {"iat": NOW - 100, "exp": ABSENT}, NOW + 230),
+        ({"max_age": 300}, {"iat": NOW - 100, **ENDLESS}, NOW + 230),
         ({"max_lifetime": 900}, {"iat": NOW - 600}, NOW + 330),
-        ({}, {"exp": ABSENT}, float("inf")),
+        ({}, ENDLESS, float("inf")),
     ],
 )
 def test_what_fits_all_that_is_asked(rule: dict[str, Any], changes: dict[str, Any], expires: float) -> None:
