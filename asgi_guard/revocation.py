@@ -108,7 +108,7 @@ class Revocations:
         if user.token_id is None:
             raise ValueError("this identity was not shown by a token with an id, so there is none to revoke")
         # An opaque token need not say when it ends.
-        seconds = min(max(0.0, user.expires - time.time()), LONGEST_TTL)
+        seconds = LONGEST_TTL if user.expires is None else min(max(0.0, user.expires - time.time()), LONGEST_TTL)
         await self._store.revoke(user.token_id, min(seconds + MARGIN, LONGEST_TTL))
         return seconds
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 import sys
 import time
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -171,7 +170,7 @@ def _explain(identity: IdentityMiddleware, store: Store | None, value: bytes, *,
         else:
             say(f"it cannot be judged: {detail}", "bold red")
         return 1
-    left = None if user.expires == inf else round(user.expires - time.time())
+    left = None if user.expires is None else round(user.expires - time.time())
     if as_json:
         told = {"accepted": True, "subject": user.subject, "scopes": user.scopes, "seconds_left": left}
         dump({**told, "needs": needs})

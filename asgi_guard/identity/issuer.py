@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, get_args
 
 from asgi_guard.errors import ConfigError, Problem, TokenError
@@ -11,6 +10,7 @@ from asgi_guard.identity.fetching import check_url, default_client
 from asgi_guard.identity.jwks import KeyEngine
 from asgi_guard.policy import token
 from asgi_guard.policy.claims import SCOPE_CLAIMS, ClaimsPolicy, Profile, parse_required, scopes_of
+from asgi_guard.policy.frozen import frozen
 from asgi_guard.policy.identity import User, revocation_key
 from asgi_guard.policy.keyring import KeyTimes
 from asgi_guard.policy.keys import ALGORITHMS, VerificationKey
@@ -141,7 +141,7 @@ class Verifier:
         return User(
             subject,
             scopes_of(claims, self.claims.scope_claims),
-            MappingProxyType(claims),
+            frozen(claims),
             issuer,
             expires=expires,
             key=subject_key(issuer, subject),

@@ -5,23 +5,29 @@ That shape is a convention of attributes, so it works without Starlette and in f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.policy.frozen import FrozenDict
 from asgi_guard.policy.listing import one_text
 from asgi_guard.policy.plain_types import require_fields
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
-    from asgi_guard.policy.revocation import Marks
+class Marks(NamedTuple):
+    """What else a token is looked up by among the revoked, beside its id.
 
+    Attributes:
+        session: the store's name for its session; None if it has no `sid`.
+        subject: the store's name for its subject; None asks nothing.
+        issued: its `iat` in microseconds since the Unix epoch; 0 if it does not say.
+    """
 
-def _no_claims() -> Mapping[str, Any]:
-    return MappingProxyType({})
+    session: str | None
+    subject: str | None
+    issued: int = 0
 
 
 class Auth(NamedTuple):
@@ -38,10 +44,11 @@ class User:
         subject: the token's `sub`, or the API key's name. For an opaque token without `sub` what the operator takes in
             its place; `client:ID` is then a client that acts for no user.
         scopes: what it may do.
-        claims: the token's claims, read-only; empty for an API key.
+        claims: the token's claims, read-only all through; empty for an API key.
         issuer: the token's `iss`; None for an API key.
         kind: how it was shown: `token`, or `api-key`.
-        expires: seconds since the Unix epoch, leeway included; infinite for an API key.
+        expires: seconds since the Unix epoch, leeway included; None for an API key, and for an opaque token whose end
+            nobody says.
         key: its name in the store: bounded in length, and not reversible to the subject.
         token_id: the token's name among the revoked, or None if it has no `jti`.
         marks: what else a token is looked up by among the revoked; None for an API key.
@@ -51,10 +58,10 @@ class User:
 
     subject: str
     scopes: tuple[str, ...] = ()
-    claims: Mapping[str, Any] = field(default_factory=_no_claims, repr=False)
+    claims: Mapping[str, Any] = field(default_factory=FrozenDict, repr=False, hash=False)
     issuer: str | None = None
     kind: Literal["token", "api-key"] = "token"
-    expires: float = float("inf")
+    expires: float | None = None
     key: str = ""
     token_id: str | None = None
     marks: Marks | None = field(default=None, repr=False)

@@ -22,12 +22,13 @@ answer counts for `stale_for` seconds more.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MappingProxyType
+from math import inf
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from asgi_guard.errors import TokenError
 from asgi_guard.policy.claims import SCOPE_CLAIMS, ClaimsPolicy, check_required, scopes_of
+from asgi_guard.policy.frozen import frozen
 from asgi_guard.policy.identity import User, revocation_key
 from asgi_guard.policy.revocation import marks_of, subject_key
 
@@ -137,14 +138,18 @@ class IntrospectionPolicy:
             endless=True,  # the next answer says whether it has ended
         )
         ends = policy.check(claims, now)
+        try:
+            shown = frozen(said)
+        except RecursionError:
+            raise TokenError("claim", "the answer is nested deeper than any claims set") from None
         check_required(said, self.required)  # what was said, not what is taken for it
         token_id = said.get("jti")
         return User(
             subject,
             scopes_of(said, self.scope_claims),
-            MappingProxyType(said),
+            shown,
             self.issuer,
-            expires=ends,
+            expires=None if ends == inf else ends,
             key=subject_key(self.issuer, subject),
             token_id=None if token_id is None else revocation_key(self.issuer, token_id),
             marks=marks_of(self.issuer, subject, claims),
@@ -214,7 +219,7 @@ class IntrospectionCache:
     def __init__(self, times: IntrospectionTimes, size: int = 10_000) -> None:
         self._times = times
         self._size = size
-        self._active: dict[bytes, tuple[User, float]] = {}
+        self._active: dict[bytes, tuple[User, float, float]] = {}
         self._inactive: dict[bytes, tuple[str, float]] = {}
 
     def fresh(self, digest: bytes, now: float) -> User | None:
@@ -229,8 +234,8 @@ class IntrospectionCache:
         """
         known = self._active.get(digest)
         if known is not None:
-            user, asked = known
-            if asked <= now < asked + self._times.positive and now < user.expires:
+            user, asked, ends = known
+            if asked <= now < asked + self._times.positive and now < ends:
                 return user
             return None
         refused = self._inactive.get(digest)
@@ -246,14 +251,15 @@ class IntrospectionCache:
         known = self._active.get(digest)
         if known is None:
             return None
-        user, asked = known
-        usable = asked <= now < asked + self._times.positive + self._times.stale_for and now < user.expires
+        user, asked, ends = known
+        usable = asked <= now < asked + self._times.positive + self._times.stale_for and now < ends
         return user if usable else None
 
     def accept(self, digest: bytes, user: User, now: float) -> None:
         """Remember a positive answer."""
         self._inactive.pop(digest, None)
-        _put(self._active, digest, (user, now), self._size)
+        ends = inf if user.expires is None else user.expires
+        _put(self._active, digest, (user, now, ends), self._size)
 
     def refuse(self, digest: bytes, reason: str, now: float) -> None:
         """Remember a negative answer; a positive one before it is forgotten."""
@@ -261,7 +267,7 @@ class IntrospectionCache:
         _put(self._inactive, digest, (reason, now), self._size)
 
 
-def _put(entries: dict[bytes, Any], digest: bytes, entry: tuple[Any, float], size: int) -> None:
+def _put(entries: dict[bytes, Any], digest: bytes, entry: tuple[Any, ...], size: int) -> None:
     entries.pop(digest, None)
     if len(entries) >= size:
         del entries[next(iter(entries))]

@@ -10,8 +10,9 @@ The order of decisions on a token:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from asgi_guard.policy.identity import Marks as Marks  # whoever asks for a token's state here names it by them
 from asgi_guard.policy.identity import store_key
 
 if TYPE_CHECKING:
@@ -26,20 +27,6 @@ MARGIN = 300.0
 and by the leeway of another guard on the same store, which may be as much."""
 LONGEST_TTL = 10 * 366 * 86_400.0
 """Seconds that a revocation is kept at most: ten years."""
-
-
-class Marks(NamedTuple):
-    """What else a token is looked up by among the revoked, beside its id.
-
-    Attributes:
-        session: the store's name for its session; None if it has no `sid`.
-        subject: the store's name for its subject; None asks nothing.
-        issued: its `iat` in microseconds since the Unix epoch; 0 if it does not say.
-    """
-
-    session: str | None
-    subject: str | None
-    issued: int = 0
 
 
 def session_key(issuer: str, session_id: str) -> str:

@@ -54,7 +54,8 @@ class TokenCache:
         entries = self._entries
         if len(entries) >= self._size and digest not in entries:
             del entries[next(iter(entries))]
-        entries[digest] = (user, min(user.expires, now + LIFETIME), keys)
+        until = now + LIFETIME
+        entries[digest] = (user, until if user.expires is None else min(user.expires, until), keys)
 
     def forget(self, digest: bytes) -> None:
         """Drop a token, as when its keys have changed."""

@@ -8,9 +8,11 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fastapi import FastAPI
 from starlette.authentication import requires
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
+from starlette.testclient import TestClient
 
 from asgi_guard import AccessMiddleware, APIKey, ConfigError, IdentityMiddleware, Issuer, Route, TokenError, User
 from asgi_guard.errors import KeysUnavailableError
@@ -65,6 +67,47 @@ async def test_token(issuer: LocalIssuer) -> None:
         user = await who(layer, bearer(issuer.token("alice", scopes=["a", "b"], extra=1)))
         assert (user.subject, user.scopes, user.issuer, user.claims["extra"]) == ("alice", ("a", "b"), issuer.url, 1)
         assert user.is_authenticated
+
+
+async def test_what_an_app_reads_of_a_user_is_no_other_requests_to_change(issuer: LocalIssuer) -> None:
+    """A remembered token says to each request what the issuer said, whatever the app does with the claims."""
+    layer = IdentityMiddleware(Echo(), issuers=[issuer.accepted()])
+    header = bearer(issuer.token(realm_access={"roles": ["user"]}))
+    roles = (await who(layer, header)).claims["realm_access"]["roles"]
+    with pytest.raises(TypeError, match="read-only"):
+        roles.append("admin")
+    again = await who(layer, header)
+    assert layer.tokens.hits == 1
+    assert again.claims["realm_access"] == {"roles": ["user"]}
+    assert isinstance(again.claims["realm_access"]["roles"], list)
+
+
+def test_a_route_may_return_the_user(issuer: LocalIssuer) -> None:
+    """FastAPI writes a user as JSON, whoever it is, with or without an annotation."""
+    api = FastAPI()
+
+    @api.get("/me")
+    async def me(request: Request) -> Any:
+        return request.user
+
+    @api.get("/user")
+    async def user(request: Request) -> User:
+        found: User = request.user
+        return found
+
+    @api.get("/plain", response_model=None)
+    async def plain(request: Request) -> object:
+        return request.user
+
+    layer = IdentityMiddleware(api, issuers=[issuer.accepted()], api_keys=[ROBOT], default="optional")
+    token = issuer.token(realm_access={"roles": ["user"]})
+    with TestClient(layer) as client:
+        for path in ("/me", "/user", "/plain"):
+            told = client.get(path, headers={"authorization": f"Bearer {token}"}).json()
+            assert (told["subject"], told["claims"]["realm_access"]) == ("alice", {"roles": ["user"]})
+            told = client.get(path, headers={"x-api-key": KEY}).json()
+            assert (told["subject"], told["kind"], told["expires"], told["claims"]) == ("robot", "api-key", None, {})
+        assert client.get("/me").json() == client.get("/plain").json() == {}
 
 
 async def test_nobody(issuer: LocalIssuer) -> None:

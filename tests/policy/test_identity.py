@@ -96,7 +96,7 @@ def test_an_api_key_is_a_user() -> None:
     assert (user.subject, user.scopes, user.kind, user.issuer, user.token_id) == (
         "billing", ("read",), "api-key", None, None,
     )  # fmt: skip
-    assert user.expires == float("inf")
+    assert user.expires is None
     assert user.key == store_key("api-key", "billing")
     assert user.is_authenticated
 
@@ -206,7 +206,7 @@ def test_the_cache_never_says_what_was_not_put_in(size: int, course: list[tuple[
         digest = b"%d" % number
         if action == "p":
             user = User(f"user {number} at {now}", expires=now + life)
-            put[digest] = user, min(now + LIFETIME, user.expires)
+            put[digest] = user, min(now + LIFETIME, now + life)
             cache.put(digest, user, now, KEYS)
         elif action == "f":
             put.pop(digest, None)
