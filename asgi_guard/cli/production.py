@@ -51,6 +51,9 @@ def facts_of(
     bounds = ((each.issuer, _least(each.max_token_lifetime, each.max_token_age)) for each in auth.trusted)
     return Facts(
         lifetimes=tuple(bounds),
+        over_http=tuple(
+            each.issuer for each in auth.trusted if not (each.jwks_url or each.issuer).startswith("https://")
+        ),
         introspected=auth.introspection_url is not None,
         keys=answered.get("issuer keys"),
         revocation=auth.revocation,

@@ -154,6 +154,13 @@ def _resource(auth: AuthSettings) -> Iterator[Problem]:
     """A resource that could tell clients of no issuer, and a description of no resource."""
     if not auth.trusted:
         yield from _without(auth, "auth", "issuer", ("resource", "resource_name", "resource_documentation"))
+    elif auth.resource is not None and not auth.resource_metadata(()):
+        names = ", ".join(each.issuer for each in auth.trusted)
+        message = (
+            f"it leads clients to the issuer, and they could ask none of {names}, which is no https URL: leave it out, "
+            f"and name this API by {PREFIX}AUTH_AUDIENCE"
+        )
+        yield Problem(f"{PREFIX}AUTH_RESOURCE", message)
     elif auth.resource is None:
         yield from _without(auth, "auth", "resource", ("resource_name", "resource_documentation"))
 

@@ -21,7 +21,7 @@ from asgi_guard.policy.log_record import LogFormat
 from asgi_guard.policy.proxies import MAX_HOPS, ForwardedHeader
 from asgi_guard.policy.ratelimit_headers import Style
 from asgi_guard.policy.rates import OnStoreFailure
-from asgi_guard.policy.resource_metadata import audiences_of
+from asgi_guard.policy.resource_metadata import audiences_of, can_be_asked
 from asgi_guard.policy.routes import Route
 from asgi_guard.policy.security import Preset
 
@@ -71,7 +71,9 @@ class AuthSettings(Section):
     audience: Audiences = Field(
         default=(), description="this API's names, of which a token has to name one in `aud`; else the resource's"
     )
-    jwks_url: str | None = Field(default=None, description="where the issuer's keys are, if not by OIDC discovery")
+    jwks_url: str | None = Field(
+        default=None, description="where the issuer's keys are, if not by OIDC discovery: then `iss` may be any text"
+    )
     algorithms: NamesOrNone = Field(default=DEFAULT_ALGORITHMS, description="the signature algorithms that are allowed")
     leeway: float = Field(default=30, ge=0, le=300, description="seconds by which the issuer's clock may differ")
     max_token_age: float | None = Field(
@@ -185,11 +187,12 @@ class AuthSettings(Section):
 
     def resource_metadata(self, routes: Iterable[Route]) -> dict[str, Any]:
         """What the resource says of itself (RFC 9728), member by member; nothing if no client could learn from it."""
-        if self.resource is None or not self.trusted:
+        servers = [each.issuer for each in self.trusted if each.jwks_url is None or can_be_asked(each.issuer)]
+        if self.resource is None or not servers:
             return {}
         return {
             "resource": self.resource,
-            "authorization_servers": [trusted.issuer for trusted in self.trusted],
+            "authorization_servers": servers,
             "scopes_supported": [scope for route in routes for scope in (*route.scopes, *route.any_scopes)],
             "resource_name": self.resource_name,
             "resource_documentation": self.resource_documentation,

@@ -121,6 +121,20 @@ def check_url(url: str, *, query: bool = False) -> str:
     return url
 
 
+def check_name(issuer: str) -> None:
+    """See to it that this may be an issuer's identifier, which nothing is fetched by: any text (RFC 7519 4.1.1).
+
+    Raises:
+        ValueError: it is none, or what is probably not meant: several, or where keys are discovered.
+    """
+    if not issuer or not issuer.isprintable():
+        raise ValueError("write what iss says in its tokens, letter by letter")
+    if issuer.count("://") > 1:
+        raise ValueError("these are several issuers: write one")
+    if "/.well-known/" in issuer:
+        raise ValueError("an issuer is what iss says, which is no address of a document")
+
+
 async def read_json(response: httpx.Response, most: int) -> Any:
     """Read the document of a response that is under way.
 

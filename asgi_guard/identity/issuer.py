@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, get_args
 
 from asgi_guard.errors import ConfigError, Problem, TokenError
-from asgi_guard.identity.fetching import check_url, default_client
+from asgi_guard.identity.fetching import check_name, check_url, default_client
 from asgi_guard.identity.jwks import KeyEngine
 from asgi_guard.policy import token
 from asgi_guard.policy.claims import SCOPE_CLAIMS, ClaimsPolicy, Profile, parse_required, scopes_of
@@ -19,7 +19,7 @@ from asgi_guard.policy.plain_types import require_fields
 from asgi_guard.policy.revocation import marks_of, subject_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import httpx
 
@@ -31,7 +31,8 @@ class Issuer:
     """An issuer whose tokens are accepted, bound to its own keys, algorithms and audience.
 
     Attributes:
-        issuer: its identifier: `iss`, exactly, and where its keys are discovered.
+        issuer: its identifier: `iss`, exactly, and where its keys are discovered, if `jwks_url` does not say where they
+            are: any text else.
         audience: of which a token has to name one.
         jwks_url: where its keys are, if they shall not be discovered.
         algorithms: the allowed ones, all asymmetric.
@@ -67,12 +68,8 @@ class Issuer:
     def __post_init__(self) -> None:
         require_fields(self)
         problems: list[Problem] = []
-        for name, url in (("issuer", self.issuer), ("jwks_url", self.jwks_url)):
-            try:
-                if url is not None:
-                    check_url(url, query=name == "jwks_url")
-            except ValueError as error:
-                problems.append(Problem(name, str(error)))
+        for name, message in self._wrong_with_urls():
+            problems.append(Problem(name, message))
         for name in ("audience", "algorithms", "required_claims", "scope_claims"):
             try:
                 object.__setattr__(self, name, listed(getattr(self, name)))
@@ -95,6 +92,26 @@ class Issuer:
             problems.append(Problem("algorithms", f"{what}; {choice}"))
         if problems:
             raise ConfigError(problems)
+
+    def _wrong_with_urls(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with where keys are fetched from: there, and nowhere else, only https is spoken."""
+        try:
+            check_name(self.issuer)
+        except ValueError as error:
+            yield "issuer", str(error)
+        else:
+            if self.jwks_url is None and (fault := _fault(self.issuer)):
+                yield "issuer", f"{fault}; or set jwks_url, and any text may be an issuer"
+        if self.jwks_url is not None and (fault := _fault(self.jwks_url, query=True)):
+            yield "jwks_url", fault
+
+
+def _fault(url: str, *, query: bool = False) -> str | None:
+    try:
+        check_url(url, query=query)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class Facts:
 
     Attributes:
         lifetimes: by issuer, the seconds beyond which its tokens are refused; None for no bound.
+        over_http: the issuers whose keys come over http.
         introspected: whether opaque tokens are asked about.
         keys: whether every issuer's keys were had.
         revocation: whether tokens are looked up among the revoked, and
@@ -57,6 +58,7 @@ class Facts:
     """
 
     lifetimes: tuple[tuple[str, float | None], ...] = ()
+    over_http: tuple[str, ...] = ()
     introspected: bool = False
     keys: bool | None = None
     revocation: bool = False
@@ -113,11 +115,10 @@ class Line(NamedTuple):
 
 
 def _tokens(facts: Facts) -> Finding:
-    insecure = [issuer for issuer, _ in facts.lifetimes if not issuer.startswith("https://")]
     if not facts.lifetimes and not facts.introspected:
         return Finding("fail", "no issuer is named", "ASGI_GUARD_AUTH_ISSUER and ASGI_GUARD_AUTH_AUDIENCE")
-    if insecure:
-        return Finding("fail", f"keys of {insecure[0]} come over http", "ASGI_GUARD_AUTH_ISSUER with https")
+    if facts.over_http:
+        return Finding("fail", f"keys of {facts.over_http[0]} come over http", "ASGI_GUARD_AUTH_ISSUER with https")
     if facts.keys is False:
         return Finding("fail", "the issuer's keys could not be had", "see the probes of `asgi-guard check`")
     if not facts.lifetimes:

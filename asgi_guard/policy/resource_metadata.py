@@ -147,6 +147,14 @@ def is_url(url: str) -> bool:
     return parts is not None and parts.scheme in _PORTS and bool(parts.hostname)
 
 
+def can_be_asked(issuer: str) -> bool:
+    """Whether clients can ask an issuer for tokens: it is an https URL (RFC 8414 section 2), or http to loopback."""
+    parts = _split(issuer)
+    if parts is None or not parts.hostname:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
+
+
 def _is_address(host: str) -> bool:
     """Whether this is an address, in the one way that clients write it."""
     try:

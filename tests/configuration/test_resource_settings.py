@@ -96,7 +96,20 @@ async def test_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [each.audience for each in guard.settings.auth.trusted] == [(RESOURCE,), (RESOURCE,)]
 
 
+async def test_clients_are_told_of_none_whom_they_cannot_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An issuer that is no https URL is left out of the document, for a client could ask it for nothing."""
+    keys = "https://adfs.example.com/adfs/discovery/keys"
+    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUER", "http://adfs.example.com/adfs/services/trust")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_JWKS_URL", keys)
+    monkeypatch.setenv("ASGI_GUARD_AUTH_RESOURCE", RESOURCE)
+    issuers = [{"issuer": "my-service", "jwks_url": keys}, {"issuer": "https://id.example.com", "jwks_url": keys}]
+    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUERS", json.dumps(issuers))
+    told = json.loads((await get(Guard(Echo()), PATH)).body)
+    assert told["authorization_servers"] == ["https://id.example.com"]
+
+
 ISSUER = {"AUTH_ISSUER": "https://id.example.com"}
+ADFS = {"AUTH_ISSUER": "http://adfs.example.com/adfs/services/trust", "AUTH_JWKS_URL": "https://adfs.example.com/keys"}
 
 
 @pytest.mark.parametrize(
@@ -117,6 +130,11 @@ ISSUER = {"AUTH_ISSUER": "https://id.example.com"}
             {**ISSUER, "AUTH_AUDIENCE": "api", "AUTH_RESOURCE_DOCUMENTATION": "https://d.example"},
             "AUTH_RESOURCE_DOCUMENTATION",
             "no effect without ASGI_GUARD_AUTH_RESOURCE",
+        ),
+        (
+            {**ADFS, "AUTH_RESOURCE": RESOURCE},
+            "AUTH_RESOURCE",
+            "could ask none of http://adfs.example.com/adfs/services/trust, which is no https URL: leave it out,",
         ),
         ({**ISSUER, "AUTH_RESOURCE": "http://[api"}, "AUTH_RESOURCE", "write the URL that clients call"),
         ({**ISSUER, "AUTH_RESOURCE": "http://api.example.com"}, "AUTH_RESOURCE", "use https"),

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from asgi_guard import AccessMiddleware, APIKey, ConfigError, IdentityMiddleware, Issuer, Route, TokenError, User
 from asgi_guard.errors import KeysUnavailableError
+from asgi_guard.policy.revocation import subject_key
 from asgi_guard.policy.token import MAX_TOKEN_BYTES
 from asgi_guard.testing import JWKS, LocalIssuer, SigningKey
 from tests.asgi import Echo, call, get, websocket_scope
@@ -366,6 +367,13 @@ async def test_lifespan(issuer: LocalIssuer) -> None:
         ({"issuer": "issuer.example"}, {"issuer"}),
         ({"issuer": "https://issuer.example?a=b"}, {"issuer"}),
         ({"jwks_url": "http://issuer.example/keys"}, {"jwks_url"}),
+        ({"issuer": "", "jwks_url": "https://issuer.example/keys"}, {"issuer"}),
+        ({"issuer": "my\nservice", "jwks_url": "https://issuer.example/keys"}, {"issuer"}),
+        ({"issuer": "https://a.test, https://b.test", "jwks_url": "https://issuer.example/keys"}, {"issuer"}),
+        (
+            {"issuer": "https://a.test/.well-known/openid-configuration", "jwks_url": "https://a.test/keys"},
+            {"issuer"},
+        ),
         ({"jwks_url": "https://user@issuer.example/keys"}, {"jwks_url"}),
         ({"audience": ""}, {"audience"}),
         ({"audience": []}, {"audience"}),
@@ -417,6 +425,25 @@ async def test_what_an_issuer_is_bound_to(issuer: LocalIssuer) -> None:
         with pytest.raises(TokenError) as caught:
             await layer.tokens.verify(strict.token(**{**right, **wrong}).encode())
         assert caught.value.reason == word
+
+
+@pytest.mark.parametrize(
+    "name", ["http://adfs.example.com/adfs/services/trust", "accounts.example.com", "my service", "urn:example:id#1"]
+)
+async def test_an_issuer_whose_keys_are_told_may_have_any_name(name: str) -> None:
+    """Nothing is fetched by the name of an issuer whose key set is named: it is what `iss` says, letter by letter."""
+    keys = LocalIssuer("https://keys.test")
+    accepted = Issuer(name, keys.audience, f"{keys.url}{JWKS}", client=keys.client)
+    layer = IdentityMiddleware(Echo(), issuers=[accepted])
+    user = await who(layer, bearer(keys.token(iss=name)))
+    assert (user.issuer, user.key) == (name, subject_key(name, "alice"))
+    assert not (await who(layer, bearer(keys.token(iss=f"{name}/")))).is_authenticated
+
+
+def test_what_to_do_about_an_issuer_that_is_no_url() -> None:
+    """Where keys would have to be looked for at a name that is no URL, what to say instead is told."""
+    with pytest.raises(ConfigError, match="could put their own keys there; or set jwks_url, and any text may be"):
+        Issuer("http://adfs.example.com/adfs/services/trust", "api")
 
 
 def test_one_text_is_a_list_of_one() -> None:

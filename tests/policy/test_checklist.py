@@ -58,7 +58,8 @@ def test_nothing_said() -> None:
     [
         ({"lifetimes": ()}, "tokens", "fail", "no issuer"),
         ({"lifetimes": (), "introspected": True}, "tokens", "pass", "RFC 7662"),
-        ({"lifetimes": (("http://id.example.com", 60),)}, "tokens", "fail", "over http"),
+        ({"over_http": ("http://id.example.com",)}, "tokens", "fail", "keys of http://id.example.com come over http"),
+        ({"lifetimes": (("http://adfs.example.com/trust", 60),)}, "tokens", "pass", "keys by JWKS"),
         ({"keys": False}, "tokens", "fail", "could not be had"),
         ({"keys": None}, "tokens", "pass", "not asked"),
         ({"lifetimes": (("https://a", 60), ("https://b", None))}, "access tokens", "fail", "https://b"),
