@@ -15,7 +15,7 @@ from asgi_guard.operations.leaving import DrainSignal
 from asgi_guard.policy.address import LOCAL
 from asgi_guard.policy.certificate import CertificateSource
 from asgi_guard.policy.claims import SCOPE_CLAIMS, Profile
-from asgi_guard.policy.dpop import DPoPMode
+from asgi_guard.policy.dpop import PROOF_ALGORITHMS, DPoPMode
 from asgi_guard.policy.introspection import issuer_of
 from asgi_guard.policy.log_record import LogFormat
 from asgi_guard.policy.proxies import MAX_HOPS, ForwardedHeader
@@ -196,6 +196,9 @@ class AuthSettings(Section):
             "scopes_supported": [scope for route in routes for scope in (*route.scopes, *route.any_scopes)],
             "resource_name": self.resource_name,
             "resource_documentation": self.resource_documentation,
+            "dpop_signing_alg_values_supported": () if self.dpop == "off" else PROOF_ALGORITHMS,
+            "dpop_bound_access_tokens_required": self.dpop == "require",
+            "tls_client_certificate_bound_access_tokens": self.client_cert != "off",
         }
 
 

@@ -33,6 +33,9 @@ class ResourceMetadataMiddleware(Layer):
         scopes_supported: scopes that requests may need.
         resource_name: what the API is called, for people.
         resource_documentation: the URL of a page for developers.
+        dpop_signing_alg_values_supported: the algorithms of proofs that are taken (RFC 9449); none where none are.
+        dpop_bound_access_tokens_required: whether only tokens that are bound so are taken.
+        tls_client_certificate_bound_access_tokens: whether tokens are taken that are bound to a certificate (RFC 8705).
         marks_origin: tells which origins' responses a CORS layer further out marks, which is then left to it.
 
     Raises:
@@ -51,10 +54,25 @@ class ResourceMetadataMiddleware(Layer):
         scopes_supported: str | Sequence[str] = (),
         resource_name: str | None = None,
         resource_documentation: str | None = None,
+        dpop_signing_alg_values_supported: str | Sequence[str] = (),
+        dpop_bound_access_tokens_required: bool = False,
+        tls_client_certificate_bound_access_tokens: bool = False,
         marks_origin: Callable[[bytes], bool] | None = None,
     ) -> None:
         super().__init__(app)
-        self.policy = _policy(resource, authorization_servers, scopes_supported, resource_name, resource_documentation)
+        lists = all_listed(
+            authorization_servers=authorization_servers,
+            scopes_supported=scopes_supported,
+            dpop_signing_alg_values_supported=dpop_signing_alg_values_supported,
+        )
+        self.policy = ResourceMetadata.of(
+            resource,
+            **lists,
+            resource_name=resource_name,
+            resource_documentation=resource_documentation,
+            dpop_bound_access_tokens_required=dpop_bound_access_tokens_required,
+            tls_client_certificate_bound_access_tokens=tls_client_certificate_bound_access_tokens,
+        )
         self._marks_origin = marks_origin
         headers = (
             (b"content-type", b"application/json"),
@@ -80,16 +98,3 @@ class ResourceMetadataMiddleware(Layer):
             405, Reason.METHOD_NOT_ALLOWED, "This document can only be read.",
             request_id=exchange.request_id, headers=((b"allow", b"GET, HEAD"),),
         )  # fmt: skip
-
-
-def _policy(
-    resource: str,
-    authorization_servers: str | Sequence[str],
-    scopes_supported: str | Sequence[str],
-    resource_name: str | None,
-    resource_documentation: str | None,
-) -> ResourceMetadata:
-    lists = all_listed(authorization_servers=authorization_servers, scopes_supported=scopes_supported)
-    return ResourceMetadata.of(
-        resource, **lists, resource_name=resource_name, resource_documentation=resource_documentation
-    )

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 DPoPMode: TypeAlias = Literal["off", "accept", "require"]
 """Whether tokens that are bound to a key are refused, taken with their proof, or the only ones that are taken."""
 
+PROOF_ALGORITHMS = tuple(keys.ALGORITHMS)
+"""What a proof may be signed with, unless that is said; clients are told in challenges and in metadata."""
+
 BINDING = "jkt"
 """The member of `cnf` that binds a token to the key of a proof."""
 
@@ -194,7 +197,7 @@ class DPoPPolicy:
         nonces: the nonces of which a proof has to hold one; None demands none.
     """
 
-    algorithms: tuple[str, ...] = tuple(keys.ALGORITHMS)
+    algorithms: tuple[str, ...] = PROOF_ALGORITHMS
     max_age: float = 60
     leeway: float = 30
     nonces: Nonces | None = None

@@ -54,6 +54,9 @@ class ResourceMetadata:
         scopes_supported: Sequence[str] = (),
         resource_name: str | None = None,
         resource_documentation: str | None = None,
+        dpop_signing_alg_values_supported: Sequence[str] = (),
+        dpop_bound_access_tokens_required: bool = False,
+        tls_client_certificate_bound_access_tokens: bool = False,
     ) -> ResourceMetadata:
         """Write the document. The arguments are its members, by the names of RFC 9728 section 2.
 
@@ -74,6 +77,9 @@ class ResourceMetadata:
             "bearer_methods_supported": ["header"],
             "resource_name": resource_name,
             "resource_documentation": resource_documentation,
+            "dpop_signing_alg_values_supported": list(dpop_signing_alg_values_supported),
+            "dpop_bound_access_tokens_required": dpop_bound_access_tokens_required,
+            "tls_client_certificate_bound_access_tokens": tls_client_certificate_bound_access_tokens,
         }
         parts = urlsplit(resource)
         path = _well_known(parts.path)

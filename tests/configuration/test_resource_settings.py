@@ -96,6 +96,28 @@ async def test_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [each.audience for each in guard.settings.auth.trusted] == [(RESOURCE,), (RESOURCE,)]
 
 
+@pytest.mark.parametrize(
+    ("auth", "members"),
+    [
+        ({}, set()),
+        ({"dpop": "accept"}, {"dpop_signing_alg_values_supported"}),
+        ({"dpop": "require"}, {"dpop_signing_alg_values_supported", "dpop_bound_access_tokens_required"}),
+        ({"client_cert": "tls"}, {"tls_client_certificate_bound_access_tokens"}),
+    ],
+)
+async def test_clients_are_told_how_tokens_are_bound(
+    issuer: LocalIssuer, auth: dict[str, Any], members: set[str]
+) -> None:
+    """A client that has no token yet learns whether it has to be bound to a key, and by which algorithms."""
+    chosen = GuardSettings(auth=AuthSettings(**{"issuer": issuer.url, "resource": RESOURCE, **auth}))
+    guard = Guard(Echo(), chosen, http_client=issuer.client)
+    told = json.loads((await get(guard, PATH)).body)
+    assert {name for name in told if "bound" in name or "dpop" in name} == members
+    challenge = (await get(guard, "/")).headers["www-authenticate"]
+    if algorithms := told.get("dpop_signing_alg_values_supported"):
+        assert f'algs="{" ".join(algorithms)}"' in challenge
+
+
 async def test_clients_are_told_of_none_whom_they_cannot_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     """An issuer that is no https URL is left out of the document, for a client could ask it for nothing."""
     keys = "https://adfs.example.com/adfs/discovery/keys"

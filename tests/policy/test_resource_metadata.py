@@ -51,6 +51,12 @@ def test_where_the_document_is(resource: str, path: str, url: str) -> None:
         ({}, {}),
         ({"scopes_supported": ("b", "a", "b")}, {"scopes_supported": ["a", "b"]}),
         ({"scopes_supported": (), "resource_name": None}, {}),
+        (
+            {"dpop_signing_alg_values_supported": ("ES256",), "dpop_bound_access_tokens_required": True},
+            {"dpop_signing_alg_values_supported": ["ES256"], "dpop_bound_access_tokens_required": True},
+        ),
+        ({"dpop_bound_access_tokens_required": False}, {}),
+        ({"tls_client_certificate_bound_access_tokens": True}, {"tls_client_certificate_bound_access_tokens": True}),
         ({"resource_name": "Käse"}, {"resource_name": "Käse"}),
         (
             {"resource_documentation": "http://a.example/d?x=1#y"},
