@@ -18,6 +18,8 @@ from asgi_guard.policy.identity import APIKey, api_key_digest
 from asgi_guard.policy.path_index import NO_ROW
 from asgi_guard.policy.rates import parse_limits
 from asgi_guard.policy.routes import Route, RouteTable
+from asgi_guard.policy.token import MAX_TOKEN_BYTES
+from asgi_guard.policy.vocabulary import DETAILS
 from asgi_guard.settings import variables
 from tests.asgi import Echo, call, get, http_scope
 from tests.faults.test_redis_faults import NEEDED
@@ -55,6 +57,13 @@ def test_the_paths_of_rows_are_as_shown() -> None:
             assert set(found.values()) == {(index, False)}, (path, found)
     both = RouteTable([Route("/login"), Route("/login/")])
     assert [both.match(each, "GET") for each in ("/login", "/login/")] == [0, 1]
+
+
+def test_how_long_a_token_may_be_is_told() -> None:
+    """The page on identity has the bound on a token's bytes, and what makes tokens longer, as the advice does."""
+    page = (DOCS / "identity.md").read_text("utf-8")
+    assert f"A token has {MAX_TOKEN_BYTES} bytes at most" in page
+    assert "groups" in DETAILS["too_large"].advice
 
 
 def test_every_part_has_its_place() -> None:

@@ -150,7 +150,8 @@ REASONS: Mapping[Reason, Refusal] = {
 DETAILS: Mapping[str, Word] = {
     "too_large": Word(
         "the token is too long to be looked at",
-        "no issuer makes such tokens on purpose: fewer claims, or a reference instead of the data",
+        "have the issuer leave out what this API does not read, groups first: Entra ID can list those assigned to the "
+        "application only",
     ),
     "malformed": Word(
         "it is no JWT",
