@@ -40,7 +40,7 @@ class ClaimsPolicy:
             for the many issuers that do not mark their access tokens.
         required: claims that have to be there, each with a value that it has to be, or to hold, or None for any.
         scope_claims: where scopes are; the first of these that is there counts. A dot leads into an object, unless a
-            claim of the whole name is there: `realm_access.roles`.
+            claim of the whole name is there: `realm_access.roles`, `resource_access.api.example.com.roles`.
         bindings: the members that `cnf` may have: those of which somebody else asks for the proof, with every request.
         endless: whether a token need not say its end, as one need not whose issuer is asked whether it has ended.
     """
@@ -136,15 +136,21 @@ class ClaimsPolicy:
 
 
 def claim(claims: Mapping[str, Any], name: str) -> Any:
-    """A claim by its name, or, where there is none, by the path that dots make of it; None where there is neither."""
+    """A claim by its name, or, where there is none, by a path that dots make of it; None where there is neither.
+
+    Names on the path may have dots themselves, as clients of Keycloak do: at each level the longest that is there
+    counts, unless it leads nowhere.
+    """
     if name in claims or "." not in name:
         return claims.get(name)
-    value: Any = claims
-    for part in name.split("."):
-        if not isinstance(value, dict) or part not in value:
-            return None
-        value = value[part]
-    return value
+    head = name
+    while (end := head.rfind(".")) >= 0:
+        head, rest = name[:end], name[end + 1 :]
+        inner = claims.get(head)
+        found = claim(inner, rest) if isinstance(inner, dict) else None
+        if found is not None:
+            return found
+    return None
 
 
 def scopes_of(claims: Mapping[str, Any], names: Iterable[str] = SCOPE_CLAIMS) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_guard.errors import TokenError
-from asgi_guard.policy.claims import ClaimsPolicy, parse_required, scopes_of
+from asgi_guard.policy.claims import ClaimsPolicy, check_required, claim, parse_required, scopes_of
 from tests.policy.forging import CLAIMS, NOW, POLICY
 
 ABSENT = object()
@@ -344,3 +344,34 @@ def test_a_required_claim_is_no_comparison() -> None:
 def test_scopes_stand_where_they_are_said_to(said: dict[str, Any], granted: tuple[str, ...]) -> None:
     """Scopes are read from the first of the configured claims that is there, and from no other."""
     assert scopes_of(said, ("roles", "realm.roles")) == granted
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ({"a.b.c.d": 1, "a": {"b.c.d": 2}}, 1),
+        ({"a": {"b.c": {"d": 1}}}, 1),
+        ({"a": {"b": {"c": {"d": 1}}}}, 1),
+        ({"a.b": {"c.d": 1}}, 1),
+        ({"a": {"b.c.d": 1, "b.c": {"d": 2}, "b": {"c": {"d": 3}}}}, 1),
+        ({"a": {"b.c": {"d": 2}, "b": {"c": {"d": 3}}}}, 2),
+        ({"a.b": {"x": 1}, "a": {"b": {"c.d": 2}}}, 2),
+        ({"a.b.c": 5, "a.b": [], "a": {"b": {"c": {"d": False}}}}, False),
+        ({"a": {"b": {"c": {"e": 1}}}}, None),
+        ({"a": {"b.c": "d"}}, None),
+        ({"": {"a": 1}}, None),
+        ({}, None),
+    ],
+)
+def test_names_on_a_path_may_have_dots(said: dict[str, Any], found: object) -> None:
+    """At each level the longest name that is there counts, unless nothing of the rest is below it."""
+    assert claim(said, "a.b.c.d") == found
+
+
+def test_roles_of_a_client_whose_id_has_dots() -> None:
+    """Keycloak has the roles of a client below its id, which may be a host's name."""
+    said = {"resource_access": {"account": {"roles": ["x"]}, "api.example.com": {"roles": ["admin"]}}}
+    assert scopes_of(said, ("resource_access.api.example.com.roles",)) == ("admin",)
+    check_required(said, (("resource_access.api.example.com.roles", "admin"),))
+    with pytest.raises(TokenError, match="is missing"):
+        check_required(said, (("resource_access.other.example.com.roles", "admin"),))
