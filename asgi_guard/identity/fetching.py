@@ -168,6 +168,6 @@ def why(error: Exception) -> str:
 
     The text may hold what an issuer sent, and so is escaped and cut.
     """
-    kind, text = type(error), ascii(str(error)[:256])
+    kind, text = type(error), ascii(str(error)[:640])
     ours = kind is ValueError or kind.__module__.partition(".")[0] == "asgi_guard"
     return text[1:-1] if ours else f"{kind.__name__}: {text}"

@@ -80,6 +80,14 @@ async def _fault(engine: KeyEngine) -> KeysUnavailableError | None:
     return None
 
 
+def _another(named: str, url: str) -> str:
+    """What to do about a discovery document that is of another issuer than the one it was found by."""
+    if "{" in named:
+        return f"the discovery document is of many tenants, {named!a}: name one of them as the issuer"
+    take = f"the discovery document names another issuer, {named!a}: take that, letter by letter"
+    return f"{take}, and if no keys are found by it, {url!a} as the JWKS URL"
+
+
 class KeyEngine:
     """The current keys of one issuer.
 
@@ -277,11 +285,9 @@ class KeyEngine:
         if not isinstance(document, dict):
             raise ValueError("the discovery document is no object")  # noqa: TRY004 - bad data, not a bad argument
         named = document.get("issuer")
-        if named != self.issuer:
-            raise ValueError(
-                f"the discovery document names another issuer, {str(named)[:256]!a}: take that, letter by letter"
-            )
         url = document.get("jwks_uri")
+        if named != self.issuer:
+            raise ValueError(_another(str(named)[:200], str(url)[:200]))
         if not isinstance(url, str):
             raise ValueError("the discovery document names no jwks_uri")  # noqa: TRY004 - bad data, not a bad argument
         return check_url(url, query=True)

@@ -55,6 +55,14 @@ async def unavailable(engine: KeyEngine) -> None:
         ({"issuer": "ISSUER/", "jwks_uri": "KEYS"}, "/'"),
         ({"issuer": "x\r\n" * 999, "jwks_uri": "KEYS"}, "another issuer, 'x"),
         ({"jwks_uri": "KEYS"}, "another issuer, 'None'"),
+        (
+            {"issuer": "https://login.example/{tenantid}/v2.0", "jwks_uri": "KEYS"},
+            "is of many tenants, 'https://login.example/{tenantid}/v2.0': name one of them as the issuer",
+        ),
+        (
+            {"issuer": "https://b2c.example/" + "0" * 36 + "/v2.0/", "jwks_uri": "https://b2c.example/" + "p" * 99},
+            "letter by letter, and if no keys are found by it, 'https://b2c.example/" + "p" * 99 + "' as the JWKS URL",
+        ),
         ([], "is no object"),
         ({"issuer": "ISSUER"}, "no jwks_uri"),
         ({"issuer": "ISSUER", "jwks_uri": 5}, "no jwks_uri"),
