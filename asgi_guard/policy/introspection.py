@@ -21,6 +21,8 @@ answer counts for `stale_for` seconds more.
 
 from __future__ import annotations
 
+import json
+from base64 import urlsafe_b64decode
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -275,5 +277,14 @@ def _put(entries: dict[bytes, Any], digest: bytes, entry: tuple[Any, ...], size:
 
 
 def is_opaque(token: bytes) -> bool:
-    """Whether a token is none that could be verified here: not three parts with dots between."""
-    return token.count(b".") != 2
+    """Whether a token is none that could be verified here: not three parts with dots between, the first a header.
+
+    Some that are no JWT have two dots as well (PASETO's `v4.public.`, Google's `ya29.c.`).
+    """
+    if token.count(b".") != 2:
+        return True
+    head = token[: token.index(b".")]
+    try:
+        return not isinstance(json.loads(urlsafe_b64decode(head + b"=" * (-len(head) % 4))), dict)
+    except (ValueError, RecursionError):
+        return True

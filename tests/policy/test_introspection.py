@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64encode
 from dataclasses import replace
 from typing import Any
 
@@ -355,8 +356,25 @@ def test_who_is_asked_about_again_counts_as_new() -> None:
 
 
 @pytest.mark.parametrize(
-    ("token", "opaque"), [(b"abc", True), (b"a.b", True), (b"a.b.c", False), (b"a.b.c.d.e", True), (b"", True)]
+    ("token", "opaque"),
+    [
+        (b"abc", True),
+        (b"a.b", True),
+        (b"a.b.c.d.e", True),
+        (b"", True),
+        (b"eyJhbGciOiJSUzI1NiJ9.e30.c2ln", False),
+        (b"eyJhbGciOiJub25lIn0.e30.", False),
+        (b"e30..", False),
+        (b"a.b.c", True),
+        (b"..", True),
+        (b"v4.public.eyJzdWIiOiJhIn0", True),
+        (b"ya29.c.b0Aaekm1K", True),
+        (b"W10.e30.c2ln", True),
+        (b"NQ.e30.c2ln", True),
+        (b"\xff\xfe.e30.c2ln", True),
+        (urlsafe_b64encode(b"[" * 5000) + b".e30.c2ln", True),
+    ],
 )
 def test_which_tokens_are_opaque(token: bytes, opaque: bool) -> None:
-    """A token of three parts is verified here; any other has to be asked about."""
+    """A token of three parts, the first a JSON object, is verified here; any other has to be asked about."""
     assert is_opaque(token) is opaque
