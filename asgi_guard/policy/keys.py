@@ -122,12 +122,14 @@ def load(entry: object, algorithms: frozenset[str]) -> VerificationKey:
     """
     if not isinstance(entry, dict):
         raise ValueError("it is not an object")  # noqa: TRY004 - bad data, not a bad argument
+    # Some serialisers write what a key does not have as null.
+    entry = {name: value for name, value in entry.items() if value is not None}
     kid = entry.get("kid")
     if kid is not None and not isinstance(kid, str):
         raise ValueError("its kid is not a string")
     fitting = _fitting(entry, algorithms)
     try:  # this refuses RSA exponents below 3 (1 verifies anything) and points that are not on their curve
-        material = jwt.PyJWK(dict(entry), algorithm=min(fitting)).key
+        material = jwt.PyJWK(entry, algorithm=min(fitting)).key
     except Exception as error:  # noqa: BLE001 - PyJWT lets several unrelated kinds of error out of a malformed key
         raise ValueError(f"it is malformed ({type(error).__name__})") from None
     if isinstance(material, RSAPublicKey) and material.key_size < MIN_RSA_BITS:
