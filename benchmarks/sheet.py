@@ -5,16 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
     from benchmarks.figures import Figure, Suite
     from benchmarks.interval import Interval
+
+
+NARROW = 12
+"""Letters that a column of words has at the least, if its cells are as long; and never fewer than its longest word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +62,64 @@ class Sheet:
         return "\n".join(lines)
 
 
+class Fitting(Table):
+    """A table that loses nothing where it has little room.
+
+    First headings and words are written in several lines, never figures; where even that has no room, every row is
+    written as a list: what it is of, and below it its cells with their headings.
+    """
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Whichever there is room for."""
+        widths = self._widths(options.max_width - len(self.columns) - 1)
+        if widths is None:
+            yield from self._listed()
+            return
+        for column, width in zip(self.columns, widths, strict=True):
+            column.width = width
+        yield from super().__rich_console__(console, options)
+
+    def _widths(self, room: int) -> list[int] | None:
+        """Of the columns, with so much room for all of them; None if it is too little."""
+        widths, least = [], []
+        for column in self.columns:
+            heading, *cells = [str(cell) for cell in (column.header, *column.cells)]
+            figures = column.justify == "right"
+            longest = max(map(cell_len, (heading, *cells)))
+            words = " ".join([heading] if figures else [heading, *cells]).split()
+            whole = max(map(cell_len, cells), default=0) if figures else min(longest, NARROW)
+            widths.append(longest + 2)
+            least.append(max(whole, *map(cell_len, words), 0) + 2)
+        while sum(widths) > room:
+            widest = max(range(len(widths)), key=lambda place: (widths[place] > least[place], widths[place]))
+            if widths[widest] == least[widest]:
+                return None
+            widths[widest] -= 1
+        return [width - 2 for width in widths]
+
+    def _listed(self) -> Iterator[RenderableType]:
+        yield Text.assemble((str(self.title), "bold"))
+        headings = [str(column.header) for column in self.columns]
+        for row, cells in zip(self.rows, zip(*(column.cells for column in self.columns), strict=True), strict=True):
+            told = [
+                f"{heading}: {cell}" if heading else str(cell)
+                for heading, cell in zip(headings, cells, strict=True)
+                if str(cell)
+            ]
+            yield Text(told[0], style=row.style or "")
+            yield Padding(Text("; ".join(told[1:]), style=row.style or ""), (0, 0, 0, 2))
+        if self.caption:
+            yield Text(str(self.caption), style="table.caption")
+
+
 def table(title: str, left: Sequence[str], right: Sequence[str], caption: str = "") -> Table:
     """An empty table for a terminal: its columns of words, and its columns of figures. None of it is markup."""
-    made = Table(title=Text(title), title_justify="left", title_style="bold")
+    made = Fitting(title=Text(title), title_justify="left", title_style="bold")
     made.caption, made.caption_justify = Text(caption) if caption else None, "left"
     for heading in left:
         made.add_column(Text(heading), overflow="fold")
     for heading in right:
-        made.add_column(Text(heading), justify="right", no_wrap=True)
+        made.add_column(Text(heading), justify="right")
     return made
 
 

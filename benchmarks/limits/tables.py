@@ -40,7 +40,7 @@ def show_throughput(console: Console, found: Throughput, where: str, asked: Mapp
     for cell in found.cells:
         if cell.tasks != tasks:
             made.add_section()
-        add(made, "" if cell.tasks == tasks else str(cell.tasks), *_cell(cell), style=_bold(cell.name))
+        add(made, str(cell.tasks), *_cell(cell), style=_bold(cell.name))
         tasks = cell.tasks
     console.print(made)
     show_skipped(console, found.skipped)
@@ -176,8 +176,8 @@ def _outages(figures: Figures) -> Table:
             made.add_section()
         later = tuple("" if value is None else f"{value:.3f}" for value in (one.later, one.later_p99, one.later_max))
         add(
-            made, "" if one.kind == kind else one.kind, one.name, one.outcome, f"{one.first:,.1f}",
-            f"{one.first_max:,.1f}", *later, style=_bold(one.name),
+            made, one.kind, one.name, one.outcome, f"{one.first:,.1f}", f"{one.first_max:,.1f}", *later,
+            style=_bold(one.name),
         )  # fmt: skip
         kind = one.kind
     return made

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import math
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from benchmarks import figures, rounds
 from benchmarks.figures import Figure, Results, Suite, UnreadableError, Yardstick
 from benchmarks.interval import Interval
 from benchmarks.sheet import Sheet, asked, number
+from benchmarks.suites import KINDS
 
-if TYPE_CHECKING:
-    from pathlib import Path
+KEPT = Path(__file__).parents[2] / "docs" / "benchmarks.json"
 
 
 @pytest.mark.parametrize(("count", "cut"), [(1, 0), (5, 0), (6, 0), (8, 0), (9, 1), (20, 5), (100, 39), (4000, 1938)])
@@ -88,6 +90,35 @@ def test_tables_in_pages() -> None:
     assert sheet.markdown().splitlines() == [
         "**Times**", "", "| who | us |", "| --- | ---: |", "| **ours** | **1** |",
         "| a\\|b | 2 |", "", "in microseconds",
+    ]  # fmt: skip
+
+
+def printed(sheet: Sheet, width: int) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(sheet.rich())
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [30, 50, 80, 100, 140])
+def test_tables_lose_nothing_in_a_narrow_terminal(width: int) -> None:
+    """Whatever is published stands in a table of any width: no name is cut off, and no figure ends in dots."""
+    results = figures.read(KEPT)
+    for sheet in (sheet for kind in KINDS if (suite := results.suite(kind.name)) for sheet in kind.sheets(suite)):
+        text = printed(sheet, width)
+        assert "\N{HORIZONTAL ELLIPSIS}" not in text
+        assert max(map(len, text.splitlines())) <= width
+        words = text.split()
+        for cell in (*sheet.left, *sheet.right, *(cell for row in sheet.rows for cell in row)):
+            assert {word.rstrip(":;") for word in cell.split()} <= {word.rstrip(":;") for word in words}, sheet.title
+
+
+def test_a_table_without_room_is_a_list() -> None:
+    """A wide terminal has the table, a narrower one its headings in two lines, and a narrow one a list of rows."""
+    sheet = Sheet("Times", ("who",), ("CPU us", "p99 ms"), [["the app", "12,345", ""], ["ours", "1", "2"]])
+    assert "│ the app │ 12,345 │        │" in printed(sheet, 80)
+    assert "│ the app │ 12,345 │     │" in printed(sheet, 26)
+    assert [line.rstrip() for line in printed(sheet, 24).splitlines()] == [
+        "Times", "who: the app", "  CPU us: 12,345", "who: ours", "  CPU us: 1; p99 ms: 2",
     ]  # fmt: skip
 
 
