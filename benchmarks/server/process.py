@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from benchmarks.server.serve import Served
 
 PATIENCE = 60.0
-"""Seconds that a server has to start and to answer its first request."""
+"""Seconds that a server has to start and to answer its first request, and as many to end."""
 
 
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
@@ -83,25 +83,35 @@ def serving(served: Served, token: str, under: Sequence[str] = ()) -> Iterator[R
 
     Raises:
         UnfitError: it did not answer as it should.
+        TimeoutExpired: it did not end, and was killed.
     """
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener, tempfile.TemporaryFile("w+") as errors:
         port: int = listener.getsockname()[1]
         descriptor = listener.fileno()
         command = [*under, sys.executable, "-m", "benchmarks.server.serve", served.to_json(), str(descriptor)]
-        files: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": errors}
-        with subprocess.Popen(command, **files, pass_fds=(descriptor,), env=_environ()) as process:
-            assert process.stdin is not None
-            try:
-                problem = _ask(port, token, process, lenient=bool(under))
-                if problem is not None:
-                    errors.seek(0)
-                    raise UnfitError(f"{served.stack} around {served.app}: {problem}\n{errors.read()}")
-                running = Running(port, process.pid)
-                yield running
-            finally:
-                process.stdin.close()
-                process.wait(PATIENCE)
-            running.without_store = _without_store(errors)
+        with _started(command, descriptor, errors) as process:
+            problem = _ask(port, token, process, lenient=bool(under))
+            if problem is not None:
+                errors.seek(0)
+                raise UnfitError(f"{served.stack} around {served.app}: {problem}\n{errors.read()}")
+            running = Running(port, process.pid)
+            yield running
+        running.without_store = _without_store(errors)
+
+
+@contextmanager
+def _started(command: Sequence[str], descriptor: int, errors: IO[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has this descriptor, and ends with its input. It is killed where it does not, or is in the way."""
+    files: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": errors}
+    with subprocess.Popen(command, **files, pass_fds=(descriptor,), env=_environ()) as process:
+        assert process.stdin is not None
+        try:
+            yield process
+            process.stdin.close()
+            process.wait(PATIENCE)
+        except BaseException:
+            process.kill()  # or whoever breaks off would wait for it
+            raise
 
 
 def _without_store(said: IO[str]) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import socket
 import sys
 import threading
@@ -28,6 +27,8 @@ from benchmarks.server.tables import BARE, GUARD, LEAST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import uvicorn
 
     from asgi_guard.asgi import ASGIApp, Header, Message, Receive, Scope, Send
 
@@ -162,9 +163,9 @@ def main(served: Served, descriptor: int) -> None:
         lifespan="on" if ours else "auto",
         timeout_graceful_shutdown=1,
     )
-    threading.Thread(target=_end_with_input, daemon=True).start()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn heeds it, and raises it again when it is done
-    uvicorn.Server(config).run([socket.socket(fileno=descriptor)])
+    server = uvicorn.Server(config)
+    threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
+    server.run([socket.socket(fileno=descriptor)])
     print(f"{WITHOUT_STORE}{without_store}", file=sys.stderr, flush=True)
 
 
@@ -174,10 +175,10 @@ async def _warm_up(issuer: str) -> None:
         await client.get(f"{issuer}/.well-known/openid-configuration", timeout=60)
 
 
-def _end_with_input() -> None:
+def _end_with_input(server: uvicorn.Server) -> None:
     while os.read(0, 1024):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    server.should_exit = True  # a signal would be lost before the server heeds it
 
 
 if __name__ == "__main__":

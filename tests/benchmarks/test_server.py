@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -20,7 +22,7 @@ from benchmarks.interval import Interval
 from benchmarks.layers import around
 from benchmarks.limits.outages import silent
 from benchmarks.server import load, process, run, stack, tables
-from benchmarks.server.serve import Served, build, guards_lines
+from benchmarks.server.serve import WITHOUT_STORE, Served, build, guards_lines
 from benchmarks.sheet import spread
 from tests.asgi import call
 from tests.stores.server import Server
@@ -167,6 +169,60 @@ def test_a_server_that_does_not_answer_well_is_reported() -> None:
         served = Served("raw", "guard", None, issuer.url, issuer.audience, None)
         with pytest.raises(process.UnfitError, match="guard around raw: 401"), process.serving(served, "nonsense"):
             pass
+
+
+LATE = """
+import json, sys, time, uvicorn
+from benchmarks.server import serve
+run = uvicorn.Server.run
+uvicorn.Server.run = lambda *arguments: (time.sleep(0.5), run(*arguments))
+serve.main(serve.Served(**json.loads(sys.argv[1])), int(sys.argv[2]))
+"""
+
+
+def test_a_server_ends_with_its_input_also_where_that_ends_before_it_has_begun() -> None:
+    """Who started it may be gone while it starts: it ends by itself, and has said its last line."""
+    served = Served("raw", "bare", None, "", "", None)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        descriptor = listener.fileno()
+        ran = subprocess.run(
+            [sys.executable, "-c", LATE, served.to_json(), str(descriptor)], pass_fds=(descriptor,),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=True,
+        )  # fmt: skip
+    assert ran.stderr == f"{WITHOUT_STORE}0\n"
+
+
+STAYS = """
+import socket, sys
+listener = socket.socket(fileno=int(sys.argv[-1]))
+while True:
+    with listener.accept()[0] as connection:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n")
+"""
+
+
+@pytest.mark.parametrize(("error", "patience"), [(SystemExit, 60.0), (subprocess.TimeoutExpired, 0.2)])
+def test_a_server_that_does_not_end_is_killed(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException], patience: float
+) -> None:
+    """At once where a run is broken off, whose error is kept, and else after a while, which is told."""
+
+    def serve() -> None:
+        served = Served("raw", "bare", None, "", "", None)
+        with process.serving(served, "token", (sys.executable, "-c", STAYS)) as running:
+            pids.append(running.pid)
+            monkeypatch.setattr(process, "PATIENCE", patience)
+            if error is SystemExit:
+                sys.exit(143)
+
+    pids: list[int] = []
+    began = time.monotonic()
+    with pytest.raises(error):
+        serve()
+    assert time.monotonic() - began < 20
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
 
 
 async def test_settings_whose_app_is_not_here_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
