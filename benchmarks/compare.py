@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.interval import Interval
+from benchmarks.layers.allocations import PEAK
 from benchmarks.sheet import Sheet, number
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ FEW = 6
 LEAST = {"us": 0.5, "ms": 0.5, "slope": 0.02, "MiB": 2.0, "bytes": 16.0, "blocks": 1.0, "calls": 0.5}
 """Differences below these are none, however large they are as shares."""
 COUNTED = ("blocks", "calls", "instructions")
-"""What is the same each time, so that once is enough."""
+"""Units of what is the same each time, so that once is enough; the peak of bytes is, too."""
+EXACT = 0.02
+"""What such a figure may differ by, however often it was taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +69,10 @@ def differences(before: Results, after: Results, noise: float = NOISE) -> Iterat
     """Every figure that both have.
 
     What is timed is divided by how much slower the second machine was while the same suite was measured: CPU time by
-    CPU time, and what the clock on the wall tells by that. A difference is beyond noise if the intervals of both
-    medians, each made wider by half of the noise, have nothing in common; with few rounds, by three times that. Of a
-    figure that was timed once nothing is said.
+    CPU time, and what the clock on the wall tells by that; but for the part of it that only waits. A difference is
+    beyond noise if the intervals of both medians, each made wider by half of the noise, have nothing in common; with
+    few rounds, by three times that. What is counted has `EXACT` for its noise, or less. Of a figure that was timed once
+    nothing is said.
 
     Args:
         before: the first results.
@@ -90,18 +94,22 @@ def _shared(before: Results, after: Results) -> Iterator[tuple[Suite, Suite]]:
             yield suite, other
 
 
-def _wide(value: Interval, noise: float, few: bool) -> tuple[float, float]:
-    half = noise / 2 * (3 if few else 1)
-    return value.low - abs(value.low) * half, value.high + abs(value.high) * half
+def _wide(value: Interval, noise: float) -> tuple[float, float]:
+    return value.low - abs(value.low) * noise / 2, value.high + abs(value.high) * noise / 2
+
+
+def _counted(figure: Figure) -> bool:
+    return figure.unit in COUNTED or figure.of[-1] == PEAK
 
 
 def _difference(suite: str, first: Figure, second: Figure, slower: Interval, noise: float) -> Difference:
     one, two = first.value, second.value
     least = min(one.rounds, two.rounds)
-    low, high = _wide(one, noise, least < FEW)
-    scaled = _scaled(two, slower, first.unit)
-    other_low, other_high = _wide(scaled, noise, least < FEW)
-    known = least > 1 or first.unit in COUNTED
+    noise = min(noise, EXACT) if _counted(first) else 3 * noise if least < FEW else noise
+    low, high = _wide(one, noise)
+    scaled = _scaled(two, slower, first.unit, max(first.waits, second.waits))
+    other_low, other_high = _wide(scaled, noise)
+    known = least > 1 or _counted(first)
     apart = (other_low > high or other_high < low) and abs(scaled.median - one.median) >= LEAST.get(first.unit, 0.0)
     apart = known and apart
     better = None if not apart else (scaled.median > one.median) == first.more
@@ -110,12 +118,12 @@ def _difference(suite: str, first: Figure, second: Figure, slower: Interval, noi
     return Difference(": ".join((suite, *first.of)), first.unit, one.median, scaled.median, apart, better, seen)
 
 
-def _scaled(value: Interval, slower: Interval, unit: str) -> Interval:
+def _scaled(value: Interval, slower: Interval, unit: str, waits: float) -> Interval:
     """As the first machine would have found it; what is not known of the machines makes it less sure."""
     ends = [1 / slower.low, 1 / slower.high] if unit != "1/s" else [slower.low, slower.high]
     middle = 1 / slower.median if unit != "1/s" else slower.median
-    corners = [end * edge for end in ends for edge in (value.low, value.high)]
-    return Interval(value.median * middle, min(corners), max(corners), value.rounds)
+    corners = [end * (edge - waits) for end in ends for edge in (value.low, value.high)]
+    return Interval(waits + (value.median - waits) * middle, waits + min(corners), waits + max(corners), value.rounds)
 
 
 def sheet(found: Sequence[Difference], *, everything: bool = False) -> Sheet:
@@ -134,7 +142,10 @@ def sheet(found: Sequence[Difference], *, everything: bool = False) -> Sheet:
 def notes(before: Results, after: Results, found: Sequence[Difference], noise: float = NOISE) -> list[str]:
     """What has to be known of the differences: what counts as one, what could be seen, and what may mislead."""
     beyond = sum(each.beyond for each in found)
-    meant = f"{noise:.0%} beside their intervals, {3 * noise:.0%} with fewer than {FEW} rounds"
+    meant = (
+        f"{noise:.0%} beside their intervals, {3 * noise:.0%} with fewer than {FEW} rounds, {min(noise, EXACT):.0%} of "
+        "what is counted"
+    )
     lines = [f"{beyond} of {len(found)} figures differ by more than noise ({meant})."]
     lines += [_seen(suite, other, found) for suite, other in _shared(before, after)]
     if alone := sum(len(suite.figures) for one in (before, after) for suite in one.suites) - 2 * len(found):

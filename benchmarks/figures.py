@@ -33,6 +33,7 @@ class Figure:
         value: its median over the rounds, and that median's interval.
         asked: what the project asks it to be, if anything, at the most, or
         more: at the least, for figures of which more is better.
+        waits: what of it is a wait of a fixed length, which takes as long on every machine.
     """
 
     of: tuple[str, ...]
@@ -40,6 +41,7 @@ class Figure:
     value: Interval
     asked: float | None = None
     more: bool = False
+    waits: float = 0.0
 
     @property
     def verdict(self) -> str:

@@ -35,7 +35,11 @@ WAITING = 32
 UNKNOWN = 50
 """Tokens of as many key ids that nobody has."""
 FETCHES = f"fetches for {UNKNOWN} unknown keys"
-WHAT = ("the event loop stands still", "a request with the new key takes", "a request with the old key takes")
+STILL, NEW, OLD = WHAT = (
+    "the event loop stands still", "a request with the new key takes", "a request with the old key takes",
+)  # fmt: skip
+WAIT = {(OURS, NEW), (PYJWT, STILL), (PYJWT, NEW), (PYJWT, OLD)}
+"""Whose time has the issuer's in it."""
 
 
 async def _ours(issuer: LocalIssuer) -> Callable[[str], Awaitable[None]]:
@@ -135,7 +139,10 @@ async def measure(rounds: int, passed: Callable[[float], None]) -> list[Figure]:
                 for what, value in zip(WHAT, times, strict=True):
                     found[name, what].append(value)
         passed(1 / (rounds + 1))
-    figures = [Figure(("rotation", what, name), "ms", Interval.of(values)) for (name, what), values in found.items()]
+    figures = [
+        Figure(("rotation", what, name), "ms", Interval.of(values), waits=SLOW * 1000 if (name, what) in WAIT else 0.0)
+        for (name, what), values in found.items()
+    ]
     fetched = {name: await _fetches(name) for name in ASKING}
     return figures + [
         Figure(("rotation", FETCHES, name), "calls", Interval.of([count])) for name, count in fetched.items()

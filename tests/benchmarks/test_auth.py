@@ -57,4 +57,8 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stalls = {
         figure.of[2]: figure.value.median for figure in suite.figures if figure.of[1] == "the event loop stands still"
     }
+    waiting = {figure.of[1:] for figure in suite.figures if figure.waits == rotation.SLOW * 1000}
+    assert waiting == {(what, who) for who, what in rotation.WAIT}
+    longer = {figure.of[1:] for figure in suite.figures if figure.of[1] in rotation.WHAT and figure.value.median > 45}
+    assert longer >= waiting
     assert stalls[verifiers.PYJWT] > rotation.SLOW * 1000 * 0.9  # it fetches in the loop's thread
