@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from benchmarks.figures import UnreadableError, merged, read, suites_in
 from benchmarks.layers.around import GUARD as WHOLE
 from benchmarks.layers.run import ADDS, TITLES
-from benchmarks.server.tables import CPU, GUARD, LEAST, NAMES, RATIO
+from benchmarks.server.tables import BARE, CPU, GUARD, LEAST, NAMES, RATIO
 from benchmarks.sheet import Sheet, asked, both, number
 from benchmarks.suites import KINDS
 
@@ -117,12 +117,13 @@ def _asked(results: Results) -> str | None:
 
 
 def _headers(results: Results) -> str | None:
-    """How near its headers alone come to what is asked of the guard: in time, and in instructions."""
+    """How near its headers alone come to what is asked of the guard, in time, what they leave, and in instructions."""
     server, counted = results.suite("server"), results.suite("counted")
     if server is None or counted is None:
         return None
     found = [
         f"- {figure.of[0]}: {both(alone)} of the CPU time, where {number(figure.asked)} is asked of the guard"
+        f"{_room(server, figure.of[0], figure.asked)}"
         for figure in server.figures
         if figure.asked is not None and (alone := server.find(figure.of[0], LEAST, RATIO)) is not None
     ]
@@ -132,6 +133,18 @@ def _headers(results: Results) -> str | None:
         if (alone := counted.find(app, LEAST, RATIO)) is not None
     ]
     return "\n".join(found)
+
+
+def _room(server: Suite, setting: str, asked: float) -> str:
+    """What its headers alone leave of the time that the guard may take, by the medians; and whether chance decides."""
+    bare, alone, ratio = (server.find(setting, *of) for of in ((BARE, CPU), (LEAST, CPU), (LEAST, RATIO)))
+    if bare is None or alone is None or ratio is None:
+        return ""
+    room = bare.median / asked - alone.median
+    left = f"{number(room)} µs are left for all else" if room > 0 else f"{number(-room)} µs too many without all else"
+    chance = "; its interval holds what is asked" if ratio.low < asked < ratio.high else ""
+    may = f"where the guard may take {number(bare.median / asked)}"
+    return f": by the medians {number(alone.median)} µs, {may}, so {left}{chance}"
 
 
 def _summary(results: Results) -> str | None:
@@ -151,10 +164,10 @@ def _summary(results: Results) -> str | None:
 
 
 def _ratios(server: Suite) -> Sheet:
-    stacks = [name for name in NAMES if name != "bare"]
+    stacks = [name for name in NAMES if name != BARE]
     rows = []
     for setting in server.names(0):
-        cpu = [server.find(setting, name, CPU) for name in ("bare", GUARD)]
+        cpu = [server.find(setting, name, CPU) for name in (BARE, GUARD)]
         times = " / ".join(number(value.median) for value in cpu if value is not None)
         ratios = [server.find(setting, name, RATIO) for name in stacks]
         rows.append([setting, times, *("" if value is None else f"{value.median:.2f}" for value in ratios)])

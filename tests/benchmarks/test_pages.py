@@ -123,15 +123,24 @@ def test_what_is_not_reached_is_said() -> None:
 
 
 def test_what_headers_alone_reach_is_told_from_the_figures() -> None:
-    """The page says of each app how near they come: in time beside what is asked, and in instructions."""
+    """The page says of each app how near they come: in time beside what is asked, what is left, and in instructions."""
     page = "<!-- figures: headers -->\n<!-- end -->\n"
     found = results()
     assert pages.filled(page, found) == page
     found.suites[0].figures.append(figure("FastAPI", "guard", "more", unit="x", asked=0.9, more=True))
     found.suites.append(Suite("counted", [figure("raw ASGI app", "headers", tables.RATIO, unit="x", value=0.55)]))
     text = pages.filled(page, found)
-    assert "- FastAPI: 0.50 (0.45 to 0.55) of the CPU time, where 0.90 is asked of the guard" in text
+    assert (
+        "- FastAPI: 0.50 (0.45 to 0.55) of the CPU time, where 0.90 is asked of the guard: by the medians 100 µs, "
+        "where the guard may take 111, so 11.1 µs are left for all else\n"
+    ) in text
     assert "- raw ASGI app: 0.550 of the instructions" in text
+    found.suites[0].figures[-1] = figure("FastAPI", "guard", "more", unit="x", asked=0.5, more=True)
+    assert "may take 200, so 100 µs are left for all else; its interval holds what is asked\n" in pages.filled(
+        page, found
+    )
+    found.suites[0].figures[-1] = figure("FastAPI", "guard", "more", unit="x", asked=1.25, more=True)
+    assert "may take 80.0, so 20.0 µs too many without all else\n" in pages.filled(page, found)
 
 
 def test_several_results_are_merged() -> None:
