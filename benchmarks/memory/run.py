@@ -150,11 +150,14 @@ def sheets(suite: Suite) -> list[Sheet]:
     if not suite.figures:
         return []
     rows = [[name, "MiB", plain(suite.find(STRANGERS, name))] for name in (AT_FIRST, WARM, LAST)]
-    rows += [[GROWN, "", plain(suite.find(STRANGERS, GROWN))], [RISING, "bytes", plain(suite.find(STRANGERS, RISING))]]
+    rows.append([GROWN, "", plain(suite.find(STRANGERS, GROWN))])
     caption = (
-        f"{suite.method['strangers']}. A sudden step is a hash table being resized; a leak would be a steady rise. "
-        f"Last row: the median growth per request over the {BLOCKS} parts of the run."
+        f"{suite.method['strangers']}. A sudden step is a hash table being resized; a leak would be a steady rise."
     )
+    rise = suite.find(STRANGERS, RISING)
+    if rise is not None:
+        rows.append([RISING, "bytes", plain(rise)])
+        caption += f" Last row: the median growth per request over the {BLOCKS} parts of the run after warm-up."
     found = [Sheet("Resident memory of a process that serves strangers", ("when", "in"), ("",), rows, caption)]
     columns = suite.names(2, STORE)
     held = [[name, *(plain(suite.find(STORE, name, column)) for column in columns)] for name in suite.names(1, STORE)]

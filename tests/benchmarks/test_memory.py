@@ -11,7 +11,8 @@ from asgi_guard import Guard
 from asgi_guard.testing import LocalIssuer
 from benchmarks import subjects
 from benchmarks.__main__ import main
-from benchmarks.figures import read
+from benchmarks.figures import Figure, Suite, read
+from benchmarks.interval import Interval
 from benchmarks.memory import process, run
 from tests.asgi import call
 
@@ -50,6 +51,17 @@ def test_a_leak_is_found(resident: Callable[[int], int], reached: list[bool]) ->
     found = run.figures(points, 0.3)
     assert [figure.verdict == "reached" for figure in found if figure.asked is not None] == reached
     assert [figure.of[1] for figure in found if figure.asked is not None] == [run.GROWN, run.RISING]
+
+
+@pytest.mark.parametrize("rising", [True, False])
+def test_the_table_tells_of_the_rows_that_it_has(rising: bool) -> None:
+    """A quick run, which has too few requests to tell how memory rises, has no row for that, and no word of it."""
+    names = (run.AT_FIRST, run.WARM, run.LAST, run.GROWN, *((run.RISING,) if rising else ()))
+    found = [Figure((run.STRANGERS, name), "MiB", Interval.of([100.0])) for name in names]
+    (sheet, *_) = run.sheets(Suite("memory", found, {"strangers": "100 requests"}))
+    assert [row[0] for row in sheet.rows] == [*names]
+    assert all(row[-1] for row in sheet.rows)
+    assert sheet.caption.endswith("over the 7 parts of the run after warm-up.") == rising
 
 
 @pytest.mark.long
