@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 
 import redis
 
+from benchmarks.child import child
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -52,18 +54,16 @@ def delayed(target: Target, added: float, lifetime: float) -> Iterator[tuple[str
 def _proxy(target: Target, one_way: float, lifetime: float) -> Iterator[tuple[str, float]]:
     path = urlsplit(target.url).path
     command = [sys.executable, "-m", __name__, path, str(one_way), str(lifetime)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with child(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        try:
-            url = f"redis://127.0.0.1:{int(process.stdout.readline())}"
-            client: Any = redis.Redis.from_url(url)
-            added = _added(client, target.client)
-            client.close()
-            yield url, added
-        finally:
-            process.stdin.close()
-            process.wait(10)
+        url = f"redis://127.0.0.1:{int(process.stdout.readline())}"
+        client: Any = redis.Redis.from_url(url)
+        added = _added(client, target.client)
+        client.close()
+        yield url, added
+        process.stdin.close()
+        process.wait(10)
 
 
 def _added(client: Any, direct: Any) -> float:

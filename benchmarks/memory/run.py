@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.child import child
 from benchmarks.figures import Figure, Suite
 from benchmarks.interval import Interval
 from benchmarks.limits import memory as stores
@@ -79,7 +80,7 @@ def _strangers(budget: Budget, advance: Callable[[float], None]) -> tuple[list[F
     command = [sys.executable, "-m", "benchmarks.memory.process", budget.plan.to_json()]
     share = budget.plan.requests * budget.each / budget.plan.samples
     points: list[dict[str, Any]] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with child(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             points.append(json.loads(line))

@@ -14,6 +14,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.child import child
 from benchmarks.limits.contenders import Setup, ours
 from benchmarks.limits.servers import PREFIX, Counters
 
@@ -73,7 +74,7 @@ def _together(url: str, size: int, seconds: float) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", __name__, url, str(seconds)]
     with ExitStack() as stack:
         running = [
-            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            stack.enter_context(child(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
             for _ in range(size)
         ]
         for process in running:

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import httpx
 
 from benchmarks import subjects
+from benchmarks.child import child
 from benchmarks.server.serve import WITHOUT_STORE
 from benchmarks.subjects import not_installed
 
@@ -101,17 +102,13 @@ def serving(served: Served, token: str, under: Sequence[str] = ()) -> Iterator[R
 
 @contextmanager
 def _started(command: Sequence[str], descriptor: int, errors: IO[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that has this descriptor, and ends with its input. It is killed where it does not, or is in the way."""
+    """A process that has this descriptor, and ends with its input, or is killed."""
     files: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": errors}
-    with subprocess.Popen(command, **files, pass_fds=(descriptor,), env=_environ()) as process:
+    with child(command, **files, pass_fds=(descriptor,), env=_environ()) as process:
         assert process.stdin is not None
-        try:
-            yield process
-            process.stdin.close()
-            process.wait(PATIENCE)
-        except BaseException:
-            process.kill()  # or whoever breaks off would wait for it
-            raise
+        yield process
+        process.stdin.close()
+        process.wait(PATIENCE)
 
 
 def _without_store(said: IO[str]) -> int:
