@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from benchmarks.interval import Interval
 from benchmarks.machine import Machine
@@ -53,11 +54,6 @@ class Figure:
         reached = self.value.median >= self.asked if self.more else self.value.median <= self.asked
         return "reached" if reached else "NOT reached"
 
-    @classmethod
-    def read(cls, found: dict[str, Any]) -> Figure:
-        """The figure of a JSON document."""
-        return cls(**{**found, "of": tuple(found["of"]), "value": Interval(**found["value"])})
-
 
 @dataclass(frozen=True, slots=True)
 class Yardstick:
@@ -70,11 +66,6 @@ class Yardstick:
 
     cpu: Interval
     wall: Interval
-
-    @classmethod
-    def read(cls, found: dict[str, Any]) -> Yardstick:
-        """That of a JSON document."""
-        return cls(Interval(**found["cpu"]), Interval(**found["wall"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +98,6 @@ class Suite:
         """What stands at a place in the names of figures that begin so, each once."""
         begun = (figure.of for figure in self.figures if figure.of[: len(of)] == of and len(figure.of) > place)
         return list(dict.fromkeys(name[place] for name in begun))
-
-    @classmethod
-    def read(cls, found: dict[str, Any]) -> Suite:
-        """That of a JSON document."""
-        yardstick = None if found["yardstick"] is None else Yardstick.read(found["yardstick"])
-        return cls(**{**found, "figures": [*map(Figure.read, found["figures"])], "yardstick": yardstick})
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,14 +166,19 @@ def read(path: Path) -> Results:
         UnreadableError: it holds none, or those of another schema.
     """
     try:
-        document: Any = json.loads(path.read_bytes())
+        text = path.read_bytes()
+        document: Any = json.loads(text)
     except (OSError, ValueError) as error:
         raise UnreadableError(f"{path}: {error}") from error
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
         raise UnreadableError(f"{path} has schema {schema}; this reads {SCHEMA}: measure it again")
     try:
-        suites = [*map(Suite.read, document["suites"])]
-        return Results(document["taken"], document["quick"], Machine(**document["machine"]), suites)
-    except (KeyError, TypeError) as error:
-        raise UnreadableError(f"{path} lacks what results have, or has more: {error}") from error
+        return _RESULTS.validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = " ".join(map(str, first["loc"]))
+        raise UnreadableError(f"{path} does not hold what results have: {where}: {first['msg']}") from error
+
+
+_RESULTS = TypeAdapter(Results)

@@ -64,6 +64,39 @@ def test_what_holds_no_results_is_refused(tmp_path: Path, text: str) -> None:
         figures.read(path)
 
 
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        ('"median":60', '"median":"x"'),
+        ('"low":58', '"low":null'),
+        ('"rounds":9', '"rounds":true'),
+        ('"of":["speed","ours"]', '"of":"speed"'),
+        ('"unit":"us"', '"unit":"hours"'),
+        ('"collector":"off"', '"collector":7'),
+        ('"yardstick":{"cpu":', '"yardstick":{"gpu":'),
+        ('"quick":true', '"quick":"no"'),
+    ],
+)
+def test_what_is_of_another_type_is_refused(tmp_path: Path, here: str, there: str) -> None:
+    """What is no number where one is expected is told while reading, by its place, and not while comparing."""
+    path = tmp_path / "results.json"
+    text = results().json(short=True).decode().replace("60.0", "60")
+    assert here in text
+    path.write_text(text)
+    figures.read(path)
+    path.write_text(text.replace(here, there))
+    with pytest.raises(UnreadableError, match=r"results\.json does not hold what results have: \w+.*: (Input|Field)"):
+        figures.read(path)
+
+
+def test_a_file_of_before_a_figure_told_what_it_waits_is_read(tmp_path: Path) -> None:
+    """What it does not tell is none."""
+    path = tmp_path / "results.json"
+    path.write_text(results().json(short=True).decode().replace(',"waits":0.0', ""))
+    assert "waits" not in path.read_text()
+    assert figures.read(path).suites[0].figures[0].waits == 0
+
+
 def test_what_is_asked_is_told() -> None:
     """A time is to be at most, a speed at least, what is asked of it."""
     sheet = asked(results().suites[0].figures)
