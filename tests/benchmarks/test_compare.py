@@ -116,7 +116,7 @@ def test_what_may_mislead_is_said() -> None:
     assert "1 figures are in one of the files only." in said
     assert "One of the runs was a quick one" in said
     assert "They are of different machines" in said
-    assert "10% beside their intervals, 30% with fewer than 6 rounds, 2% of what is counted" in said
+    assert "10% beside their intervals, 30% with fewer than 6 rounds, 3% of what is counted" in said
     said = notes(before, before)
     assert "One of the runs" not in said
     assert said.endswith(
