@@ -306,15 +306,17 @@ def plot_command(*, results: tuple[Path, ...], folder: Path) -> None:
 
 
 def _draw(results: Results, folder: Path) -> int:
-    """Draw, and say which files were written; how many."""
+    """Draw, and say which files were written, and what is not drawn; how many files."""
     try:
-        paths = draw(results, folder)
+        paths, lacking = draw(results, folder)
     except UndrawableError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {error.strerror}") from error
     for path in paths:
         click.echo(path)
+    for name, why in lacking.items():
+        click.echo(f"not drawn: {name}: {why}", err=True)
     return len(paths)
 
 

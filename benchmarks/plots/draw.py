@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.plots import layers, others
-from benchmarks.plots.style import missing, write
+from benchmarks.plots.style import LackingError, missing, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +28,8 @@ class UndrawableError(Exception):
     """Nothing can be drawn here. The text says what is missing."""
 
 
-def draw(results: Results, folder: Path) -> list[Path]:
-    """Draw every picture whose suite was measured.
+def draw(results: Results, folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """Draw every picture whose suite was measured: the files, and why of such a suite a picture is not drawn, by name.
 
     Raises:
         UndrawableError: matplotlib is not installed.
@@ -38,8 +38,13 @@ def draw(results: Results, folder: Path) -> list[Path]:
     if why is not None:
         raise UndrawableError(why)
     paths: list[Path] = []
+    lacking: dict[str, str] = {}
     for name, (of, picture) in PICTURES.items():
         suite = results.suite(of)
-        if suite is not None and suite.figures:
+        if suite is None or not suite.figures:
+            continue
+        try:
             paths += write(picture(suite), folder, name)
-    return paths
+        except LackingError as error:
+            lacking[name] = f"the results of {of} have no {error}"
+    return paths, lacking

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from benchmarks.layers.around import BARE, GUARD, IDLE
 from benchmarks.layers.run import ADDS, STACK
-from benchmarks.plots.style import GREY, INK, LIGHT, OURS, canvas, note
+from benchmarks.plots.style import GREY, INK, LIGHT, OURS, LackingError, canvas, note
 
 if TYPE_CHECKING:
     from benchmarks.figures import Suite
 
 ANY_LAYER = "having any layer"
+SHOWN = (0.01, 0.25, 0.5, 0.75, 0.99, 0.999)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How times are spread, as the suite's details have it.
+
+    Attributes:
+        quantiles: shares of the requests.
+        distribution: by layer, the times that these shares do not exceed.
+    """
+
+    quantiles: list[float]
+    distribution: dict[str, list[float]]
+
+
+_SPREAD = TypeAdapter(Spread)
 
 
 def steps(suite: Suite) -> list[tuple[str, float, float]]:
@@ -33,6 +53,8 @@ def steps(suite: Suite) -> list[tuple[str, float, float]]:
 def waterfall(suite: Suite) -> Any:
     """Where the microseconds of a guarded request go, layer by layer."""
     parts = steps(suite)
+    if not parts:
+        raise LackingError(f"figures of {STACK}")
     total = parts[-1][2]
     names = [*(name for name, _, _ in parts), GUARD]
     figure, axes = canvas(8, 0.38 * len(names) + 1.3)
@@ -57,11 +79,22 @@ def waterfall(suite: Suite) -> Any:
     return figure
 
 
+def _spread(suite: Suite) -> Spread:
+    try:
+        found = _SPREAD.validate_python(suite.details)
+    except ValidationError:
+        raise LackingError("details of how times are spread") from None
+    shares, spread = found.quantiles, found.distribution
+    if not spread or not {*SHOWN} <= {*shares} or any(len(values) != len(shares) for values in spread.values()):
+        raise LackingError("times of all shares of requests")
+    return found
+
+
 def distribution(suite: Suite) -> Any:
     """How the times of single requests are spread, by layer."""
-    shares: list[float] = list(suite.details["quantiles"])
-    spread: dict[str, list[float]] = suite.details["distribution"]
-    low, first, middle, third, high, rare = (shares.index(each) for each in (0.01, 0.25, 0.5, 0.75, 0.99, 0.999))
+    found = _spread(suite)
+    spread = found.distribution
+    low, first, middle, third, high, rare = map(found.quantiles.index, SHOWN)
     names = list(spread)
     figure, axes = canvas(8, 0.38 * len(names) + 1.5)
     for row, name in enumerate(names):

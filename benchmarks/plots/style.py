@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-OURS, OTHERS, GREY, LIGHT, INK = "#0b6e99", "#c9782b", "#8a8f98", "#d9dce1", "#1f2328"
-LINES = ("#0b6e99", "#c9782b", "#5b8c3a", "#8e5ea2", "#b23a48", "#6b7280", "#b59b00", "#2f4b7c")
-"""Colours that are told apart by people who see fewer colours, too; ours first."""
+OURS, OTHERS, GREY, LIGHT, INK = "#0072b2", "#d55e00", "#8a8f98", "#d9dce1", "#1f2328"
+LINES = (OURS, OTHERS, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#882255")
+"""Colours that are told apart by people who see fewer colours, too: those of Okabe and Ito; ours first.
+
+Their yellow is too pale on white, and a red of Tol's stands in its place.
+"""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", "--", "-.", ":")
 LETTERS = 13.5
 """Of a note, in an inch."""
 SETTINGS = {
@@ -22,6 +27,10 @@ SETTINGS = {
     "figure.facecolor": "white", "savefig.facecolor": "white", "svg.fonttype": "none", "svg.hashsalt": "asgi-guard",
     "figure.constrained_layout.use": True,
 }  # fmt: skip
+
+
+class LackingError(Exception):
+    """The results have not what a picture shows. The text says what is missing."""
 
 
 def missing() -> str | None:
@@ -38,6 +47,15 @@ def canvas(width: float, height: float, columns: int = 1, **options: Any) -> tup
     matplotlib.rcParams.update(SETTINGS)
     pyplot: Any = importlib.import_module("matplotlib.pyplot")
     return pyplot.subplots(1, columns, figsize=(width, height), **options)  # type: ignore[no-any-return]
+
+
+def line(number: int) -> dict[str, Any]:
+    """How the line of this number looks: none but by its colour only."""
+    return {
+        "color": LINES[number % len(LINES)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": DASHES[number % len(DASHES)],
+    }
 
 
 def note(figure: Any, text: str) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
+from itertools import combinations
+from operator import mul
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
@@ -25,6 +28,9 @@ from benchmarks.plots import layers, style
 from benchmarks.plots.draw import PICTURES
 from benchmarks.scale.run import SLOPE
 from benchmarks.server import tables
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROOT = Path(__file__).parents[2]
 
@@ -244,3 +250,79 @@ def test_without_matplotlib_nothing_is_drawn(tmp_path: Path, monkeypatch: pytest
     ran = CliRunner().invoke(main, ["plot", str(path), "--to", str(tmp_path)])
     assert ran.exit_code == 1
     assert "matplotlib is not installed" in ran.output
+
+
+@pytest.mark.parametrize(
+    ("place", "changed", "lacking"),
+    [
+        (1, {"details": None}, ["latency"]),
+        (1, {"details": {"quantiles": [0.5], "distribution": {"the app alone": [5.0]}}}, ["latency"]),
+        (1, {"details": {"quantiles": QUANTILES, "distribution": {"the app alone": "x"}}}, ["latency"]),
+        (1, {"figures": [figure("raw", "the whole Guard", ADDS)]}, ["waterfall"]),
+        (4, {"details": None}, ["memory"]),
+        (4, {"details": {"strangers": [{"requests": 0}]}}, ["memory"]),
+        (0, {"method": {}}, []),
+        (0, {"figures": [figure("FastAPI", "bare", tables.CPU)]}, ["throughput"]),
+        (2, {"figures": [figure("bytes", "asgi-guard")]}, ["concurrency"]),
+        (3, {"figures": [figure("origins", "1")]}, ["scale"]),
+    ],
+)
+def test_a_picture_whose_figures_are_not_there_is_left_out_by_name(
+    tmp_path: Path, place: int, changed: dict[str, Any], lacking: list[str]
+) -> None:
+    """The others are drawn, and the command says which is not, and what it lacks."""
+    if style.missing() is not None:
+        pytest.skip(style.missing() or "")
+    path, found = tmp_path / "results.json", results()
+    found.suites[place] = replace(found.suites[place], **changed)
+    path.write_bytes(replace(found, suites=[found.suites[place]]).json())
+    ran = CliRunner().invoke(main, ["plot", str(path), "--to", str(tmp_path / "plots")])
+    assert ran.exception is None or isinstance(ran.exception, SystemExit), ran.output
+    assert re.findall(r"not drawn: (\w+): the results of \w+ have no \w+", ran.output) == lacking
+    of = [name for name, (suite, _) in PICTURES.items() if suite == found.suites[place].name]
+    assert {file.stem for file in tmp_path.glob("plots/*")} == {*of} - {*lacking}
+
+
+NORMAL = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+SEEN = {
+    "by most people": NORMAL,
+    "with protanopia": (
+        (0.152286, 1.052583, -0.204868),
+        (0.114503, 0.786281, 0.099216),
+        (-0.003882, -0.048116, 1.051998),
+    ),
+    "with deuteranopia": (
+        (0.367322, 0.860646, -0.227968),
+        (0.280085, 0.672501, 0.047413),
+        (-0.011820, 0.042940, 0.968881),
+    ),
+    "with tritanopia": (
+        (1.255528, -0.076749, -0.178779),
+        (-0.078411, 0.930809, 0.147602),
+        (0.004733, 0.691367, 0.303900),
+    ),
+}
+"""How a colour in linear light is seen, by Machado, Oliveira and Fernandes (2009)."""
+
+
+def lab(color: str, seen: Sequence[Sequence[float]]) -> list[float]:
+    """The colour's place in CIELAB, where distances are what eyes tell apart."""
+    parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    red, green, blue = (min(1.0, max(0.0, sum(map(mul, row, linear)))) for row in seen)
+    lights = (
+        (0.4124 * red + 0.3576 * green + 0.1805 * blue) / 0.9505,
+        0.2126 * red + 0.7152 * green + 0.0722 * blue,
+        (0.0193 * red + 0.1192 * green + 0.9505 * blue) / 1.089,
+    )
+    x, y, z = (math.cbrt(light) if light > 0.008856 else 7.787 * light + 16 / 116 for light in lights)
+    return [116 * y - 16, 500 * (x - y), 200 * (y - z)]
+
+
+@pytest.mark.parametrize("seen", SEEN)
+def test_lines_are_told_apart(seen: str) -> None:
+    """Any two colours are far enough from each other whoever looks, and no two lines differ by colour alone."""
+    for one, other in combinations(style.LINES, 2):
+        assert math.dist(lab(one, SEEN[seen]), lab(other, SEEN[seen])) > 15, (one, other)
+    looks = [style.line(number) for number in range(len(style.LINES))]
+    assert len({look["marker"] for look in looks}) == len(looks)
