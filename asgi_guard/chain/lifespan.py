@@ -2,15 +2,19 @@
 
 The layers start before the app and stop after it. An app that raises before it asks for anything, or returns before it
 has answered start-up, has no lifespan; the guard then completes the protocol in its place, so that its own resources
-are closed properly all the same. One that raises after it was asked to start may have failed: what comes of that is the
-server's to decide, as it does without the guard.
+are closed properly all the same. One that raises after it was asked to start, or that is of a framework with a
+lifespan, may have failed: what comes of that is the server's to decide, as it does without the guard. One that could
+not even be built has failed: no server starts with it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from typing import TYPE_CHECKING
+
+from asgi_guard.apps.raising import could_not_be_built, has_lifespan, refuses_lifespan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,19 +52,25 @@ class Lifespan:
         """Serve the scope until the server shuts down."""
         try:
             await self._app(scope, self._receive, self._send)
-        except Exception:
+        except Exception as error:
             if self._over:
                 raise
             if self._started:
                 await self._stop()
                 raise
-            if self._starting is not None:
+            if could_not_be_built(error):
+                said = f"asgi-guard: the app could not be built, and would answer nothing: {traceback.format_exc()}"
+                await self._send({"type": "lifespan.startup.failed", "message": said})
+                raise
+            if self._starting is not None or has_lifespan(error):
                 logger.warning("the app raised in its start-up; some servers go on without lifespan", exc_info=True)
                 await self._stop()
                 for layer in self._layers:
                     layer.without_lifespan()
                 raise
-            logger.info("the app raised on the lifespan scope, so it is taken to have no lifespan", exc_info=True)
+            level = logging.INFO if refuses_lifespan(error) else logging.WARNING
+            said = "the app raised on the lifespan scope, so it is taken to have no lifespan"
+            logger.log(level, said, exc_info=True)
         except BaseException:
             if not self._over:
                 await self._stop()  # the server has given the scope up, and asks nothing more

@@ -7,14 +7,18 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+from asgiref.wsgi import WsgiToAsgi
+from django.core.handlers.asgi import ASGIHandler  # type: ignore[import-untyped]
 from starlette.applications import Starlette
 from uvicorn import Config
 from uvicorn.lifespan.on import LifespanOn
 
+from asgi_guard import Guard
 from asgi_guard.chain.layer import Chain, Layer
+from tests.asgi import get
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
 
@@ -278,6 +282,75 @@ async def test_the_server_decides(mode: Literal["on", "auto"], ends: bool) -> No
     assert lifespan.should_exit is ends
 
 
+class Misspelt:
+    """A middleware that is added with an option that it does not have."""
+
+    def __init__(self, app: ASGIApp, *, option: str = "") -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+class HTTPAlone:
+    """A middleware that knows no lifespan."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        await self.app(scope, receive, send)
+
+
+def unbuildable() -> Starlette:
+    app = starlette([])
+    app.add_middleware(Misspelt, options="")  # type: ignore[call-arg]
+    return app
+
+
+def with_middleware_of_http_alone() -> Starlette:
+    app = starlette([])
+    app.add_middleware(HTTPAlone)
+    return app
+
+
+@pytest.mark.parametrize("wrap", [lambda app: app, Misspelt, lambda app: Chain(app, [])])
+async def test_an_app_that_cannot_be_built(wrap: Callable[[ASGIApp], ASGIApp]) -> None:
+    """Its start-up has failed, with the reason, and the layers are not started: it would answer nothing."""
+    server = await run(wrap(unbuildable()), state={})
+    assert server.events == ["startup.failed"]
+    assert "unexpected keyword argument 'options'" in server.sent[0]["message"]
+    assert isinstance(server.error, TypeError)
+
+
+@pytest.mark.parametrize("mode", ["on", "auto"])
+async def test_no_server_starts_with_it(mode: Literal["on", "auto"]) -> None:
+    """Uvicorn ends with an app that cannot be built, whether or not it insists on lifespan."""
+    lifespan = LifespanOn(Config(Chain(unbuildable(), []), lifespan=mode, log_config=None))
+    await lifespan.startup()
+    assert lifespan.should_exit
+
+
+async def test_middleware_that_knows_no_lifespan(caplog: pytest.LogCaptureFixture) -> None:
+    """Where it keeps an app from its lifespan, the server decides, and requests that come are served."""
+    app = with_middleware_of_http_alone()
+    server = await run(app, state={})
+    assert isinstance(server.error, AssertionError)
+    assert server.events == ["without a", "without b"]
+    assert "the app raised in its start-up" in caplog.text
+    assert (await get(Guard(app), "/health/ready")).status == 200
+
+
+async def test_what_stands_around_an_app_with_lifespan(caplog: pytest.LogCaptureFixture) -> None:
+    """What knows no lifespan itself is completed for, whatever it wraps; this is told, for it may be no intent."""
+    server = await run(HTTPAlone(starlette([])), state={})
+    assert (server.error, server.events) == (None, WHOLE)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.exc_info is not None
+
+
 async def insisting(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer whatever happens, as apps do whose lifespan stands in one `try`."""
     try:
@@ -304,10 +377,21 @@ async def test_a_layer_that_fails_to_stop(caplog: pytest.LogCaptureFixture) -> N
     assert "failed to shut down" in caplog.text
 
 
-async def test_an_app_that_raises_at_once_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    """That an app has no lifespan is no warning."""
+async def django(scope: Scope, receive: Receive, send: Send) -> None:
+    """Django's app, without the settings of a project, which it needs for requests alone."""
+    await ASGIHandler.__new__(ASGIHandler)(scope, receive, send)
+
+
+async def wsgi(scope: Scope, receive: Receive, send: Send) -> None:
+    await WsgiToAsgi(print)(scope, receive, send)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("app", [django, wsgi])
+async def test_an_app_that_is_known_to_have_none(app: ASGIApp, caplog: pytest.LogCaptureFixture) -> None:
+    """That Django and apps of WSGI have no lifespan is no warning."""
     with caplog.at_level("INFO", "asgi_guard"):
-        await run(without_lifespan)
+        server = await run(app)
+    assert (server.error, server.events) == (None, WHOLE)
     (record,) = caplog.records
     assert record.levelname == "INFO"
 
