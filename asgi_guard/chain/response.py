@@ -36,6 +36,8 @@ _RESPONSE_BODIES = frozenset(
         "websocket.http.response.body",
     }
 )
+_SECOND_START = ""
+"""What an app sends that starts to answer once more, as in an error handler: the head that was sent first stands."""
 
 _LOSSES = frozenset({"WebSocketDisconnect", "ClientDisconnect"})
 """What Starlette, FastAPI and Litestar raise in an app whose client has left."""
@@ -98,8 +100,10 @@ class Response:
                 self.streamed = time.perf_counter_ns()
         elif kind in _RESPONSE_STARTS:
             message = self._marked(message)
-            self.status = message.get("status", 101)
-            self.started = True
+            if self.status is None:
+                self.status, self.started = message.get("status", 101), True
+            else:
+                kind = _SECOND_START
         elif self._cut and kind in ("websocket.send", "websocket.close"):
             return  # the guard has closed it, which the app may not know yet
         elif kind == "websocket.send":
@@ -113,12 +117,8 @@ class Response:
                 self.started, self.status = True, 403
         try:
             await self._send(message)
-        except OSError as error:
-            self._note_loss(error, of_head=kind in _RESPONSE_STARTS)
-            raise
-        except Exception:
-            if kind in _RESPONSE_STARTS:
-                self.status = None  # the server would not send it
+        except Exception as error:
+            self._note_failure(error, of_head=kind in _RESPONSE_STARTS)
             raise
 
     def is_loss(self, error: BaseException) -> bool:
@@ -128,9 +128,11 @@ class Response:
         kinds = {kind.__name__ for kind in type(error).__mro__}
         return error is self.lost or (self.disconnected and not kinds.isdisjoint(_LOSSES))
 
-    def _note_loss(self, error: OSError, *, of_head: bool) -> None:
-        self.disconnected, self.finished, self.lost = True, False, error
-        note(error)
+    def _note_failure(self, error: Exception, *, of_head: bool) -> None:
+        """Note that the server would not send something, or, as an OSError says, had nobody to send it to."""
+        if isinstance(error, OSError):
+            self.disconnected, self.finished, self.lost = True, False, error
+            note(error)
         if of_head:
             self.status = None
 
@@ -231,7 +233,7 @@ class Response:
             self.finished = True
             await self._send({"type": end, "body": body})
         except OSError as error:
-            self._note_loss(error, of_head=not self.finished)
+            self._note_failure(error, of_head=not self.finished)
             raise
 
     def _is_unread(self) -> bool:

@@ -15,6 +15,10 @@ import pytest
 import structlog
 from hypothesis import example, given
 from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.routing import WebSocketRoute
 
 from asgi_guard import (
     AccessLogMiddleware,
@@ -31,6 +35,8 @@ from asgi_guard.policy.trace_context import Trace
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
 
 if TYPE_CHECKING:
+    from starlette.websockets import WebSocket
+
     from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
     from asgi_guard.chain.exchange import Exchange as Current
 
@@ -292,6 +298,79 @@ async def test_a_response_that_was_not_finished(lines: Lines) -> None:
     record = lines.record
     assert (record["http.response.status_code"], record["error.type"]) == (200, "response_unfinished")
     assert record["severity"] == "ERROR"
+
+
+async def strictly(app: ASGIApp, scope: dict[str, Any], *received: Message) -> BaseException | None:
+    """Run the app under a server that takes one head, as uvicorn's does: the exception that it comes to."""
+    incoming, started = list(received), False
+
+    async def send(message: Message) -> None:
+        nonlocal started
+        if message["type"].endswith((".start", ".accept")):
+            if started:
+                raise RuntimeError("the response has started")
+            started = True
+
+    async def receive() -> Message:
+        return incoming.pop(0)
+
+    try:
+        await app(scope, receive, send)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the test looks at it
+        return error
+    return None
+
+
+async def test_a_handler_of_errors_in_a_session(lines: Lines) -> None:
+    """A session that an HTTPException ends is logged as the session that it was, whatever Starlette still sends."""
+
+    async def room(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.receive_text()
+        raise HTTPException(404)
+
+    app = lines.layer(Starlette(routes=[WebSocketRoute("/", room)]), slow_ms=0)
+    said = {"type": "websocket.receive", "text": "hello"}
+    assert await strictly(app, websocket_scope(), {"type": "websocket.connect"}, said) is not None
+    record = lines.record
+    assert (record["http.response.status_code"], record["error.type"]) == (101, "RuntimeError")
+    assert (record["asgi_guard.messages_received"], record["asgi_guard.messages_sent"]) == (1, 0)
+    assert "asgi_guard.slow" not in record
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["refused", "taken"])
+async def test_a_handler_of_errors_in_a_stream(taken: bool, lines: Lines) -> None:
+    """A stream that fails below what answers all errors is logged with the status that its client has."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await JSONResponse({}, 500)(scope, receive, send)
+
+    if taken:
+        await get(lines.layer(app))
+    else:
+        await strictly(lines.layer(app), http_scope())
+    assert lines.record["http.response.status_code"] == 200
+
+
+async def test_a_head_after_one_that_was_refused(lines: Lines) -> None:
+    """What an app answers in the place of a head that the server would not send is what its client has."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(RuntimeError):
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"a\n", b"")]})
+        await JSONResponse({}, 500)(scope, receive, send)
+
+    async def send(message: Message) -> None:
+        if message.get("status") == 200:
+            raise RuntimeError("invalid header name")
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    await lines.layer(app)(http_scope(), receive, send)
+    assert lines.record["http.response.status_code"] == 500
 
 
 class LostError(OSError):
