@@ -95,9 +95,11 @@ class Response:
         kind = message["type"]
         if kind in _RESPONSE_BODIES:
             self.sent += len(message.get("body", b""))
-            self.finished = not message.get("more_body", False)
-            if not self.finished and self.streamed is None:
-                self.streamed = time.perf_counter_ns()
+            if message.get("more_body", False):
+                if self.streamed is None:
+                    self.streamed = time.perf_counter_ns()
+            elif not self.disconnected:  # some middlewares end a body that its client has left in the middle
+                self.finished = True
         elif kind in _RESPONSE_STARTS:
             message = self._marked(message)
             if self.status is None:

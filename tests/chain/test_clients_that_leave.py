@@ -9,6 +9,7 @@ import orjson
 import pytest
 from fastapi import FastAPI, WebSocket
 from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 
@@ -18,7 +19,9 @@ from tests.asgi import call, http_scope, websocket_scope
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from starlette.middleware.base import RequestResponseEndpoint
     from starlette.requests import Request
+    from starlette.responses import Response
 
     from asgi_guard.asgi import ASGIApp, Message, Scope
 
@@ -57,6 +60,10 @@ async def stream(request: Request) -> StreamingResponse:
     return StreamingResponse(ticks())
 
 
+async def passing_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    return await call_next(request)
+
+
 def fastapi() -> ASGIApp:
     made = FastAPI()
     for endpoint in (listening, telling, failing):
@@ -64,7 +71,7 @@ def fastapi() -> ASGIApp:
     return made
 
 
-def starlette() -> ASGIApp:
+def starlette() -> Starlette:
     sockets = [WebSocketRoute(f"/{endpoint.__name__}", endpoint) for endpoint in (listening, telling, failing)]
     return Starlette(routes=[*sockets, Route("/stream", stream)])
 
@@ -115,6 +122,19 @@ async def test_a_stream(caplog: pytest.LogCaptureFixture) -> None:
     """A stream whose client leaves ends without any error, and is told as broken off."""
     lines: list[bytes] = []
     await leave_while_told(AccessLogMiddleware(starlette(), write=lines.append), http_scope(path="/stream"))
+    record = orjson.loads(lines[0])
+    assert (record["severity"], record["error.type"]) == ("INFO", "client_disconnected")
+    assert caplog.messages == []
+
+
+async def test_a_stream_below_a_function_of_middleware(caplog: pytest.LogCaptureFixture) -> None:
+    """So is one below `@app.middleware("http")`, which sends the end of a body whose client has left."""
+    lines: list[bytes] = []
+    app = starlette()
+    app.add_middleware(BaseHTTPMiddleware, dispatch=passing_on)
+    # As of servers that do not raise on sending (ASGI 2.3), such as uvicorn: Starlette then looks for itself.
+    scope = http_scope(path="/stream", asgi={"version": "3.0", "spec_version": "2.3"})
+    await call(AccessLogMiddleware(app, write=lines.append), scope)
     record = orjson.loads(lines[0])
     assert (record["severity"], record["error.type"]) == ("INFO", "client_disconnected")
     assert caplog.messages == []
