@@ -114,13 +114,20 @@ class DrainMiddleware(Layer):
         # Not before: workers that are forked off a loaded app would all have the same number.
         self._left = self._max_requests + randint(0, int(self._max_requests * SPREAD))  # noqa: S311 - it only spreads
 
+    def _meet(self) -> None:
+        """Make ready for an event loop that no request has come in yet."""
+        if self.draining.is_set_up:
+            self.draining.follow()
+        else:
+            self._set_up(late=True)
+
     def enter(self, exchange: Exchange) -> None:
         """Put the event where the app finds it. A server without lifespan is met here for the first time."""
         leaving = exchange.leaving
         if leaving is None:  # else a layer further out has the triggers, and counts
             leaving = exchange.leaving = self.draining
-            if not leaving.is_set_up:
-                self._set_up(late=True)
+            if leaving.event_loop is not asyncio.get_running_loop():
+                self._meet()
             if self._counts:
                 self._left -= 1
                 if self._left == 0:

@@ -61,6 +61,7 @@ class Draining:
     Attributes:
         seconds: the same.
         event: is set once draining has begun, in the loop that serves.
+        event_loop: that loop, if it is known.
         begun: whether it has.
         unready: whether new requests are for other processes.
     """
@@ -75,6 +76,7 @@ class Draining:
         self._left_over: int | None = None
         self._looking: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.event_loop: asyncio.AbstractEventLoop | None = None
         self._set_ups: list[list[_Taken]] = []
         self._down = False
         self.event = asyncio.Event()
@@ -103,7 +105,8 @@ class Draining:
         if loop is not self._loop:
             if not self.lives:
                 self._set_ups.clear()
-            self._loop, self._down = loop, False
+            self._loop = self.event_loop = loop
+            self._down = False
             self.event, self.begun, self.unready = asyncio.Event(), False, False
             if self._file is not None:
                 self._look_from_now_on(self._file, loop)
@@ -124,6 +127,20 @@ class Draining:
     def allow_late(self) -> None:
         """Have it set up again by requests that still come."""
         self._down = False
+        if self._loop is None:
+            self.event_loop = None
+
+    def follow(self) -> None:
+        """Go on in the loop in hand if the last one is closed: clients of tests may run one for each request."""
+        if self.event_loop is not None and not self.event_loop.is_closed():
+            return
+        self.event, self.event_loop = asyncio.Event(), asyncio.get_running_loop()
+        if self.begun:
+            self.event.set()
+        if self._loop is not None:
+            self._loop = self.event_loop
+            if self._file is not None:
+                self._looking = self._loop.call_later(LOOK_SECONDS, self._look)
 
     def begin(self) -> None:
         """Have it known: to readiness, to streams and sockets, and to HTTP/1 clients with their next answer."""

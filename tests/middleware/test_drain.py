@@ -7,10 +7,12 @@ import io
 import logging
 import os
 import signal
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from starlette.responses import JSONResponse
 
 import asgi_guard
 from asgi_guard import ConfigError, DrainMiddleware, Guard, GuardSettings, HealthSettings
@@ -337,6 +339,50 @@ async def test_a_task_that_goes_on_is_told() -> None:
     over.set()
     event = layer.draining.event
     assert await asyncio.gather(*tasks) == [event, event, None]
+
+
+async def patient(scope: Scope, receive: Receive, send: Send) -> None:
+    """Wait for the drain for a moment, and tell whether it has begun."""
+    event = asgi_guard.draining()
+    assert event is not None
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), 0.01)
+    await JSONResponse(event.is_set())(scope, receive, send)
+
+
+async def told(app: ASGIApp) -> bool:
+    """Whether a request to `patient` is told that this process drains."""
+    exchange = await get(app)
+    assert exchange.error is None
+    return exchange.body == b"true"
+
+
+def test_an_event_loop_for_each_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each request has an event loop of its own, as in tests, each may wait, and is told by any trigger."""
+    monkeypatch.setattr(leaving, "LOOK_SECONDS", 0.001)
+    file = tmp_path / "drain"
+    layer = DrainMiddleware(patient, file=str(file))
+    assert not any(asyncio.run(told(layer)) for _ in range(3))
+    file.touch()
+    assert all(asyncio.run(told(layer)) for _ in range(3))
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_requests_after_the_end_in_another_loop(begun: bool) -> None:
+    """Requests after the shut-down may wait too, and find the process as it is, with its triggers given back."""
+    layer = DrainMiddleware(patient, seconds=1)
+
+    async def serve() -> None:
+        await layer.startup()
+        assert not await told(layer)
+        if begun:
+            layer.draining.begin()
+        await layer.shutdown()
+
+    with Server.in_place() as server:
+        asyncio.run(serve())
+        assert [asyncio.run(told(layer)) for _ in range(2)] == [begun, begun]
+        assert signal.getsignal(signal.SIGTERM) == server.handle
 
 
 async def test_off_costs_nothing() -> None:
