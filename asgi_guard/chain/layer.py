@@ -29,7 +29,7 @@ from asgi_guard.chain.mounting import DAPHNE, claim
 from asgi_guard.chain.response import Response
 from asgi_guard.chain.told import note
 from asgi_guard.errors import ConfigError, Problem, UnknownScopeError
-from asgi_guard.policy.answer import Answer, Reason, problem
+from asgi_guard.policy.answer import FAULTS, Answer, Reason, problem
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -123,7 +123,11 @@ class Chain:
         return exchange, Response(exchange, receive, send, self._marks)
 
     async def _failed(self, exchange: Exchange, response: Response, error: BaseException, *, in_app: bool) -> None:
-        """Log the exception, once, and answer 500 if nothing was sent yet. That the client left is nobody's error."""
+        """Log the exception, once, and answer 500 if nothing was sent yet. That the client left is nobody's error.
+
+        A WebSocket that can only be closed is left to the server, which answers 500 where an app raises, and 403 where
+        one closes.
+        """
         in_app = in_app and error is not exchange.fault
         if response.is_loss(error):
             note(error)
@@ -138,7 +142,11 @@ class Chain:
                 _report(exchange, where if culprit is None else f"{culprit} raised", error)
         if response.started or response.disconnected:
             return
-        await self._refuse(exchange, response, Reason.APP_ERROR if in_app else Reason.GUARD_ERROR)
+        answer = self._error(exchange, Reason.APP_ERROR if in_app else Reason.GUARD_ERROR)
+        if isinstance(error, Exception) and not response.can_answer:
+            response.status = answer.status
+        else:
+            await response.fail(answer)
 
     async def _unanswered(self, exchange: Exchange, response: Response, inner: Scope) -> None:
         """Answer 500 in the place of an app that returned without a word, unless its client has left."""
@@ -147,12 +155,15 @@ class Chain:
         _see_again(exchange, inner)
         exchange.reported = True
         _report(exchange, "the app returned without a response")
-        await self._refuse(exchange, response, Reason.APP_ERROR)
+        await response.fail(self._error(exchange, Reason.APP_ERROR))
 
-    async def _refuse(self, exchange: Exchange, response: Response, reason: Reason) -> None:
-        answer = problem(500, reason, "The request could not be served.", request_id=exchange.request_id)
-        exchange.answer, exchange.answered_by = answer, None
-        await response.fail(answer)
+    def _error(self, exchange: Exchange, reason: Reason) -> Answer:
+        """The answer to an error; what a chain further in has called it, which knew better, is what it is called."""
+        answer = exchange.answer
+        if answer is None or answer.reason not in FAULTS:
+            answer = problem(500, reason, "The request could not be served.", request_id=exchange.request_id)
+            exchange.answer, exchange.answered_by = answer, None
+        return answer
 
     def _leave(self, exchange: Exchange, response: Response, inner: Scope, error: BaseException | None) -> None:
         exchange.route = exchange.route or inner.get("route")

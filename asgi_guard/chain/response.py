@@ -206,6 +206,12 @@ class Response:
             else:
                 return
 
+    @property
+    def can_answer(self) -> bool:
+        """Whether an answer can be sent, as it can to a WebSocket handshake only by an extension of the server's."""
+        exchange = self._exchange
+        return exchange.kind == "http" or "websocket.http.response" in (exchange.scope.get("extensions") or ())
+
     async def answer(self, answer: Answer) -> None:
         """Send an answer of the guard's own."""
         exchange, status, headers, body = self._exchange, answer.status, answer.headers, answer.body
@@ -215,7 +221,7 @@ class Response:
             asked = exchange.headers
             if (b"content-length" in asked or b"transfer-encoding" in asked) and self._is_unread():
                 await exchange.wait(self._drain())
-        elif "websocket.http.response" in (exchange.scope.get("extensions") or ()):
+        elif self.can_answer:
             start, end = "websocket.http.response.start", "websocket.http.response.body"
         else:
             # Without that extension a handshake can only be refused bare; the server then answers 403.

@@ -44,6 +44,10 @@ class Reason(StrEnum):
     APP_ERROR = "app_error"
 
 
+FAULTS = frozenset({Reason.APP_ERROR, Reason.GUARD_ERROR})
+"""The reasons that are nobody's but the app's or the guard's: an error, whatever the status."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A whole response of the guard's own.

@@ -11,7 +11,7 @@ from typing import Literal
 from urllib.parse import unquote_to_bytes
 from zlib import crc32
 
-from asgi_guard.policy.answer import Reason
+from asgi_guard.policy.answer import FAULTS, Reason
 
 MAX_TEXT = 2048
 MAX_LINE = 4096
@@ -93,12 +93,12 @@ class Entry:
 def severity(entry: Entry) -> Literal["INFO", "WARN", "ERROR"]:
     """How loud the line is: a server's fault is an error, a client's a warning, a full bucket business as usual."""
     status, remarks = entry.status, entry.remarks
-    error, slow = (None, False) if remarks is None else (remarks.error, remarks.slow)
+    error, reason, slow = (None, None, False) if remarks is None else (remarks.error, remarks.reason, remarks.slow)
     if status is not None and status < 400 and error is None:
         return "WARN" if slow else "INFO"
-    if remarks is not None and remarks.reason == Reason.NOT_READY:
+    if reason == Reason.NOT_READY:
         return "WARN"  # a drain, as in every rollout, or what readiness has logged itself
-    if status is None or status >= 500 or error not in (None, "client_disconnected"):
+    if status is None or status >= 500 or error not in (None, "client_disconnected") or reason in FAULTS:
         return "ERROR"
     if slow or (status >= 400 and status not in (429, CLIENT_GONE)):
         return "WARN"

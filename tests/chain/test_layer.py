@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -166,11 +167,29 @@ async def test_an_exception_over_websocket() -> None:
     """Before a WebSocket is accepted, an exception denies it with 500; after that it is raised on."""
     denied = await call(Noting(broken(LookupError())), websocket_scope())
     assert denied.status == 500
-    bare = await call(Noting(broken(LookupError())), websocket_scope(extensions={}))
-    assert bare.messages == [{"type": "websocket.close", "code": 1011, "reason": "app_error"}]
     accepted = await call(Noting(broken(LookupError(), {"type": "websocket.accept"})), websocket_scope())
     assert [message["type"] for message in accepted.messages] == ["websocket.accept"]
     assert isinstance(accepted.error, LookupError)
+
+
+@pytest.mark.parametrize(("told", "reason"), [({}, "app_error"), ({"decide": LookupError()}, "guard_error")])
+async def test_an_exception_over_websocket_that_can_only_be_closed(told: dict[str, Any], reason: str) -> None:
+    """Such a one is left to the server, which answers 500: a close would make it 403, and the client's fault."""
+    lines: list[bytes] = []
+    app = AccessLogMiddleware(Noting(broken(LookupError()), **told), write=lines.append)
+    bare = await call(app, websocket_scope(extensions={}))
+    assert bare.messages == []
+    assert isinstance(bare.error, LookupError)
+    record = json.loads(lines[0])
+    assert (record["severity"], record["http.response.status_code"]) == ("ERROR", 500)
+    assert record["asgi_guard.reason"] == reason
+
+
+async def cancelled(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app that awaits what was cancelled."""
+    other = asyncio.create_task(asyncio.sleep(9))
+    other.cancel()
+    await other
 
 
 async def test_an_exception_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -223,6 +242,22 @@ async def test_an_app_that_does_not_answer(caplog: pytest.LogCaptureFixture) -> 
 async def test_an_app_that_does_not_answer_a_handshake() -> None:
     """A WebSocket that an app leaves without a word is denied too."""
     assert (await call(Noting(silent), websocket_scope())).status == 500
+
+
+@pytest.mark.parametrize("app", [silent, cancelled])
+async def test_an_error_that_no_server_answers(app: ASGIApp) -> None:
+    """A WebSocket is closed where it could only be left open, and the log tells it as an error, whatever its status."""
+    lines: list[bytes] = []
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    with suppress(asyncio.CancelledError):
+        await AccessLogMiddleware(app, write=lines.append)(websocket_scope(extensions={}), empty, send)
+    assert sent == [{"type": "websocket.close", "code": 1011, "reason": "app_error"}]
+    record = json.loads(lines[0])
+    assert (record["severity"], record["http.response.status_code"]) == ("ERROR", 403)
 
 
 async def test_an_app_that_leaves_with_its_client(caplog: pytest.LogCaptureFixture) -> None:
