@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from asgi_guard.apps.inspection import (
     added_middleware,
@@ -20,6 +20,7 @@ from asgi_guard.policy.routes import RouteTable, beyond_root
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from asgi_guard.guard import Guard
     from asgi_guard.settings import GuardSettings
 
 
@@ -71,12 +72,12 @@ def _kinds_within(app: object, *, added: bool) -> Iterator[object]:
             yield type(each)
             yield from kinds
             continue
-        guards = [place for place, cls in enumerate(kinds) if _makes_guard(cls)]
+        guards = [place for place, cls in enumerate(kinds) if makes_guard(cls)]
         yield from kinds[guards[0] + 1 :] if guards else ()
 
 
-def _makes_guard(cls: object) -> bool:
-    """Whether a class makes a whole guard, and not a layer alone."""
+def makes_guard(cls: object) -> TypeGuard[type[Guard]]:
+    """Whether a class makes a whole guard, and not a layer alone: `Guard`, which imports this, or one that inherits."""
     return isinstance(cls, type) and issubclass(cls, Chain) and not issubclass(cls, Layer)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from asgi_guard.apps.conflicts import makes_guard
 from asgi_guard.apps.inspection import (
     MAX_LOOKED_AT,
     added_middleware,
@@ -107,7 +108,7 @@ def _unservable(app: object) -> Iterator[Problem]:
             options = "settings=..." if isinstance(cls, Guard) else "..."
             said = f"add_middleware takes the class, not a {name} that is made: add_middleware({name}, {options})"
             yield Problem("app", said)
-    if any(_makes_guard(outer) and _makes_guard(inner) for outer, inner in pairwise(added)):
+    if any(makes_guard(outer) and makes_guard(inner) for outer, inner in pairwise(added)):
         yield Problem("app", "a Guard was added to it twice: two would charge every limit twice; keep one")
 
 
@@ -129,7 +130,7 @@ def _way_in(app: object) -> tuple[object, list[object]]:
 def _outside(app: object) -> Iterator[tuple[object, dict[str, Any]]]:
     """What was added to an app after its guard, the last first, or all where none was added: classes and options."""
     for cls, _, options in added_middleware(app):
-        if _makes_guard(cls):
+        if makes_guard(cls):
             return
         yield cls, options
 
@@ -139,13 +140,9 @@ def _guard_of(app: object) -> OwnGuard | None:
     if isinstance(app, Guard):
         return app
     for cls, args, options in added_middleware(app):
-        if _makes_guard(cls):
+        if makes_guard(cls):
             return _maker(cls, args, options)
     return None
-
-
-def _makes_guard(cls: object) -> TypeGuard[type[Guard]]:
-    return isinstance(cls, type) and issubclass(cls, Guard)
 
 
 def _maker(cls: type[Guard], args: tuple[Any, ...], options: dict[str, Any]) -> Callable[[ASGIApp], Guard]:
