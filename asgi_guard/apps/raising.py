@@ -6,40 +6,38 @@ Whatever is wrapped around an app, and however, this is seen where an app cannot
 from __future__ import annotations
 
 from traceback import walk_tb
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 _WITH_LIFESPAN = frozenset({"litestar.app", "quart.app", "starlette.applications", "starlette.routing"})
 """Where apps of frameworks that have a lifespan are called; FastAPI's are Starlette's."""
-_WITHOUT = frozenset(
-    {
-        "asgiref.wsgi",
-        "channels.routing",
-        "django.core.handlers.asgi",
-        "starlette.middleware.wsgi",
-        "uvicorn.middleware.wsgi",
-    }
-)
-"""Where it is refused, as what they do not know, by apps that have none."""
 _BUILDS = "build_middleware_stack"
 """What Starlette and FastAPI call before they serve their first scope, whatever it is."""
+_SLIPS = (AttributeError, LookupError, NameError, TypeError)
+"""What code meets that does not expect such a scope; who refuses it, as Django does, says so by another error."""
 
 
 def could_not_be_built(error: BaseException) -> bool:
     """Whether middleware that was added to Starlette or FastAPI could not be made: every request will meet it too."""
-    return _BUILDS in {function for _, function in _passed(error)}
+    return any(frame.f_code.co_name == _BUILDS for frame in _passed(error))
 
 
 def has_lifespan(error: BaseException) -> bool:
     """Whether it came through an app that has a lifespan, from middleware that was added to it, say."""
-    return any(module in _WITH_LIFESPAN and function == "__call__" for module, function in _passed(error))
+    return any(
+        frame.f_code.co_name == "__call__" and frame.f_globals.get("__name__") in _WITH_LIFESPAN
+        for frame in _passed(error)
+    )
 
 
 def refuses_lifespan(error: BaseException) -> bool:
-    """Whether it is what an app without lifespan, of a kind that is known, says to this scope."""
-    module, function = _passed(error)[-1]
-    return module in _WITHOUT and function == "__call__"
+    """Whether an app says by it that it has none: it is no slip, and whoever raised it was handed the scope."""
+    code = _passed(error)[-1].f_code
+    return "scope" in code.co_varnames[: code.co_argcount] and not isinstance(error, _SLIPS)
 
 
-def _passed(error: BaseException) -> list[tuple[str, str]]:
-    """The module and the function of all that an exception came through; the last is where it was raised."""
-    frames = (frame for frame, _ in walk_tb(error.__traceback__))
-    return [(str(frame.f_globals.get("__name__")), frame.f_code.co_name) for frame in frames]
+def _passed(error: BaseException) -> list[FrameType]:
+    """All that an exception came through; the last is where it was raised."""
+    return [frame for frame, _ in walk_tb(error.__traceback__)]

@@ -343,8 +343,25 @@ async def test_middleware_that_knows_no_lifespan(caplog: pytest.LogCaptureFixtur
 
 
 async def test_what_stands_around_an_app_with_lifespan(caplog: pytest.LogCaptureFixture) -> None:
-    """What knows no lifespan itself is completed for, whatever it wraps; this is told, for it may be no intent."""
+    """What refuses a lifespan is completed for, whatever it wraps."""
     server = await run(HTTPAlone(starlette([])), state={})
+    assert (server.error, server.events) == (None, WHOLE)
+    assert caplog.records == []
+
+
+async def building_late(scope: Scope, receive: Receive, send: Send) -> None:
+    """Make the app with the first scope, whatever it is, which fails."""
+    make()
+
+
+def make() -> None:
+    raise ValueError("no such database")
+
+
+@pytest.mark.parametrize("app", [without_lifespan, building_late])
+async def test_what_may_be_no_refusal(app: ASGIApp, caplog: pytest.LogCaptureFixture) -> None:
+    """What raises by a slip, or further in, is completed for too, and this is told, with where it was raised."""
+    server = await run(app)
     assert (server.error, server.events) == (None, WHOLE)
     (record,) = caplog.records
     assert record.levelname == "WARNING"
@@ -382,13 +399,17 @@ async def django(scope: Scope, receive: Receive, send: Send) -> None:
     await ASGIHandler.__new__(ASGIHandler)(scope, receive, send)
 
 
+async def asserting(scope: Scope, receive: Receive, send: Send) -> None:
+    assert scope["type"] == "http"
+
+
 async def wsgi(scope: Scope, receive: Receive, send: Send) -> None:
     await WsgiToAsgi(print)(scope, receive, send)  # type: ignore[no-untyped-call]
 
 
-@pytest.mark.parametrize("app", [django, wsgi])
-async def test_an_app_that_is_known_to_have_none(app: ASGIApp, caplog: pytest.LogCaptureFixture) -> None:
-    """That Django and apps of WSGI have no lifespan is no warning."""
+@pytest.mark.parametrize("app", [django, asserting, wsgi])
+async def test_an_app_that_says_that_it_has_none(app: ASGIApp, caplog: pytest.LogCaptureFixture) -> None:
+    """That an app refuses the scope, as Django does, is no warning."""
     with caplog.at_level("INFO", "asgi_guard"):
         server = await run(app)
     assert (server.error, server.events) == (None, WHOLE)

@@ -87,7 +87,7 @@ def test_an_exception_is_told_once(command: Command, site: Path, caplog: pytest.
     """An exception of the app's is told by the guard, with the request's id, and not by the server once more."""
     ran, answer = visited(command, site, "run_site:broken")
     assert answer.status_code == 500
-    (record,) = [each for each in caplog.records if each.exc_info]
+    (record,) = [each for each in caplog.records if each.exc_info and each.levelname == "ERROR"]
     assert record.name == "asgi_guard"
     assert answer.headers["x-request-id"] in record.getMessage()
     assert "Exception in ASGI application" not in ran.err
