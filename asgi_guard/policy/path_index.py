@@ -1,16 +1,72 @@
-"""Rows by their paths, ready to be matched: exact ones in a dict, so that a thousand of them cost as much as one."""
+"""Rows by their paths, ready to be matched: a thousand of them cost as much as one.
+
+Exact paths are in a dict, patterns in a tree by their segments, of which a request goes down the branches that fit.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asgi_guard.policy.routes import Route
 
+    _Row: TypeAlias = tuple[int, tuple[int, ...]]
+
 NO_ROW = -1
 """The answer where no row matches."""
+
+
+class _Node:
+    """Where the segments lead that patterns have in common.
+
+    Attributes:
+        named: what follows, by the next segment; and
+        any: what follows a `*` in its place.
+        ends: the rows whose patterns end here, and
+        below: those that hold for everything below; each with the rows that come before it where a slash is more or
+            less than in its own pattern, since they name that path.
+    """
+
+    __slots__ = ("any", "below", "ends", "named")
+
+    def __init__(self) -> None:
+        self.named: dict[str, _Node] = {}
+        self.any: _Node | None = None
+        self.ends: list[_Row] = []
+        self.below: list[_Row] = []
+
+    def at(self, segments: Sequence[str]) -> _Node:
+        """The node that these lead to; it is made if it is not there."""
+        node = self
+        for segment in segments:
+            if segment == "*":
+                node.any = node.any or _Node()
+                node = node.any
+            else:
+                node = node.named.setdefault(segment, _Node())
+        return node
+
+    def matching(self, segments: Sequence[str]) -> list[_Row]:
+        """The rows whose patterns fit these segments of a path, in no order."""
+        found: list[_Row] = []
+        nodes, last = [self], len(segments) - 1
+        for position, segment in enumerate(segments):
+            further = []
+            for node in nodes:
+                if node.below and (segment or position < last):  # a slash at the end has nothing below it
+                    found += node.below
+                if (named := node.named.get(segment)) is not None:
+                    further.append(named)
+                if node.any is not None:
+                    further.append(node.any)
+            if not further:
+                return found
+            nodes = further
+        for node in nodes:
+            found += node.ends
+        return found
 
 
 class PathIndex:
@@ -27,21 +83,25 @@ class PathIndex:
     def __init__(self, routes: Sequence[Route], paths: Sequence[str]) -> None:
         self._routes = routes
         self._exact: dict[str, list[int]] = {}
-        self._patterns: list[tuple[int, tuple[str, ...], bool, tuple[int, ...]]] = []
+        self._patterns = _Node()
+        self._deepest = 0
+        self._earliest = len(paths)  # of the patterns
         naming: dict[str, list[int]] = {}
         for index, path in enumerate(paths):
             naming.setdefault(path, []).append(index)
         for index, path in enumerate(paths):
-            segments = tuple(path.split("/"))
+            segments = path.split("/")
             if "*" not in segments:
                 self._exact.setdefault(path, []).append(index)
-            elif segments[-1] == "*":
-                self._patterns.append((index, segments[:-1], True, ()))
+                continue
+            self._deepest, self._earliest = max(self._deepest, len(segments)), min(self._earliest, index)
+            if segments[-1] == "*":
+                self._patterns.at(segments[:-1]).below.append((index, ()))
             else:
-                self._patterns.append((index, segments, False, ()))
+                self._patterns.at(segments).ends.append((index, ()))
                 if not routes[index].opens:
                     other = _other(path)
-                    self._patterns.append((index, tuple(other.split("/")), False, tuple(naming.get(other, ()))))
+                    self._patterns.at(other.split("/")).ends.append((index, tuple(naming.get(other, ()))))
         for index, path in enumerate(paths):
             if "*" not in path and not routes[index].opens and path != "/":
                 self._exact.setdefault(_other(path), []).append(index)
@@ -56,15 +116,13 @@ class PathIndex:
             if self._takes(index, method, closed):
                 best = index
                 break
-        if self._patterns:
-            segments = path.split("/")
-            for index, pattern, open_ended, named_by in self._patterns:
+        if self._deepest and not NO_ROW < best < self._earliest:
+            # No more segments are told apart than patterns and their slashes have, however many a client sends.
+            for index, named_by in sorted(self._patterns.matching(path.split("/", self._deepest + 1))):
                 if 0 <= best < index:
                     break
-                if (
-                    _fits(segments, pattern, open_ended)
-                    and self._takes(index, method, closed)
-                    and not any(self._takes(other, method, closed) for other in named_by)
+                if self._takes(index, method, closed) and not any(
+                    self._takes(other, method, closed) for other in named_by
                 ):
                     return index
         return best
@@ -77,13 +135,3 @@ class PathIndex:
 def _other(path: str) -> str:
     """The path with a slash at its end, or without the one that it has."""
     return path.removesuffix("/") if path.endswith("/") else f"{path}/"
-
-
-def _fits(segments: list[str], pattern: tuple[str, ...], open_ended: bool) -> bool:
-    count = len(pattern)
-    if open_ended:
-        if len(segments) <= count or (len(segments) == count + 1 and not segments[-1]):
-            return False
-    elif len(segments) != count:
-        return False
-    return all(want in ("*", have) for want, have in zip(pattern, segments, strict=False))

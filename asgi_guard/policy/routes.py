@@ -247,7 +247,7 @@ def beyond_root(routes: Iterable[Route], root_path: str) -> Iterator[str]:
 
 
 class RouteTable:
-    """The rows, ready to be matched: exact paths in a dict, so that a thousand of them cost as much as one."""
+    """The rows, ready to be matched: a thousand of them cost as much as one."""
 
     def __init__(self, routes: Sequence[Route] = ()) -> None:
         self.routes = tuple(routes)

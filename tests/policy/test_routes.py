@@ -11,7 +11,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from asgi_guard.errors import ConfigError
-from asgi_guard.policy.path_index import NO_ROW
+from asgi_guard.policy.path_index import NO_ROW, PathIndex
 from asgi_guard.policy.routes import AuthMode, Route, RouteTable, ambiguous, joined_path, route_path
 
 if TYPE_CHECKING:
@@ -126,6 +126,15 @@ def test_equals_first_match(routes: list[Route], raw: str, method: str, gives_ra
     """The table answers what a look at every row in order would, for any path and method."""
     path, raw_path = unquote(raw), raw.encode() if gives_raw else None
     assert RouteTable(routes).match(path, method, raw_path) == naive(routes, path, method, raw_path)
+
+
+@given(st.lists(st.builds(Route, path=patterns, auth=auths), max_size=8), st.lists(segments, max_size=5))
+@example([Route("/*/*/*/*")], ["*"] * 5)
+@example([Route("/*/a"), Route("/*/a/"), Route("/b/*")], ["b", "a", ""])
+def test_no_row_is_found_by_two_ways(routes: list[Route], path: list[str]) -> None:
+    """A path goes down each branch once, whatever stands in it, so that no client makes a look-up long."""
+    found = PathIndex(routes, [route.path for route in routes])._patterns.matching(["", *path])
+    assert len(found) == len(set(found))
 
 
 @given(tables, st.one_of(raw_paths, glued, st.text().map(lambda text: "/" + text)), methods)
