@@ -96,8 +96,8 @@ def top(ctx: click.Context, *, count: int, app: str | None, as_json: bool) -> No
 
 
 def _rules(here: Configured) -> dict[str, Limit]:
-    """Every limit that there is, by name."""
-    found = {limit.name: limit for plans in here.plans for plan in plans.all() for limit in plan.limits}
+    """Every limit that there is, by what its buckets are called."""
+    found = {limit.bucket: limit for plans in here.plans for plan in plans.all() for limit in plan.limits}
     if not found:
         raise ConfigError([Problem(f"{PREFIX}RATE_LIMIT", "no limit is set, so nobody is counted")])
     return found
@@ -106,7 +106,7 @@ def _rules(here: Configured) -> dict[str, Limit]:
 def _buckets(key: str, here: Configured, rules: Iterable[str]) -> tuple[str, list[str]]:
     """The client's name in the store, and those of its buckets."""
     client = client_of(key, here)
-    return client, [f"{{{client}}}:{name}" for name in rules]
+    return client, [f"{{{client}}}:{bucket}" for bucket in rules]
 
 
 def client_of(key: str, here: Configured) -> str:
@@ -189,7 +189,7 @@ def _ask(ctx: click.Context, here: Configured, ask: Callable[[Any, str], Awaitab
 
 def _share(found: Found, rules: dict[str, Limit]) -> float:
     """How much is left, from 0 to 1; a limit that is no longer configured comes last."""
-    limit = rules.get(found.limit)
+    limit = rules.get(found.bucket)
     return 2.0 if limit is None else _left(found, limit) / limit.burst
 
 
@@ -202,7 +202,7 @@ def _left(found: Found, limit: Limit) -> int:
 def _print(found: list[Found], rules: dict[str, Limit], title: str, *, as_json: bool) -> None:
     rows = []
     for each in found:
-        limit = rules.get(each.limit)
+        limit = rules.get(each.bucket)
         rows.append(
             {
                 "client": each.client,

@@ -67,7 +67,7 @@ class Charging:
             client = self._client(exchange, limit, plan)
             if client is not None:
                 # What stands in braces is what Redis Cluster chooses the node by: all limits of a client are on one.
-                key = f"{{{client}}}:{limit.name}"
+                key = f"{{{client}}}:{limit.bucket}"
                 charges.append(Charge(limit, key, plan.cost, binds(limit, client)))
         return tuple(self._left(charges, exchange) if exchange.accounts else charges)
 
@@ -121,6 +121,4 @@ class Charging:
 
 def _covers(other: Charge, charge: Charge) -> bool:
     """Whether what was charged further out is of the same bucket, and refuses where this is to."""
-    theirs, ours = other.limit, charge.limit
-    same = (other.key, theirs.interval, theirs.burst) == (charge.key, ours.interval, ours.burst)
-    return same and (other.binding or not charge.binding)
+    return other.key == charge.key and (other.binding or not charge.binding)

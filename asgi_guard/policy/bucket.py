@@ -171,7 +171,7 @@ class Verdict:
 def effective(state: int, now: int, capacity: int) -> int:
     """The state that counts: not in the past, and at most one capacity ahead.
 
-    The second clamp heals a clock that was once ahead, and a limit that was lowered.
+    The second clamp heals a clock that was once ahead.
     """
     if state <= now:
         return now

@@ -74,7 +74,7 @@ class Limit:
     """One limit: a token bucket, or a number of requests at once.
 
     Attributes:
-        name: its id in the `RateLimit` headers, in logs and in the store.
+        name: its id in the `RateLimit` headers and in logs.
         text: the limit as it was written.
         key: what is counted.
         interval: microseconds in which one unit comes back, rounded up to a whole one, so never more than was asked;
@@ -84,6 +84,9 @@ class Limit:
         enforced: the percentage of clients whom it refuses; it is in shadow for the others.
         on_failure: what its requests meet when the store does not answer; None leaves it to the default.
         capacity: microseconds in which an empty bucket becomes full.
+        bucket: what its buckets are called in the store, behind whom they count. It holds the rate and the burst, since
+            a state means nothing by another rate: two limits of one name, of workers before and after a change or of
+            services that share a store, would fill or empty each other's buckets.
     """
 
     name: str
@@ -95,9 +98,11 @@ class Limit:
     enforced: int = 100
     on_failure: OnStoreFailure | None = None
     capacity: int = field(init=False)
+    bucket: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "capacity", self.interval * self.burst)
+        object.__setattr__(self, "bucket", f"{self.name}:{self.interval}x{self.burst}")
 
     def covers(self, other: Limit) -> bool:
         """Whether this limit refuses everything that the other one does, when both are asked of every request."""

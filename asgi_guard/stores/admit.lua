@@ -121,8 +121,7 @@ for index = 1, #asked do
         string_at = string_at + 1
         local key = KEYS[string_at]
         local state, furthest = states[key] or read(key, values[string_at]), now + room
-        -- Not in the past, and at most one capacity ahead: that heals a clock that was ahead, and a limit that was
-        -- lowered.
+        -- Not in the past, and at most one capacity ahead: that heals a clock that was ahead.
         local counted = state < now and now or state > furthest and furthest or state
         keys[at], after[at], fits[at], answer[words] = key, counted + cost, counted + cost <= furthest, texts[key]
       end

@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-_NAME = re.compile(r"\{(?P<client>[^}]*)\}:(?P<limit>[a-z0-9-]+)")
+_NAME = re.compile(r"\{(?P<client>[^}]*)\}:(?P<bucket>(?P<limit>[a-z0-9-]+):[0-9]+x[0-9]+)")
 
 
 class Found(NamedTuple):
@@ -23,12 +23,14 @@ class Found(NamedTuple):
     Attributes:
         client: whom it counts, as the store names it.
         limit: the limit's name.
+        bucket: what the limit's buckets are called: the name, and the rate by which it is filled.
         reset: microseconds until the bucket is full; 0 if it is.
         under_way: requests under way; 0 for a bucket.
     """
 
     client: str
     limit: str
+    bucket: str
     reset: int
     under_way: int
 
@@ -76,6 +78,6 @@ async def _found(client: Any, prefix: str, key: str, now: int) -> Found | None:
     except ResponseError:
         # Not a text, so a set of requests under way.
         under_way = int(await client.zcount(prefix + key, f"({now}", "+inf"))
-        return Found(match["client"], match["limit"], 0, under_way)
+        return Found(match["client"], match["limit"], match["bucket"], 0, under_way)
     state = int(value) if value is not None and value.isdigit() else 0
-    return Found(match["client"], match["limit"], max(0, state - now), 0)
+    return Found(match["client"], match["limit"], match["bucket"], max(0, state - now), 0)

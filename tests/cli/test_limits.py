@@ -10,6 +10,7 @@ import pytest
 
 from asgi_guard import Guard
 from asgi_guard.policy.identity import api_key_digest
+from asgi_guard.policy.rates import parse_limits
 from tests.asgi import Echo, get
 from tests.cli.running import invoke
 from tests.stores.server import Server
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 ALICE = "203.0.113.9"  # the address that requests of these tests come from
 KEY = b"a-key"
+IP = parse_limits("10/day by ip")[0].bucket
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +104,7 @@ def test_a_client_that_used_nothing(server: Server) -> None:
 @pytest.mark.parametrize("name", ["unknown", "testclient", "0123456789abcdef" * 2])
 def test_a_client_without_an_address(server: Server, name: str) -> None:
     """What stands in the place of an address is taken as `top` prints it."""
-    server.client.set(f"a[b]*:{{ip:{name}}}:ip", server.client.time()[0] * 1_000_000 + 3_600_000_000)
+    server.client.set(f"a[b]*:{{ip:{name}}}:{IP}", server.client.time()[0] * 1_000_000 + 3_600_000_000)
     (printed,) = rows("top")
     (shown,) = rows("show", printed["client"])
 
@@ -121,7 +123,7 @@ def test_a_row_is_found_by_its_path(server: Server, key: str) -> None:
 
 def test_an_address_is_shown_by_its_network(server: Server) -> None:
     """An IPv6 address stands for the network that limits count."""
-    server.client.set("a[b]*:{ip:2001:db8::/64}:ip", server.client.time()[0] * 1_000_000 + 3_600_000_000)
+    server.client.set(f"a[b]*:{{ip:2001:db8::/64}}:{IP}", server.client.time()[0] * 1_000_000 + 3_600_000_000)
 
     (row,) = rows("show", "ip:2001:db8::1234")
 
@@ -146,7 +148,7 @@ def test_a_reset_fills_the_buckets(server: Server) -> None:
 def test_requests_under_way_are_counted(server: Server) -> None:
     """Requests that are under way are shown, and those whose worker is gone are not."""
     now = server.client.time()[0] * 1_000_000
-    name = f"a[b]*:{{ip:{ALICE}}}:ip-at-once"
+    name = f"a[b]*:{{ip:{ALICE}}}:{parse_limits('7 at once by ip')[0].bucket}"
     server.client.zadd(name, {"one": now + 50_000_000, "two": now + 50_000_000, "gone": now - 1})
 
     (row,) = rows("show", f"ip:{ALICE}")
@@ -160,18 +162,20 @@ def test_the_emptiest_come_first(server: Server) -> None:
     now = server.client.time()[0] * 1_000_000
     day = 86_400_000_000
     for index in range(30):
-        server.client.set(f"a[b]*:{{ip:198.51.100.{index}}}:ip", now + (index % 10) * day // 10)
-    server.client.set("a[b]*:{ip:192.0.2.1}:of-another-time", now + day)
+        server.client.set(f"a[b]*:{{ip:198.51.100.{index}}}:{IP}", now + (index % 10) * day // 10)
+    server.client.set("a[b]*:{ip:192.0.2.1}:of-another-time:1x1", now + day)
+    server.client.set("a[b]*:{ip:192.0.2.1}:ip:1000x1", now + day)
     server.client.set("a[b]*:revoked:t", 1)
     server.client.set("a[b]*:{odd}", 1)
-    server.client.set("aXbXX:{ip:192.0.2.2}:ip", now + day)
+    server.client.set(f"aXbXX:{{ip:192.0.2.2}}:{IP}", now + day)
 
     found = rows("top", "--count", "5")
 
     assert [row["left"] for row in found] == [1, 1, 1, 2, 2]
     everything = rows("top", "--count", "1000")
-    assert len(everything) == 31
-    assert everything[-1]["limit"] == "of-another-time"
+    assert len(everything) == 32
+    assert [(row["client"], row["left"]) for row in everything[-2:]] == [("ip:192.0.2.1", None)] * 2
+    assert {row["limit"] for row in everything[-2:]} == {"ip", "of-another-time"}
     assert "no longer configured" in invoke("limits", "top", "--count", "1000").output
 
 

@@ -157,14 +157,14 @@ def test_a_client_that_leaves(site: Served, store: Server) -> None:
             assert refused.headers["ratelimit"] == '"held";r=0'
             assert refused.headers["ratelimit-policy"] == '"held";q=1;qu="concurrent-requests"'
             assert refused.headers["retry-after"] in ("1", "2")
-            assert store.client.keys("*:held") != []
-        until(lambda: store.client.keys("*:held") == [], "its end")
+            assert store.client.keys("*:held:*") != []
+        until(lambda: store.client.keys("*:held:*") == [], "its end")
 
 
 def test_an_app_that_fails(site: Served, store: Server) -> None:
     """Requests that the app fails on are under way no more."""
     assert [httpx.get(f"{site.url}/fails").status_code for _ in range(3)] == [500, 500, 500]
-    until(lambda: store.client.keys("*:failing") == [], "its end")
+    until(lambda: store.client.keys("*:failing:*") == [], "its end")
 
 
 @pytest.mark.parametrize("politely", [True, False])
@@ -177,7 +177,7 @@ def test_sockets(site: Served, store: Server, politely: bool) -> None:
         assert caught.value.response.status_code == 429
         if not politely:
             chat.socket.close()
-    until(lambda: store.client.keys("*:sockets") == [], "its end")
+    until(lambda: store.client.keys("*:sockets:*") == [], "its end")
     with dial(site, "/sockets"):
         pass
 
@@ -200,9 +200,9 @@ def test_a_server_that_stops(folder: Path, tmp_path: Path, store: Server) -> Non
         for _ in range(2):
             stream = stack.enter_context(httpx.stream("GET", f"{served.url}/forever", timeout=PATIENCE))
             assert stream.status_code == 200
-        assert store.client.zcard(store.client.keys("*:forever")[0]) == 2
+        assert store.client.zcard(store.client.keys("*:forever:*")[0]) == 2
         assert served.stop(signal.SIGTERM) == 0
-    assert store.client.keys("*:forever") == []
+    assert store.client.keys("*:forever:*") == []
 
 
 def test_a_worker_that_is_killed(folder: Path, tmp_path: Path, store: Server) -> None:
@@ -213,7 +213,7 @@ def test_a_worker_that_is_killed(folder: Path, tmp_path: Path, store: Server) ->
         stream = stack.enter_context(httpx.stream("GET", f"{served.url}/forever", timeout=PATIENCE))
         assert stream.status_code == 200
         served.stop(signal.SIGKILL)
-    (name,) = store.client.keys("*:forever")
+    (name,) = store.client.keys("*:forever:*")
     assert 0 < store.client.pttl(name) <= 60_000
     store.client.delete(name)
 

@@ -128,7 +128,7 @@ async def test_all_are_charged_or_none(
     seen = await statuses(guard, 4, path="/private", headers=headers, client=("192.0.2.7", 1))
     assert 429 in seen
     admitted = seen.count(200)
-    (name,) = server.client.keys("*{ip:192.0.2.7}:vast")
+    (name,) = server.client.keys("*{ip:192.0.2.7}:vast:*")
     seconds, microseconds = server.client.time()
     reset = int(server.client.get(name)) - (seconds * 1_000_000 + microseconds)
     assert (admitted - 1) * 36_000_000 < reset <= admitted * 36_000_000

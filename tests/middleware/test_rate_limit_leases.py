@@ -46,7 +46,7 @@ async def test_requests_that_nobody_renews() -> None:
     clock = Micros()
     store = MemoryStore(clock=clock)
     (limit,) = parse_limits("1 at once by ip")
-    charge = Charge(limit, "{ip:203.0.113.9}:ip-at-once")
+    charge = Charge(limit, f"{{ip:203.0.113.9}}:{limit.bucket}")
     store.decide(Admission((charge,), lease="of-the-dead"))
     layer = RateLimitMiddleware(Echo(), limit="1 at once by ip", store=store)
     assert (await get(layer)).status == 429
@@ -220,7 +220,7 @@ async def test_a_real_timer_renews(server: Server, redis_store: RedisStore, monk
     layer = RateLimitMiddleware(app, limit="1 at once by ip", store=redis_store)
     task = begin(layer, http_scope())
     await app.reached(1)
-    (name,) = server.client.keys("*at-once")
+    (name,) = server.client.keys("*at-once:*")
     server.client.delete(name)
     async with asyncio.timeout(PATIENCE):
         while not server.client.exists(name):  # noqa: ASYNC110 - it happens in another process
@@ -242,7 +242,7 @@ async def test_more_under_way_than_may_wait(
     layer = RateLimitMiddleware(app, limit="1000 at once by ip", store=redis_store)
     tasks = [begin(layer, http_scope()) for _ in range(number)]
     await app.reached(number)
-    (name,) = server.client.keys("*at-once")
+    (name,) = server.client.keys("*at-once:*")
     with monkeypatch.context() as patched:
         patched.setattr("asgi_guard.stores.batching.MAX_WAITING", SLICE + 1)
         server.client.delete(name)
