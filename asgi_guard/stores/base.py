@@ -25,7 +25,9 @@ class Store(Protocol):
         """Decide all that a request asks, in one call: every bucket is charged, or none, and the token is looked up."""
 
     def tell(self, request: Admission) -> None:
-        """Have a request decided, or settled, without waiting for it. If the store does not answer, it is forgotten.
+        """Have a request decided, or settled, without waiting for it.
+
+        If the store does not answer, a question is forgotten. An account may be kept until it does.
 
         It belongs into the event loop of the requests. What is told after an `admit` is decided after it.
         """

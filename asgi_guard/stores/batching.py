@@ -13,21 +13,26 @@ The order of decisions for a request:
    up the event loop is no time of the store's: what has arrived meanwhile is read first.
 
 A request whose caller is gone is dropped if it was not sent, and disturbs nobody if it was.
+
+What is told, and not asked, nobody waits for. It may be what probes. Accounts of requests that are over are kept until
+the store can be told.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
-from redis.exceptions import RedisError
+from redis.exceptions import ClusterDownError, RedisError, ResponseError, TryAgainError
 
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import StoreUnavailableError
+from asgi_guard.stores.owed import Owed
 from asgi_guard.stores.patience import Patience
 
 if TYPE_CHECKING:
@@ -55,6 +60,10 @@ MAX_KEYS = 96
 fills it may bring a few more: those of one request are never parted."""
 MAX_WAITING = 4096
 """Requests that may wait at once. More could not be answered within their deadlines, and would cost memory."""
+AGAIN = 0.5
+"""Seconds after which accounts that were not told are tried again, where the breaker does not say when."""
+_PASSING = re.compile(r"(?:^|: -)(?:BUSY|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY) ", re.ASCII)
+"""How a server begins that refuses for a while. It has charged nobody."""
 NOT_ASKED = "the store has failed lately and is not asked"
 TOO_MANY = "too many requests wait for the store already"
 
@@ -114,6 +123,8 @@ class Line:
         self._starting = False  # whether one of them has not sent anything yet
         self._epoch = 0  # how many connections have failed
         self._probing = False  # whether one asks while the breaker is open
+        self._owed = Owed()
+        self._reminder: asyncio.TimerHandle | None = None  # of what is owed; there is one while anything is
 
     def check(self, number: int) -> None:
         """See that so many may be asked at this moment. Where the breaker is open, that makes nobody the probe.
@@ -151,9 +162,30 @@ class Line:
         return future
 
     def tell(self, question: Question) -> None:
-        """Ask without waiting for the answer. While the store is not asked, or too many wait, it is forgotten."""
-        if not self._breaker.is_open and len(self._waiting) < MAX_WAITING:
-            self._enqueue(question, None)
+        """Ask without waiting for the answer.
+
+        While the store is not asked, or too many wait, an account is kept for later, and anything else forgotten.
+        """
+        if len(self._waiting) >= MAX_WAITING or not self._breaker.allows(time.monotonic()):
+            self._owe(question, sent=False)
+            return
+        self._probing = self._breaker.is_open
+        self._enqueue(question, None)
+
+    def _owe(self, question: Question, *, sent: bool) -> None:
+        self._owed.add(question, sent=sent)
+        if self._owed and self._reminder is None:
+            wait = self._breaker.retry_after(time.monotonic()) or AGAIN
+            self._reminder = self._loop.call_later(wait, self._remind)
+
+    def _remind(self) -> None:
+        self._reminder = None
+        self._pay()
+
+    def _pay(self) -> None:
+        """Tell what is owed. While the breaker is open, the first of it probes, if anything may."""
+        for question in self._owed.take():
+            self.tell(question)
 
     def _enqueue(self, question: Question, future: asyncio.Future[Verdict] | None) -> None:
         self._waiting.append((question, future))
@@ -168,6 +200,15 @@ class Line:
         """Wait until nothing is under way."""
         while self._calls:
             await asyncio.wait(self._calls.copy())
+
+    async def leave(self) -> list[Question]:
+        """Wait until nothing is under way, and ask no more; the accounts that could not be told."""
+        self._pay()
+        await self.settled()
+        if self._reminder is not None:
+            self._reminder.cancel()
+            self._reminder = None
+        return list(self._owed.take())
 
     async def run(self, command: Awaitable[object]) -> StoreUnavailableError | None:
         """Wait for a command that is none of a request's, on a connection of its own.
@@ -277,8 +318,12 @@ class Line:
         return batch
 
     def _answer(self, batch: Iterable[_Waiter], verdicts: Sequence[Verdict | Exception | None]) -> None:
-        for (_, future), verdict in zip(batch, verdicts, strict=True):
-            if future is None or future.done():
+        for (question, future), verdict in zip(batch, verdicts, strict=True):
+            if future is None:
+                if isinstance(verdict, Exception) and _passes(verdict):
+                    self._owe(question, sent=False)
+                continue
+            if future.done():
                 continue
             if isinstance(verdict, Exception):
                 future.set_exception(verdict)
@@ -293,6 +338,8 @@ class Line:
         self._probing = False
         if self._breaker.succeeded():
             logger.warning("%s answers again", self._name)
+        if self._reminder is not None:
+            self._pay()
 
     def _expire(self) -> float | None:
         """Let those go who have waited for as long as they may; give how many seconds the next one has left."""
@@ -316,6 +363,11 @@ class Line:
 
     def _failed(self, concerned: _Batch | deque[_Waiter], error: Exception, *, first: bool) -> None:
         told = any(future is not None and future.done() and not future.cancelled() for _, future in concerned)
+        refused = isinstance(error, ResponseError)
+        if not refused or _passes(error):
+            for question, future in concerned:
+                if future is None:
+                    self._owe(question, sent=not refused and concerned is not self._waiting)
         left = _left(concerned)
         # The calls of one connection fail together, and count as one; who has waited too long has been counted.
         if first and not (told and isinstance(error, TimeoutError)):
@@ -338,6 +390,11 @@ class Line:
         failure = StoreUnavailableError(f"the store does not answer ({type(error).__name__})", wait)
         failure.__cause__ = error
         return failure
+
+
+def _passes(error: Exception) -> bool:
+    """Whether a server that answers this charged nobody, and may well do so later."""
+    return isinstance(error, TryAgainError | ClusterDownError) or _PASSING.search(str(error)) is not None
 
 
 def _left(waiters: _Batch | deque[_Waiter]) -> list[asyncio.Future[Verdict]]:

@@ -22,6 +22,8 @@ from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.stores.batching import MAX_WAITING, Line
 from asgi_guard.stores.node_link import SLOT_ERRORS, Asking, NodeLink, Told
+from asgi_guard.stores.owed import Owed
+from asgi_guard.stores.parts import slot_of
 from asgi_guard.stores.server_link import beside
 from asgi_guard.stores.topology import Topology
 from asgi_guard.stores.wire import Question
@@ -78,11 +80,12 @@ class Node(NamedTuple):
     client: Redis
     line: Line
 
-    async def aclose(self) -> None:
-        """Let the connections go, once what is under way is answered."""
-        await self.line.settled()
+    async def aclose(self) -> list[Question]:
+        """Let the connections go, once what is under way is answered; the accounts that it could not be told."""
+        owed = await self.line.leave()
         with suppress(RedisError, OSError):
             await self.client.aclose()
+        return owed
 
 
 class Nodes:
@@ -93,6 +96,7 @@ class Nodes:
         self._nodes: dict[Address, Node] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._quiet_until = 0.0
+        self._owed = Owed()  # to nodes that are not known
         self.client: RedisCluster | None = None  # made when it is wanted
         self.topology = Topology(plan.seeds, self._slots, self._keep)
 
@@ -118,10 +122,17 @@ class Nodes:
         return address
 
     def _keep(self, addresses: frozenset[Address]) -> None:
-        """Let the other nodes go."""
+        """Let the other nodes go, and tell what nobody could be told while a slot was served by none."""
         for address in self._nodes.keys() - addresses:
             self._plan.breakers.pop(address, None)
-            self._spawn(self._nodes.pop(address).aclose())
+            self._spawn(self._retire(self._nodes.pop(address)))
+        for question in self._owed.take():
+            self._tell(question)
+
+    async def _retire(self, node: Node) -> None:
+        """Let a node go, and tell those who serve its slots now what it could not be told."""
+        for question in await node.aclose():
+            self._tell(question)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -192,10 +203,17 @@ class Nodes:
         """Ask without waiting for the answers."""
         if self.topology.known:
             for part in parts:
-                with suppress(StoreUnavailableError):
-                    self.node(self._serving(part.slot)).line.tell(Told(*part.question))
+                self._tell(Told(*part.question))
         elif parts and len(self._tasks) < MAX_WAITING:
             self._spawn(self._tell_later(parts))
+
+    def _tell(self, question: Question) -> None:
+        try:
+            line = self.node(self._serving(slot_of(question))).line
+        except StoreUnavailableError:
+            self._owed.add(question, sent=False)
+        else:
+            line.tell(question)
 
     async def _tell_later(self, parts: Sequence[Part]) -> None:
         with suppress(StoreUnavailableError):

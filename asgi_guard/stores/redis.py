@@ -158,7 +158,7 @@ class RedisStore:
         """Let go of the connections of this event loop, once what is under way is answered."""
         client, self._client = self._client, None
         if client is not None and self._loop is asyncio.get_running_loop():
-            await self._line.settled()
+            await self._line.leave()
             await client.aclose()
 
     async def _run(self, *words: bytes | str | int) -> StoreUnavailableError | None:

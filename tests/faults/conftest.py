@@ -18,5 +18,6 @@ class ClockModule:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock by which lines tell when the breaker may be asked; it stands still until it is told."""
     clock = Clock()
-    monkeypatch.setattr("asgi_guard.stores.batching.time", ClockModule(clock))
+    for module in ("batching", "owed"):
+        monkeypatch.setattr(f"asgi_guard.stores.{module}.time", ClockModule(clock))
     return clock

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from asgi_guard.policy.bucket import Admission, Charge, Verdict
 from asgi_guard.stores import ClusterStore
 from tests.faults.load import SLACK, Load, load, taken
 from tests.stores.cluster import Cluster, identity, names, slot
-from tests.stores.server import PATIENCE, SLOW, ask
+from tests.stores.server import PATIENCE, SLOW, ask, limit, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -144,6 +145,35 @@ async def test_a_node_that_does_not_answer_stops_no_other(cluster: Cluster, stuc
     assert (await store.admit(ask(well, 0))).readings[0].remaining == 4
     assert await store.ping() >= 0
     await store.aclose()
+
+
+@pytest.mark.parametrize("stuck", [True, False], ids=["stuck", "gone"])
+async def test_what_ends_while_a_node_is_out(cluster: Cluster, store: ClusterStore, stuck: bool) -> None:
+    """A request that ends while its node is stuck or gone is told to that one, or to the one in its place, later."""
+    (key,) = keys_of(0, 1)
+    counted = Admission((Charge(limit("3 at once by ip"), key),), lease="long")
+    assert (await store.admit(counted)).admitted
+
+    async def copied() -> bool:
+        return int(cluster.nodes[-1].client.dbsize()) > 0
+
+    await until(copied)
+    if stuck:
+        cluster.nodes[0].signal(signal.SIGSTOP)
+    else:
+        cluster.nodes[0].kill()
+    with pytest.raises(StoreUnavailableError):
+        await store.admit(ask(key))
+    store.tell(counted._replace(settles=True))
+    if stuck:
+        cluster.nodes[0].signal(signal.SIGCONT)
+
+    async def over() -> bool:
+        with suppress(StoreUnavailableError):
+            return (await store.admit(counted._replace(lease="look"))).readings[0].remaining == 2
+        return False
+
+    await until(over)
 
 
 async def out(cluster: Cluster, store: ClusterStore, *masters: int) -> None:

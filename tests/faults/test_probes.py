@@ -48,7 +48,10 @@ async def refused(served: Line, number: int = 3) -> None:
 
 
 async def test_one_probes_and_the_others_do_not(clock: Clock) -> None:
-    """When the breaker's wait is over one request asks, the others fail at once, and its answer lets all ask again."""
+    """When the breaker's wait is over one request asks, the others fail at once, and its answer lets all ask again.
+
+    What was told meanwhile is told then.
+    """
     link, breaker = Held(), opened()
     served = line(link, breaker)
     await failed(served, link)
@@ -61,12 +64,11 @@ async def test_one_probes_and_the_others_do_not(clock: Clock) -> None:
     await refused(served)
     assert len(link.asked) == 2
 
-    link.go_on()
+    link.let_all_go_on()
     assert (await probe).admitted
     assert not breaker.is_open
-    link.free = True
     verdicts = await asyncio.gather(*(served.ask(ready("all")) for _ in range(5)), served.ask(ready("told", 0)))
-    assert [verdict.readings[0].remaining for verdict in verdicts] == [4, 3, 2, 1, 0, 5]
+    assert [verdict.readings[0].remaining for verdict in verdicts] == [4, 3, 2, 1, 0, 0]
 
 
 async def test_a_probe_that_fails_makes_the_wait_longer(clock: Clock) -> None:

@@ -316,7 +316,7 @@ async def test_by_ones_own_clock(cluster: Cluster) -> None:
 @pytest.mark.filterwarnings("ignore:Call to '__init__' function with deprecated usage:DeprecationWarning")
 async def test_an_operator_looks_into_all_nodes(cluster: Cluster, store: ClusterStore) -> None:
     """The client for operators sees what requests have left in every node, and may forget it."""
-    keys = [f"{{{name(master)}}}:rate" for master in range(3)]
+    keys = [f"{{{name(master)}}}:rate:1x1" for master in range(3)]
     for key in keys:
         await store.admit(ask(key))
 

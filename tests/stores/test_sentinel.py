@@ -36,17 +36,17 @@ async def test_the_master_is_found(watched: Watched, url: str) -> None:
     store = SentinelStore(url, timeout=PATIENCE)
 
     await store.revoke("t", 60)
-    verdict = await store.admit(ask("{a}:rate", token_id="t"))
-    store.tell(ask("{a}:rate", 2))
+    verdict = await store.admit(ask("{a}:rate:1x1", token_id="t"))
+    store.tell(ask("{a}:rate:1x1", 2))
 
     assert (verdict.admitted, verdict.revoked) == (True, True)
-    assert (await store.admit(ask("{a}:rate", 0))).readings[0].remaining == 2
+    assert (await store.admit(ask("{a}:rate:1x1", 0))).readings[0].remaining == 2
     assert watched.servers[0].client.info("keyspace")["db2"]["keys"] == 2
     assert [found.client async for found in operate.scan(store.client(), "asgi-guard:")] == ["a"]
     assert await store.ping() > 0
     await store.aclose()
     await store.aclose()
-    assert (await store.admit(ask("{a}:rate", 0))).readings[0].remaining == 2
+    assert (await store.admit(ask("{a}:rate:1x1", 0))).readings[0].remaining == 2
     await store.aclose()
 
 

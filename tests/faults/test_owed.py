@@ -1,0 +1,280 @@
+"""What requests leave that end while the store does not answer: nothing that lasts, and nothing charged twice."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+from redis.exceptions import ResponseError
+
+from asgi_guard import RateLimitMiddleware, limits
+from asgi_guard.errors import StoreUnavailableError
+from asgi_guard.limiting.leases import Leases
+from asgi_guard.policy.breaker import Breaker
+from asgi_guard.policy.bucket import Admission, Charge
+from asgi_guard.stores.owed import MAX_OWED
+from asgi_guard.stores.wire import Question, question
+from tests.asgi import get, http_scope
+from tests.faults.test_probes import failed, opened
+from tests.middleware.limiting import Waiting, begin
+from tests.stores.held import Held, line, ready, turns
+from tests.stores.server import SLOW, Server, ask, limit, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asgi_guard.asgi import Receive, Scope, Send
+    from asgi_guard.stores import MemoryStore
+    from asgi_guard.stores.batching import Line
+    from tests.clock import Clock
+
+AT_ONCE = limit("2 at once by ip")
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server that the test may break."""
+    with Server() as started:
+        yield started
+
+
+def begun(lease: str) -> Question:
+    return question(Admission((Charge(AT_ONCE, "way"),), lease=lease), "")
+
+
+def over(lease: str, cost: int = 1) -> Question:
+    """The account of a request that is over, which the app charged for."""
+    charges = (Charge(SLOW, "rate", cost), Charge(AT_ONCE, "way", cost))
+    return question(Admission(charges, lease=lease, settles=True), "")
+
+
+def left(memory: MemoryStore) -> tuple[int, int]:
+    """What is left of the rate, and of the places."""
+    verdict = memory.decide(Admission((Charge(SLOW, "rate", 0), Charge(AT_ONCE, "way")), lease="look"))
+    memory.tell(Admission((Charge(AT_ONCE, "way"),), lease="look", settles=True))
+    return verdict.readings[0].remaining, verdict.readings[1].remaining + verdict.admitted
+
+
+class Charging(Waiting):
+    """An app that charges more when it is done."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
+        limits.charge(scope, 2)
+
+
+async def test_requests_that_end_in_a_stall(server: Server) -> None:
+    """Requests that end while the store is stuck leave no place taken and no charge out, once it answers again."""
+    app = Charging()
+    store = server.store(timeout=0.05)
+    rule = "20/hour by ip; 1 at once by ip"
+    layer = RateLimitMiddleware(app, limit=rule, store=store, on_store_failure="allow")
+    clients = [(f"192.0.2.{number}", 1) for number in range(8)]
+    tasks = [begin(layer, http_scope(client=client)) for client in clients]
+    await app.reached(len(clients))
+    pid = server.pid
+    server.signal(pid, signal.SIGSTOP)
+    try:
+        while not store.breakers[0].is_open:
+            with pytest.raises(StoreUnavailableError):
+                await store.admit(ask("another"))
+    finally:
+        app.go.set()
+        await asyncio.gather(*tasks)
+        server.signal(pid, signal.SIGCONT)
+
+    async def told() -> bool:
+        return not server.client.keys("*{ip:192.0.2.?}:ip-at-once:*") and not store.breakers[0].is_open
+
+    await until(told)
+    for client in clients:
+        exchange = await get(layer, client=client)
+        assert (exchange.status, exchange.headers["ratelimit"].partition(";t")[0]) == (200, '"ip";r=16')
+    await store.aclose()
+
+
+async def test_what_is_told_while_nobody_may_ask(clock: Clock) -> None:
+    """What is told while the breaker is open is told when it closes, in order, and once."""
+    link, breaker = Held(), opened()
+    served = line(link, breaker)
+    assert (await served.ask(begun("a"))).admitted
+    assert (await served.ask(begun("b"))).admitted
+    link.asked.clear()
+    await failed(served, link)
+    for lease in "ab":
+        served.tell(over(lease))
+    served.tell(begun("c"))
+    await turns()
+    assert len(link.asked) == 1
+    link.free = True
+    served.works()
+    await served.settled()
+    assert left(link.memory) == (3, 2)
+    assert [each.request.lease for batch in link.asked[1:] for each in batch] == ["a", "b"]
+
+
+async def test_what_was_told_probes(clock: Clock) -> None:
+    """Where nobody asks, the next renewal after the breaker's wait is the one that probes."""
+    link, breaker = Held(), opened()
+    served = line(link, breaker)
+    await failed(served, link)
+    link.free = True
+    served.tell(begun("a"))
+    await served.settled()
+    assert len(link.asked) == 1
+    clock.now += 10
+    served.tell(begun("a"))
+    served.tell(begun("b"))
+    await served.settled()
+    assert not breaker.is_open
+    assert [each.request.lease for batch in link.asked[1:] for each in batch] == ["a"]
+
+
+async def test_a_probe_that_nobody_waits_for_may_fail(clock: Clock) -> None:
+    """A renewal that probes and is not answered makes the wait longer, as a request would."""
+    link, breaker = Held(), opened()
+    served = line(link, breaker)
+    await failed(served, link)
+    clock.now += 10
+    served.tell(begun("a"))
+    await turns()
+    link.go_on(OSError("gone"))
+    await served.settled()
+    assert breaker.retry_after(clock.now) == 20
+
+
+async def test_a_worker_without_requests_keeps_its_places(server: Server) -> None:
+    """A worker with nothing but long requests finds out that the store is well, and renews them."""
+    store = server.store(timeout=5, breaker=Breaker(threshold=1, first_wait=0.05))
+    app = Waiting()
+    layer = RateLimitMiddleware(app, limit="1 at once by ip", store=store)
+    task = begin(layer, http_scope())
+    await app.reached(1)
+    store.breakers[0].failed(asyncio.get_running_loop().time())
+    server.client.flushall()
+    leases: Leases = layer._accounts.leases
+
+    async def renewed() -> bool:
+        leases.renew()
+        return bool(server.client.keys("*at-once:*"))
+
+    await until(renewed)
+    assert not store.breakers[0].is_open
+    app.go.set()
+    assert (await task).status == 200
+    await store.aclose()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError("gone"), (5, 2)),
+        (ResponseError("OOM command not allowed when used memory > 'maxmemory'."), (4, 2)),
+        (ResponseError("ERR Error running script (call to f_1): @user_script:3: -LOADING the dataset"), (4, 2)),
+        (ResponseError("WRONGTYPE an OOM of another kind"), (5, 1)),
+    ],
+)
+async def test_what_was_sent(clock: Clock, error: Exception, expected: tuple[int, int]) -> None:
+    """Of what was sent and not answered only the ends of requests are told again, since charges may have been made.
+
+    What a server refuses for a while was not charged, and what it refuses otherwise it would refuse again.
+    """
+    link, breaker = Held(), Breaker()
+    served = line(link, breaker)
+    assert (await served.ask(begun("a"))).admitted
+    link.free = False
+    served.tell(over("a"))
+    await turns()
+    link.go_on(error)
+    await served.settled()
+    link.free = True
+    assert (await served.ask(ready("another"))).admitted
+    await served.settled()
+    assert left(link.memory) == expected
+
+
+async def test_what_was_never_sent_for_want_of_a_connection() -> None:
+    """What waited for a connection that did not come is told once there is one, by whoever comes next."""
+    link = Held(is_open=False)
+    served = line(link)
+    opening, link.open = link.open, _refused  # type: ignore[method-assign]
+    served.tell(over("a"))
+    await served.settled()
+    link.open = opening  # type: ignore[method-assign]
+    assert (await served.ask(ready("another"))).admitted
+    await served.settled()
+    assert left(link.memory) == (4, 2)
+
+
+async def _refused() -> None:
+    raise ConnectionError("refused")
+
+
+async def test_without_another_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody asks any more, what is owed is told all the same, after a while."""
+    monkeypatch.setattr("asgi_guard.stores.batching.AGAIN", 0.01)
+    link = Held(is_open=False)
+    served = line(link, Breaker(threshold=1, first_wait=0.01))
+    opening, link.open = link.open, _refused  # type: ignore[method-assign]
+    served.tell(over("a"))
+    await served.settled()
+    link.open = opening  # type: ignore[method-assign]
+
+    async def told() -> bool:
+        return left(link.memory) == (4, 2)
+
+    await until(told)
+
+
+async def test_what_is_owed_is_bounded(clock: Clock) -> None:
+    """Of more than are kept, the latest are told."""
+    link, breaker = Held(), opened()
+    served = line(link, breaker)
+    await failed(served, link)
+    for number in range(MAX_OWED + 7):
+        served.tell(over(f"{number}", 0))
+    link.free = True
+    served.works()
+    await served.settled()
+    assert [each.request.lease for batch in link.asked[1:] for each in batch] == [
+        f"{number}" for number in range(7, MAX_OWED + 7)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cost", "late", "remaining"),
+    [(2, 0, 1), (2, 3600, 1), (2, 5 * 3600, 3), (-2, 0, 5), (-2, 1, 4), (-2, 3600, 4), (-2, 3601, 3), (-2, 9999, 3)],
+)
+async def test_what_comes_late(clock: Clock, cost: int, late: int, remaining: int) -> None:
+    """Units given back late are fewer by those that came back by themselves; a bucket long full is charged nothing."""
+    link, breaker = Held(), opened()
+    served = line(link, breaker)
+    await failed(served, link)
+    served.tell(over("a", cost))
+    clock.now += late
+    link.memory.decide(Admission((Charge(SLOW, "rate", 2),)))  # whose clock is another
+    link.free = True
+    served.works()
+    await served.settled()
+    assert left(link.memory) == (remaining, 2)
+
+
+async def left_by(served: Line) -> list[str]:
+    return [each.request.lease for each in await served.leave()]
+
+
+async def test_who_leaves_tells_what_is_owed(clock: Clock) -> None:
+    """A line that is let go tells what it can, gives what it cannot, and does nothing afterwards."""
+    link, breaker = Held(), opened()
+    served = line(link, breaker)
+    await failed(served, link)
+    served.tell(over("a"))
+    assert await left_by(served) == ["a"]
+    served.tell(over("b"))
+    breaker.succeeded()
+    link.free = True
+    assert await left_by(served) == []
+    assert [each.request.lease for batch in link.asked[1:] for each in batch] == ["b"]
+    assert served._reminder is None
