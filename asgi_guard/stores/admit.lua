@@ -32,7 +32,8 @@ if now == 0 then
 end
 local format, find, ceil = string.format, string.find, math.ceil
 local values = strings > 0 and redis.call('MGET', unpack(KEYS, 1, strings)) or {}
-local states, texts, changed, sets = {}, {}, {}, {} -- by key
+local states, texts, changed = {}, {}, {} -- by key
+local sets, under_way, begun, over, foreign, lives -- by key, and some by lease within
 local string_at, set_at, lease_at = 0, strings, 1 -- the last that was looked at
 
 -- A key of another type, or a text that is no state, was left by someone else: it reads as a full bucket, and the next
@@ -46,18 +47,25 @@ end
 -- To make a function takes as long as to decide a charge, so what few calls need is made for those.
 local others, settle
 if usual == 0 then
-  -- How many are under way, this one aside; who did not renew in time no longer is.
+  sets, under_way, begun, over, foreign, lives = {}, {}, {}, {}, {}, {}
+
+  -- How many are under way, this one aside. Who did not renew in time no longer is, nor who is of a clock that was ahead.
   function others(key, lease, cost)
-    if not sets[key] then
-      local gone = redis.pcall('ZREMRANGEBYSCORE', key, '-inf', now)
-      if type(gone) == 'table' and gone.err then
-        if not find(gone.err, 'WRONGTYPE', 1, true) then error(gone) end
-        redis.call('DEL', key)
+    local own = under_way[key]
+    if not own then
+      local count = redis.pcall('ZCOUNT', key, now + 1, now + cost)
+      if type(count) == 'table' then
+        if not find(count.err, 'WRONGTYPE', 1, true) then error(count) end
+        foreign[key], count = true, 0
       end
-      redis.call('ZREMRANGEBYSCORE', key, now + cost + 1, '+inf') -- of a clock that was ahead
-      sets[key] = redis.call('ZCARD', key)
+      own = {}
+      under_way[key], sets[key], lives[key] = own, count, cost
     end
-    return redis.call('ZSCORE', key, lease) and sets[key] - 1 or sets[key]
+    if own[lease] == nil then
+      local ends = tonumber(not foreign[key] and redis.call('ZSCORE', key, lease) or 0)
+      own[lease] = ends > now and ends <= now + cost
+    end
+    return own[lease] and sets[key] - 1 or sets[key]
   end
 
   function settle(shape, lease)
@@ -66,8 +74,10 @@ if usual == 0 then
       if shape[at + 3] == 1 then
         set_at = set_at + 1
         local key = KEYS[set_at]
-        others(key, lease, cost)
-        sets[key] = sets[key] - redis.call('ZREM', key, lease)
+        sets[key] = others(key, lease, cost)
+        under_way[key][lease] = false
+        over[key] = over[key] or {}
+        over[key][lease] = true
       else
         string_at = string_at + 1
         local key = KEYS[string_at]
@@ -139,15 +149,37 @@ for index = 1, #asked do
           states[key], texts[key], changed[key] = state, format('%.0f', state), true
         end
       elseif charged then
-        sets[key] = sets[key] + redis.call('ZADD', key, now + cost, lease)
-        redis.call('PEXPIRE', key, ceil(cost / 1000))
+        if not under_way[key][lease] then
+          sets[key] = sets[key] + 1
+          under_way[key][lease] = true
+        end
+        begun[key] = begun[key] or {}
+        begun[key][lease] = true
       end
     end
   end
 end
 
+-- What needs memory is written first: a server that is full refuses that, and the whole script with it, but no longer once
+-- the script has written or removed anything.
 for key in pairs(changed) do
   local left = ceil((states[key] - now) / 1000)
   redis.call('PSETEX', key, left < 1 and 1 or left, texts[key])
+end
+if usual == 0 then
+  for key, leases in pairs(begun) do
+    if foreign[key] then redis.call('DEL', key) end
+    for lease in pairs(leases) do redis.call('ZADD', key, now + lives[key], lease) end
+  end
+  for key in pairs(begun) do
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
+    redis.call('ZREMRANGEBYSCORE', key, now + lives[key] + 1, '+inf')
+    redis.call('PEXPIRE', key, ceil(lives[key] / 1000))
+  end
+  for key, leases in pairs(over) do
+    for lease in pairs(leases) do
+      if not under_way[key][lease] and (begun[key] or not foreign[key]) then redis.call('ZREM', key, lease) end
+    end
+  end
 end
 return table.concat(answer, ',')

@@ -13,12 +13,13 @@ import pytest
 from asgi_guard import RateLimitMiddleware
 from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.breaker import Breaker
+from asgi_guard.policy.bucket import Admission, Charge
 from asgi_guard.stores import RedisStore
 from tests.asgi import Echo, get
-from tests.stores.server import PATIENCE, VAST, Server, ask, until
+from tests.stores.server import PATIENCE, SLOW, VAST, Server, ask, limit, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from asgi_guard.policy.rates import OnStoreFailure
 
@@ -291,6 +292,68 @@ async def test_a_full_or_read_only_server_is_unavailable(server: Server) -> None
     assert await failures(store, 1) == 0
     server.client.execute_command("REPLICAOF", "127.0.0.1", "1")
     assert await failures(store, 1) == 1
+    await store.aclose()
+
+
+FEW = limit("2 at once by ip")
+
+
+def under_way(lease: str, key: str = "way", *, settles: bool = False) -> Admission:
+    return Admission((Charge(SLOW, f"{key}-rate", 1), Charge(FEW, key, 0)), lease=lease, settles=settles)
+
+
+@pytest.fixture
+async def full(server: Server) -> AsyncIterator[RedisStore]:
+    """The store of a server that is full, with one request under way."""
+    store = server.store()
+    assert (await store.admit(under_way("first"))).admitted
+    # Of a worker that died, so that there is something to remove.
+    server.client.zadd("asgi-guard:way", {"dead": 1})
+    server.client.config_set("maxmemory", "1")
+    yield store
+    await store.aclose()
+
+
+@pytest.mark.parametrize(
+    "request_", [under_way("second"), under_way("second", "another"), Admission((Charge(FEW, "way"),), lease="second")]
+)
+async def test_a_full_server_counts_nobody_at_once(server: Server, full: RedisStore, request_: Admission) -> None:
+    """A server that is full refuses who would be counted among those under way, too, and keeps nothing of it."""
+    before = {key: server.client.dump(key) for key in server.client.scan_iter()}
+    with pytest.raises(StoreUnavailableError) as caught:
+        await full.admit(request_)
+    assert "OOM" in str(caught.value.__cause__)
+    assert {key: server.client.dump(key) for key in server.client.scan_iter()} == before
+    with pytest.raises(StoreUnavailableError):
+        await full.ping()
+
+
+async def test_a_full_server_is_told_who_is_gone(server: Server, full: RedisStore) -> None:
+    """Who ends gives the place back though the server is full, and lets nobody in who is asked about beside it."""
+    full.tell(under_way("first", settles=True)._replace(charges=(Charge(FEW, "way", 0),)))
+    with pytest.raises(StoreUnavailableError):
+        await full.admit(under_way("second"))
+    full.tell(under_way("first", settles=True)._replace(charges=(Charge(FEW, "way", 0),)))
+
+    async def gone() -> bool:
+        return server.client.zscore("asgi-guard:way", "first") is None
+
+    await until(gone)
+    server.client.config_set("maxmemory", "0")
+    verdict = await full.admit(under_way("second"))
+    assert (verdict.admitted, verdict.readings[1].remaining) == (True, 1)
+    assert server.client.zrange("asgi-guard:way", 0, -1) == [b"second"]
+
+
+async def test_limits_of_a_full_server_meet_what_they_say(server: Server) -> None:
+    """With a limit on requests at once, too, a server that is full is one that does not answer, as limits go."""
+    store = server.store(breaker=Breaker(threshold=10_000))
+    app = RateLimitMiddleware(Echo(), limit="20 at once by ip; 5/hour by ip", store=store, on_store_failure="deny")
+    assert (await get(app)).status == 200
+    server.client.config_set("maxmemory", "1")
+    statuses = {(await get(app, client=(f"192.0.2.{number}", 1))).status for number in range(20)}
+    assert statuses == {503}
+    assert server.client.keys("*192.0.2.*") == []
     await store.aclose()
 
 
