@@ -17,10 +17,10 @@ from asgi_guard.stores.eviction import policy_of
 from asgi_guard.stores.hosts import read_hosts
 from asgi_guard.stores.nodes import NodePlan, Nodes
 from asgi_guard.stores.parts import merge, slot_of, split, taken
-from asgi_guard.stores.server_link import SCRIPT, signs_of_life
+from asgi_guard.stores.server_link import probe, signs_of_life
 from asgi_guard.stores.topology import ATTEMPT
 from asgi_guard.stores.urls import URLError, advised, reading_url, try_client, unverified
-from asgi_guard.stores.wire import encode, revocation_key
+from asgi_guard.stores.wire import revocation_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -159,7 +159,7 @@ class ClusterStore:
         nodes = await self._found()
         milliseconds = max(1, int(ttl * 1000))
         key = revocation_key(name, self.prefix)
-        await nodes.command(key_slot(key), "PSETEX", key, milliseconds, instant)
+        await nodes.command(key_slot(key), ("PSETEX", key, milliseconds, instant))
 
     async def ping(self) -> float:
         """Ask every node as requests ask, by the script, but charging nobody; seconds until all answered or failed.
@@ -173,7 +173,7 @@ class ClusterStore:
         started = time.perf_counter()
         nodes = await self._found()
         now = 0 if self._plan.clock is None else self._plan.clock()
-        asked = (nodes.command(slot_of(probe[0]), "EVAL", SCRIPT, *encode(probe, now)) for probe in self._probes(nodes))
+        asked = (nodes.command(slot_of(signs[0]), *probe(signs, now)) for signs in self._probes(nodes))
         answers = await asyncio.gather(*asked, return_exceptions=True)
         failures = [answer for answer in answers if answer is not None]
         if len(failures) == len(answers):
@@ -185,9 +185,9 @@ class ClusterStore:
         found: dict[Address | None, list[Question]] = {}
         slots = set()
         for number in range(PROBES):
-            probe = signs_of_life(self.prefix, f"{{ping-{number}}}:ping", at_once=self._at_once)
-            slot = slot_of(probe[0])
-            found.setdefault(nodes.topology.node_of(slot), probe)
+            signs = signs_of_life(self.prefix, f"{{ping-{number}}}:ping", at_once=self._at_once)
+            slot = slot_of(signs[0])
+            found.setdefault(nodes.topology.node_of(slot), signs)
             slots.add(slot)
             if len(found) == len(nodes.topology.masters) or len(slots) <= number:
                 break

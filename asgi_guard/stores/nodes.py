@@ -24,7 +24,7 @@ from asgi_guard.stores.batching import MAX_WAITING, Line
 from asgi_guard.stores.node_link import SLOT_ERRORS, Asking, NodeLink, Told
 from asgi_guard.stores.owed import Owed
 from asgi_guard.stores.parts import slot_of
-from asgi_guard.stores.server_link import beside
+from asgi_guard.stores.server_link import beside, in_one_write
 from asgi_guard.stores.topology import Topology
 from asgi_guard.stores.wire import Question
 
@@ -220,36 +220,42 @@ class Nodes:
             await self.topology.ready(self._plan.timeout)
             self.tell(parts)
 
-    async def command(self, slot: int, *words: bytes | str | int) -> StoreUnavailableError | None:
-        """Run a command that is none of a request's at the node that serves a slot; what `Line.run` gives.
+    async def command(self, slot: int, *commands: Sequence[bytes | str | int]) -> StoreUnavailableError | None:
+        """Run commands that are none of a request's at the node that serves a slot; what `Line.run` gives.
+
+        Args:
+            slot: the slot, of the last of them; the others concern none.
+            commands: what is run, in one round trip.
 
         Raises:
             StoreUnavailableError: it was not answered.
         """
         address = self._serving(slot)
         try:
-            return await self.command_at(address, *words)
+            return await self.command_at(address, *commands)
         except AskError as error:
             error.host = error.host or address[0]
             self.redirected(error, ())
             try:
-                return await self.command_at(_named(error), *words, asking=not isinstance(error, MovedError))
+                return await self.command_at(_named(error), *commands, asking=not isinstance(error, MovedError))
             except AskError as again:
                 raise self._without(again) from again
 
     async def command_at(
-        self, address: Address, *words: bytes | str | int, asking: bool = False
+        self, address: Address, *commands: Sequence[bytes | str | int], asking: bool = False
     ) -> StoreUnavailableError | None:
-        """Run a command that is none of a request's at one node, with time to connect; what `Line.run` gives.
+        """Run commands that are none of a request's at one node, with time to connect; what `Line.run` gives.
 
         Raises:
             StoreUnavailableError: it was not answered.
             AskError: another node serves it. Whoever is asking has been sent on already, and is not sent on again.
         """
         node = self.node(address)
+        if asking:
+            commands = (*commands[:-1], ("ASKING",), commands[-1])
         try:
             async with beside(node.client) as client:
-                return await node.line.run(_run(client, words, asking=asking))
+                return await node.line.run(in_one_write(client, commands))
         except (RedisError, OSError, TimeoutError) as error:
             if isinstance(error, AskError) and not asking:
                 raise
@@ -264,12 +270,6 @@ class Nodes:
         await asyncio.gather(*(node.aclose() for node in self._nodes.values()), *self._tasks)
         if self.client is not None:
             await self.client.aclose()
-
-
-async def _run(client: Any, words: Sequence[bytes | str | int], *, asking: bool) -> None:
-    if asking:
-        await client.execute_command("ASKING")
-    await client.execute_command(*words)
 
 
 def _named(error: AskError) -> Address:

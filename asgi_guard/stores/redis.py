@@ -16,9 +16,9 @@ from asgi_guard.policy.bucket import Admission
 from asgi_guard.policy.revocation import EVER, Marks
 from asgi_guard.stores.batching import Line
 from asgi_guard.stores.eviction import policy_of
-from asgi_guard.stores.server_link import CLIENT_OPTIONS, SCRIPT, ServerLink, beside, signs_of_life
+from asgi_guard.stores.server_link import CLIENT_OPTIONS, ServerLink, beside, in_one_write, probe, signs_of_life
 from asgi_guard.stores.urls import advised, check_store_url, reading_url, try_client, unverified
-from asgi_guard.stores.wire import encode, question, revocation_key
+from asgi_guard.stores.wire import question, revocation_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -132,7 +132,7 @@ class RedisStore:
     async def revoke(self, name: str, ttl: float, instant: int = EVER) -> None:
         """Put a token, a session or a subject among the revoked, for `ttl` seconds."""
         milliseconds = max(1, int(ttl * 1000))
-        await self._run("PSETEX", revocation_key(name, self.prefix), milliseconds, instant)
+        await self._run(("PSETEX", revocation_key(name, self.prefix), milliseconds, instant))
 
     async def ping(self) -> float:
         """Ask as requests ask, by the script, but charging nobody; seconds that it took.
@@ -145,7 +145,7 @@ class RedisStore:
         started = time.perf_counter()
         # Names that are in different slots, which a node of a cluster says of.
         asked = signs_of_life(self.prefix, "ping", Marks("ping, session", "ping, subject"), at_once=self._at_once)
-        late = await self._run("EVAL", SCRIPT, *encode(asked, 0 if self._clock is None else self._clock()))
+        late = await self._run(*probe(asked, 0 if self._clock is None else self._clock()))
         if late is not None:
             raise late
         return time.perf_counter() - started
@@ -161,13 +161,13 @@ class RedisStore:
             await self._line.leave()
             await client.aclose()
 
-    async def _run(self, *words: bytes | str | int) -> StoreUnavailableError | None:
-        """Run a command that is none of a request's, so it may take the time to connect; what `Line.run` gives."""
+    async def _run(self, *commands: Sequence[bytes | str | int]) -> StoreUnavailableError | None:
+        """Run commands that are none of a request's, so they may take the time to connect; what `Line.run` gives."""
         line = self._connected()
         assert self._client is not None  # noqa: S101 - the line above sees to it
         try:
             async with beside(self._client) as client:
-                return await line.run(client.execute_command(*words))
+                return await line.run(in_one_write(client, commands))
         except (RedisError, OSError, TimeoutError) as error:
             line.fails(error)
             raise advised(line.unavailable(error), self._url) from error

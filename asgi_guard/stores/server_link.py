@@ -84,6 +84,35 @@ async def beside(client: Redis) -> AsyncIterator[Any]:
         await single.aclose()
 
 
+async def in_one_write(client: Any, commands: Sequence[Sequence[bytes | str | int]]) -> None:
+    """Run commands on a connection that `beside` gives, in one round trip.
+
+    Raises:
+        ResponseError: the server refused some: the error of the last that it did, but where that did not know a script.
+        RedisError, OSError: it does not answer.
+    """
+    connection = client.connection
+    await connection.send_packed_command(connection.pack_commands(commands))
+    errors: list[ResponseError] = []
+    for _ in commands:
+        try:
+            await connection.read_response()
+        except ResponseError as error:
+            errors.append(error)
+    if errors:
+        raise next((error for error in reversed(errors) if not isinstance(error, NoScriptError)), errors[-1])
+
+
+def probe(asked: Sequence[Question], now: int) -> list[list[bytes]]:
+    """The commands by which requests ask something: the first has the script known, and asks nothing itself.
+
+    Args:
+        asked: what is asked, by the second.
+        now: microseconds since the Unix epoch by our own clock; 0 leaves it to the server's.
+    """
+    return [[b"EVAL", SCRIPT, *encode((), now)], [b"EVALSHA", SCRIPT_SHA1, *encode(asked, now)]]
+
+
 class ServerLink:
     """One connection of the client's, kept for as long as it works."""
 

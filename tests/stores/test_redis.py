@@ -370,6 +370,24 @@ async def test_a_sign_of_life_is_what_limits_ask(server: Server, limit: str, all
     client.execute_command("ACL", "DELUSER", "few")
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["a new server", "the script is known"])
+@pytest.mark.parametrize("missing", ["+evalsha", "+eval", "+mget", "+psetex", "+time"])
+async def test_a_sign_of_life_asks_as_requests_do(server: Server, missing: str, known: bool) -> None:
+    """Whatever of the first line a user lacks, there is no sign of life, whether or not the server knows the script."""
+    server.client.script_flush()
+    if known:
+        server.client.script_load(SCRIPT)
+    rules = [rule for rule in FIRST_LINE.split() if rule != missing]
+    server.client.execute_command("ACL", "SETUSER", "few", "reset", "on", f">{SECRET}", "~asgi-guard:*", *rules)
+    store = RedisStore(f"{server.url}?username=few&password={SECRET}", timeout=PATIENCE)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError) as caught:
+            await store.ping()
+        assert f"'{missing[1:]}'" in str(caught.value.__cause__)
+    await store.aclose()
+    server.client.execute_command("ACL", "DELUSER", "few")
+
+
 async def test_a_server_that_answers_but_may_not_write(server: Server) -> None:
     """Where buckets can only be read, on a replica or in a server that is full, there is no sign of life."""
     store = server.store()
