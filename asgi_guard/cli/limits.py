@@ -88,11 +88,25 @@ def top(ctx: click.Context, *, count: int, app: str | None, as_json: bool) -> No
     here = configured(app)
     rules = _rules(here)
 
-    async def scan(redis: Any, prefix: str) -> list[Found]:
-        found = [each async for each in operate.scan(redis, prefix)]
-        return nsmallest(count, found, key=lambda each: (_share(each, rules), -each.reset))
+    found: list[Found] = []
 
-    _print(_ask(ctx, here, scan), rules, "the emptiest buckets", as_json=as_json)
+    async def scan(redis: Any, prefix: str) -> bool:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                async for each in operate.scan(redis, prefix):
+                    found.append(each)  # noqa: PERF401 - what was found until then counts, when the time is over
+        except TimeoutError:
+            if not found:
+                raise
+            return False
+        return True
+
+    whole = _ask(ctx, here, scan, patience=None)
+    emptiest = nsmallest(count, found, key=lambda each: (_share(each, rules), -each.reset))
+    _print(emptiest, rules, "the emptiest buckets", as_json=as_json)
+    if not whole:
+        told = f"these are not all: {len(found)} buckets were looked at in {PATIENCE:g} s, and there are more"
+        say(told, "yellow", error=True)
 
 
 def _rules(here: Configured) -> dict[str, Limit]:
@@ -166,8 +180,13 @@ def _issuer_and_subject(name: str, here: Configured) -> tuple[str, str]:
     return issuer, subject
 
 
-def _ask(ctx: click.Context, here: Configured, ask: Callable[[Any, str], Awaitable[Any]]) -> Any:
-    """Ask the store; where it does not answer, say so and end."""
+def _ask(
+    ctx: click.Context,
+    here: Configured,
+    ask: Callable[[Any, str], Awaitable[Any]],
+    patience: float | None = PATIENCE,
+) -> Any:
+    """Ask the store; where it does not answer, say so and end. Without patience, `ask` sees to the time itself."""
     store = here.store
     if not isinstance(store, RedisStore | ClusterStore):
         message = "each process's memory is its own, and this command's is empty: name a Redis that the workers share"
@@ -175,7 +194,7 @@ def _ask(ctx: click.Context, here: Configured, ask: Callable[[Any, str], Awaitab
 
     async def run() -> Any:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(patience):
                 return await ask(store.client(), store.prefix)
         finally:
             await store.aclose()

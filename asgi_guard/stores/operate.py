@@ -14,6 +14,8 @@ from redis.exceptions import ResponseError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+PAGE = 1000
+"""Keys that are looked at in one round trip."""
 _NAME = re.compile(r"\{(?P<client>[^}]*)\}:(?P<bucket>(?P<limit>[a-z0-9-]+):[0-9]+x[0-9]+)")
 
 
@@ -43,19 +45,22 @@ async def look(client: Any, prefix: str, keys: Sequence[str]) -> list[Found]:
         prefix: what stands before every key.
         keys: names of buckets as charges have them.
     """
-    now = await _now(client)
-    found = [await _found(client, prefix, key, now) for key in keys]
-    return [each for each in found if each is not None]
+    return await _found(client, prefix, keys, await _now(client))
 
 
 async def scan(client: Any, prefix: str) -> AsyncIterator[Found]:
     """Everything that stands in the store under the prefix, in no order. It takes a while, and holds nobody up."""
     now = await _now(client)
     pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "{*"
-    async for name in client.scan_iter(match=pattern, count=1000):
-        found = await _found(client, prefix, name.decode("utf-8", "replace").removeprefix(prefix), now)
-        if found is not None:
-            yield found
+    page: list[str] = []
+    async for name in client.scan_iter(match=pattern, count=PAGE):
+        page.append(name.decode("utf-8", "replace").removeprefix(prefix))
+        if len(page) >= PAGE:
+            for found in await _found(client, prefix, page, now):
+                yield found
+            page.clear()
+    for found in await _found(client, prefix, page, now):
+        yield found
 
 
 async def reset(client: Any, prefix: str, keys: Sequence[str]) -> int:
@@ -68,16 +73,39 @@ async def _now(client: Any) -> int:
     return int(seconds) * 1_000_000 + int(microseconds)
 
 
-async def _found(client: Any, prefix: str, key: str, now: int) -> Found | None:
-    """What stands under a key; None for what is none of ours."""
-    match = _NAME.fullmatch(key)
-    if match is None:
-        return None
-    try:
-        value = await client.get(prefix + key)
-    except ResponseError:
-        # Not a text, so a set of requests under way.
-        under_way = int(await client.zcount(prefix + key, f"({now}", "+inf"))
-        return Found(match["client"], match["limit"], match["bucket"], 0, under_way)
-    state = int(value) if value is not None and value.isdigit() else 0
-    return Found(match["client"], match["limit"], match["bucket"], max(0, state - now), 0)
+async def _found(client: Any, prefix: str, keys: Sequence[str], now: int) -> list[Found]:
+    """What stands under these keys, in one round trip, or two; what is none of ours is left out."""
+    matches = [match for match in map(_NAME.fullmatch, keys) if match is not None]
+    values = await _each(client, "get", [(prefix + match[0],) for match in matches])
+    # What is not a text is a set of requests under way.
+    sets = [place for place, value in enumerate(values) if isinstance(value, ResponseError) and _is_of_another(value)]
+    counts = await _each(client, "zcount", [(prefix + matches[place][0], f"({now}", "+inf") for place in sets])
+    under_way = dict(zip(sets, counts, strict=True))
+    found = []
+    for place, (match, value) in enumerate(zip(matches, values, strict=True)):
+        answer = under_way.get(place, value)
+        if isinstance(answer, Exception):
+            raise answer
+        state, count = (0, int(answer)) if place in under_way else (_state(answer), 0)
+        found.append(Found(match["client"], match["limit"], match["bucket"], max(0, state - now), count))
+    return found
+
+
+def _is_of_another(error: ResponseError) -> bool:
+    """Whether a key is of another type than the command is for."""
+    return str(error).startswith("WRONGTYPE")
+
+
+def _state(value: bytes | None) -> int:
+    return int(value) if value is not None and value.isdigit() else 0
+
+
+async def _each(client: Any, command: str, arguments: Sequence[tuple[str, ...]]) -> list[Any]:
+    """The answers to a command for each of these arguments, or the errors, all asked at once."""
+    if not arguments:
+        return []
+    async with client.pipeline(transaction=False) as pipeline:
+        for each in arguments:
+            getattr(pipeline, command)(*each)
+        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+    return answers

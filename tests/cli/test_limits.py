@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,16 +12,17 @@ import pytest
 from asgi_guard import Guard
 from asgi_guard.policy.identity import api_key_digest
 from asgi_guard.policy.rates import parse_limits
+from asgi_guard.stores import operate
 from tests.asgi import Echo, get
 from tests.cli.running import invoke
 from tests.stores.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 ALICE = "203.0.113.9"  # the address that requests of these tests come from
 KEY = b"a-key"
-IP = parse_limits("10/day by ip")[0].bucket
+IP, AT_ONCE = (limit.bucket for limit in parse_limits("10/day by ip; 7 at once by ip"))
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +150,7 @@ def test_a_reset_fills_the_buckets(server: Server) -> None:
 def test_requests_under_way_are_counted(server: Server) -> None:
     """Requests that are under way are shown, and those whose worker is gone are not."""
     now = server.client.time()[0] * 1_000_000
-    name = f"a[b]*:{{ip:{ALICE}}}:{parse_limits('7 at once by ip')[0].bucket}"
+    name = f"a[b]*:{{ip:{ALICE}}}:{AT_ONCE}"
     server.client.zadd(name, {"one": now + 50_000_000, "two": now + 50_000_000, "gone": now - 1})
 
     (row,) = rows("show", f"ip:{ALICE}")
@@ -177,6 +179,50 @@ def test_the_emptiest_come_first(server: Server) -> None:
     assert [(row["client"], row["left"]) for row in everything[-2:]] == [("ip:192.0.2.1", None)] * 2
     assert {row["limit"] for row in everything[-2:]} == {"ip", "of-another-time"}
     assert "no longer configured" in invoke("limits", "top", "--count", "1000").output
+
+
+def test_many_buckets_take_few_round_trips(server: Server) -> None:
+    """However many buckets there are, they are asked for by the thousand."""
+    now = server.client.time()[0] * 1_000_000
+    names = [f"a[b]*:{{ip:2001:db8:{index:x}::/64}}:" for index in range(5000)]
+    server.client.mset({name + IP: now + 3_600_000_000 for name in names})
+    for name in names[:2500]:
+        server.client.zadd(f"{name}{AT_ONCE}", {"one": now + 50_000_000})
+
+    before = server.client.info("stats")["total_reads_processed"]
+    found = rows("top", "--count", "9999")
+    reads = server.client.info("stats")["total_reads_processed"] - before
+
+    assert len(found) == 7500
+    assert sum(row["under_way"] for row in found) == 2500
+    assert reads < 500
+
+
+@pytest.mark.parametrize("slow", [0, 3])
+def test_the_time_is_over(server: Server, monkeypatch: pytest.MonkeyPatch, slow: int) -> None:
+    """What was found when the time is over is printed, and that it is not all is said; nothing is no answer."""
+    use(3, (b"x-team", b"red"))
+    scan = operate.scan
+
+    async def forever(client: Any, prefix: str) -> AsyncIterator[operate.Found]:
+        seen = 0
+        async for each in scan(client, prefix):
+            if seen == slow:
+                await asyncio.sleep(60)
+            seen += 1
+            yield each
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr("asgi_guard.stores.operate.scan", forever)
+    monkeypatch.setattr(sys.modules["asgi_guard.cli.limits"], "PATIENCE", 0.5)
+    result = invoke("limits", "top", "--json")
+    if not slow:
+        assert result.exit_code == 1
+        assert "the store does not answer (TimeoutError)" in result.output
+        return
+    assert result.exit_code == 0
+    assert len(json.loads(result.stdout)) == slow
+    assert "these are not all: 3 buckets were looked at in 0.5 s" in result.stderr
 
 
 @pytest.mark.parametrize(
