@@ -28,6 +28,13 @@ _INVALID = re.compile(r"Invalid value for ['`](\w+)['`]")
 _REQUIREMENTS = ("required", "optional", "none")
 _ENDED = ("closed by server", "reset by peer")
 """How the client says that the server ended a connection."""
+_OWN = (
+    "connection_class", "credential_provider", "decode_responses", "event_dispatcher", "maint_notifications_config",
+    "redis_connect_func", "retry",
+)  # fmt: skip
+"""Options that are the guard's to choose, or that no text can say."""
+_FEWEST = 2
+"""Connections that a store needs: that of the requests, and one for what is asked beside them."""
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
@@ -101,8 +108,8 @@ def check_store_url(url: str) -> None:
 
     Raises:
         URLError: an unencoded `/`, `?` or `#` ends the password early, there are several hosts, the port or the
-            database is none, a socket's path is not absolute, or an option of TLS is none or stands where there is
-            no TLS.
+            database is none, a socket's path is not absolute, an option of TLS is none or stands where there is no
+            TLS, or an option is none that a URL may say.
     """
     parts = urlsplit(url)
     if parts.scheme == "unix":
@@ -120,6 +127,13 @@ def check_store_url(url: str) -> None:
         if name.startswith("ssl_") and parts.scheme != "rediss":
             said = f"the option {name} is" if _may_be_told(name, url) else "the options ssl_... are"
             raise URLError(f"{said} for TLS: have the scheme begin with rediss, or leave that out")
+        if name in _OWN:
+            said = f"the option {name} is" if _may_be_told(name, url) else "one of the options is"
+            raise URLError(f"{said} not for a URL to say: leave it out")
+        if name == "max_connections" and value.isdecimal() and int(value) < _FEWEST:
+            raise URLError(
+                f"max_connections is {_FEWEST} at least, or is left out: pings have a connection of their own"
+            )
         if name == "ssl_cert_reqs" and value not in _REQUIREMENTS:
             raise URLError(f"ssl_cert_reqs is one of {', '.join(_REQUIREMENTS)}")
 

@@ -325,6 +325,10 @@ async def test_an_operator_looks_into_all_nodes(cluster: Cluster, store: Cluster
 
     assert sorted(found) == sorted(name(master) for master in range(3))
     assert [each.client for each in await operate.look(store.client(), PREFIX, keys)] == [*map(name, range(3))]
+    way = Charge(limit("2 at once by ip"), f"{{{name(1)}}}:way:1x2")
+    assert (await store.admit(Admission((way,), lease="long"))).admitted
+    seen = await operate.look(store.client(), PREFIX, [*keys, way.key])
+    assert [each.under_way for each in seen] == [0, 0, 0, 1]
     assert await operate.reset(store.client(), PREFIX, keys) == 3
     assert await left(store, *keys) == [5, 5, 5]
 

@@ -106,6 +106,13 @@ def test_a_malformed_url_is_an_error_at_once_without_the_password(url: str) -> N
         ("redis://127.0.0.1:1/0?timeut=3", "there is no option timeut"),
         ("redis+cluster://127.0.0.1?timeut=3", "there is no option timeut"),
         ("redis+sentinel://127.0.0.1/service?timeut=3", "there is no option timeut"),
+        *(
+            (f"redis{where}?{option}", f"the option {option.partition('=')[0]} is not for a URL to say: leave it out")
+            for where in ("://127.0.0.1", "+cluster://127.0.0.1", "+sentinel://127.0.0.1/service")
+            for option in ("retry=3", "decode_responses=true", "credential_provider=x", "redis_connect_func=x")
+        ),
+        ("redis://127.0.0.1?max_connections=1", "max_connections is 2 at least, or is left out"),
+        ("redis+cluster://127.0.0.1?max_connections=0", "max_connections is 2 at least, or is left out"),
         ("redis://127.0.0.1:1/0?protocol=9", "check host, port, path and options"),
         ("redis://127.0.0.1?socket_timeout=soon", "the value of the option socket_timeout cannot be meant"),
         ("redis://127.0.0.1:0", "a port is a number from 1 to 65535"),
