@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import Problem
+from asgi_guard.policy.plans import OF_IDENTITIES
+from asgi_guard.policy.rates import parse_limits
 from asgi_guard.policy.routes import UNNAMED, RouteTable, sample
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from asgi_guard.configuration.section_base import Section
     from asgi_guard.configuration.sections import AuthSettings
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 CROSS_CHECKED = frozenset({"routes", "auth", "rate", "cors", "csrf", "hosts", "proxy", "request_id"})
 """What is looked at here: where one of these is wrong in itself, nothing can be said about its combinations."""
 
-_BY_IDENTITY = re.compile(r"\bby\s+(user|api-key)(?=[\s;]|$)")
-_BY_KEY = re.compile(r"\bby\s+api-key(?=[\s;]|$)")
+_BY_WORD = re.compile(r"\bby\s+([a-z][a-z0-9_-]*)(?=[\s;]|$)")
+"""What a limit goes by that may be a function, which only the Guard is given."""
 
 
 def cross_check(settings: GuardSettings) -> Iterator[Problem]:
@@ -258,14 +260,27 @@ def _identity_missing(settings: GuardSettings) -> Iterator[Problem]:
     for route in settings.routes:
         if not auth.on and (route.scopes or route.any_scopes or route.auth in ("required", "optional")):
             yield Problem(f"{PREFIX}ROUTES", f"the row {route} asks who it is, and nobody can say: {remedy}")
-        if auth.on and route.auth == "none" and _BY_IDENTITY.search(route.limits or ""):
+        if auth.on and route.auth == "none" and _of_identities(_keys(route.limits or "")):
             message = f"the row {route} looks at no credentials, so {route.limits!r} knows no identities: limit by ip"
             yield Problem(f"{PREFIX}ROUTES", message)
     limits = [("RATE_LIMIT", settings.rate.limit), *(("ROUTES", route.limits or "") for route in settings.routes)]
     if auth.on:  # else nobody has a plan
         limits += (("RATE_PLANS", text) for text in settings.rate.plans.values())
     for name, text in limits:
-        if not auth.on and _BY_IDENTITY.search(text):
+        keys = _keys(text)
+        if not auth.on and _of_identities(keys):
             yield Problem(f"{PREFIX}{name}", f"{text!r} limits identities, and there are none: {remedy}")
-        elif not auth.api_keys and _BY_KEY.search(text):
+        elif not auth.api_keys and "api-key" in keys:
             yield Problem(f"{PREFIX}{name}", f"{text!r} limits API keys, and there are none: set {PREFIX}AUTH_API_KEYS")
+
+
+def _of_identities(keys: Iterable[str]) -> bool:
+    return any(key in OF_IDENTITIES for key in keys)
+
+
+def _keys(text: str) -> set[str]:
+    """What limits go by; nothing where they cannot be read, which is told, alone, when they are compiled."""
+    try:
+        return {limit.key for limit in parse_limits(text, functions=_BY_WORD.findall(text))}
+    except ValueError:
+        return set()

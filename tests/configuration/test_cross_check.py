@@ -206,6 +206,35 @@ def test_rows_that_hold_for_some(rows: str, monkeypatch: pytest.MonkeyPatch) -> 
     configure()
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("5/second by ip, 60/minute by user", "is parted by a comma: limits are parted by ';'"),
+        ("5/second by ip; 60/minut by user", "did you mean '60/minute by user'?"),
+        ("5/second by ip; 60/minute by api-key shadwo", "'shadwo' is no option of a limit"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("RATE_LIMIT", "{}"), ("ROUTES", '[{{"path": "/a", "limits": "{}"}}]'), ("RATE_PLANS", '{{"a": "{}"}}')],
+)
+def test_limits_that_cannot_be_read(variable: str, value: str, text: str, said: str) -> None:
+    """Of limits that cannot be read that is told, and nothing of what they would be if they could."""
+    environment = {variable: value.format(text)}
+    if variable == "RATE_PLANS":
+        environment |= {**ISSUER, "RATE_PLAN_CLAIM": "plan"}
+    found = problems(**environment)
+    assert list(found) == [variable]
+    (message,) = found[variable]
+    assert said in message
+
+
+def test_identities_beside_a_function() -> None:
+    """Limits by identities are looked for beside those by a function too, which only the Guard is given."""
+    (message,) = problems(RATE_LIMIT="5/second by tenant; 60/minute by user")["RATE_LIMIT"]
+    assert "limits identities, and there are none" in message
+
+
 def test_ids_of_proxies_that_nobody_trusts() -> None:
     """Ids that only proxies are believed about need a proxy that is believed."""
     found = problems(REQUEST_ID_TRUST_INCOMING="proxies")
