@@ -29,7 +29,7 @@ from asgi_guard.policy.cors_names import (
     method_problems,
     normalized_method,
 )
-from asgi_guard.policy.origins import Pattern, origin_problems
+from asgi_guard.policy.origins import OriginPatterns, origin_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -125,7 +125,7 @@ class CORSPolicy:
 
     any_origin: bool
     origins: frozenset[bytes]
-    patterns: tuple[Pattern, ...]
+    patterns: OriginPatterns
     methods: frozenset[bytes] | None
     headers: frozenset[bytes] | None
     authorization: bool
@@ -155,7 +155,7 @@ class CORSPolicy:
         return cls(
             any_origin="*" in origins,
             origins=frozenset(origin.encode() for origin in origins if "*" not in origin),
-            patterns=tuple(Pattern.of(origin) for origin in origins if "*" in origin and origin != "*"),
+            patterns=OriginPatterns(origin for origin in origins if "*" in origin and origin != "*"),
             methods=None if "*" in options.allow_methods else frozenset(map(normalized_method, options.allow_methods)),
             headers=None if "*" in allowed else frozenset(name.lower().encode() for name in allowed),
             authorization=options.allow_credentials or any(name.lower() == "authorization" for name in allowed),
@@ -174,8 +174,7 @@ class CORSPolicy:
             return True
         if not self.patterns or len(origin) > 512:
             return False
-        text = origin.decode("latin-1")
-        return any(pattern.matches(text) for pattern in self.patterns)
+        return self.patterns.match(origin.decode("latin-1"))
 
     def names_origin(self, origin: bytes) -> bool:
         """Tell whether this origin was named, exactly or by a pattern: `*` names nobody, and lends no one's cookies."""

@@ -106,6 +106,35 @@ pieces = st.lists(
 ).map("".join)
 
 
+wildcards = st.sampled_from(
+    [
+        "https://*.example.com",
+        "https://*.a.example.com",
+        "https://*.example.com:8443",
+        "https://*.com:*",
+        "http://*.example.com:*",
+        "https://a.example.com:*",
+        "http://example.com:*",
+    ]
+)
+named = st.builds(
+    "{}://{}example.com{}".format,
+    st.sampled_from(["https", "http"]),
+    st.sampled_from(["", "a.", "b.", "b.a.", "x.b.a.", ".", "a..", "*."]),
+    st.sampled_from(["", ":8443", ":443", ":*", ":"]),
+)
+
+
+@given(st.lists(wildcards, min_size=1, unique=True), st.one_of(named, pieces))
+@example(["https://*.example.com", "https://*.a.example.com"], "https://x.b.a.example.com")
+@example(["https://*.example.com", "https://*.com:*"], "https://b.a.example.com:8443")
+def test_several_wildcards_are_each_of_them(patterns: list[str], origin: str) -> None:
+    """Several wildcards let in what one of them does by itself, and nothing else."""
+    options = {"unsafe_public_suffixes": True}
+    alone = [policy(each, **options).allows_origin(origin.encode()) for each in patterns]
+    assert policy(*patterns, **options).allows_origin(origin.encode()) is any(alone)
+
+
 @given(st.one_of(pieces, st.text(max_size=20)))
 @example("https://a.example.com:443")
 @example("https://a.example.com:*")
