@@ -52,9 +52,11 @@ class Networks:
 
     def __init__(self, networks: Iterable[Network] = ()) -> None:
         self._networks = tuple(networks)
-        self._spans = tuple(
-            (network.version, int(network.netmask), int(network.network_address)) for network in self._networks
-        )
+        # By their masks, of which there are few however many networks there are.
+        firsts: dict[tuple[int, int], set[int]] = {}
+        for network in self._networks:
+            firsts.setdefault((network.version, int(network.netmask)), set()).add(int(network.network_address))
+        self._spans = tuple((version, mask, frozenset(first)) for (version, mask), first in firsts.items())
 
     def __iter__(self) -> Iterator[Network]:
         return iter(self._networks)
@@ -63,8 +65,8 @@ class Networks:
         return bool(self._networks)
 
     def __contains__(self, address: Address) -> bool:
-        for version, mask, first in self._spans:
-            if address.number & mask == first and address.version == version:
+        for version, mask, firsts in self._spans:
+            if address.number & mask in firsts and address.version == version:
                 return True
         return False
 
