@@ -109,8 +109,8 @@ class AuthSettings(Section):
     )
     introspection_unsafe_subject: Names = Field(
         default=(),
-        description="what says who it is where an opaque token has no `sub`: `username`, which may change hands, or "
-        "`client_id`, which makes one of all users of a client",
+        description="what says who it is where an opaque token has no `sub`: `username`, which may change hands or be "
+        "chosen as another one's `sub`, or `client_id`, which makes one of all users of a client",
     )
     cookie: str | None = Field(
         default=None, pattern=r"^[A-Za-z0-9_-]+$", description="a cookie that may hold the token"

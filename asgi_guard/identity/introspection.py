@@ -70,8 +70,9 @@ class Introspection:
             is refused from the first.
         required_claims: what an answer has to say, as `NAME` or `NAME=VALUE`.
         unsafe_subject: members of an answer, of which the first that is there says who it is where `sub` is not; none
-            refuses such tokens. It is unsafe, since a `username` may change hands, and `client_id` makes one of all
-            users of a client: it is right only for clients that act for nobody, and gives them the subject `client:ID`.
+            refuses such tokens. It is unsafe, since a `username` may change hands, or be chosen to be another one's
+            `sub`, and `client_id` makes one of all users of a client: it is right only for clients that act for nobody,
+            and gives them the subject `client:ID`.
         times: for how long answers count.
         client: makes the HTTP client, a new one each time, which is closed in the end: the place for a proxy, a CA
             bundle, or headers.

@@ -98,7 +98,8 @@ class IntrospectionPolicy:
         max_lifetime: seconds from `iat` to `exp` beyond which a token is refused from the first; None for no bound.
         required: members that have to be there, each with a value that it has to be, or to hold, or None for any.
         unsafe_subject: members of which the first that is there says who it is where `sub` is not; none refuses such
-            tokens. It is unsafe, since nothing but `sub` is known to be one person's for good.
+            tokens. It is unsafe, since nothing but `sub` is known to be one person's for good, and a name that one
+            chooses may be another one's `sub`.
     """
 
     issuer: str
