@@ -42,9 +42,13 @@ CLIENT = "client:"
 """What the subject of a client begins with that is known by its id, and that of no user beside it."""
 
 _ACCESS = frozenset({"access_token", "access"})
-_SORTS = {"token_use": _ACCESS, "token_usage": _ACCESS, "token_type": frozenset({"bearer", "access_token"})}
+_SORTS = {
+    "token_use": _ACCESS,
+    "token_usage": _ACCESS,
+    "token_type": frozenset({"bearer", "access_token", "client_credentials"}),
+}
 """What tells an access token, in any case: Hydra's word, OpenIddict's, and that of the RFC, by which Salesforce and
-older servers tell the sort too."""
+older servers tell the sort too (node-oidc-provider `client_credentials`, of a client's own)."""
 _OTHER_TYPES = frozenset({"refresh", "offline", "id"})
 """What Keycloak has as `typ` in its other tokens; of an access token that says nothing, for JWTs have one too."""
 

@@ -59,6 +59,7 @@ def test_an_active_token_names_its_user() -> None:
         ({"exp": ABSENT, "token_use": "access_token"}, "alice"),
         ({"token_type": "bearer", "token_use": "access"}, "alice"),
         ({"token_type": "access_token"}, "alice"),
+        ({"token_type": "client_credentials"}, "alice"),
         ({"token_type": "Bearer", "token_usage": "access_token"}, "alice"),
         ({"token_type": "Bearer", "typ": "Bearer"}, "alice"),
         ({"typ": "at+jwt", "token_type": None}, "alice"),
