@@ -50,6 +50,7 @@ SAID: dict[str, tuple[str, Any]] = {
     "AUTH_INTROSPECTION_CLIENT_SECRET": ("hunter2", "hunter2"),
     "AUTH_INTROSPECTION_ISSUER": ("https://opaque.example.com", "https://opaque.example.com"),
     "AUTH_INTROSPECTION_UNSAFE_ANY_AUDIENCE": ("true", True),
+    "AUTH_INTROSPECTION_UNSAFE_ANY_TYPE": ("true", True),
     "AUTH_INTROSPECTION_UNSAFE_SUBJECT": ("username, client_id", ("username", "client_id")),
     "AUTH_REVOCATION": ("true", True),
     "AUTH_REVOCATION_ON_STORE_FAILURE": ("allow", "allow"),

@@ -130,6 +130,11 @@ def _credentials_at_risk(settings: GuardSettings) -> Iterator[str]:
             f"all users of a client whose tokens name nobody else are one: {PREFIX}AUTH_INTROSPECTION_UNSAFE_SUBJECT "
             "says client_id, which is right for clients that act for no user"
         )
+    if settings.auth.introspection_unsafe_any_type:
+        yield (
+            f"refresh tokens, which live long, open this API too: {PREFIX}AUTH_INTROSPECTION_UNSAFE_ANY_TYPE is on, "
+            "which is right where the endpoint tells of no sort of token"
+        )
     if cookie is not None and not cookie.startswith("__Host-"):
         better = "__Host-" + re.sub("^__(host|secure)-", "", cookie, flags=re.IGNORECASE)
         yield (

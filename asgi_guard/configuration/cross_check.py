@@ -136,7 +136,7 @@ def _introspection(auth: AuthSettings) -> Iterator[Problem]:
     """Introspection that is not told whole."""
     asked = auth.introspected
     if asked is None:
-        names = ("client_id", "client_secret", "issuer", "unsafe_any_audience", "unsafe_subject")
+        names = ("client_id", "client_secret", "issuer", "unsafe_any_audience", "unsafe_any_type", "unsafe_subject")
         yield from _without(auth, "auth", "introspection_url", tuple(f"introspection_{name}" for name in names))
         return
     for field in ("introspection_client_id", "introspection_client_secret"):

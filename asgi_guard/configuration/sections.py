@@ -107,6 +107,10 @@ class AuthSettings(Section):
     introspection_unsafe_any_audience: bool = Field(
         default=False, description="take opaque tokens that were made for another API, or for none in particular"
     )
+    introspection_unsafe_any_type: bool = Field(
+        default=False,
+        description="take opaque tokens whatever sort they are said to be, and where none is said: refresh tokens too",
+    )
     introspection_unsafe_subject: Names = Field(
         default=(),
         description="what says who it is where an opaque token has no `sub`: `username`, which may change hands or be "

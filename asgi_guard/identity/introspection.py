@@ -73,6 +73,8 @@ class Introspection:
             refuses such tokens. It is unsafe, since a `username` may change hands, or be chosen to be another one's
             `sub`, and `client_id` makes one of all users of a client: it is right only for clients that act for nobody,
             and gives them the subject `client:ID`.
+        unsafe_any_type: whether a token is taken whatever sort it is said to be, and where none is said. It is unsafe,
+            since endpoints call refresh tokens active too, which live long.
         times: for how long answers count.
         client: makes the HTTP client, a new one each time, which is closed in the end: the place for a proxy, a CA
             bundle, or headers.
@@ -92,6 +94,7 @@ class Introspection:
     max_token_lifetime: float | None = None
     required_claims: Sequence[str] | str = ()
     unsafe_subject: Sequence[str] | str = ()
+    unsafe_any_type: bool = False
     times: IntrospectionTimes = field(default_factory=IntrospectionTimes)
     client: Callable[[], httpx.AsyncClient] = default_client
 
@@ -121,6 +124,7 @@ class Introspection:
             self.max_token_lifetime,
             parse_required(self.required_claims),
             tuple(self.unsafe_subject),
+            self.unsafe_any_type,
         )
         return Introspector(self.url, self.client_id, self.client_secret, policy, times=self.times, client=self.client)
 

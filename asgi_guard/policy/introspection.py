@@ -9,7 +9,8 @@ counts as not there.
 **What is an access token.** Endpoints answer for refresh tokens too (RFC 7662 section 4), which a client is never to
 send here. So what tells the sort of a token has to tell this one: `token_type` as at the token endpoint (RFC 6749
 section 7.1), and what servers have beside it or wrote before. A token of no sort has to say when it ends: servers leave
-`token_type` out for refresh tokens, some of which do not.
+`token_type` out for refresh tokens, some of which do not. An operator whose server tells of no sort may take any; what
+is bound to a key is refused all the same.
 
 **Who it is without `sub`.** Not the client: that is the same for all its users, and its id may be someone's `sub`. So
 nobody is, unless the operator names members that say who it is. A client that does is told apart from every user.
@@ -104,6 +105,8 @@ class IntrospectionPolicy:
         unsafe_subject: members of which the first that is there says who it is where `sub` is not; none refuses such
             tokens. It is unsafe, since nothing but `sub` is known to be one person's for good, and a name that one
             chooses may be another one's `sub`.
+        unsafe_any_type: whether a token is taken whatever sort it is said to be, and where none is said. It is unsafe,
+            since endpoints call refresh tokens active too.
     """
 
     issuer: str
@@ -114,6 +117,7 @@ class IntrospectionPolicy:
     max_lifetime: float | None = None
     required: tuple[tuple[str, str | None], ...] = ()
     unsafe_subject: tuple[str, ...] = ()
+    unsafe_any_type: bool = False
 
     def user(self, answer: object, now: float) -> User:
         """The user whom an answer names; the module's docstring gives the order.
@@ -131,7 +135,9 @@ class IntrospectionPolicy:
         if answer.get("active") is not True:
             raise TokenError("inactive", "the issuer does not call it active")
         said: dict[str, Any] = {name: value for name, value in answer.items() if value is not None}
-        _check_sort(said)
+        _check_unbound(said)
+        if not self.unsafe_any_type:
+            _check_sort(said)
         subject = self._subject(said)
         claims = {**said, "iss": said.get("iss", self.issuer), "sub": subject}
         if not self.audience:
@@ -179,14 +185,17 @@ class IntrospectionPolicy:
         return subject
 
 
+def _check_unbound(said: dict[str, Any]) -> None:
+    """See to it that the token's type asks for no proof of a key; `cnf` is looked at with the other claims."""
+    if str(said.get("token_type", "")).lower() == "dpop":
+        proof = "it is bound to a key, of which nobody asks for a proof here (RFC 9449)"
+        raise TokenError("type", f"token_type is {_shown(said['token_type'])}: {proof}")
+
+
 def _check_sort(said: dict[str, Any]) -> None:
     """See to it that the token is one for APIs, and not one by which clients get others."""
     for name, access in _SORTS.items():
-        told = str(said.get(name, "")).lower()
-        if name == "token_type" and told == "dpop":
-            proof = "it is bound to a key, of which nobody asks for a proof here (RFC 9449)"
-            raise TokenError("type", f"{name} is {_shown(said[name])}: {proof}")
-        if name in said and told not in access:
+        if name in said and str(said[name]).lower() not in access:
             raise TokenError("type", f"{name} is {_shown(said[name])}: it is no access token")
     if str(said.get("typ", "")).lower() in _OTHER_TYPES:
         raise TokenError("type", f"typ is {_shown(said['typ'])}: it is no access token")

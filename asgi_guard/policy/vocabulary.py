@@ -183,7 +183,8 @@ DETAILS: Mapping[str, Word] = {
     "type": Word(
         "it is not marked as an access token",
         "send the access token, not another one of the issuer's; ASGI_GUARD_AUTH_PROFILE=any takes unmarked JWTs, and "
-        "for an unmarked opaque one the introspection endpoint has to say `token_type` or `exp`",
+        "for an unmarked opaque one the introspection endpoint has to say `token_type` or `exp`, unless "
+        "ASGI_GUARD_AUTH_INTROSPECTION_UNSAFE_ANY_TYPE takes all, at a risk that docs/identity.md tells",
     ),
     "inactive": Word(
         "the introspection endpoint does not accept it",

@@ -201,6 +201,7 @@ def test_an_opaque_token_is_explained(guarded: LocalIssuer, monkeypatch: pytest.
         opaque.tokens["endless"] = {"active": True, "sub": "bob", "aud": "api", "token_type": "Bearer"}
         opaque.tokens["nobodys"] = {"active": True, "client_id": "shop", "aud": "api", "exp": time.time() + 300}
         nobodys = invoke("token", "--explain", "nobodys")
+        unmarked = invoke("token", "--explain", opaque.token("unmarked", exp=None))
         endless = [invoke("token", "--explain", "endless", *options) for options in ((), ("--json",))]
     assert (accepted.exit_code, "accepted: 'alice'" in accepted.output) == (0, True)
     assert (refused.exit_code, "not accepted (inactive)" in refused.output) == (1, True)
@@ -213,6 +214,8 @@ def test_an_opaque_token_is_explained(guarded: LocalIssuer, monkeypatch: pytest.
     assert f"what to do: {HINTS_OF_CLAIMS['iat']}" in ageless.output
     assert "not accepted (claim): sub is missing: the answer does not say whose it is" in nobodys.output
     assert "what to do: " + HINTS_OF_CLAIMS["sub"] in nobodys.output
+    assert "not accepted (type): neither exp nor token_type is there" in unmarked.output
+    assert "unless ASGI_GUARD_AUTH_INTROSPECTION_UNSAFE_ANY_TYPE takes all" in unmarked.output
     assert "as long as the issuer calls it active" in endless[0].output
     assert json.loads(endless[1].output)["seconds_left"] is None
 

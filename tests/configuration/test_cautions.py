@@ -144,6 +144,10 @@ def test_methods_that_pages_send(methods: tuple[str, ...]) -> None:
             {"auth": OPAQUE.model_copy(update={"introspection_unsafe_subject": ("username", "client_id")})},
             "all users of a client whose tokens name nobody else are one: ASGI_GUARD_AUTH_INTROSPECTION_UNSAFE_SUBJECT",
         ),
+        (
+            {"auth": OPAQUE.model_copy(update={"introspection_unsafe_any_type": True})},
+            "refresh tokens, which live long, open this API too: ASGI_GUARD_AUTH_INTROSPECTION_UNSAFE_ANY_TYPE is on",
+        ),
         ({"auth": TOKENS.model_copy(update={"cookie": "session"})}, "call it __Host-session, and set it with Secure"),
         ({"auth": TOKENS.model_copy(update={"cookie": "__Secure-t"})}, "call it __Host-t, and set"),
         (

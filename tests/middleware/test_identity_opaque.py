@@ -194,6 +194,14 @@ async def test_what_holds_for_one_of_several_issuers(opaque: OpaqueIssuer) -> No
     assert (await asked_of(opaque, opaque.token(aud="own", tenant="acme"), **others)).subject == "alice"
 
 
+async def test_an_endpoint_that_tells_no_sort_of_token(opaque: OpaqueIssuer) -> None:
+    """Of one that says neither `exp` nor `token_type`, as Gitea's, tokens are taken where a variable says so."""
+    token = opaque.token(exp=None, iss=opaque.origin, sub="17")
+    assert await asked_of(opaque, token) is None
+    user = await asked_of(opaque, token, introspection_unsafe_any_type=True)
+    assert (user.subject, user.expires) == ("17", None)
+
+
 async def test_an_issuer_with_a_path(opaque: OpaqueIssuer) -> None:
     """An issuer whose identifier is more than its endpoint's origin is named by a variable."""
     realm = f"{opaque.origin}/realms/acme"
@@ -319,6 +327,7 @@ def test_how_long_they_may_live(signed: dict[str, float] | None, asked: dict[str
             "the JWTs of https://id.example.com/realm name their users by sub, so whoever is called what that of ",
         ),
         ({"AUTH_INTROSPECTION_UNSAFE_SUBJECT": "username"}, "AUTH_INTROSPECTION_UNSAFE_SUBJECT", "no effect without"),
+        ({"AUTH_INTROSPECTION_UNSAFE_ANY_TYPE": "1"}, "AUTH_INTROSPECTION_UNSAFE_ANY_TYPE", "no effect without"),
         (
             {"AUTH_INTROSPECTION_UNSAFE_ANY_AUDIENCE": "1"},
             "AUTH_INTROSPECTION_UNSAFE_ANY_AUDIENCE",

@@ -202,6 +202,41 @@ def test_only_access_tokens_are_accepted(changes: dict[str, Any], detail: str) -
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"exp": ABSENT},
+        {"token_type": "mac"},
+        {"token_type": "N_A", "exp": ABSENT},
+        {"token_use": "refresh_token"},
+        {"token_usage": "reference"},
+        {"typ": "Offline"},
+    ],
+)
+def test_an_api_that_takes_any_sort_of_token_says_so(changes: dict[str, Any]) -> None:
+    """Where the operator says so, a token counts whatever sort it is said to be, for as long as it is active."""
+    user = replace(POLICY, unsafe_any_type=True).user(answer(**changes), NOW)
+    assert (user.subject, user.expires) == ("alice", None if "exp" in changes else NOW + 330)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"token_type": "DPoP"}, "type"),
+        ({"token_type": "dpop", "token_use": "access_token"}, "type"),
+        ({"cnf": {"jkt": "x"}, "exp": ABSENT}, "claim"),
+        ({"exp": NOW - 31, "token_type": "mac"}, "expired"),
+        ({"active": False, "exp": ABSENT}, "inactive"),
+        ({"aud": "other", "exp": ABSENT}, "audience"),
+    ],
+)
+def test_what_any_sort_of_token_has_to_be(changes: dict[str, Any], reason: str) -> None:
+    """A token that is bound to a key is refused all the same, and so is one that is over, or is for another API."""
+    with pytest.raises(TokenError) as caught:
+        replace(POLICY, unsafe_any_type=True).user(answer(**changes), NOW)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
     ("rule", "changes", "reason", "detail"),
     [
         ({"required": (("tenant", "acme"),)}, {}, "claim", "tenant is missing, and it is required"),
