@@ -50,6 +50,7 @@ class Lifespan:
 
     async def run(self, scope: Scope) -> None:
         """Serve the scope until the server shuts down."""
+        within = "app" in scope  # a framework stands outside, whose own lifespan is further in
         try:
             await self._app(scope, self._receive, self._send)
         except Exception as error:
@@ -62,7 +63,7 @@ class Lifespan:
                 said = f"asgi-guard: the app could not be built, and would answer nothing: {traceback.format_exc()}"
                 await self._send({"type": "lifespan.startup.failed", "message": said})
                 raise
-            if self._starting is not None or has_lifespan(error):
+            if self._starting is not None or within or has_lifespan(error):
                 logger.warning("the app raised in its start-up; some servers go on without lifespan", exc_info=True)
                 await self._stop()
                 for layer in self._layers:

@@ -315,6 +315,25 @@ def with_middleware_of_http_alone() -> Starlette:
     return app
 
 
+class Indexing:
+    """A middleware that takes every scope for a request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] != "/closed":
+            await self.app(scope, receive, send)
+
+
+def guarded_from_within(broken: type[HTTPAlone | Indexing] = Indexing) -> Starlette:
+    """An app to which first a middleware was added that fails on the lifespan scope, and then, around it, a guard."""
+    app = starlette([])
+    app.add_middleware(broken)
+    app.add_middleware(Guard)
+    return app
+
+
 @pytest.mark.parametrize("wrap", [lambda app: app, Misspelt, lambda app: Chain(app, [])])
 async def test_an_app_that_cannot_be_built(wrap: Callable[[ASGIApp], ASGIApp]) -> None:
     """Its start-up has failed, with the reason, and the layers are not started: it would answer nothing."""
@@ -322,6 +341,28 @@ async def test_an_app_that_cannot_be_built(wrap: Callable[[ASGIApp], ASGIApp]) -
     assert server.events == ["startup.failed"]
     assert "unexpected keyword argument 'options'" in server.sent[0]["message"]
     assert isinstance(server.error, TypeError)
+
+
+@pytest.mark.parametrize("broken", [HTTPAlone, Indexing])
+async def test_a_guard_that_was_added_around_it(
+    broken: type[HTTPAlone | Indexing], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Middleware within a guard that was added keeps the app from its lifespan too: the server decides."""
+    app = guarded_from_within(broken)
+    server = Server([])
+    await server.run(app, state={})
+    assert isinstance(server.error, AssertionError | KeyError)
+    assert server.events == []
+    assert "the app raised in its start-up" in caplog.text
+    assert (await get(app, "/health/ready")).status == 200
+
+
+@pytest.mark.parametrize(("mode", "ends"), [("on", True), ("auto", False)])
+async def test_the_server_decides_of_such_a_one(mode: Literal["on", "auto"], ends: bool) -> None:
+    """Uvicorn ends with it where it insists on lifespan, and else goes on."""
+    lifespan = LifespanOn(Config(guarded_from_within(), lifespan=mode, log_config=None))
+    await lifespan.startup()
+    assert lifespan.should_exit is ends
 
 
 @pytest.mark.parametrize("mode", ["on", "auto"])
