@@ -60,7 +60,7 @@ class Lifespan:
                 await self._stop()
                 raise
             if could_not_be_built(error):
-                said = f"asgi-guard: the app could not be built, and would answer nothing: {traceback.format_exc()}"
+                said = f"asgi-guard: the app could not be built, and would not be served: {traceback.format_exc()}"
                 await self._send({"type": "lifespan.startup.failed", "message": said})
                 raise
             if self._starting is not None or within or has_lifespan(error):

@@ -334,6 +334,23 @@ def guarded_from_within(broken: type[HTTPAlone | Indexing] = Indexing) -> Starle
     return app
 
 
+class Builder:
+    """An app that is none of Starlette's, and has functions of the same names."""
+
+    def build_middleware_stack(self, scope: Scope) -> None:
+        raise ValueError(scope["type"])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.build_middleware_stack(scope)
+
+
+class Building(Starlette):
+    """An app whose class builds by itself, as FastAPI does."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        raise LookupError("no such middleware")
+
+
 @pytest.mark.parametrize("wrap", [lambda app: app, Misspelt, lambda app: Chain(app, [])])
 async def test_an_app_that_cannot_be_built(wrap: Callable[[ASGIApp], ASGIApp]) -> None:
     """Its start-up has failed, with the reason, and the layers are not started: it would answer nothing."""
@@ -341,6 +358,29 @@ async def test_an_app_that_cannot_be_built(wrap: Callable[[ASGIApp], ASGIApp]) -
     assert server.events == ["startup.failed"]
     assert "unexpected keyword argument 'options'" in server.sent[0]["message"]
     assert isinstance(server.error, TypeError)
+
+
+async def test_a_class_that_builds_by_itself() -> None:
+    """Of an app of a derived class it is the same, whether or not it asks Starlette to build."""
+    server = await run(Building())
+    assert server.events == ["startup.failed"]
+    assert isinstance(server.error, LookupError)
+
+
+async def test_one_of_several_that_cannot_be_built() -> None:
+    """Where others would serve, nothing else is said of them."""
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        await (unbuildable() if scope["type"] == "lifespan" else starlette([]))(scope, receive, send)
+
+    server = await run(dispatch, state={})
+    assert server.sent[0]["message"].startswith("asgi-guard: the app could not be built, and would not be served: ")
+
+
+async def test_what_is_called_as_if_it_built() -> None:
+    """An app of one's own with functions of the same names is taken to have no lifespan, as any other."""
+    server = await run(Builder())
+    assert (server.error, server.events) == (None, WHOLE)
 
 
 @pytest.mark.parametrize("broken", [HTTPAlone, Indexing])
