@@ -44,7 +44,7 @@ class User:
         subject: the token's `sub`, or the API key's name. For an opaque token without `sub` what the operator takes in
             its place; `client:ID` is then a client that acts for no user.
         scopes: what it may do.
-        claims: the token's claims, read-only all through; empty for an API key.
+        claims: the token's claims, which their own methods do not change, however deep; empty for an API key.
         issuer: the token's `iss`; None for an API key.
         kind: how it was shown: `token`, or `api-key`.
         expires: seconds since the Unix epoch, leeway included; None for an API key, and for an opaque token whose end

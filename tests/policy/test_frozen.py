@@ -77,6 +77,22 @@ def test_no_list_is_changed(change: Callable[[Any], object]) -> None:
         assert each == ["api", "b"]
 
 
+@pytest.mark.parametrize("members", [CLAIMS, {"aud": [], "realm_access": {}}])
+def test_each_is_made_once(members: dict[str, Any]) -> None:
+    """To be made anew changes nothing, also of one in which there is nothing."""
+    claims: Any = frozen(members)
+    for each in (claims, claims["realm_access"], claims["aud"]):
+        each.__init__([("sub", "eve")])
+    claims.__init__(sub="eve")
+    assert claims == members
+
+
+def test_each_is_made_as_a_plain_one() -> None:
+    """Whatever makes another one by the type, as `dataclasses.asdict` does, gets one."""
+    assert FrozenDict([("a", 1)], b=2) == FrozenDict({"a": 1}, b=2) == {"a": 1, "b": 2}
+    assert (FrozenList(iter("ab")), FrozenList(), FrozenDict()) == (["a", "b"], [], {})
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
