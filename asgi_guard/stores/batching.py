@@ -15,7 +15,7 @@ The order of decisions for a request:
 A request whose caller is gone is dropped if it was not sent, and disturbs nobody if it was.
 
 What is told, and not asked, nobody waits for. It may be what probes. Accounts of requests that are over are kept until
-the store can be told.
+the store can be told: then they go along with the requests, `SLICE` after `SLICE`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ import re
 import time
 from collections import deque
 from itertools import islice
+from math import ceil
 from typing import TYPE_CHECKING, Protocol
 
 from redis.exceptions import ClusterDownError, RedisError, ResponseError, TryAgainError
 
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import StoreUnavailableError
-from asgi_guard.stores.owed import Owed
+from asgi_guard.stores.owed import Account, Owed
 from asgi_guard.stores.patience import Patience
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from asgi_guard.policy.bucket import Verdict
     from asgi_guard.stores.wire import Question
 
-    _Waiter: TypeAlias = tuple[Question, asyncio.Future[Verdict] | None]
+    _Waiter: TypeAlias = tuple[Question, asyncio.Future[Verdict] | None, Account | None]
     _Batch: TypeAlias = list[_Waiter]
 
 logger = logging.getLogger("asgi_guard")
@@ -61,7 +62,12 @@ fills it may bring a few more: those of one request are never parted."""
 MAX_WAITING = 4096
 """Requests that may wait at once. More could not be answered within their deadlines, and would cost memory."""
 AGAIN = 0.5
-"""Seconds after which accounts that were not told are tried again, where the breaker does not say when."""
+"""Seconds after which accounts that were not told are tried again, where the breaker does not say when. Where many were
+refused, it is as long for each slice of them."""
+SLICE = 256
+"""Accounts that are told late at once: so few that the requests behind them wait for milliseconds only."""
+PARTING = 5.0
+"""Seconds that a line that is let go has for all that waits."""
 _PASSING = re.compile(r"(?:^|: -)(?:BUSY|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY) ", re.ASCII)
 """How a server begins that refuses for a while. It has charged nobody."""
 NOT_ASKED = "the store has failed lately and is not asked"
@@ -124,6 +130,7 @@ class Line:
         self._epoch = 0  # how many connections have failed
         self._probing = False  # whether one asks while the breaker is open
         self._owed = Owed()
+        self._late = 0  # how many of what was owed wait or are under way
         self._reminder: asyncio.TimerHandle | None = None  # of what is owed; there is one while anything is
 
     def check(self, number: int) -> None:
@@ -167,28 +174,54 @@ class Line:
         While the store is not asked, or too many wait, an account is kept for later, and anything else forgotten.
         """
         if len(self._waiting) >= MAX_WAITING or not self._breaker.allows(time.monotonic()):
-            self._owe(question, sent=False)
+            self._owe(question, None)
             return
         self._probing = self._breaker.is_open
         self._enqueue(question, None)
 
-    def _owe(self, question: Question, *, sent: bool) -> None:
-        self._owed.add(question, sent=sent)
+    def owe(self, account: Account) -> None:
+        """Tell an account that another server could not be told."""
+        self._owed.add(account)
+        self._pay()
+        self._be_reminded()
+
+    def _owe(self, question: Question, account: Account | None, *, sent: bool = False, refused: bool = False) -> None:
+        """Keep what nobody waits for, if it is an account: as it was kept before, where it was.
+
+        Any other question is asked anew by whoever asked it.
+        """
+        if question.request.settles:
+            self._owed.add(account or Account(time.monotonic(), question), sent=sent, refused=refused)
+            self._be_reminded()
+
+    def _be_reminded(self) -> None:
         if self._owed and self._reminder is None:
-            wait = self._breaker.retry_after(time.monotonic()) or AGAIN
+            wait = self._breaker.retry_after(time.monotonic()) or AGAIN * ceil(len(self._owed) / SLICE)
             self._reminder = self._loop.call_later(wait, self._remind)
 
     def _remind(self) -> None:
         self._reminder = None
+        self._owed.again()
         self._pay()
+        self._be_reminded()
 
     def _pay(self) -> None:
-        """Tell what is owed. While the breaker is open, the first of it probes, if anything may."""
-        for question in self._owed.take():
-            self.tell(question)
+        """Tell a slice of what is owed, if the last one is answered. While the breaker is open, the first may probe."""
+        if self._late:
+            return
+        while self._late < SLICE and len(self._waiting) < MAX_WAITING and (taken := self._owed.take()) is not None:
+            question, account = taken
+            if not self._breaker.allows(time.monotonic()):
+                self._owed.put_back(account)
+                return
+            self._probing = self._breaker.is_open
+            self._late += 1
+            self._enqueue(question, None, account)
 
-    def _enqueue(self, question: Question, future: asyncio.Future[Verdict] | None) -> None:
-        self._waiting.append((question, future))
+    def _enqueue(
+        self, question: Question, future: asyncio.Future[Verdict] | None, account: Account | None = None
+    ) -> None:
+        self._waiting.append((question, future, account))
         if not self._starting and len(self._calls) < MAX_CALLS:
             self._start()
 
@@ -201,14 +234,25 @@ class Line:
         while self._calls:
             await asyncio.wait(self._calls.copy())
 
-    async def leave(self) -> list[Question]:
-        """Wait until nothing is under way, and ask no more; the accounts that could not be told."""
+    async def leave(self) -> list[Account]:
+        """Wait until nothing is under way, and ask no more; the accounts that could not be told.
+
+        What is not sent within `PARTING`, or the time that a request waits if that is longer, is never sent.
+        """
+        left: list[Account] = []
+        self._owed.again()
         self._pay()
-        await self.settled()
+        try:
+            async with asyncio.timeout(max(PARTING, self._timeout)):
+                await self.settled()
+        except TimeoutError:
+            self._failed(self._waiting, TimeoutError(), first=False)
+            left = self._owed.take_all()
+            await self.settled()
         if self._reminder is not None:
             self._reminder.cancel()
             self._reminder = None
-        return list(self._owed.take())
+        return left + self._owed.take_all()
 
     async def run(self, command: Awaitable[object]) -> StoreUnavailableError | None:
         """Wait for a command that is none of a request's, on a connection of its own.
@@ -257,14 +301,14 @@ class Line:
             self._failed(concerned, error, first=self._drop(epoch))
         except asyncio.CancelledError:
             # The event loop ends.
-            for future in _left(concerned):
+            for future in self._left(concerned):
                 future.cancel()
             raise
         except Exception as error:
             # Not the store's failure but a defect: whoever waits is told, and refused.
             logger.exception("asking the store failed")
             self._drop(epoch)
-            for future in _left(concerned):
+            for future in self._left(concerned):
                 future.set_exception(error)
         finally:
             self._calls = {call for call in self._calls if call is not asyncio.current_task()}
@@ -282,11 +326,13 @@ class Line:
                 self._bounds[bound] = self._patience.now() + self._timeout
                 self._patience.attend()
                 try:
-                    verdicts = await self._link.ask([question for question, _ in batch])
+                    verdicts = await self._link.ask([question for question, _, _ in batch])
                 finally:
                     del self._bounds[bound]
         finally:
             self._asked -= len(batch)
+            if self._late:
+                self._late -= _late(batch)
         if self._watch is not None:
             self._watch(time.perf_counter() - began, len(batch))
         return verdicts
@@ -310,7 +356,7 @@ class Line:
         # for good, and this process would wait for the large one with nothing to do.
         half = max(MIN_BATCH, (len(self._waiting) + self._asked + 1) // 2)
         while self._waiting and keys < MAX_KEYS and len(batch) < half:
-            waiter = question, future = self._waiting.popleft()
+            waiter = question, future, _ = self._waiting.popleft()
             if future is not None and future.done():
                 continue
             batch.append(waiter)
@@ -318,10 +364,11 @@ class Line:
         return batch
 
     def _answer(self, batch: Iterable[_Waiter], verdicts: Sequence[Verdict | Exception | None]) -> None:
-        for (question, future), verdict in zip(batch, verdicts, strict=True):
+        refused = []
+        for (question, future, account), verdict in zip(batch, verdicts, strict=True):
             if future is None:
                 if isinstance(verdict, Exception) and _passes(verdict):
-                    self._owe(question, sent=False)
+                    refused.append((question, account))
                 continue
             if future.done():
                 continue
@@ -332,13 +379,17 @@ class Line:
         while self._deadlines and self._deadlines[0][1].done():
             self._deadlines.popleft()
         self.works()
+        # Behind that, by which what was refused before is due again if the breaker closes.
+        for question, account in refused:
+            self._owe(question, account, refused=True)
 
     def works(self) -> None:
         """Note that the store answers."""
         self._probing = False
         if self._breaker.succeeded():
             logger.warning("%s answers again", self._name)
-        if self._reminder is not None:
+            self._owed.again()
+        if self._owed.is_due:
             self._pay()
 
     def _expire(self) -> float | None:
@@ -362,18 +413,27 @@ class Line:
         return min(ends) - now if ends else None
 
     def _failed(self, concerned: _Batch | deque[_Waiter], error: Exception, *, first: bool) -> None:
-        told = any(future is not None and future.done() and not future.cancelled() for _, future in concerned)
+        told = any(future is not None and future.done() and not future.cancelled() for _, future, _ in concerned)
         refused = isinstance(error, ResponseError)
         if not refused or _passes(error):
-            for question, future in concerned:
+            sent = not refused and concerned is not self._waiting
+            for question, future, account in concerned:
                 if future is None:
-                    self._owe(question, sent=not refused and concerned is not self._waiting)
-        left = _left(concerned)
+                    self._owe(question, account, sent=sent, refused=refused)
+        left = self._left(concerned)
         # The calls of one connection fail together, and count as one; who has waited too long has been counted.
         if first and not (told and isinstance(error, TimeoutError)):
             self.fails(error)
         for future in left:
             future.set_exception(self.unavailable(error))
+
+    def _left(self, waiters: _Batch | deque[_Waiter]) -> list[asyncio.Future[Verdict]]:
+        """Take out whoever still waits."""
+        if waiters is self._waiting:
+            self._late -= _late(waiters)
+        left = [future for _, future, _ in waiters if future is not None and not future.done()]
+        waiters.clear()
+        return left
 
     def fails(self, error: Exception) -> None:
         """Note a failure. What was under way when the breaker opened does not count: one stall is one failure."""
@@ -397,8 +457,6 @@ def _passes(error: Exception) -> bool:
     return isinstance(error, TryAgainError | ClusterDownError) or _PASSING.search(str(error)) is not None
 
 
-def _left(waiters: _Batch | deque[_Waiter]) -> list[asyncio.Future[Verdict]]:
-    """Take out whoever still waits."""
-    left = [future for _, future in waiters if future is not None and not future.done()]
-    waiters.clear()
-    return left
+def _late(waiters: Iterable[_Waiter]) -> int:
+    """How many of them were owed."""
+    return sum(account is not None for _, _, account in waiters)

@@ -22,7 +22,7 @@ from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.stores.batching import MAX_WAITING, Line
 from asgi_guard.stores.node_link import SLOT_ERRORS, Asking, NodeLink, Told
-from asgi_guard.stores.owed import Owed
+from asgi_guard.stores.owed import Account, Owed
 from asgi_guard.stores.parts import slot_of
 from asgi_guard.stores.server_link import beside, in_one_write
 from asgi_guard.stores.topology import Topology
@@ -80,7 +80,7 @@ class Node(NamedTuple):
     client: Redis
     line: Line
 
-    async def aclose(self) -> list[Question]:
+    async def aclose(self) -> list[Account]:
         """Let the connections go, once what is under way is answered; the accounts that it could not be told."""
         owed = await self.line.leave()
         with suppress(RedisError, OSError):
@@ -126,13 +126,13 @@ class Nodes:
         for address in self._nodes.keys() - addresses:
             self._plan.breakers.pop(address, None)
             self._spawn(self._retire(self._nodes.pop(address)))
-        for question in self._owed.take():
-            self._tell(question)
+        for account in self._owed.take_all():
+            self._owe(account)
 
     async def _retire(self, node: Node) -> None:
         """Let a node go, and tell those who serve its slots now what it could not be told."""
-        for question in await node.aclose():
-            self._tell(question)
+        for account in await node.aclose():
+            self._owe(account)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -211,9 +211,19 @@ class Nodes:
         try:
             line = self.node(self._serving(slot_of(question))).line
         except StoreUnavailableError:
-            self._owed.add(question, sent=False)
+            if question.request.settles:
+                self._owed.add(Account(time.monotonic(), question))
         else:
             line.tell(question)
+
+    def _owe(self, account: Account) -> None:
+        """Tell an account that comes late, or keep it on while its slot is served by none."""
+        try:
+            line = self.node(self._serving(slot_of(account.question))).line
+        except StoreUnavailableError:
+            self._owed.add(account)
+        else:
+            line.owe(account)
 
     async def _tell_later(self, parts: Sequence[Part]) -> None:
         with suppress(StoreUnavailableError):

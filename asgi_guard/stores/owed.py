@@ -1,7 +1,8 @@
 """Accounts of requests that are over, which a server could not be told: kept for when it answers again.
 
 Nothing is charged twice: of an account that may have arrived only the ends of requests under way are kept, which may be
-told any number of times.
+told any number of times. Each is kept as it was first told, so that what is left of it is the same however often it is
+tried.
 """
 
 from __future__ import annotations
@@ -9,46 +10,86 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from asgi_guard.policy.rates import SECOND
+from asgi_guard.stores.wire import Question
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from asgi_guard.policy.bucket import Charge
-    from asgi_guard.stores.wire import Question
 
 MAX_OWED = 4096
 """Accounts that are kept at most. The oldest leave first: what they end or charge is the first to be over by itself."""
 
 
+class Account(NamedTuple):
+    """What a server is to be told of a request that is over.
+
+    Attributes:
+        since: when it was first to be told, in seconds of a clock that only moves forward.
+        question: how it was told then, or what may be told again of that.
+    """
+
+    since: float
+    question: Question
+
+
 class Owed:
-    """The accounts that one server has still to be told, in order."""
+    """The accounts that one server has still to be told, in order. Those that it refused wait to be due again."""
 
     def __init__(self) -> None:
-        self._accounts: deque[tuple[float, Question]] = deque(maxlen=MAX_OWED)
+        self._due: deque[Account] = deque()
+        self._refused: deque[Account] = deque()
 
-    def __bool__(self) -> bool:
-        return bool(self._accounts)
+    def __len__(self) -> int:
+        return len(self._due) + len(self._refused)
 
-    def add(self, question: Question, *, sent: bool) -> None:
-        """Keep what is to be told again of a question that nobody waits for.
+    @property
+    def is_due(self) -> bool:
+        """Whether there is anything to tell as soon as the server answers."""
+        return bool(self._due)
+
+    def add(self, account: Account, *, sent: bool = False, refused: bool = False) -> None:
+        """Keep an account.
 
         Args:
-            question: an account; of any other one nothing is kept, since it is asked anew.
+            account: the account.
             sent: whether it may have been executed.
+            refused: whether the server answers, but refused this: it is not due before `again`.
         """
-        if question.request.settles and (left := _left(question, None if sent else 0)) is not None:
-            self._accounts.append((time.monotonic(), left))
+        if sent:
+            ends = _left(account.question, None)
+            if ends is None:
+                return
+            account = account._replace(question=ends)
+        (self._refused if refused else self._due).append(account)
+        if len(self) > MAX_OWED:
+            (self._refused or self._due).popleft()
 
-    def take(self) -> Iterator[Question]:
-        """Take out all that there are, as they are to be told now."""
+    def again(self) -> None:
+        """Have those that were refused due again."""
+        self._due.extendleft(reversed(self._refused))
+        self._refused.clear()
+
+    def take(self) -> tuple[Question, Account] | None:
+        """Take out the first that is due, as it is to be told now, beside what it is kept as; None if there is none."""
         now = time.monotonic()
-        for _ in range(len(self._accounts)):
-            since, question = self._accounts.popleft()
-            if (left := _left(question, int((now - since) * SECOND))) is not None:
-                yield left
+        while self._due:
+            account = self._due.popleft()
+            if (left := _left(account.question, int((now - account.since) * SECOND))) is not None:
+                return left, account
+        return None
+
+    def put_back(self, account: Account) -> None:
+        """Keep one that was taken out and not told, before the others."""
+        self._due.appendleft(account)
+
+    def take_all(self) -> list[Account]:
+        """Take out all, as they are kept."""
+        self.again()
+        accounts = list(self._due)
+        self._due.clear()
+        return accounts
 
 
 def _left(question: Question, age: int | None) -> Question | None:
@@ -63,14 +104,14 @@ def _left(question: Question, age: int | None) -> Question | None:
     for place, charge in enumerate(question.request.charges):
         numbers = question.shape[3 + 4 * place : 7 + 4 * place]
         if not charge.limit.at_once:
-            name = next(names)
-            cost = _still(charge, age)
-            if not cost:
+            name, cost = next(names), numbers[0]
+            left = _still(cost, charge.limit.capacity, age)
+            if not left:
                 continue
             keys.append(name)
-            if cost != charge.cost:
-                charge = replace(charge, cost=cost)
-                numbers = (cost * charge.limit.interval, *numbers[1:])
+            if left != cost:
+                charge = _of(charge, left)
+                numbers = (left, *numbers[1:])
         charges.append(charge)
         shape += numbers
     if not charges:
@@ -79,13 +120,19 @@ def _left(question: Question, age: int | None) -> Question | None:
     return type(question)(request, tuple(shape), keys, question.sets)
 
 
-def _still(charge: Charge, age: int | None) -> int:
-    """The units of a charge that is late.
+def _still(cost: int, capacity: int, age: int | None) -> int:
+    """The microseconds by which a charge that is late moves a bucket's state.
 
-    A bucket that would be full again by now is charged nothing. Units given back are fewer by those that came back by
-    themselves in the meantime, since these would else be there twice.
+    A bucket that would be full again by now is charged nothing. What is given back is less by the time that has passed,
+    in which as much came back by itself, since it would else be there twice.
     """
-    limit = charge.limit
-    if age is None or age >= limit.capacity:
+    if age is None or age >= capacity:
         return 0
-    return charge.cost if charge.cost > 0 else min(0, charge.cost + -(-age // limit.interval))
+    return cost if cost > 0 else min(0, cost + age)
+
+
+def _of(charge: Charge, microseconds: int) -> Charge:
+    """A charge that gives back less, to the microsecond: whole units would lose the rest."""
+    late = replace(charge, cost=-(-microseconds // charge.limit.interval))
+    late.advance = microseconds
+    return late

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from redis.exceptions import ResponseError
+from redis.exceptions import ClusterDownError, ResponseError, TryAgainError
 
 from asgi_guard import RateLimitMiddleware, limits
 from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.limiting.leases import Leases
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Admission, Charge
+from asgi_guard.stores import batching
+from asgi_guard.stores.batching import SLICE, Line
 from asgi_guard.stores.owed import MAX_OWED
-from asgi_guard.stores.wire import Question, question
+from asgi_guard.stores.wire import Question, encode, question
 from tests.asgi import get, http_scope
 from tests.faults.test_probes import failed, opened
 from tests.middleware.limiting import Waiting, begin
@@ -23,11 +26,11 @@ from tests.stores.held import Held, line, ready, turns
 from tests.stores.server import SLOW, Server, ask, limit, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from asgi_guard.asgi import Receive, Scope, Send
+    from asgi_guard.policy.bucket import Verdict
     from asgi_guard.stores import MemoryStore
-    from asgi_guard.stores.batching import Line
     from tests.clock import Clock
 
 AT_ONCE = limit("2 at once by ip")
@@ -176,11 +179,15 @@ async def test_a_worker_without_requests_keeps_its_places(server: Server) -> Non
         (ResponseError("WRONGTYPE an OOM of another kind"), (5, 1)),
     ],
 )
-async def test_what_was_sent(clock: Clock, error: Exception, expected: tuple[int, int]) -> None:
+async def test_what_was_sent(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, error: Exception, expected: tuple[int, int]
+) -> None:
     """Of what was sent and not answered only the ends of requests are told again, since charges may have been made.
 
-    What a server refuses for a while was not charged, and what it refuses otherwise it would refuse again.
+    What a server refuses for a while was not charged, and is told after that; what it refuses otherwise it would refuse
+    again.
     """
+    monkeypatch.setattr(batching, "AGAIN", 0.01)
     link, breaker = Held(), Breaker()
     served = line(link, breaker)
     assert (await served.ask(begun("a"))).admitted
@@ -191,6 +198,11 @@ async def test_what_was_sent(clock: Clock, error: Exception, expected: tuple[int
     await served.settled()
     link.free = True
     assert (await served.ask(ready("another"))).admitted
+
+    async def told() -> bool:
+        return not served._owed
+
+    await until(told)
     await served.settled()
     assert left(link.memory) == expected
 
@@ -262,7 +274,7 @@ async def test_what_comes_late(clock: Clock, cost: int, late: int, remaining: in
 
 
 async def left_by(served: Line) -> list[str]:
-    return [each.request.lease for each in await served.leave()]
+    return [each.question.request.lease for each in await served.leave()]
 
 
 async def test_who_leaves_tells_what_is_owed(clock: Clock) -> None:
@@ -278,3 +290,137 @@ async def test_who_leaves_tells_what_is_owed(clock: Clock) -> None:
     assert await left_by(served) == []
     assert [each.request.lease for batch in link.asked[1:] for each in batch] == ["b"]
     assert served._reminder is None
+
+
+class Partly(Held):
+    """A link to a node that does not serve what accounts concern, for as long as `error` says so."""
+
+    error: Exception | None = None
+
+    async def ask(self, questions: Sequence[Question]) -> list[Verdict | Exception | None]:
+        if self.error is None:
+            return await super().ask(questions)
+        served = iter(await super().ask([each for each in questions if not each.request.settles]))
+        return [self.error if each.request.settles else next(served) for each in questions]
+
+
+@pytest.mark.parametrize("error", [ClusterDownError("the cluster is down"), TryAgainError("keys on the move")])
+async def test_what_a_node_refuses_is_told_after_a_while(error: Exception) -> None:
+    """An account of a slot that is served by none is tried again after a while, whatever else is answered, and at last.
+
+    Who leaves meanwhile leaves at once.
+    """
+    link = Partly()
+    link.error = error
+    served = line(link)
+    served.tell(begun("a"))
+    served.tell(over("a"))
+    await turns()
+    for _ in range(20):
+        assert (await served.ask(ready("another", 0))).admitted
+        await turns()
+    assert len(link.asked) == 21
+    assert len(served._owed) == 1
+
+    async with asyncio.timeout(batching.AGAIN / 2):
+        assert await left_by(served) == ["a"]
+
+    served.tell(over("a"))
+    await turns()
+    link.error = None
+
+    async def told() -> bool:
+        return left(link.memory) == (4, 2)
+
+    await until(told)
+
+
+async def test_what_many_refusals_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The more was refused, the longer it is until all that is tried again."""
+    monkeypatch.setattr(batching, "AGAIN", 0.05)
+    link = Partly()
+    link.error = ClusterDownError("the cluster is down")
+    served = line(link)
+    for number in range(10 * SLICE):
+        served.tell(over(f"{number}"))
+    await served.settled()
+    await asyncio.sleep(0.1)  # from here on that they are many is known
+    await served.settled()
+    calls = len(link.asked)
+    await asyncio.sleep(0.2)
+    assert len(link.asked) == calls
+    await served.leave()
+
+
+class Slow(Held):
+    """A link that takes its time."""
+
+    async def ask(self, questions: Sequence[Question]) -> list[Verdict | Exception | None]:
+        await asyncio.sleep(0.05)
+        return await super().ask(questions)
+
+
+async def test_who_leaves_does_not_wait_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that is let go while very much waits gives up what it could not tell in time, and fails who waits."""
+    monkeypatch.setattr(batching, "PARTING", 0.1)
+    link = Slow()
+    served = Line(link, Breaker(), 0.2)
+    for number in range(batching.MAX_WAITING):
+        served.tell(over(f"{number}"))
+    async with asyncio.timeout(1):
+        given_up = await left_by(served)
+    told = [each.request.lease for batch in link.asked for each in batch]
+    assert len(told) + len(given_up) == batching.MAX_WAITING
+    assert not served._calls
+
+
+@pytest.mark.parametrize(("cost", "pause", "remaining"), [(-3, 1, 3), (-3, 1200, 3), (2, 1, 1), (2, 2 * 3600, 3)])
+async def test_what_is_tried_several_times(clock: Clock, cost: int, pause: int, remaining: int) -> None:
+    """However often an account is tried, what it gives back or charges goes by its age, each second counted once."""
+    link, breaker = Held(free=False), opened()
+    served = line(link, breaker)
+    served.tell(over("a", cost))
+    for _ in range(3):
+        await turns()
+        link.go_on(ResponseError("LOADING the dataset"))
+        await served.settled()
+        clock.now += pause
+        breaker.succeeded()
+        served._remind()
+    link.memory.decide(Admission((Charge(SLOW, "rate", 4 if cost < 0 else 2),)))  # whose clock is another
+    link.let_all_go_on()
+    await served.settled()
+    assert left(link.memory) == (remaining, 2)
+
+
+async def test_requests_do_not_wait_for_all_that_is_owed(clock: Clock) -> None:
+    """Requests that come when the store answers again go before all but a slice of what is owed."""
+    link, breaker = Held(), opened()
+    served = line(link, breaker)
+    await failed(served, link)
+    for number in range(MAX_OWED):
+        served.tell(over(f"{number}", 0))
+    link.asked.clear()
+    link.free = True
+    served.works()
+    assert (await served.ask(ready("another"))).admitted
+    await served.settled()
+    order = [each.request.settles for batch in link.asked for each in batch]
+    assert len(order) == MAX_OWED + 1
+    assert order.index(False) <= 2 * SLICE
+
+
+async def test_more_than_all_is_given_back_late(clock: Clock) -> None:
+    """A cost beyond all numbers, kept for later, is one that the server can be told."""
+    link, breaker = Held(), opened()
+    served = line(link, breaker)
+    await failed(served, link)
+    for number, cost in enumerate((-sys.maxsize, sys.maxsize)):
+        served.tell(over(f"{number}", cost))
+    clock.now += 1
+    link.asked.clear()
+    link.free = True
+    served.works()
+    await served.settled()
+    (batch,) = link.asked
+    assert encode(batch)
