@@ -104,10 +104,12 @@ class StoreUnavailableError(AsgiGuardError):
 
     Attributes:
         retry_after: seconds until the next try may be made.
+        sent: whether the store may have been asked, so that what was asked may yet be done.
     """
 
-    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+    def __init__(self, message: str, retry_after: float = 1.0, *, sent: bool = True) -> None:
         self.retry_after = retry_after
+        self.sent = sent
         super().__init__(message)
 
 

@@ -49,12 +49,12 @@ class Accounts:
             self.leases.hold(lease, store, charges)
 
     def drop(self, exchange: Exchange) -> None:
-        """Forget the last account of a request: it was refused, so nothing was charged, and nothing is to settle."""
+        """Forget the last account of a request: nothing was charged, and nothing is to settle."""
         _, _, _, lease = exchange.accounts.pop()
         self.leases.let_go(lease)
 
     def doubt(self, exchange: Exchange) -> None:
-        """The store did not answer, so nobody knows what was charged: keep only the lease of the last account.
+        """The store was asked and did not answer, so nobody knows what was charged: keep only the last account's lease.
 
         What the app charges or gives back then concerns none of its buckets.
         """

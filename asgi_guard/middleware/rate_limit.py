@@ -298,8 +298,11 @@ class RateLimitMiddleware(Layer):
         """What each limit says for when the store does not answer."""
         if request.token_id is not None or request.marks is not None:
             exchange.revocation, exchange.retry_after = Revocation.UNKNOWN, error.retry_after
-        if request.charges:
+        if request.charges and error.sent:
             self._accounts.doubt(exchange)
+        elif request.charges:
+            # An account of each would push those out that are owed to a store that is gone.
+            self._accounts.drop(exchange)
         binding = [charge for charge in request.charges if charge.binding]
         if any(charge.limit.on_failure == "deny" for charge in binding):
             return unavailable(Reason.STORE_UNAVAILABLE, error.retry_after, exchange.request_id)
@@ -308,7 +311,7 @@ class RateLimitMiddleware(Layer):
         charges = tuple(Charge(share, charge.key, min(charge.cost, share.burst)) for charge, share in shares)
         if not charges:
             return None
-        lease = request.lease and f"{request.lease}-local"  # that of the store goes on being renewed
+        lease = request.lease and f"{request.lease}-local"  # that of the store may go on being renewed
         self._accounts.open(exchange, self._local, charges, lease)
         verdict = self._local.judge(charges, lease=lease)
         return self._answered(exchange, plan, charges, verdict)

@@ -140,9 +140,9 @@ class Line:
             StoreUnavailableError: they may not.
         """
         if self._breaker.is_open and (wait := self._breaker.retry_after(time.monotonic())) > 0:
-            raise StoreUnavailableError(NOT_ASKED, wait)
+            raise StoreUnavailableError(NOT_ASKED, wait, sent=False)
         if len(self._waiting) + number > MAX_WAITING:
-            raise StoreUnavailableError(TOO_MANY)
+            raise StoreUnavailableError(TOO_MANY, sent=False)
 
     def ask(self, question: Question, *, along: bool = False) -> asyncio.Future[Verdict]:
         """Ask; the future gets the answer, or the error: `StoreUnavailableError` where there is none.
@@ -158,9 +158,9 @@ class Line:
         """
         now = time.monotonic()
         if self._breaker.is_open and not along and not self._breaker.allows(now):
-            raise StoreUnavailableError(NOT_ASKED, self._breaker.retry_after(now))
+            raise StoreUnavailableError(NOT_ASKED, self._breaker.retry_after(now), sent=False)
         if len(self._waiting) >= MAX_WAITING:
-            raise StoreUnavailableError(TOO_MANY)
+            raise StoreUnavailableError(TOO_MANY, sent=False)
         self._probing = self._breaker.is_open
         future: asyncio.Future[Verdict] = self._loop.create_future()
         self._deadlines.append((self._patience.now() + self._timeout, future))
@@ -415,8 +415,8 @@ class Line:
     def _failed(self, concerned: _Batch | deque[_Waiter], error: Exception, *, first: bool) -> None:
         told = any(future is not None and future.done() and not future.cancelled() for _, future, _ in concerned)
         refused = isinstance(error, ResponseError)
+        sent = concerned is not self._waiting and not (refused and _passes(error))
         if not refused or _passes(error):
-            sent = not refused and concerned is not self._waiting
             for question, future, account in concerned:
                 if future is None:
                     self._owe(question, account, sent=sent, refused=refused)
@@ -425,7 +425,7 @@ class Line:
         if first and not (told and isinstance(error, TimeoutError)):
             self.fails(error)
         for future in left:
-            future.set_exception(self.unavailable(error))
+            future.set_exception(self.unavailable(error, sent=sent))
 
     def _left(self, waiters: _Batch | deque[_Waiter]) -> list[asyncio.Future[Verdict]]:
         """Take out whoever still waits."""
@@ -444,10 +444,10 @@ class Line:
             kind, text = type(error).__name__, str(error)[:256]
             logger.error("%s does not answer, so it is not asked for a while: %s: %a", self._name, kind, text)
 
-    def unavailable(self, error: Exception) -> StoreUnavailableError:
+    def unavailable(self, error: Exception, *, sent: bool = True) -> StoreUnavailableError:
         """The error for those who were not answered, without what the server said, which may hold anything."""
         wait = self._breaker.retry_after(time.monotonic()) or 1.0
-        failure = StoreUnavailableError(f"the store does not answer ({type(error).__name__})", wait)
+        failure = StoreUnavailableError(f"the store does not answer ({type(error).__name__})", wait, sent=sent)
         failure.__cause__ = error
         return failure
 

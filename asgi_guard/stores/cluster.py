@@ -141,7 +141,7 @@ class ClusterStore:
             try:
                 answered.append((part, await nodes.answer(part, future, deadline)))
             except StoreUnavailableError as error:
-                failure = error
+                failure = failure if failure is not None and failure.sent else error
         if failure is not None or not all(verdict.admitted for _, verdict in answered):
             back = tuple(charge for part, verdict in answered for charge in taken(part, verdict))
             if back:

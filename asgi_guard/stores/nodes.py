@@ -118,7 +118,7 @@ class Nodes:
         address = self.topology.node_of(slot)
         if address is None:
             self.topology.refresh()
-            raise StoreUnavailableError("no node of the cluster serves this")
+            raise StoreUnavailableError("no node of the cluster serves this", sent=False)
         return address
 
     def _keep(self, addresses: frozenset[Address]) -> None:

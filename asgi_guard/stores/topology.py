@@ -142,7 +142,8 @@ class Topology:
         if not self.known:
             wait = max(PAUSE / 2, self._next - self._loop.time())
             kind = type(self._failure or TimeoutError()).__name__
-            raise StoreUnavailableError(f"no node of the cluster answers ({kind})", wait) from self._failure
+            said = f"no node of the cluster answers ({kind})"
+            raise StoreUnavailableError(said, wait, sent=False) from self._failure
 
     async def aclose(self) -> None:
         """Ask no more."""

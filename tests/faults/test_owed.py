@@ -224,6 +224,48 @@ async def _refused() -> None:
     raise ConnectionError("refused")
 
 
+async def test_what_is_not_asked_owes_nothing(server: Server) -> None:
+    """Requests of which the store was never asked leave it nothing to be told, and push out nothing that is owed."""
+    store = server.store(timeout=5, breaker=Breaker(threshold=1, first_wait=60))
+    app = Waiting()
+    rule = "5 at once by ip on-failure allow; 9 at once by ip as local on-failure local"
+    layer = RateLimitMiddleware(app, limit=rule, store=store)
+    task = begin(layer, http_scope())
+    await app.reached(1)
+    store.breakers[0].failed(asyncio.get_running_loop().time())
+    app.go.set()
+    assert (await task).status == 200
+    for _ in range(5):
+        assert (await get(layer)).status == 200
+    assert len(store._line._owed) == 1
+    assert len(layer._accounts.leases) == 0
+    await store.aclose()
+
+
+async def test_whether_it_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error of a request that was not answered tells whether it may have been charged all the same."""
+    link, breaker = Held(free=False), Breaker(threshold=9)
+    served = line(link, breaker)
+
+    async def fails(error: Exception | None = None) -> StoreUnavailableError:
+        asyncio.get_running_loop().call_later(0.01, link.go_on, error)
+        with pytest.raises(StoreUnavailableError) as caught:
+            await served.ask(ready("another"))
+        return caught.value
+
+    assert (await fails(OSError("gone"))).sent
+    assert (await fails(ResponseError("ERR of the script"))).sent
+    assert not (await fails(ResponseError("LOADING the dataset"))).sent
+    link.is_open = False
+    link.open = _refused  # type: ignore[method-assign]
+    assert not (await fails()).sent
+    monkeypatch.setattr(batching, "MAX_WAITING", 0)
+    assert not (await fails()).sent
+    for _ in range(9):
+        breaker.failed(asyncio.get_running_loop().time())
+    assert not (await fails()).sent
+
+
 async def test_without_another_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody asks any more, what is owed is told all the same, after a while."""
     monkeypatch.setattr("asgi_guard.stores.batching.AGAIN", 0.01)
