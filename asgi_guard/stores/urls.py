@@ -29,8 +29,8 @@ _REQUIREMENTS = ("required", "optional", "none")
 _ENDED = ("closed by server", "reset by peer")
 """How the client says that the server ended a connection."""
 _OWN = (
-    "connection_class", "credential_provider", "decode_responses", "event_dispatcher", "maint_notifications_config",
-    "redis_connect_func", "retry",
+    "connection_class", "credential_provider", "decode_responses", "encoding", "event_dispatcher",
+    "maint_notifications_config", "redis_connect_func", "retry", "retry_on_error",
 )  # fmt: skip
 """Options that are the guard's to choose, or that no text can say."""
 _FEWEST = 2
@@ -163,7 +163,7 @@ def advised(failure: StoreUnavailableError, url: str) -> StoreUnavailableError:
     advice = _advice(failure.__cause__, url)
     if not advice:
         return failure
-    told = StoreUnavailableError(f"{failure}{advice}", failure.retry_after)
+    told = StoreUnavailableError(f"{failure}{advice}", failure.retry_after, sent=failure.sent)
     told.__cause__ = failure.__cause__
     return told
 

@@ -109,7 +109,14 @@ def test_a_malformed_url_is_an_error_at_once_without_the_password(url: str) -> N
         *(
             (f"redis{where}?{option}", f"the option {option.partition('=')[0]} is not for a URL to say: leave it out")
             for where in ("://127.0.0.1", "+cluster://127.0.0.1", "+sentinel://127.0.0.1/service")
-            for option in ("retry=3", "decode_responses=true", "credential_provider=x", "redis_connect_func=x")
+            for option in (
+                "retry=3",
+                "retry_on_error=x",
+                "decode_responses=true",
+                "encoding=utf-16",
+                "credential_provider=x",
+                "redis_connect_func=x",
+            )
         ),
         ("redis://127.0.0.1?max_connections=1", "max_connections is 2 at least, or is left out"),
         ("redis+cluster://127.0.0.1?max_connections=0", "max_connections is 2 at least, or is left out"),
