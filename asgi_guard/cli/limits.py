@@ -92,9 +92,8 @@ def top(ctx: click.Context, *, count: int, app: str | None, as_json: bool) -> No
 
     async def scan(redis: Any, prefix: str) -> bool:
         try:
-            async with asyncio.timeout(PATIENCE):
-                async for each in operate.scan(redis, prefix):
-                    found.append(each)  # noqa: PERF401 - what was found until then counts, when the time is over
+            async for each in operate.scan(redis, prefix, PATIENCE):
+                found.append(each)  # noqa: PERF401 - what was found until then counts, when the time is over
         except TimeoutError:
             if not found:
                 raise

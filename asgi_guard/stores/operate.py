@@ -6,6 +6,7 @@ None of it is on the path of a request. The keys are those that requests use; th
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 PAGE = 1000
 """Keys that are looked at in one round trip."""
+LAST = 5.0
+"""Seconds in which the last keys are looked at when the time to find more is over."""
 _NAME = re.compile(r"\{(?P<client>[^}]*)\}:(?P<bucket>(?P<limit>[a-z0-9-]+):[0-9]+x[0-9]+)")
 
 
@@ -48,19 +51,45 @@ async def look(client: Any, prefix: str, keys: Sequence[str]) -> list[Found]:
     return await _found(client, prefix, keys, await _now(client))
 
 
-async def scan(client: Any, prefix: str) -> AsyncIterator[Found]:
-    """Everything that stands in the store under the prefix, in no order. It takes a while, and holds nobody up."""
-    now = await _now(client)
+async def scan(client: Any, prefix: str, patience: float) -> AsyncIterator[Found]:
+    """Everything that stands in the store under the prefix, in no order. It takes a while, and holds nobody up.
+
+    Args:
+        client: a Redis client, of a single server or of a cluster.
+        prefix: what stands before every key.
+        patience: seconds that may be looked for keys; those found by then are still looked at, in `LAST` at most.
+
+    Raises:
+        TimeoutError: there may be more.
+    """
+    deadline, late = asyncio.get_running_loop().time() + patience, False
+    async with asyncio.timeout_at(deadline):
+        now = await _now(client)
     pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "{*"
-    page: list[str] = []
-    async for name in client.scan_iter(match=pattern, count=PAGE):
+    names = client.scan_iter(match=pattern, count=PAGE)
+    more = True
+    while more:
+        page: list[str] = []
+        try:
+            async with asyncio.timeout_at(deadline):
+                more = await _fill(page, names, prefix)
+        except TimeoutError:
+            late, more = True, False
+        async with asyncio.timeout_at(deadline + LAST):
+            looked_at = await _found(client, prefix, page, now)
+        for found in looked_at:
+            yield found
+    if late:
+        raise TimeoutError
+
+
+async def _fill(page: list[str], names: AsyncIterator[bytes], prefix: str) -> bool:
+    """Put the next names into a page; whether there may be more."""
+    async for name in names:
         page.append(name.decode("utf-8", "replace").removeprefix(prefix))
         if len(page) >= PAGE:
-            for found in await _found(client, prefix, page, now):
-                yield found
-            page.clear()
-    for found in await _found(client, prefix, page, now):
-        yield found
+            return True
+    return False
 
 
 async def reset(client: Any, prefix: str, keys: Sequence[str]) -> int:

@@ -8,11 +8,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis.asyncio import Redis
 
 from asgi_guard import Guard
 from asgi_guard.policy.identity import api_key_digest
 from asgi_guard.policy.rates import parse_limits
-from asgi_guard.stores import operate
 from tests.asgi import Echo, get
 from tests.cli.running import invoke
 from tests.stores.server import Server
@@ -202,18 +202,18 @@ def test_many_buckets_take_few_round_trips(server: Server) -> None:
 def test_the_time_is_over(server: Server, monkeypatch: pytest.MonkeyPatch, slow: int) -> None:
     """What was found when the time is over is printed, and that it is not all is said; nothing is no answer."""
     use(3, (b"x-team", b"red"))
-    scan = operate.scan
+    scan = Redis.scan_iter
 
-    async def forever(client: Any, prefix: str) -> AsyncIterator[operate.Found]:
+    async def forever(client: Redis, **options: Any) -> AsyncIterator[bytes]:
         seen = 0
-        async for each in scan(client, prefix):
+        async for each in scan(client, **options):
             if seen == slow:
-                await asyncio.sleep(60)
+                break
             seen += 1
             yield each
         await asyncio.sleep(60)
 
-    monkeypatch.setattr("asgi_guard.stores.operate.scan", forever)
+    monkeypatch.setattr(Redis, "scan_iter", forever)
     monkeypatch.setattr(sys.modules["asgi_guard.cli.limits"], "PATIENCE", 0.5)
     result = invoke("limits", "top", "--json")
     if not slow:

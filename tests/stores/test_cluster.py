@@ -321,7 +321,7 @@ async def test_an_operator_looks_into_all_nodes(cluster: Cluster, store: Cluster
     for key in keys:
         await store.admit(ask(key))
 
-    found = [each.client async for each in operate.scan(store.client(), PREFIX)]
+    found = [each.client async for each in operate.scan(store.client(), PREFIX, 60)]
 
     assert sorted(found) == sorted(name(master) for master in range(3))
     assert [each.client for each in await operate.look(store.client(), PREFIX, keys)] == [*map(name, range(3))]

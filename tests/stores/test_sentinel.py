@@ -42,7 +42,7 @@ async def test_the_master_is_found(watched: Watched, url: str) -> None:
     assert (verdict.admitted, verdict.revoked) == (True, True)
     assert (await store.admit(ask("{a}:rate:1x1", 0))).readings[0].remaining == 2
     assert watched.servers[0].client.info("keyspace")["db2"]["keys"] == 2
-    assert [found.client async for found in operate.scan(store.client(), "asgi-guard:")] == ["a"]
+    assert [found.client async for found in operate.scan(store.client(), "asgi-guard:", 60)] == ["a"]
     assert await store.ping() > 0
     await store.aclose()
     await store.aclose()
