@@ -176,6 +176,7 @@ names = st.sampled_from(["x-a", "x-b", "authorization", "content-type", "cookie"
     ),
 )
 @example(APP, "PUT", ["x-a"], True, {"allow_origins": [APP], "allow_methods": ["PUT"], "allow_headers": ["x-a"]})
+@example(APP, "GET", [], True, {"allow_origins": [APP], "allow_credentials": True})
 def test_the_browser_agrees_with_the_configuration(
     origin: str, method: str, headers: list[str], credentials: bool, options: dict[str, object]
 ) -> None:
@@ -206,8 +207,9 @@ def test_every_obstacle_is_told() -> None:
         ("allow_methods", "add PUT"),
         ("allow_headers", "add x-b, x-c"),
     ]
-    (nobody,) = obstacles(None, APP.encode(), b"GET", (), credentials=False)
-    assert nobody.name == "allow_origins"
+    for method, names, cookies in ((b"GET", (), False), (b"PUT", ["x-a"], True)):
+        (nobody,) = obstacles(None, APP.encode(), method, names, credentials=cookies)
+        assert (nobody.name, nobody.message) == ("allow_origins", f"it is empty, so no page may call: write {APP}")
     for configured, more in ((None, False), (policy, False), (policy, True)):
         (opaque, *_) = obstacles(configured, b"null", b"GET", (), credentials=more)
         assert (opaque.name, "add null" in opaque.message) == ("allow_origins", False)
