@@ -66,7 +66,7 @@ def parse_trace(parents: Sequence[bytes], states: Sequence[bytes] = ()) -> Trace
     if len(parents) != 1:
         return None
     fields = parents[0].split(b"-", 4)
-    if len(fields) < 4 or [len(field) for field in fields[:4]] != [2, 32, 16, 2]:
+    if [len(field) for field in fields[:4]] != [2, 32, 16, 2]:
         return None
     version, trace_id, parent_id, flags = fields[:4]
     if not _LOWER_HEX.issuperset(version + trace_id + parent_id + flags):
