@@ -144,8 +144,5 @@ def sampled(trace_id: str | None, request_id: str | None, share: float) -> bool:
         request_id: else the request's id.
         share: from 0 (none) to 1 (all). An exchange with neither id is logged unless the share is 0.
     """
-    if share >= 1:
-        return True
-    if trace_id is None and request_id is None:
-        return share > 0
+    # The checksum of nothing is 0: below any share but that of 0, as it is to be without an id.
     return crc32((trace_id or request_id or "").encode()) < share * 2**32

@@ -145,6 +145,15 @@ async def test_what_fits_is_not_cut(lines: Lines) -> None:
     assert lines.record["url.path"] == "/" + "x" * 1700
 
 
+async def test_a_line_that_just_fits(lines: Lines) -> None:
+    """A line as long as a pipe takes at once is whole, and one that is a little longer is cut, and not written so."""
+    layer = lines.layer(Echo())
+    for more in range(1800, 2000):
+        await get(layer, "/" + "x" * 950, headers=[(b"user-agent", b"y" * more)])
+    written = [len(line) for line in lines]
+    assert written[-1] < written[0] < select.PIPE_BUF - 5 < max(written) <= select.PIPE_BUF
+
+
 async def test_lone_surrogates(lines: Lines) -> None:
     """What has no encoding is replaced in the line."""
     await call(lines.layer(Echo()), http_scope("G\ud800T", "/a\udcff", client=("\udcff", 1)))
