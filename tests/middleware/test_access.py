@@ -16,6 +16,7 @@ from tests.asgi import Echo, Exchange, call, get, http_scope, websocket_scope
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Header
+    from asgi_guard.policy.routes import AuthMode
 
 ROUTES = [
     Route("/public", auth="none"),
@@ -202,3 +203,18 @@ async def test_a_token_is_nobody_elses_to_send(issuer: LocalIssuer, path: str, s
     sent = bearer(issuer.token(scopes=scopes))
     headers = [sent, (b"sec-fetch-site", b"cross-site"), (b"origin", b"https://evil.example")]
     assert (await call(stack(issuer, Echo()), http_scope("POST", path, headers))).status == 200
+
+
+@pytest.mark.parametrize(
+    ("default", "stranger", "forger"), [("required", 401, 401), ("optional", 200, 401), ("none", 200, 200)]
+)
+async def test_a_row_that_does_not_say_takes_the_default(
+    issuer: LocalIssuer, default: AuthMode, stranger: int, forger: int
+) -> None:
+    """A row without `auth` is as paths without a row: who may come, and whether credentials are looked at at all."""
+    rows = [Route("/row", cost=2)]
+    access = AccessMiddleware(Echo(), routes=rows, default=default)
+    layer = IdentityMiddleware(access, issuers=[issuer.accepted()], routes=rows, default=default)
+    for path in ("/row", "/other"):
+        assert (await get(layer, path)).status == stranger
+        assert (await get(layer, path, headers=[bearer("x.y.z")])).status == forger

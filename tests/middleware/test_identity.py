@@ -14,7 +14,17 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.testclient import TestClient
 
-from asgi_guard import AccessMiddleware, APIKey, ConfigError, IdentityMiddleware, Issuer, Route, TokenError, User
+from asgi_guard import (
+    AccessMiddleware,
+    APIKey,
+    ConfigError,
+    IdentityMiddleware,
+    Introspection,
+    Issuer,
+    Route,
+    TokenError,
+    User,
+)
 from asgi_guard.errors import KeysUnavailableError
 from asgi_guard.policy.revocation import subject_key
 from asgi_guard.policy.token import MAX_TOKEN_BYTES
@@ -207,6 +217,14 @@ async def test_foreign_scheme(issuer: LocalIssuer, value: bytes) -> None:
     assert (status, b"credentials_missing" in body) == (401, True)
 
 
+@pytest.mark.parametrize("scheme", ["Digest ", "Bearer,", "       ", "XXXXXXX"])
+async def test_a_foreign_scheme_before_a_token_that_is_remembered(issuer: LocalIssuer, scheme: str) -> None:
+    """A token that was just verified is nobody's under another scheme, though that is as long as Bearer."""
+    layer, token = IdentityMiddleware(Echo(), issuers=[issuer.accepted()]), issuer.token()
+    assert (await who(layer, bearer(token))).is_authenticated
+    assert not (await who(layer, (b"authorization", f"{scheme}{token}".encode()))).is_authenticated
+
+
 async def test_a_valid_token_among_others_is_not_believed(issuer: LocalIssuer) -> None:
     """A token that was just verified does not hide that another credential stands beside it."""
     valid = bearer(issuer.token())
@@ -233,6 +251,9 @@ def test_a_header_of_others(issuer: LocalIssuer, header: str) -> None:
     """API keys come in no header in which something else comes: bearer tokens, where they are taken, first of all."""
     with pytest.raises(ConfigError, match=r"^api_key_header: .* is where something else stands"):
         IdentityMiddleware(Echo(), issuers=[issuer.accepted()], api_keys=[ROBOT], api_key_header=header)
+    asked = Introspection("https://id.example/introspect", "api", "secret", audience="api")
+    with pytest.raises(ConfigError, match=r"^api_key_header: .* is where something else stands"):
+        IdentityMiddleware(Echo(), introspection=asked, api_keys=[ROBOT], api_key_header=header)
 
 
 @pytest.mark.parametrize("scheme", ["", "Bearer ", "bearer  ", "ApiKey ", "APIKEY\t"])
@@ -271,8 +292,12 @@ async def test_routes(issuer: LocalIssuer) -> None:
     assert not (await who(layer, header, path="/public")).is_authenticated
     assert (await who(layer, header, path="/maybe")).is_authenticated
     assert (await who(layer, header, path="/public/../x")).is_authenticated
-    layer = IdentityMiddleware(Echo(), issuers=[issuer.accepted()], default="none")
-    assert not (await who(layer, header)).is_authenticated
+    routes = [Route("/unsaid", cost=2), Route("/asked", auth="required")]
+    layer = IdentityMiddleware(Echo(), issuers=[issuer.accepted()], routes=routes, default="none")
+    for path in ("/", "/unsaid"):
+        for _ in range(2):
+            assert not (await who(layer, header, path=path)).is_authenticated
+        assert (await who(layer, header, path="/asked")).is_authenticated  # and remembered
 
 
 def test_a_layer_that_could_know_nobody() -> None:
@@ -294,6 +319,18 @@ async def test_a_client_cannot_say_who_it_is(issuer: LocalIssuer) -> None:
     liar = User("root", ("everything",))
     user = await who(IdentityMiddleware(Echo(), issuers=[issuer.accepted()]), user=liar)
     assert not user.is_authenticated
+
+
+async def test_an_outer_layers_user_is_nobody_here(issuer: LocalIssuer) -> None:
+    """Whom a layer further out knows or refused, by what this one does not take, is a stranger here."""
+    app = Echo()
+    inner = IdentityMiddleware(AccessMiddleware(app), issuers=[issuer.accepted()])
+    outer = IdentityMiddleware(inner, issuers=[issuer.accepted()], cookie="session")
+    for token in (issuer.token(), issuer.token(lifetime=-3600)):
+        refused = await get(outer, headers=[(b"cookie", f"session={token}".encode())])
+        assert (refused.status, refused.headers["www-authenticate"]) == (401, "Bearer")
+    assert app.scopes == []
+    assert (await get(outer, headers=[bearer(issuer.token())])).status == 200
 
 
 class Clock:

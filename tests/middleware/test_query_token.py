@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 NAME = "ticket"
 
 
-def guard(issuer: LocalIssuer, name: str | None = NAME, **options: Any) -> Guard:
+def guard(issuer: LocalIssuer, name: str | None = NAME, cookie: str | None = "__Host-t", **options: Any) -> Guard:
     auth = AuthSettings(
-        issuer=issuer.url, audience=(issuer.audience,), unsafe_websocket_query_token=name, cookie="__Host-t", **options
+        issuer=issuer.url, audience=(issuer.audience,), unsafe_websocket_query_token=name, cookie=cookie, **options
     )
     return Guard(Echo(), GuardSettings(auth=auth), http_client=issuer.client)
 
@@ -31,9 +31,10 @@ async def handshake(guard: Guard, query: str, *headers: Header) -> int:
     return 101 if any(message["type"] == "websocket.accept" for message in exchange.messages) else exchange.status
 
 
-async def test_a_token_is_taken_from_the_address_of_a_handshake(issuer: LocalIssuer) -> None:
+@pytest.mark.parametrize("cookie", ["__Host-t", None])
+async def test_a_token_is_taken_from_the_address_of_a_handshake(issuer: LocalIssuer, cookie: str | None) -> None:
     """It is verified as any other, remembered or not, wherever it stands in the query and however it is encoded."""
-    front = guard(issuer)
+    front = guard(issuer, cookie=cookie)
     token = issuer.token("alice")
     for query in (f"ticket={token}", f"a=b&ticket={token}&c", f"%74icket={token.replace('.', '%2E')}"):
         assert await handshake(front, query) == 101
