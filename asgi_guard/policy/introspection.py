@@ -259,7 +259,6 @@ class IntrospectionCache:
             reason, asked = refused
             if asked <= now < asked + self._times.negative:
                 raise TokenError(reason, "the issuer said so a moment ago")
-            del self._inactive[digest]
         return None
 
     def stale(self, digest: bytes, now: float) -> User | None:

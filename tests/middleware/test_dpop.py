@@ -70,6 +70,14 @@ def bound(issuer: LocalIssuer, key: ProofKey = KEY, **claims: Any) -> str:
 OK, BAD_PROOF, BAD_TOKEN, AWAY = (200, ""), (401, "invalid_dpop_proof"), (401, "invalid_token"), (503, "")
 
 
+def test_what_tokens_may_be_bound_to() -> None:
+    """A token may be bound to what is asked for, and to nothing else."""
+    assert Possession().bindings == frozenset()
+    assert Possession(dpop="accept").bindings == Possession(dpop="require").bindings == {"jkt"}
+    assert Possession(client_cert="tls").bindings == {"x5t#S256"}
+    assert Possession(dpop="accept", client_cert="tls").bindings == {"jkt", "x5t#S256"}
+
+
 async def test_a_proof_shows_who_it_is(issuer: LocalIssuer) -> None:
     """A bound token with its proof shows its subject, when it is verified and when it is remembered."""
     front = Front(issuer)
@@ -304,3 +312,13 @@ async def test_time_is_that_of_the_clock(issuer: LocalIssuer) -> None:
     now += 62
     assert await front.says(*shown(token, iat=now)) == OK
     assert len(front.possession._seen) == 1
+
+
+@pytest.mark.parametrize("raw_path", [b"/a%2Fb", b"/a/b", b"", None])
+async def test_a_proof_is_for_the_path_as_it_was_sent(issuer: LocalIssuer, raw_path: bytes | None) -> None:
+    """A proof names the path as it stands in the request, or the decoded one where a server keeps no other."""
+    front = Front(issuer)
+    for url in (b"/a%2Fb", b"/a/b"):
+        headers = shown(bound(issuer), url=f"http://testserver{url.decode()}")
+        exchange = await get(front.layer, "/a/b", headers, raw_path=raw_path)
+        assert exchange.status == (200 if url == (raw_path or b"/a/b") else 401)

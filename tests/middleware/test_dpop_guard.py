@@ -37,7 +37,7 @@ from tests.middleware.limiting import Fickle, bearer
 from tests.middleware.test_dpop import BAD_TOKEN, KEY, OK, SECRET, URL, Front, bound, lines, shown
 
 if TYPE_CHECKING:
-    from asgi_guard.asgi import Header, Receive, Scope, Send
+    from asgi_guard.asgi import ASGIApp, Header, Receive, Scope, Send
 
 ISSUER = {"AUTH_ISSUER": "https://id.example.com", "AUTH_AUDIENCE": "shop"}
 
@@ -187,19 +187,23 @@ async def test_pages_may_read_the_nonce(issuer: LocalIssuer, secret: str | None,
 async def test_guards_within_guards(issuer: LocalIssuer) -> None:
     """Guards in one another each count the proof of a request that passes them, and each refuses its replay."""
     store, echo = Fickle(), Echo()
-    inner = Front(issuer, store=store)
-    inner.layer.app.app = echo  # type: ignore[attr-defined]  # the app is AccessMiddleware, which has one
+    fronts = [Front(issuer, store=store) for _ in range(3)]
 
-    async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
-        await inner.layer({**scope}, receive, send)
+    def mount(front: Front, within: ASGIApp) -> None:
+        async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
+            await within({**scope}, receive, send)
 
-    outer = Front(issuer, store=store)
-    outer.layer.app.app = mounted  # type: ignore[attr-defined]  # as above
+        front.layer.app.app = mounted  # type: ignore[attr-defined]  # the app is AccessMiddleware, which has one
+
+    inner, middle, outer = fronts
+    mount(inner, echo)
+    mount(middle, inner.layer)
+    mount(outer, middle.layer)
     request = shown(bound(issuer))
     assert [(await outer.get(*request)).status for _ in range(2)] == [200, 401]
     assert (await inner.get(*request)).status == 401
     direct = shown(bound(issuer))
-    assert [(await front.get(*direct)).status for front in (inner, outer)] == [200, 401]
+    assert [(await front.get(*direct)).status for front in (inner, middle, outer)] == [200, 401, 401]
     assert len(echo.scopes) == 2
 
 
