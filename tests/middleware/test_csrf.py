@@ -26,6 +26,7 @@ from asgi_guard.chain.layer import Chain
 from asgi_guard.middleware import AccessLogMiddleware, RequestIDMiddleware
 from asgi_guard.operations.instruments import METRICS
 from asgi_guard.policy.credentials import MAX_COOKIE_BYTES
+from asgi_guard.policy.csrf_token import NONCE_BYTES, CSRFTokens
 from tests.asgi import Echo, Exchange, call, get, http_scope, websocket_scope
 from tests.operations.test_watching import value
 
@@ -188,6 +189,15 @@ async def test_a_token_is_no_leave() -> None:
     assert (await post(app, SESSION, token, (b"origin", OTHER))).status == 403
     assert (await post(app, SESSION, (SITE, b"same-origin"))).status == 200
     assert (await post(app, SESSION, (b"origin", OWN))).status == 200
+
+
+async def test_without_a_secret_before_it_none_makes_tokens() -> None:
+    """A token that somebody makes with an empty secret is none, and without any secret no cookie is asked for one."""
+    made = CSRFTokens([""]).make(b"abc", b"n" * NONCE_BYTES).encode()
+    exchange = await post(CSRFMiddleware(Echo(), **TOKENS), SESSION, (b"x-csrf-token", made))
+    assert (exchange.status, b'"csrf_token_invalid"' in exchange.body) == (403, True)
+    for cookie in (SESSION, (b"cookie", b"=abc")):
+        assert (await post(CSRFMiddleware(Echo()), cookie)).status == 200
 
 
 async def test_rotation() -> None:
