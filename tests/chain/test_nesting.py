@@ -134,6 +134,18 @@ async def test_a_request_is_charged_once_by_nested_guards(valkey: Server, separa
         await store.aclose()
 
 
+@pytest.mark.parametrize("shadow", [False, True])
+async def test_a_guard_within_charges_what_no_other_has(shadow: bool) -> None:
+    """What a guard further out has charged is not asked for again, and what comes to the inner one alone is charged."""
+    store = Fickle()
+    inner = RateLimitMiddleware(Echo(), limit="3/hour by ip", store=store, shadow=shadow)
+    outer = RateLimitMiddleware(Mounting("/sub", inner), limit="3/hour by ip", store=store, shadow=shadow)
+    assert (await get(outer, "/sub/a")).status == 200
+    assert len(store.asked) == 1
+    assert [(await get(inner, "/a")).status for _ in range(3)] == [200, 200, 200 if shadow else 429]
+    assert [charge.cost for asked in store.asked for charge in asked.charges] == [1] * 4
+
+
 async def test_a_stricter_limit_within_holds(valkey: Server) -> None:
     """A guard further in whose limit of the same name is another one is not content with what the outer one charged."""
     valkey.client.flushall()

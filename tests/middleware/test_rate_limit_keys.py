@@ -62,6 +62,18 @@ async def test_a_stranger_and_an_identity(issuer: LocalIssuer, key: str, status:
     assert (await get(layer, headers=[bearer(issuer.token())])).status == status
 
 
+@pytest.mark.parametrize("key", ["ip", "route", "header:x-tenant", "tenant"])
+async def test_what_users_share(issuer: LocalIssuer, key: str) -> None:
+    """A limit by anything but who it is is one for all users, however many identities a client has."""
+    limits = RateLimitMiddleware(Echo(), limit=f"{HOUR} {key}", functions={"tenant": tenant})
+    layer = IdentityMiddleware(limits, issuers=[issuer.accepted()])
+    said = [
+        await get(layer, headers=[bearer(issuer.token(user)), (b"x-tenant", b"a")], query_string=b"a")
+        for user in ("alice", "bob")
+    ]
+    assert [exchange.status for exchange in said] == [200, 429]
+
+
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("key", ["user", "api-key"])
 async def test_identities_that_nobody_finds_out(
