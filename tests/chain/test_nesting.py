@@ -40,7 +40,7 @@ from asgi_guard.policy.identity import api_key_digest
 from asgi_guard.policy.routes import RouteTable
 from asgi_guard.testing import ProofKey
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
-from tests.middleware.limiting import Fickle, counted
+from tests.middleware.limiting import Fickle, counted, held
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
@@ -144,6 +144,21 @@ async def test_a_guard_within_charges_what_no_other_has(shadow: bool) -> None:
     assert len(store.asked) == 1
     assert [(await get(inner, "/a")).status for _ in range(3)] == [200, 200, 200 if shadow else 429]
     assert [charge.cost for asked in store.asked for charge in asked.charges] == [1] * 4
+
+
+async def test_each_layer_ends_what_it_holds() -> None:
+    """Of two layers that count requests under way, each settles its own, when the request has left it."""
+    within: list[tuple[int, int]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        within.append((held(outer), held(inner)))
+        await Echo()(scope, receive, send)
+
+    inner = RateLimitMiddleware(app, limit="1 at once by ip; 9/hour by ip", store=Fickle())
+    outer = RateLimitMiddleware(inner, limit="1 at once by ip", store=Fickle())
+    assert [(await get(outer)).status for _ in range(3)] == [200] * 3
+    assert within == [(1, 1)] * 3
+    assert (held(outer), held(inner)) == (0, 0)
 
 
 async def test_a_stricter_limit_within_holds(valkey: Server) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asgi_guard import AccessMiddleware, APIKey, ConfigError, IdentityMiddleware, RateLimitMiddleware, Route
+from asgi_guard.limiting import charging
 from asgi_guard.middleware.rate_limit import KnownLimits
 from tests.asgi import Echo, get, websocket_scope
 from tests.asgi import call as ask
@@ -60,6 +61,19 @@ async def test_a_stranger_and_an_identity(issuer: LocalIssuer, key: str, status:
     layer = IdentityMiddleware(RateLimitMiddleware(Echo(), limit=f"{HOUR} {key}"), issuers=[issuer.accepted()])
     assert (await get(layer)).status == 200
     assert (await get(layer, headers=[bearer(issuer.token())])).status == status
+
+
+async def test_no_more_clients_are_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many clients come, what they are charged is remembered of so many, and of none with a long name."""
+    monkeypatch.setattr(charging, "MAX_REMEMBERED", 4)
+    layer = RateLimitMiddleware(Echo(), limit=f"{HOUR} ip")
+    for each in range(10):
+        assert (await get(layer, client=(f"192.0.2.{each}", 1))).status == 200
+        assert 0 < len(layer._charging._recent) <= 4
+    for length, kept in ((64, 1), (65, 0)):
+        before = len(layer._charging._recent)
+        await get(layer, client=("x" * length, 1))
+        assert len(layer._charging._recent) - before == kept
 
 
 @pytest.mark.parametrize("key", ["ip", "route", "header:x-tenant", "tenant"])
