@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asgi_guard import AuthSettings, Guard, GuardSettings, IdentityMiddleware, MemoryStore, RateSettings, Route
+from asgi_guard.limiting.accounts import Accounts
+from asgi_guard.policy.bucket import Charge, Reading, Verdict
+from asgi_guard.policy.deny_cache import DenyCache
+from asgi_guard.policy.rates import SECOND, Limit
 from tests.asgi import Echo, get, http_scope
-from tests.middleware.limiting import statuses
+from tests.middleware.limiting import Fickle, statuses
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import Header, Message
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from asgi_guard.testing import LocalIssuer
 
 FAR = ("198.51.100.1", 1)
+HOUR = 3600 * SECOND
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -69,6 +74,38 @@ async def test_a_refused_request_takes_what_is_its_own(issuer: LocalIssuer, stor
     assert [(await get(front, "/pay", headers)).status for _ in range(3)] == [403, 403, 429]
     front = guard(issuer, store, "2/hour by anonymous as strangers")
     assert await statuses(front, 3) == [401, 401, 429]
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+def test_what_is_given_back(revoked: bool) -> None:
+    """What others share is given back and believed empty no more; what may not have been taken (shadow) is not."""
+    route, user = Limit("route", "1/hour", "route", HOUR, 1), Limit("user", "1/hour", "user", HOUR, 1)
+    charges = (Charge(route, "r"), Charge(user, "u"), Charge(route, "s", binding=False), Charge(user, "f", cost=0))
+    denied, store = DenyCache(SECOND), Fickle()
+    empty = Verdict(False, tuple(Reading(each.limit, 0, HOUR, HOUR) for each in charges))
+    denied.note(charges, empty, 1)
+    assert {"r", "u"} <= denied.known.keys()
+    owner = Accounts(denied, lambda: 2)
+    kept = owner.give_back(store, charges, "", revoked=revoked)
+    (told,) = store.told
+    assert [(charge.key, charge.cost) for charge in told.charges] == (
+        [("r", -1), ("u", -1)] if revoked else [("r", -1)]
+    )
+    assert ("r" in denied.known, "u" in denied.known) == (False, not revoked)
+    assert kept == (owner, store, () if revoked else (charges[1], charges[3]), "")
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+async def test_what_a_refused_request_goes_on_to_hold(revoked: bool) -> None:
+    """A request under way that gives back its place of a route keeps that of its own, by the same lease."""
+    route, user = (Limit(key, "1 at once", key, HOUR, 1, at_once=True) for key in ("route", "user"))
+    charges, store = (Charge(route, "r"), Charge(user, "u")), Fickle()
+    owner = Accounts(DenyCache(SECOND), lambda: 2)
+    owner.leases.hold("lease", store, charges)
+    _, _, kept, lease = owner.give_back(store, charges, "lease", revoked=revoked)
+    (told,) = store.told
+    assert (told.charges[0].key, told.charges[0].cost, told.lease) == ("r", 0, "lease")
+    assert (kept, lease, len(owner.leases)) == (((), "", 0) if revoked else (charges[1:], "lease", 1))
 
 
 @pytest.mark.parametrize("limit", ["2/hour by route", "2 at once by route"])
