@@ -66,6 +66,25 @@ async def test_a_token_is_asked_about_once(issuer: OpaqueIssuer, asked: Introspe
     assert issuer.asked == {"opaque-token": 1}
 
 
+async def test_who_was_answered_waits_no_more(
+    issuer: OpaqueIssuer, asked: Introspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room to wait is for those who wait: whoever was answered, refused, sent away or left makes room for the next."""
+    monkeypatch.setattr(introspection, "MAX_WAITING", 1)
+    for each in range(3):
+        assert (await asked.obtain(issuer.token(f"good {each}").encode())).subject == "alice"
+        with pytest.raises(TokenError):
+            await asked.obtain(b"unknown %d" % each)
+        issuer.slow = 0.2
+        leaving = asyncio.create_task(asked.obtain(issuer.token(f"slow {each}").encode()))
+        await asyncio.sleep(0.01)
+        with pytest.raises(KeysUnavailableError, match="wait to be asked about"):
+            await asked.obtain(b"one too many")
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        issuer.slow = 0
+
+
 async def test_many_who_show_the_same_token_ask_once(issuer: OpaqueIssuer, asked: Introspector) -> None:
     """However many requests wait for the same answer, the issuer is asked once; who leaves takes nobody along."""
     token = issuer.token().encode()
