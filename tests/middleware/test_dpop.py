@@ -78,6 +78,19 @@ def test_what_tokens_may_be_bound_to() -> None:
     assert Possession(dpop="accept", client_cert="tls").bindings == {"jkt", "x5t#S256"}
 
 
+async def test_a_store_that_may_forget_proofs_is_told_of_at_start(
+    issuer: LocalIssuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever starts the layer is warned of what its proofs' store is to be warned of."""
+
+    class Forgetful(Possession):
+        async def caution(self) -> str | None:
+            return "the store forgets"
+
+    await IdentityMiddleware(Echo(), issuers=[issuer.accepted()], possession=Forgetful(dpop="accept")).startup()
+    assert caplog.messages == ["the store forgets"]
+
+
 async def test_a_proof_shows_who_it_is(issuer: LocalIssuer) -> None:
     """A bound token with its proof shows its subject, when it is verified and when it is remembered."""
     front = Front(issuer)
