@@ -85,6 +85,19 @@ async def test_who_was_answered_waits_no_more(
         issuer.slow = 0
 
 
+async def test_who_waits_while_the_issuer_fails_does_not_ask_it(
+    issuer: OpaqueIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens in line when the issuer is found to be away are not asked about one after another: it is left in peace."""
+    monkeypatch.setattr(introspection, "MAX_ASKED", 1)
+    asked = introspecting(issuer)
+    issuer.outage = True
+    found = await asyncio.gather(*(asked.obtain(b"token %d" % each) for each in range(10)), return_exceptions=True)
+    assert {type(each) for each in found} <= {KeysUnavailableError, introspection._UnansweredError}
+    assert sum(issuer.asked.values()) == 3
+    await asked.aclose()
+
+
 async def test_many_who_show_the_same_token_ask_once(issuer: OpaqueIssuer, asked: Introspector) -> None:
     """However many requests wait for the same answer, the issuer is asked once; who leaves takes nobody along."""
     token = issuer.token().encode()
