@@ -146,6 +146,12 @@ def test_without_one_host_nothing_is_the_same_origin(host: list[bytes]) -> None:
     assert not is_same_origin(b"null", host)
 
 
+@pytest.mark.parametrize("authority", [b"user@app.example", b"app.example/", b"app.example?x", b"app example", b"\xff"])
+def test_what_is_no_authority_is_not_the_same_as_itself(authority: bytes) -> None:
+    """An Origin with user information, a path or what no host has is none, though the Host says the same."""
+    assert not is_same_origin(b"https://" + authority, [authority])
+
+
 names = st.sampled_from([b"", b"null", HOST, SAME, OTHER, TRUSTED, b"cross-site", b"none"])
 
 
