@@ -16,6 +16,7 @@ from asgi_guard.policy.cors_names import is_token
 from asgi_guard.policy.csrf import SAFE_METHODS, ForgeryExemptions
 from asgi_guard.policy.exemptions import Exemptions
 from asgi_guard.policy.fetch import PageRequest
+from asgi_guard.policy.methods import not_a_method
 from asgi_guard.policy.origins import page_origin_fault
 from asgi_guard.policy.path_index import NO_ROW
 from asgi_guard.policy.resource_metadata import ResourceMetadata
@@ -204,6 +205,8 @@ def explain(
     With --origin, say too what a browser makes of it: whether it asks first, whether a page there may read the answer,
     and which variables to change if not.
     """
+    if meant := not_a_method(method):
+        raise click.BadParameter(meant, param_hint="METHOD")
     if not path.startswith("/"):
         raise click.BadParameter("a path starts with '/'", param_hint="PATH")
     if origin is None and (headers or credentials or websocket):

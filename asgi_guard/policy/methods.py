@@ -18,6 +18,14 @@ _OTHERS = frozenset(
 """The rest of IANA's registry but for PRI, which no request has; then those that servers and caches know besides."""
 
 
+_HANDSHAKES = frozenset({"WEBSOCKET", "WS", "WSS"})
+
+
+def not_a_method(method: str) -> str | None:
+    """What to write in the place of a word that names a WebSocket, and that no request has for its method."""
+    return "a WebSocket handshake is a GET: write GET" if method.upper() in _HANDSHAKES else None
+
+
 def misspelt(method: str) -> str | None:
     """The one of `KNOWN_METHODS` that was meant; None unless a slip of the hand makes the one of the other.
 

@@ -23,7 +23,7 @@ from urllib.parse import unquote
 
 from asgi_guard.errors import ConfigError, Problem, wrong_type
 from asgi_guard.policy.listing import one_text
-from asgi_guard.policy.methods import misspelt
+from asgi_guard.policy.methods import misspelt, not_a_method
 from asgi_guard.policy.path_index import NO_ROW, PathIndex
 from asgi_guard.policy.plain_types import wrong_types
 from asgi_guard.policy.security import Preset, SecurityHeaders
@@ -47,7 +47,8 @@ class Route:
     Attributes:
         path: an absolute path; `*` stands for a whole segment, at the end for everything below.
         methods: the methods it holds for, upper case; none means all. GET holds for HEAD too, and a WebSocket handshake
-            is a GET. Methods of one's own may be named, and what looks like a slip of the hand (DELTE) may not.
+            is a GET. Methods of one's own may be named, and what looks like a slip of the hand (DELTE) may
+            not, nor WEBSOCKET.
         auth: `required`: a verified identity; `optional`: verified if sent; `none`: credentials are not looked at.
         scopes: scopes that the identity must all have.
         any_scopes: scopes of which the identity must have one.
@@ -128,6 +129,8 @@ def row_faults(values: Mapping[str, Any]) -> Iterator[str]:
     if any(method != method.upper() or not method.isalpha() for method in methods):
         yield f"methods {', '.join(methods)}: methods are upper-case words, as in POST"
     for method in methods:
+        if meant := not_a_method(method):
+            yield f"methods {method}: {meant}"
         if known := misspelt(method):
             yield f"methods {method}: there is no such method; did you mean {known}?"
     if scopes and auth in ("none", "optional"):

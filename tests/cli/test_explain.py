@@ -213,3 +213,11 @@ def test_the_resources_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "the guard answers this itself" in said
     assert "none (anyone may ask)" in said
     assert "required" in invoke("explain", "GET", "/mcp").output
+
+
+@pytest.mark.parametrize("method", ["WEBSOCKET", "ws", "WSS"])
+def test_a_websocket_is_asked_about_as_a_get(command: Command, method: str) -> None:
+    """A word that is the method of no request is refused, since no row could hold for it, with the one that is."""
+    ran = command("explain", method, "/news")
+    assert (ran.code, ran.out) == (2, "")
+    assert "Invalid value for METHOD: a WebSocket handshake is a GET: write GET" in ran.err

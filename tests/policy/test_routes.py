@@ -373,6 +373,8 @@ def test_a_table_is_taken_as_it_is() -> None:
         ({"path": "/a", "methods": ("post",)}, "upper-case"),
         ({"path": "/a", "methods": ("GET", "")}, "upper-case"),
         ({"path": "/a", "methods": ("GET", "DELTE")}, "methods DELTE: there is no such method; did you mean DELETE?"),
+        ({"path": "/a", "methods": ("WEBSOCKET",)}, "methods WEBSOCKET: a WebSocket handshake is a GET: write GET"),
+        ({"path": "/a", "methods": ("POST", "WSS")}, "methods WSS: a WebSocket handshake is a GET: write GET"),
         ({"path": "/a", "scopes": ("x",), "auth": "none"}, "cannot be 'none'"),
         ({"path": "/a", "scopes": ("x",), "auth": "optional"}, "cannot be 'optional'"),
         ({"path": "/a", "cost": -1}, "cannot give units back"),
