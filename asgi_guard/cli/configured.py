@@ -12,7 +12,7 @@ import click
 from asgi_guard.apps.inspection import own_root_path
 from asgi_guard.apps.loading import load_app, misnamed
 from asgi_guard.apps.own_guard import guard_within, own_guard, passing_by, require_servable
-from asgi_guard.cli.importing import import_app
+from asgi_guard.cli.importing import import_app, outcome
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard, configure
@@ -119,8 +119,8 @@ def configured(app: str | None) -> Configured:
     try:
         with _quietly():
             found = load_app(name)
-    except Exception as error:  # noqa: BLE001 - whatever an app may raise where it is not at home
-        why = str(error) if isinstance(error, ConfigError) else f"importing it raised {type(error).__name__}"
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an app may raise where it is not at home
+        why = str(error) if isinstance(error, ConfigError) else f"importing it {outcome(error)}"
         return Configured(*configure(), unseen=f"{PREFIX}APP={name} was not looked at: {why}")
     return _around(found)
 

@@ -28,18 +28,29 @@ def import_app(name: str, argument: str) -> ASGIApp:
         argument: what to name in errors.
 
     Raises:
-        ConfigError: there is no such app, or its module or factory raises, which is then told in full before.
+        ConfigError: there is no such app, or its module or factory raises, or would end the process, which is then told
+            in full before.
     """
     try:
         return load_app(name, argument)
     except ConfigError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever an app may raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an app may raise
         click.echo("".join(traceback.format_exception(type(error), error, _theirs(error.__traceback__))), err=True)
         module = name.partition(":")[0]
         what = f"calling {name}" if module in sys.modules else f"importing {module!r}"
-        said = f"{what} raised {type(error).__name__}: {error}".rstrip(": ")
-        raise ConfigError([Problem(argument, said)]) from None
+        said = f"{what} {outcome(error)}: {error}" if isinstance(error, Exception) else f"{what} {outcome(error)}"
+        raise ConfigError([Problem(argument, said.rstrip(": "))]) from None
+
+
+def outcome(error: Exception | SystemExit) -> str:
+    """What came of importing an app: to be read after what was imported.
+
+    One that ends the process would have a command end without a word, and a code of 0 say that all is done.
+    """
+    if isinstance(error, SystemExit):
+        return f"ended by sys.exit({'' if error.code is None else repr(error.code)})"
+    return f"raised {type(error).__name__}"
 
 
 def _theirs(frames: TracebackType | None) -> TracebackType | None:

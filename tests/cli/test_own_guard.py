@@ -269,6 +269,8 @@ def test_a_name_that_is_none(
     [
         ("", "has no attribute 'app'"),
         ("import os; print('at work'); os.environ['DATABASE_URL_OF_NOBODY']", "importing it raised KeyError"),
+        ("import sys; sys.exit(0)", "importing it ended by sys.exit(0)"),
+        ("raise SystemExit", "importing it ended by sys.exit()"),
     ],
 )
 def test_an_app_that_is_not_at_home_here(

@@ -153,6 +153,24 @@ def test_an_app_that_raises(
     assert rest[-1] == f"  {argument}: {raised}"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("run", "{}"), ("run", "{}", "--workers", "2"), ("check", "--no-probe", "--app", "{}"), ("demo", "{}")],
+    ids=" ".join,
+)
+def test_an_app_that_ends_the_process(
+    command: Command, site: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    """An app that calls sys.exit(0) while it is imported is a problem: by its code the command would have done well."""
+    (site / "ending_site.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.syspath_prepend(site)
+    ports = ("--port", str(free_port()), "--issuer-port", str(free_port())) if arguments[0] == "demo" else ()
+    ran = command(*(each.format("ending_site:app") for each in arguments), *ports)
+    assert (ran.code, ran.out) == (2, "")
+    argument = "--app" if arguments[0] == "check" else "MODULE:ATTRIBUTE"
+    assert ran.err.splitlines()[-1] == f"  {argument}: importing 'ending_site' ended by sys.exit(0)"
+
+
 def test_the_demo_of_a_guarded_app(command: Command, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An app that has its guard is told by the argument, and what to name in its place."""
     monkeypatch.syspath_prepend(site)
