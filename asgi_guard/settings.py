@@ -101,10 +101,19 @@ def _secret(name: str, path: str) -> tuple[str, Problem | None]:
     try:
         value = Path(path).read_text("utf-8").strip()
     except OSError as error:
+        if not _is_place(path):
+            said = f"it names no file that can be read ({error.strerror}): it takes the path of a file, not the secret"
+            return "", Problem(name, said)
         return "", Problem(name, f"{path} cannot be read: {error.strerror}")
     except UnicodeDecodeError:
         return "", Problem(name, f"{path} is not text")
     return value, None if value else Problem(name, f"{path} is empty")
+
+
+def _is_place(path: str) -> bool:
+    """Whether the first folder on this path is there; else it may be the secret itself, which may hold slashes too."""
+    folders = Path(path).parents
+    return len(folders) > 1 and os.path.isdir(folders[-2])  # noqa: PTH112 - Path's raises for what is too long
 
 
 def _count_workers(given: dict[str, Any]) -> bool:

@@ -51,6 +51,7 @@ def test_a_file_that_is_none(content: bytes | None, message: str, tmp_path: Path
     if content is not None:
         file.write_bytes(content)
     found = problems(CSRF_MODE="log", CSRF_SESSION_COOKIE="sid", CSRF_SECRET_FILE=str(file))
+    assert f"{file} " in found["CSRF_SECRET_FILE"][0]
     assert message in found["CSRF_SECRET_FILE"][0]
 
 
@@ -58,6 +59,17 @@ def test_a_directory_is_no_file(tmp_path: Path) -> None:
     """What is no file at all is told likewise, beside what else is wrong."""
     found = problems(STORE_URL_FILE=str(tmp_path), RATE_WORKERS="0")
     assert set(found) == {"STORE_URL_FILE", "RATE_WORKERS"}
+
+
+@pytest.mark.parametrize(
+    "secret", ["hunter2", "hun/ter2/", "/hunter2", "redis://:hunter2@cache:6379/0", "hunter2" * 50]
+)
+def test_a_secret_in_the_place_of_its_file_is_not_repeated(secret: str) -> None:
+    """What is no path on this machine may be the secret itself, and what to write is told without it."""
+    (message,) = problems(STORE_URL_FILE=secret)["STORE_URL_FILE"]
+    assert "hun" not in message
+    assert message.startswith("it names no file that can be read (")
+    assert message.endswith("): it takes the path of a file, not the secret")
 
 
 def test_one_place_for_a_secret(tmp_path: Path) -> None:
