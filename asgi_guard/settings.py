@@ -57,8 +57,8 @@ def variables() -> list[Variable]:
 def environment() -> dict[str, Any]:
     """What the variables say, as `{section: {field: value}}`.
 
-    White space around a value is none of it: files that values are mounted from end in a newline. An empty value counts
-    as not set, and so does a file that cannot be read.
+    Values are UTF-8, whatever the locale. White space around one is none of it: files that values are mounted from end
+    in a newline. An empty value counts as not set, and so does a file that cannot be read.
     """
     return _read(())[0]
 
@@ -86,6 +86,11 @@ def _said(name: str | None) -> str:
 def _value(variable: Variable) -> tuple[str, Problem | None]:
     """What a variable says, or the file that it names; and what is wrong with that, if anything."""
     value, path = _said(variable.name), _said(variable.file)
+    if not variable.name.endswith("_FILE"):  # the name of a file may be any bytes
+        try:
+            value = os.fsencode(value).decode()  # whatever the locale makes of it
+        except UnicodeDecodeError:
+            return "", Problem(variable.name, "it is not UTF-8 text")
     if variable.file is None:
         if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
             said = "the quotes are part of the value, as of one in an env file of Docker: leave them out"

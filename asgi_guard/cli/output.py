@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import orjson
 from rich.console import Console
@@ -24,6 +24,8 @@ STYLES = {"on": "green", "ok": "green", "off": "yellow", "failed": "bold red", "
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
     """Print a table on standard output."""
     console = Console()
+    rows = [[_writable(cell, sys.stdout) for cell in row] for row in rows]
+    title = _writable(title, sys.stdout)
     if console.is_terminal:
         shown = Table(
             title=Text(title) if title else None, title_justify="left", title_style="bold", header_style="bold"
@@ -45,7 +47,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = ""
 def say(text: str, style: str = "", *, error: bool = False) -> None:
     """Print a line: on standard output, or on standard error for what is not the answer."""
     console = Console(stderr=error, soft_wrap=True, highlight=False)
-    console.print(Text(text, style))
+    console.print(Text(_writable(text, sys.stderr if error else sys.stdout), style))
+
+
+def _writable(text: str, stream: TextIO) -> str:
+    """A text with what this stream cannot write escaped, such as an accent in the locale C."""
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def with_cause(what: object, cause: BaseException | None) -> str:
@@ -57,7 +65,8 @@ def dump(value: Any) -> None:
     """Print JSON for a script."""
     try:
         text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
-    except TypeError:  # bytes that are no UTF-8, as an environment may have them
+        text.encode(sys.stdout.encoding or "utf-8")
+    except (TypeError, UnicodeEncodeError):  # bytes that are no UTF-8, as an environment may have them; the locale C
         text = json.dumps(value, indent=2)
     sys.stdout.write(f"{text}\n")
 

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
+from tests.cli.conftest import program
 from tests.end_to_end.serving import ROOT
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.cli.conftest import Command
 
 ESCAPE = "\x1b["
@@ -78,3 +79,18 @@ def test_colour_may_be_forced(command: Command, monkeypatch: pytest.MonkeyPatch)
     said = command("check").out
     assert ESCAPE in said
     assert "any method /[red]:key:[/x]" in said
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+"""An environment in which Python takes all text for ASCII."""
+
+
+@pytest.mark.parametrize("also", [(), ("--json",)])
+@pytest.mark.parametrize("arguments", [("check", "--no-probe"), ("explain", "GET", "/caf\u00e9")], ids="-".join)
+def test_what_a_locale_cannot_write_is_escaped(arguments: tuple[str, ...], also: tuple[str, ...]) -> None:
+    """Where standard output takes ASCII alone, other characters are escaped; variables are UTF-8 all the same."""
+    auth = {"ISSUER": "https://id.example.com", "RESOURCE": "https://shop.example", "RESOURCE_NAME": "Caf\u00e9"}
+    environment = {f"ASGI_GUARD_AUTH_{name}": value for name, value in auth.items()}
+    ran = program(*arguments, *also, **environment, **ASCII)
+    assert (ran.code, ran.err) == (0, "")
+    assert ("caf\\u00e9" if also else "caf\\xe9") in ran.out.lower()

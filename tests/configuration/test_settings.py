@@ -475,6 +475,12 @@ def test_any_text_in_any_variable(name: str, text: str) -> None:
             assert repr(settings)
 
 
+@pytest.mark.parametrize("name", sorted(SAID.keys() - {"ROUTES_FILE", "HEALTH_DRAIN_FILE"}))
+def test_bytes_that_are_no_text(name: str) -> None:
+    """A value that is not UTF-8 is told as that, and not repeated: it would end in another error, or match nothing."""
+    assert problems(**{name: os.fsdecode(b"hunter2\xff")})[name] == ["it is not UTF-8 text"]
+
+
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a repr of the settings nor one of a layer holds the store's password or a key's hash."""
     monkeypatch.setenv("ASGI_GUARD_STORE_URL", "redis://guard:hunter2@cache:6379/0")
