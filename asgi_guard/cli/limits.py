@@ -8,7 +8,7 @@ from heapq import nsmallest
 from typing import TYPE_CHECKING, Any
 
 import click
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from asgi_guard.cli.configured import Configured, app_option, configured
 from asgi_guard.cli.output import dump, say, table, with_cause
@@ -200,7 +200,7 @@ def _ask(
 
     try:
         return asyncio.run(run())
-    except (RedisError, OSError, TimeoutError) as error:
+    except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
         say(with_cause(f"the store does not answer ({type(error).__name__})", error), "bold red", error=True)
         ctx.exit(1)
 

@@ -283,10 +283,21 @@ def test_without_limits(server: Server, monkeypatch: pytest.MonkeyPatch) -> None
     assert "no limit is set" in result.output
 
 
-def test_a_store_that_does_not_answer(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("asked", [("top",), ("show", "ip:203.0.113.9"), ("reset", "ip:203.0.113.9")], ids=" ".join)
+@pytest.mark.parametrize(
+    ("url", "raised"),
+    [
+        ("unix:///nowhere/s?password=hunter2", "ConnectionError"),
+        ("redis+cluster://:hunter2@127.0.0.1:1", "RedisClusterException"),
+    ],
+    ids=["single", "cluster"],
+)
+def test_a_store_that_does_not_answer(
+    server: Server, monkeypatch: pytest.MonkeyPatch, url: str, raised: str, asked: tuple[str, ...]
+) -> None:
     """Where the store does not answer, that is said, without its URL."""
-    monkeypatch.setenv("ASGI_GUARD_STORE_URL", "unix:///nowhere/s?password=hunter2")
-    result = invoke("limits", "top")
+    monkeypatch.setenv("ASGI_GUARD_STORE_URL", url)
+    result = invoke("limits", *asked)
     assert result.exit_code == 1
-    assert "the store does not answer (ConnectionError)" in result.output
+    assert f"the store does not answer ({raised})" in result.output
     assert "hunter2" not in result.output
