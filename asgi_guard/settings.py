@@ -83,6 +83,11 @@ def _said(name: str | None) -> str:
     return "" if name is None else os.environ.get(name, "").strip()
 
 
+def workers_said() -> str:
+    """What the environment says of how many processes there are; empty if nothing."""
+    return _said(WORKERS)
+
+
 def _value(variable: Variable) -> tuple[str, Problem | None]:
     """What a variable says, or the file that it names; and what is wrong with that, if anything."""
     value, path = _said(variable.name), _said(variable.file)

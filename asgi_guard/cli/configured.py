@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import click
@@ -111,7 +112,7 @@ def configured(app: str | None) -> Configured:
         return Configured(*configure())
     if app is None and (malformed := misnamed(name)):
         raise ConfigError([malformed, *_problems()])
-    sys.path.insert(0, ".")
+    sys.path.insert(0, str(Path.cwd()))
     if app:
         with redirect_stdout(sys.stderr):  # standard output is for the command's own answer
             named = import_app(app, "--app")

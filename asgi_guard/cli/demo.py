@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -75,7 +76,7 @@ def demo(app: str | None, host: str, port: int, issuer_port: int) -> None:
     the local issuer's key.
     """
     uvicorn = server()
-    sys.path.insert(0, ".")
+    sys.path.insert(0, str(Path.cwd()))
     if port == issuer_port:
         raise ConfigError([Problem("--issuer-port", f"{port} is the app's --port too: choose another")])
     require_address(host, port)

@@ -7,6 +7,7 @@ import logging.config
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,7 +20,7 @@ from asgi_guard.cli.server_log import listening, log_config
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard, no_app
-from asgi_guard.settings import WORKERS
+from asgi_guard.settings import WORKERS, workers_said
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -124,8 +125,8 @@ def run(
     logging.config.dictConfig(log_config())  # what the app's own import and the guard warn of comes before the server
     os.environ[f"{PREFIX}APP"] = app
     if workers > 1:
-        os.environ.setdefault(WORKERS, str(workers))
-    sys.path.insert(0, app_dir)
+        _count(workers)
+    sys.path.insert(0, str(Path(app_dir).absolute()))  # which workers have from here, wherever the app has gone by then
     with listening(logger) as told:
         target = _target(import_app(app, "MODULE:ATTRIBUTE"), workers)
     if uds is None:
@@ -145,6 +146,19 @@ def run(
         log_config=log_config(told),
         **SERVER_OPTIONS,
     )
+
+
+def _count(workers: int) -> None:
+    """Tell the guard of each worker how many share the store; where more are said, others share it too.
+
+    Fewer cannot be: each would take too large a part of the limits where the store does not answer.
+    """
+    counted = workers_said()
+    if not counted:
+        os.environ[WORKERS] = str(workers)
+    elif counted.isdecimal() and 0 < int(counted) < workers:
+        logger.warning("%s=%s is less than --workers: %d are counted", WORKERS, counted, workers)
+        os.environ[WORKERS] = str(workers)
 
 
 def _target(app: ASGIApp, workers: int) -> ASGIApp | str:

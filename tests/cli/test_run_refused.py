@@ -171,6 +171,46 @@ def test_an_app_that_ends_the_process(
     assert ran.err.splitlines()[-1] == f"  {argument}: importing 'ending_site' ended by sys.exit(0)"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("run", "{}"), ("run", "{}", "--app-dir", "../inside"), ("check", "--no-probe", "--app", "{}"), ("demo", "{}")],
+    ids=" ".join,
+)
+def test_where_modules_are_is_said_whole(
+    command: Command, site: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    """The folder of the app is known by its whole path, since an app may change the folder while it is imported."""
+    folder = site / "inside"
+    folder.mkdir()
+    (folder / "going_site.py").write_text("import sys\nraise LookupError(sys.path[0])\n")
+    monkeypatch.chdir(folder)
+    ports = ("--port", str(free_port()), "--issuer-port", str(free_port())) if arguments[0] == "demo" else ()
+    *_, said = command(*(each.format("going_site:app") for each in arguments), *ports).err.splitlines()
+    (_, _, found) = said.partition("raised LookupError: ")
+    assert found.startswith(str(site))
+    assert found.endswith("inside")
+
+
+@pytest.mark.parametrize(
+    ("said", "counted"), [("", "3"), (" ", "3"), ("2", "3"), ("3", "3"), ("8", "8"), ("many", "many")]
+)
+def test_workers_that_are_counted(
+    command: Command,
+    site: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    said: str,
+    counted: str,
+) -> None:
+    """The variable counts the workers that are started at least; where it says fewer, that is warned of."""
+    (site / "counting_site.py").write_text("import os\nraise LookupError(os.environ['ASGI_GUARD_RATE_WORKERS'])\n")
+    monkeypatch.setenv("ASGI_GUARD_RATE_WORKERS", said)
+    ran = command("run", "counting_site:app", "--app-dir", str(site), "--workers", "3")
+    assert ran.err.splitlines()[-1].endswith(f"raised LookupError: {counted}")
+    warned = [record.getMessage() for record in caplog.records if "RATE_WORKERS" in record.getMessage()]
+    assert warned == (["ASGI_GUARD_RATE_WORKERS=2 is less than --workers: 3 are counted"] if said == "2" else [])
+
+
 def test_the_demo_of_a_guarded_app(command: Command, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An app that has its guard is told by the argument, and what to name in its place."""
     monkeypatch.syspath_prepend(site)
