@@ -8,7 +8,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SecretStr
 
 from asgi_guard.configuration.section_base import Section
-from asgi_guard.configuration.values import APIKeys, Audiences, Names, NamesOrNone, Plans, ProbePath, issuers
+from asgi_guard.configuration.values import (
+    AnyNames,
+    AnyNamesOrNone,
+    APIKeys,
+    Names,
+    NamesOrNone,
+    Plans,
+    ProbePath,
+    issuers,
+)
 from asgi_guard.identity.issuer import DEFAULT_ALGORITHMS
 from asgi_guard.middleware.request_id import Generator, Trusted
 from asgi_guard.operations.leaving import DrainSignal
@@ -50,15 +59,15 @@ class IssuerSettings(Section):
     """One of several issuers. What it leaves out is as the section says."""
 
     issuer: str
-    audience: Audiences | None = None
+    audience: AnyNames | None = None
     jwks_url: str | None = None
     algorithms: NamesOrNone | None = None
     leeway: float | None = Field(default=None, ge=0, le=300)
     max_token_age: float | None = Field(default=None, gt=0)
     max_token_lifetime: float | None = Field(default=None, gt=0)
     profile: Profile | None = None
-    required_claims: Names | None = None
-    scope_claims: NamesOrNone | None = None
+    required_claims: AnyNames | None = None
+    scope_claims: AnyNamesOrNone | None = None
 
 
 Issuers = Annotated[tuple[IssuerSettings, ...], BeforeValidator(issuers)]
@@ -68,7 +77,7 @@ class AuthSettings(Section):
     """Who is believed. On once an issuer or a key is named; every path then needs an identity unless a row says not."""
 
     issuer: str | None = Field(default=None, description="the issuer whose tokens are accepted, as in its `iss`")
-    audience: Audiences = Field(
+    audience: AnyNames = Field(
         default=(), description="this API's names, of which a token has to name one in `aud`; else the resource's"
     )
     jwks_url: str | None = Field(
@@ -85,8 +94,8 @@ class AuthSettings(Section):
     profile: Profile = Field(
         default="any", description="`at+jwt` takes access tokens marked as such only (RFC 9068), `any` all tokens"
     )
-    required_claims: Names = Field(default=(), description="claims that a token has to have, `NAME` or `NAME=VALUE`")
-    scope_claims: NamesOrNone = Field(
+    required_claims: AnyNames = Field(default=(), description="claims that a token has to have, `NAME` or `NAME=VALUE`")
+    scope_claims: AnyNamesOrNone = Field(
         default=SCOPE_CLAIMS,
         min_length=1,
         description="where scopes are: the first that is there; `a.b` goes into objects",
@@ -225,7 +234,7 @@ class RateSettings(Section):
     plan_claim: str | None = Field(
         default=None, max_length=256, description="the claim that names a token's plan; an API key's entry has `plan`"
     )
-    exempt: Names = Field(
+    exempt: AnyNames = Field(
         default=(), description="whom no limit applies to: addresses, networks, `user:SUBJECT`, `api-key:NAME`"
     )
     messages: str = Field(
@@ -280,7 +289,7 @@ class CSRFSettings(Section):
     trusted_origins: Names = Field(
         default=(), description="origins whose pages may act, beside those that CORS allows with credentials"
     )
-    exempt: Names = Field(
+    exempt: AnyNames = Field(
         default=(), description="paths at which nothing is refused, such as `/hooks/*`; also rows with `csrf` false"
     )
     session_cookie: str | None = Field(
@@ -333,7 +342,7 @@ class HostsSettings(Section):
 
     allowed: Names = Field(default=(), description="host names; `*.example.com` for all below it")
     https_redirect: bool = Field(default=False, description="whether plain http is redirected to https")
-    exempt: Names = Field(
+    exempt: AnyNames = Field(
         default=(), description="paths that are served whatever the host and the scheme, such as `/healthz`"
     )
 

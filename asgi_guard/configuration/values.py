@@ -148,9 +148,8 @@ def _list(value: object) -> object:
     return listed(value) if isinstance(value, str) else value
 
 
-@_some
-def _audiences(value: object) -> object:
-    """Read a list of names that may be any text, and refuse what looks like several: no token would name it."""
+def _parted(value: object) -> object:
+    """Read a list of names that may be any text, and refuse what looks like several: nothing would match it."""
     items = _list(value)
     if not isinstance(value, str) or not isinstance(items, tuple) or value.lstrip().startswith("["):
         return items
@@ -169,7 +168,9 @@ def _probe_path(path: str) -> str:
 Names = Annotated[tuple[str, ...], BeforeValidator(_some(_list))]
 NamesOrNone = Annotated[tuple[str, ...], BeforeValidator(_list)]
 """Those of a default that is not empty: `[]` says that there are to be none."""
-Audiences = Annotated[tuple[str, ...], BeforeValidator(_audiences)]
+AnyNames = Annotated[tuple[str, ...], BeforeValidator(_some(_parted))]
+"""Those that may hold any character, and so cannot be told from several that are parted by another one than a comma."""
+AnyNamesOrNone = Annotated[tuple[str, ...], BeforeValidator(_parted)]
 Plans = Annotated[Mapping[str, str], BeforeValidator(_plans)]
 Routes = Annotated[tuple[Annotated[Route, WrapValidator(_whole_row)], ...], BeforeValidator(rows_of)]
 APIKeys = Annotated[tuple[APIKey, ...], BeforeValidator(_api_keys)]

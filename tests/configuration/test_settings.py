@@ -124,6 +124,18 @@ def test_a_secret_may_be_in_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("AUTH_AUDIENCE", "a\n  b", """write a, b, or ["a\\n  b"] if"""),
         ("AUTH_AUDIENCE", "a;", """write a, or ["a;"] if that is meant"""),
         ("AUTH_AUDIENCE", ";", """names are parted by ',': write [";"] if that is meant"""),
+        ("RATE_EXEMPT", "user:alice user:bob", """write user:alice, user:bob, or ["user:alice user:bob"] if that"""),
+        ("RATE_EXEMPT", "user:alice; user:bob", "names are parted by ',': write user:alice, user:bob, or "),
+        ("RATE_EXEMPT", "user:alice;10.0.0.0/8", "names are parted by ',': write user:alice, 10.0.0.0/8, or "),
+        ("CSRF_EXEMPT", "/hooks;/pay", "names are parted by ',': write /hooks, /pay, or "),
+        ("HOSTS_EXEMPT", "/healthz /ready", "names are parted by ',': write /healthz, /ready, or "),
+        ("AUTH_SCOPE_CLAIMS", "scope roles", "names are parted by ',': write scope, roles, or "),
+        ("AUTH_REQUIRED_CLAIMS", "client_id tenant=acme", "names are parted by ',': write client_id, tenant=acme, or "),
+        (
+            "AUTH_ISSUERS",
+            '[{"issuer": "https://b.example", "audience": "a", "scope_claims": "scp roles"}]',
+            "number 1, scope_claims: names are parted by ',': write scp, roles, or ",
+        ),
         (
             "AUTH_ISSUERS",
             '[{"issuer": "https://b.example", "audience": "a b"}]',
@@ -135,6 +147,25 @@ def test_what_to_write_instead(name: str, value: str, said: str) -> None:
     """An error says what a value is for, and not only what it should look like."""
     extra = {"AUTH_ISSUER": "https://id.example.com", "AUTH_AUDIENCE": "api"} if name.startswith("AUTH") else {}
     assert any(said in message for message in problems(**{**extra, name: value})[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("RATE_EXEMPT", '["user:alice smith", "10.0.0.0/8"]', ("user:alice smith", "10.0.0.0/8")),
+        ("CSRF_EXEMPT", '["/a b"]', ("/a b",)),
+        ("AUTH_REQUIRED_CLAIMS", '["tenant=Acme Ltd"]', ("tenant=Acme Ltd",)),
+    ],
+)
+def test_a_name_that_has_a_space(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, said: tuple[str, ...]
+) -> None:
+    """What would look like several names is written as JSON."""
+    others = {"AUTH_ISSUER": "https://id.example.com", "AUTH_AUDIENCE": "a", "RATE_LIMIT": "1/second by ip"}
+    for other, value in {**others, "CSRF_MODE": "log", name: text}.items():
+        monkeypatch.setenv(f"ASGI_GUARD_{other}", value)
+    settings, _ = configure()
+    assert setting(settings, name) == said
 
 
 @pytest.mark.parametrize(
