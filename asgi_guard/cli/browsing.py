@@ -12,7 +12,7 @@ from asgi_guard.chain.layer import Chain
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.middleware import CORSMiddleware, CSRFMiddleware, HostMiddleware, ResourceMetadataMiddleware
 from asgi_guard.policy.cors import obstacles
-from asgi_guard.policy.fetch import PageRequest, Reply, Step, judge, preflight_of, unsafe_names
+from asgi_guard.policy.fetch import BrowserVerdict, PageRequest, Reply, Step, judge, preflight_of, unsafe_names
 from asgi_guard.policy.routes import RouteTable, route_path
 
 if TYPE_CHECKING:
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Header, Message, Receive, Scope, Send
     from asgi_guard.chain.layer import Layer
     from asgi_guard.policy.cors import CORSPolicy
-    from asgi_guard.policy.fetch import BrowserVerdict
     from asgi_guard.settings import GuardSettings
 
 _ASKED = (HostMiddleware, CORSMiddleware, ResourceMetadataMiddleware)
 """The layers that decide what a browser makes of an answer. What any other answers, CORS marks as it does the app's,
 and to ask it could probe, log, count or drain. What CSRF says is told beside it."""
+
+_SAME_ORIGIN = "a page there may read the answer: it is of the app's own origin, so a browser asks nobody"
 
 _ADVICE = {
     Step.METHOD_FORBIDDEN: "use another method: no setting helps",
@@ -58,13 +59,14 @@ def seen_by_browser(
     asked = [layer for layer in layers if isinstance(layer, _ASKED)]
     cors = next((layer.policy for layer in asked if isinstance(layer, CORSMiddleware)), None)
     csrf = next((layer for layer in layers if isinstance(layer, CSRFMiddleware)), None)
+    own = request.origin == f"https://{_host(settings)}"
     if websocket:
         scope = _scope(settings, root_path, "GET", path, _origin(request), "websocket")
         passes = asyncio.run(_ask(asked, scope)).status == 101
         cookie = request.credentials and settings.auth.cookie is not None
         trusts = csrf.trusts if csrf is not None else cors.names_origin if cors and cors.credentials else None
         trusted = trusts is not None and trusts(request.origin.encode())
-        seen = _handshake(request, cors, passes=passes, cookie=cookie, trusted=trusted)
+        seen = _handshake(request, cors, passes=passes, cookie=cookie, trusted=trusted or own)
         return _forged(_nameless(seen, settings, route_path(scope["path"], root_path)), csrf, scope)
     asking_first = preflight_of(request)
     preflight = None
@@ -72,13 +74,15 @@ def seen_by_browser(
         preflight = asyncio.run(_ask(asked, _scope(settings, root_path, "OPTIONS", path, asking_first)))
     actual = asyncio.run(_ask(asked, _scope(settings, root_path, request.method, path, _origin(request))))
     verdict = judge(request, preflight, actual)
+    if own and verdict.step is not Step.METHOD_FORBIDDEN:
+        verdict = BrowserVerdict(readable=True, preflighted=False, sent=True, exposed=("*",), ignored=verdict.ignored)
     seen = {
         "origin": request.origin,
         "readable": verdict.readable,
         "preflight": _why_preflight(request) if verdict.preflighted else "not needed",
         "sent": verdict.sent,
         "stopped_at": verdict.step,
-        "verdict": _said(verdict),
+        "verdict": _SAME_ORIGIN if own and verdict.readable else _said(verdict),
         "exposed": list(verdict.exposed),
         "ignored": list(verdict.ignored),
         "change": _change(verdict, cors, request),
@@ -177,13 +181,19 @@ def _origin(request: PageRequest) -> tuple[Header, ...]:
     return ((b"origin", request.origin.encode()),)
 
 
+def _host(settings: GuardSettings) -> str:
+    """The name by which the app is asked: the first that is allowed, or one below the first wildcard."""
+    names = [name.lower().rstrip(".") for name in settings.hosts.allowed] or ["localhost"]
+    return next((name for name in names if "*" not in name), names[0].replace("*", "any"))
+
+
 def _scope(
     settings: GuardSettings, root_path: str, method: str, path: str, headers: Iterable[Header], kind: str = "http"
 ) -> dict[str, Any]:
     """The request as a server would hand it on: over https, to a host that is allowed. The path is as it is sent."""
     raw_path = os.fsencode(path)
     decoded = unquote_to_bytes(raw_path).decode("utf-8", "replace")
-    host = next((name for name in settings.hosts.allowed if "*" not in name), "localhost")
+    host = _host(settings)
     scheme = "wss" if kind == "websocket" else "https"
     return {
         "type": kind, "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": scheme,

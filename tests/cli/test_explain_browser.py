@@ -101,6 +101,33 @@ def test_what_everyone_may_read(command: Command, monkeypatch: pytest.MonkeyPatc
     assert not seen(command, "--origin", "https://elsewhere.example", "GET", "/items")["readable"]
 
 
+@pytest.mark.parametrize("hosts", ["*.example.com", "*.Example.org, *.example.com", "*.example.com, shop.example"])
+def test_hosts_below_a_name(command: Command, monkeypatch: pytest.MonkeyPatch, hosts: str) -> None:
+    """The app is asked by a name that it answers to, also where only names below another are allowed."""
+    monkeypatch.setenv("ASGI_GUARD_HOSTS_ALLOWED", hosts)
+    for method in ("GET", "POST"):
+        found = seen(command, "--origin", PAGE, method, "/items", "--header", "authorization")
+        assert found["change"] == {"ASGI_GUARD_CORS_ALLOW_HEADERS": "add authorization"}
+    assert seen(command, "--origin", PAGE, "GET", "/items")["change"] == {}
+    assert seen(command, "--origin", PAGE, "--websocket", "GET", "/ws")["readable"]
+
+
+@pytest.mark.parametrize("cors", [True, False])
+def test_a_page_of_the_apps_own(command: Command, monkeypatch: pytest.MonkeyPatch, cors: bool) -> None:
+    """A page of the origin that the app has itself may read whatever CORS says, and nothing is to be opened for it."""
+    monkeypatch.setenv("ASGI_GUARD_HOSTS_ALLOWED", "a.example")
+    monkeypatch.setenv("ASGI_GUARD_CSRF_MODE", "enforce")
+    if not cors:
+        monkeypatch.delenv("ASGI_GUARD_CORS_ALLOW_ORIGINS")
+    found = seen(command, "--origin", "https://a.example", "PUT", "/x", "--header", "x-a", "--header", "cookie: b")
+    assert (found["readable"], found["preflight"], found["sent"], found["change"]) == (True, "not needed", True, {})
+    assert "the app's own origin" in found["verdict"]
+    assert (found["exposed"], found["ignored"]) == (["*"], ["cookie"])
+    assert not seen(command, "--origin", "http://a.example", "PUT", "/x")["readable"]
+    assert not seen(command, "--origin", "https://a.example", "TRACE", "/x")["readable"]
+    assert seen(command, "--origin", "https://a.example", "--websocket", "GET", "/ws")["readable"]
+
+
 @pytest.mark.parametrize(("origin", "opens"), [(PAGE, True), ("https://evil.example", False)])
 def test_a_websocket(command: Command, origin: str, opens: bool) -> None:
     """A WebSocket opens for pages of allowed origins only."""
@@ -163,7 +190,7 @@ def test_an_answer_that_is_a_refusal(command: Command, monkeypatch: pytest.Monke
     assert found["change"] == {"ASGI_GUARD_CSRF_TRUSTED_ORIGINS": f"add {PAGE}"}
     assert "csrf it is refused: cross_site" in " ".join(command("explain", *call).out.split())
     assert "csrf" not in seen(command, "--origin", PAGE, "GET", "/items")
-    monkeypatch.setenv("ASGI_GUARD_CSRF_EXEMPT", "/a b")
+    monkeypatch.setenv("ASGI_GUARD_CSRF_EXEMPT", '["/a b"]')
     assert "csrf" not in seen(command, "--origin", PAGE, "POST", "/a%20b")
     monkeypatch.delenv("ASGI_GUARD_CSRF_EXEMPT")
     socket = seen(command, "--origin", PAGE, "--websocket", "GET", "/ws")

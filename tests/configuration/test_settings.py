@@ -157,9 +157,7 @@ def test_what_to_write_instead(name: str, value: str, said: str) -> None:
         ("AUTH_REQUIRED_CLAIMS", '["tenant=Acme Ltd"]', ("tenant=Acme Ltd",)),
     ],
 )
-def test_a_name_that_has_a_space(
-    monkeypatch: pytest.MonkeyPatch, name: str, text: str, said: tuple[str, ...]
-) -> None:
+def test_a_name_that_has_a_space(monkeypatch: pytest.MonkeyPatch, name: str, text: str, said: tuple[str, ...]) -> None:
     """What would look like several names is written as JSON."""
     others = {"AUTH_ISSUER": "https://id.example.com", "AUTH_AUDIENCE": "a", "RATE_LIMIT": "1/second by ip"}
     for other, value in {**others, "CSRF_MODE": "log", name: text}.items():
