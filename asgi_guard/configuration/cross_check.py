@@ -90,11 +90,13 @@ def _credentials(auth: AuthSettings) -> Iterator[Problem]:
 
 
 def _costs_missing(settings: GuardSettings) -> Iterator[Problem]:
-    """Costs that are taken from no limit."""
-    if settings.limited:
-        return
+    """Costs that are taken from no limit: neither the row's own, which hold in the place of any other, nor another."""
     for route in settings.routes:
-        if route.cost != 1:
+        own = route.limits
+        if own is not None and not own.strip("; ") and route.cost > 1:
+            message = f"the row {route} costs {route.cost}, and its own limits, {own!r}, are none: leave either out"
+            yield Problem(f"{PREFIX}ROUTES", message)
+        elif own is None and route.cost != 1 and not settings.rate.limit.strip("; ") and not settings.rate.plans:
             message = f"the row {route} costs {route.cost}, and no limit counts it: set {PREFIX}RATE_LIMIT"
             yield Problem(f"{PREFIX}ROUTES", message)
 

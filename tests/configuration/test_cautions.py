@@ -213,7 +213,7 @@ def test_methods_that_pages_send(methods: tuple[str, ...]) -> None:
             {
                 "auth": KEYS,
                 "rate": RateSettings(limit="9/hour by ip"),
-                "routes": (Route("/pay", limits="1/hour by user"), Route("/a", limits="", cost=2)),
+                "routes": (Route("/pay", limits="1/hour by user"), Route("/a", limits="", cost=0)),
             },
             "at any method /pay, whose own limits hold in the place of any other and say nothing of them",
         ),

@@ -114,6 +114,16 @@ ISSUER = {"AUTH_ISSUER": "https://id.example.com", "AUTH_AUDIENCE": "shop"}
             "the row any method /export costs 5, and no limit counts it: set ASGI_GUARD_RATE_LIMIT",
         ),
         (
+            {"ROUTES": '[{"path": "/a", "limits": "1/hour by ip"}, {"path": "/export", "cost": 5}]'},
+            "ROUTES",
+            "the row any method /export costs 5, and no limit counts it: set ASGI_GUARD_RATE_LIMIT",
+        ),
+        (
+            {"RATE_LIMIT": "1/hour by ip", "ROUTES": '[{"path": "/export", "limits": "", "cost": 5}]'},
+            "ROUTES",
+            "the row any method /export costs 5, and its own limits, '', are none: leave either out",
+        ),
+        (
             {"AUTH_API_KEYS": KEYS, "AUTH_API_KEY_HEADER": "X-Request-Id"},
             "AUTH_API_KEY_HEADER",
             "'X-Request-Id' is ASGI_GUARD_REQUEST_ID_HEADER too: name another",
@@ -162,6 +172,12 @@ def test_a_rule_that_would_not_hold(environment: dict[str, str], variable: str, 
         {"RATE_LIMIT": "1/second by ip; 1/second by anonymous"},
         {"ROUTES": '[{"path": "/", "auth": "none"}]'},
         {"HOSTS_ALLOWED": "shop.example", "HOSTS_HTTPS_REDIRECT": "true"},
+        {"ROUTES": '[{"path": "/a", "limits": "9/hour by ip", "cost": 5}, {"path": "/b", "limits": "", "cost": 0}]'},
+        {
+            "AUTH_API_KEYS": f'{{"ci": {{"sha256": "{DIGEST}", "plan": "a"}}}}',
+            "RATE_PLANS": '{"a": "9/hour by api-key"}',
+            "ROUTES": '[{"path": "/a", "cost": 5}]',
+        },
         {"HEALTH_READY_PATH": "/ready", "HEALTH_LIVE_PATH": "/live"},
     ],
 )
