@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from asgi_guard.chain.layer import Layer
+    from asgi_guard.configuration.sections import IssuerSettings
     from asgi_guard.identity.jwks import KeyEngine
     from asgi_guard.policy.routes import Route
     from asgi_guard.settings import GuardSettings
@@ -215,6 +216,10 @@ def effective(settings: GuardSettings) -> list[tuple[str, str, str]]:
             text = public_url(value.get_secret_value())
         elif isinstance(value, SecretStr):
             text = "***"
+        elif variable.field in ("jwks_url", "introspection_url"):
+            text = public_url(value) if value else ""
+        elif variable.field == "issuers":
+            text = written(tuple(map(_public, value)))
         elif variable.field == "api_keys":
             text = ", ".join(key.name for key in value)
         elif variable.field == "routes":
@@ -232,6 +237,11 @@ def public_url(url: str) -> str:
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{'***@' if '@' in parts.netloc else ''}{host}{parts.path}"
+
+
+def _public(issuer: IssuerSettings) -> IssuerSettings:
+    """An issuer without what may be a secret in the URL of its keys."""
+    return issuer.model_copy(update={"jwks_url": public_url(issuer.jwks_url)}) if issuer.jwks_url else issuer
 
 
 def cautions(configured: Configured) -> list[str]:

@@ -264,6 +264,28 @@ def test_a_url_is_shown_without_secrets(url: str, shown: str) -> None:
     assert public_url(url) == shown
 
 
+@pytest.mark.parametrize("also", [(), ("--json",)])
+def test_urls_of_issuers_are_shown_without_secrets(
+    command: Command, monkeypatch: pytest.MonkeyPatch, also: tuple[str, ...]
+) -> None:
+    """The query of a URL where keys or tokens are asked about may hold a key, and is left out."""
+    for name, value in {
+        "ISSUER": "https://id.example.com",
+        "AUDIENCE": "shop",
+        "JWKS_URL": "https://id.example.com/keys?key=hunter2",
+        "ISSUERS": '[{"issuer": "b", "jwks_url": "https://b.example/keys?key=hunter2"}, "https://c.example"]',
+        "INTROSPECTION_URL": "https://id.example.com/introspect?key=hunter2",
+        "INTROSPECTION_CLIENT_ID": "shop",
+        "INTROSPECTION_CLIENT_SECRET": "hunter2",
+        "INTROSPECTION_ISSUER": "https://id.example.com",
+    }.items():
+        monkeypatch.setenv(f"ASGI_GUARD_AUTH_{name}", value)
+    ran = command("check", "--no-probe", *also)
+    assert (ran.code, "hunter2" in ran.out + ran.err) == (0, False)
+    for shown in ("https://id.example.com/keys", "https://id.example.com/introspect", "https://b.example/keys"):
+        assert shown in ran.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
