@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 LIKE_COMMAS = re.compile(r"[\s;]+")
 """What parts names elsewhere: a name that holds it may be meant as several."""
 
+_ADDRESS = re.compile(r"\[[0-9A-Fa-f]*:[0-9A-Fa-f:.]+\]\s*(,|$)")
+"""An IPv6 address as hosts have it, with which a list may begin, and which begins as JSON does."""
+
 
 def listed(value: str | Sequence[str]) -> tuple[str, ...]:
     """Read a list of names.
@@ -32,7 +35,7 @@ def listed(value: str | Sequence[str]) -> tuple[str, ...]:
             raise ValueError('this is no list of texts: write ["a", "b"], or "a, b"')
         return texts
     text = value.strip()
-    if not text.startswith("["):
+    if not text.startswith("[") or _ADDRESS.match(text):
         return tuple(item for part in text.split(",") if (item := part.strip()))
     try:
         items = json.loads(text)

@@ -18,6 +18,7 @@ from asgi_guard.policy.listing import listed
         ("", ()), ("  ", ()), (",", ()), (" , ,", ()), ("a", ("a",)), ("a,b", ("a", "b")), (" a , b ,", ("a", "b")),
         ("https://a.example.com", ("https://a.example.com",)), ("a b", ("a b",)), ("a\n,b\n", ("a", "b")),
         ("[]", ()), ('["a"]', ("a",)), ('["a", "b"]', ("a", "b")), (' ["a,b"] ', ("a,b",)), ('["é"]', ("é",)),
+        ("[::1]", ("[::1]",)), ("[2001:DB8::1] , a", ("[2001:DB8::1]", "a")), ("a, [::1]", ("a", "[::1]")),
         ([], ()), (["a", "b"], ("a", "b")), (("a",), ("a",)), (["a,b"], ("a,b",)),
     ],
 )  # fmt: skip
@@ -27,7 +28,8 @@ def test_a_list_is_read_as_it_is_meant(written: str | list[str], meant: tuple[st
 
 
 @pytest.mark.parametrize(
-    "written", ["[", "[a]", "[a, b]", '["a"', '["a"] x', "[1]", '["a", null]', '[["a"]]', "[" * 10_000]
+    "written",
+    ["[", "[a]", "[a, b]", '["a"', '["a"] x', "[1]", "[1:", "[::1] a", '["a", null]', '[["a"]]', "[" * 10_000],
 )
 def test_what_starts_like_json_is_json(written: str) -> None:
     """A list that starts like JSON and is none, or holds anything but strings, is refused with both spellings."""
