@@ -142,7 +142,10 @@ def settings(issuer: str, audience: str, store: str = "memory://", *, revocation
     """
     return GuardSettings(
         auth=AuthSettings(
-            issuer=issuer, audience=(audience,), revocation=revocation, revocation_on_store_failure="allow"
+            issuer=issuer,
+            audience=(audience,),
+            revocation=revocation,
+            revocation_on_store_failure="allow" if revocation else "deny",
         ),
         rate=RateSettings(limit=LIMITS.format("user")),
         cors=CORSSettings(allow_origins=(ORIGIN,), allow_headers=("authorization",)),

@@ -57,11 +57,17 @@ def cross_check(settings: GuardSettings) -> Iterator[Problem]:
 
 def _unused(settings: GuardSettings) -> Iterator[Problem]:
     """What is said of something that there is not, by no more than its default."""
-    proxy, metrics = settings.proxy, settings.metrics
+    proxy, metrics, auth, csrf, log = settings.proxy, settings.metrics, settings.auth, settings.csrf, settings.log
     if not proxy.trusted and not proxy.hops:
         yield from _without(proxy, "proxy", "trusted", ("header",))
     if not metrics.path:
         yield from _without(metrics, "metrics", "path", ("allow",))
+    if not auth.revocation:
+        yield from _without(auth, "auth", "revocation", ("revocation_on_store_failure",))
+    if csrf.mode != "off" and csrf.secret is None:  # where it is off, all of it has no effect
+        yield from _without(csrf, "csrf", "secret", ("token_header",))
+    if log.gcp_project is not None and log.format != "gcp":
+        yield Problem(f"{PREFIX}LOG_GCP_PROJECT", f"it has no effect unless {PREFIX}LOG_FORMAT is gcp")
 
 
 def _credentials(auth: AuthSettings) -> Iterator[Problem]:
