@@ -93,7 +93,8 @@ def _value(variable: Variable) -> tuple[str, Problem | None]:
     value, path = _said(variable.name), _said(variable.file)
     if not variable.name.endswith("_FILE"):  # the name of a file may be any bytes
         try:
-            value = os.fsencode(value).decode()  # whatever the locale makes of it
+            # Whatever the locale makes of it: in some, what ends a character is white space.
+            value = os.fsencode(os.environ.get(variable.name, "")).decode().strip()
         except UnicodeDecodeError:
             return "", Problem(variable.name, "it is not UTF-8 text")
     if variable.file is None:

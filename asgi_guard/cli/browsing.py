@@ -59,7 +59,7 @@ def seen_by_browser(
     asked = [layer for layer in layers if isinstance(layer, _ASKED)]
     cors = next((layer.policy for layer in asked if isinstance(layer, CORSMiddleware)), None)
     csrf = next((layer for layer in layers if isinstance(layer, CSRFMiddleware)), None)
-    own = request.origin == f"https://{_host(settings)}"
+    own = bool(settings.hosts.allowed) and request.origin == f"https://{_host(settings)}"
     if websocket:
         scope = _scope(settings, root_path, "GET", path, _origin(request), "websocket")
         passes = asyncio.run(_ask(asked, scope)).status == 101
@@ -181,9 +181,13 @@ def _origin(request: PageRequest) -> tuple[Header, ...]:
     return ((b"origin", request.origin.encode()),)
 
 
+_UNNAMED = "app.invalid"
+"""The app's host where none is named: that of no page (RFC 2606), for nobody knows what is the app's own."""
+
+
 def _host(settings: GuardSettings) -> str:
     """The name by which the app is asked: the first that is allowed, or one below the first wildcard."""
-    names = [name.lower().rstrip(".") for name in settings.hosts.allowed] or ["localhost"]
+    names = [name.lower().rstrip(".") for name in settings.hosts.allowed] or [_UNNAMED]
     return next((name for name in names if "*" not in name), names[0].replace("*", "any"))
 
 

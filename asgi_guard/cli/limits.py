@@ -100,7 +100,7 @@ def top(ctx: click.Context, *, count: int, app: str | None, as_json: bool) -> No
             return False
         return True
 
-    whole = _ask(ctx, here, scan, patience=None)
+    whole = _ask(ctx, here, scan, PATIENCE + 2 * operate.LAST)
     emptiest = nsmallest(count, found, key=lambda each: (_share(each, rules), -each.reset))
     _print(emptiest, rules, "the emptiest buckets", as_json=as_json)
     if not whole:
@@ -183,9 +183,9 @@ def _ask(
     ctx: click.Context,
     here: Configured,
     ask: Callable[[Any, str], Awaitable[Any]],
-    patience: float | None = PATIENCE,
+    patience: float = PATIENCE,
 ) -> Any:
-    """Ask the store; where it does not answer, say so and end. Without patience, `ask` sees to the time itself."""
+    """Ask the store; where it does not answer in so many seconds, say so and end."""
     store = here.store
     if not isinstance(store, RedisStore | ClusterStore):
         message = "each process's memory is its own, and this command's is empty: name a Redis that the workers share"

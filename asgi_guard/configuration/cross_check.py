@@ -102,7 +102,7 @@ def _costs_missing(settings: GuardSettings) -> Iterator[Problem]:
         if own is not None and not own.strip("; ") and route.cost > 1:
             message = f"the row {route} costs {route.cost}, and its own limits, {own!r}, are none: leave either out"
             yield Problem(f"{PREFIX}ROUTES", message)
-        elif own is None and route.cost != 1 and not settings.rate.limit.strip("; ") and not settings.rate.plans:
+        elif own is None and route.cost > 1 and not settings.rate.limit.strip("; ") and not settings.rate.plans:
             message = f"the row {route} costs {route.cost}, and no limit counts it: set {PREFIX}RATE_LIMIT"
             yield Problem(f"{PREFIX}ROUTES", message)
 

@@ -135,6 +135,11 @@ def check_name(issuer: str) -> None:
         raise ValueError("an issuer is what iss says, which is no address of a document")
 
 
+def shown(url: str) -> str:
+    """A URL as errors and the log tell of it: without its query, which may hold a key."""
+    return url.partition("?")[0]
+
+
 async def read_json(response: httpx.Response, most: int) -> Any:
     """Read the document of a response that is under way.
 
@@ -145,7 +150,7 @@ async def read_json(response: httpx.Response, most: int) -> Any:
     Raises:
         ValueError: its status is not 200, it is compressed, too large, or no JSON. The text says which, and of whom.
     """
-    url = response.request.url
+    url = shown(str(response.request.url))
     if response.status_code != 200:
         raise ValueError(f"{url} answered {response.status_code}")
     if response.headers.get("content-encoding", "identity").lower() != "identity":

@@ -19,7 +19,17 @@ from urllib.parse import quote_plus
 import httpx
 
 from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, TokenError
-from asgi_guard.identity.fetching import EXPECTED, HEADERS, TIMEOUT, check_url, default_client, made, read_json, why
+from asgi_guard.identity.fetching import (
+    EXPECTED,
+    HEADERS,
+    TIMEOUT,
+    check_url,
+    default_client,
+    made,
+    read_json,
+    shown,
+    why,
+)
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.claims import SCOPE_CLAIMS, parse_required
 from asgi_guard.policy.introspection import IntrospectionCache, IntrospectionPolicy, IntrospectionTimes, origin_of
@@ -181,6 +191,7 @@ class Introspector:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.url = check_url(url, query=True)
+        self._shown = shown(url)
         # Encoded as a form's fields are before they are joined (RFC 6749 2.3.1).
         self._auth = httpx.BasicAuth(quote_plus(client_id), quote_plus(client_secret))
         self.policy = policy
@@ -195,7 +206,7 @@ class Introspector:
         self._quiet_until = self._quiet_on_failures_until = 0.0
 
     def __repr__(self) -> str:
-        return f"Introspector({self.url!r})"
+        return f"Introspector({self._shown!r})"
 
     def peek(self, token: bytes) -> User | None:
         """The token's user, if the issuer was asked a moment ago; None if it has to be asked.
@@ -242,7 +253,7 @@ class Introspector:
         """Wait for it. A waiter that is cancelled does not cancel it, for others wait too, nor it one that waits."""
         await asyncio.wait([question])
         if question.cancelled():
-            raise KeysUnavailableError(f"{self.url} is not asked any more", 1)
+            raise KeysUnavailableError(f"{self._shown} is not asked any more", 1)
         return question.result()
 
     async def check(self) -> None:
@@ -287,7 +298,7 @@ class Introspector:
 
     def _not_asked(self, now: float) -> KeysUnavailableError:
         wait = self._breaker.retry_after(now)
-        return KeysUnavailableError(f"{self.url} has failed lately and is not asked", wait)
+        return KeysUnavailableError(f"{self._shown} has failed lately and is not asked", wait)
 
     async def _run(self, digest: bytes, token: bytes, line: _Line, *, probing: bool) -> User:
         try:
@@ -323,15 +334,15 @@ class Introspector:
 
     def _works(self) -> None:
         if self._breaker.succeeded():
-            logger.warning("%s can be asked about tokens again", self.url)
+            logger.warning("%s can be asked about tokens again", self._shown)
 
     def _unanswered(self, error: Exception) -> KeysUnavailableError:
         """The error for a token that is not answered for. It says nothing of others: any client can send such a one."""
         self._works()
         if (now := time.monotonic()) >= self._quiet_until:
             self._quiet_until = now + QUIET
-            logger.warning("%s does not answer for a token: %s", self.url, error)
-        return _UnansweredError(f"{self.url} does not answer for this token: {error}", 1)
+            logger.warning("%s does not answer for a token: %s", self._shown, error)
+        return _UnansweredError(f"{self._shown} does not answer for this token: {error}", 1)
 
     def _failed(self, error: Exception, *, probing: bool) -> KeysUnavailableError:
         """The error for a token without an answer. What was under way when the breaker opened does not count.
@@ -341,11 +352,11 @@ class Introspector:
         now, told = time.monotonic(), why(error)
         fault = None if isinstance(error, EXPECTED) else error
         if (probing or not self._breaker.is_open) and self._breaker.failed(now):
-            logger.error("%s cannot be asked about tokens: %s", self.url, told, exc_info=fault)
+            logger.error("%s cannot be asked about tokens: %s", self._shown, told, exc_info=fault)
         elif not self._breaker.is_open and now >= self._quiet_on_failures_until:
             self._quiet_on_failures_until = now + QUIET
-            logger.warning("%s could not be asked about a token: %s", self.url, told, exc_info=fault)
-        return KeysUnavailableError(f"{self.url} cannot be asked: {told}", self._breaker.retry_after(now) or 1)
+            logger.warning("%s could not be asked about a token: %s", self._shown, told, exc_info=fault)
+        return KeysUnavailableError(f"{self._shown} cannot be asked: {told}", self._breaker.retry_after(now) or 1)
 
     def _enter(self) -> None:
         """Begin anew in another event loop: connections and queues belong to the one that they began in."""

@@ -62,7 +62,8 @@ async def scan(client: Any, prefix: str, patience: float) -> AsyncIterator[Found
     Raises:
         TimeoutError: there may be more.
     """
-    deadline, late = asyncio.get_running_loop().time() + patience, False
+    clock = asyncio.get_running_loop().time
+    deadline, late = clock() + patience, False
     async with asyncio.timeout_at(deadline):
         now = await _now(client)
     pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "{*"
@@ -75,6 +76,11 @@ async def scan(client: Any, prefix: str, patience: float) -> AsyncIterator[Found
                 more = await _fill(page, names, prefix)
         except TimeoutError:
             late, more = True, False
+        else:
+            # A time-out that has passed before it begins may not end anything: Python 3.11's wait_for, by which
+            # redis-py sends, loses a cancellation that comes with the end of what it waits for.
+            late = more and clock() >= deadline
+            more = more and not late
         async with asyncio.timeout_at(deadline + LAST):
             looked_at = await _found(client, prefix, page, now)
         for found in looked_at:

@@ -162,6 +162,27 @@ def test_the_introspection_endpoint_is_asked(
     assert ran.code == (0 if ok else 1)
 
 
+@pytest.mark.parametrize("also", [(), ("--json",), ("--production",)])
+def test_what_fails_is_shown_without_secrets(
+    command: Command, monkeypatch: pytest.MonkeyPatch, also: tuple[str, ...]
+) -> None:
+    """Nor does what could not be had repeat the query of its URL, which may hold a key; nor does the log."""
+    with OpaqueIssuer() as opaque:
+        for name, value in {
+            "ISSUER": opaque.origin,
+            "AUDIENCE": "api",
+            "JWKS_URL": f"{opaque.origin}/none?key=hunter2",
+            "INTROSPECTION_URL": f"{opaque.origin}/none?key=hunter2",
+            "INTROSPECTION_CLIENT_ID": "a",
+            "INTROSPECTION_CLIENT_SECRET": "b",
+            "INTROSPECTION_ISSUER": "https://id.example.com",
+        }.items():
+            monkeypatch.setenv(f"ASGI_GUARD_AUTH_{name}", value)
+        ran = command("check", *also)
+    assert ran.code == 1
+    assert "hunter2" not in ran.out + ran.err
+
+
 def test_whose_opaque_tokens_these_are(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """That the endpoint's origin is taken for the issuer is told, with the variable to name another one by."""
     for name, value in (("URL", "https://id.example.com/x/introspect"), ("CLIENT_ID", "a"), ("CLIENT_SECRET", "b")):

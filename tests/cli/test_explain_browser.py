@@ -128,6 +128,13 @@ def test_a_page_of_the_apps_own(command: Command, monkeypatch: pytest.MonkeyPatc
     assert seen(command, "--origin", "https://a.example", "--websocket", "GET", "/ws")["readable"]
 
 
+def test_whose_the_app_is_where_no_host_is_named(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The app's own origin is not known then: pages of https://localhost are others', as Capacitor's are."""
+    for method in ("GET", "PUT"):
+        assert not seen(command, "--origin", "https://localhost", method, "/items")["readable"]
+    assert not seen(command, "--origin", "https://localhost", "--websocket", "GET", "/ws")["readable"]
+
+
 @pytest.mark.parametrize(("origin", "opens"), [(PAGE, True), ("https://evil.example", False)])
 def test_a_websocket(command: Command, origin: str, opens: bool) -> None:
     """A WebSocket opens for pages of allowed origins only."""

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from asgi_guard import Guard
 from asgi_guard.policy.identity import api_key_digest
 from asgi_guard.policy.rates import parse_limits
+from asgi_guard.stores import RedisStore, operate
 from tests.asgi import Echo, get
 from tests.cli.running import invoke
 from tests.stores.server import Server
@@ -196,6 +197,26 @@ def test_many_buckets_take_few_round_trips(server: Server) -> None:
     assert len(found) == 7500
     assert sum(row["under_way"] for row in found) == 2500
     assert reads < 500
+
+
+@pytest.mark.parametrize("patience", [0.0, 0.001])
+def test_a_time_that_ends_between_two_pages(server: Server, patience: float) -> None:
+    """No more pages are asked for once the time is over, however quickly they would come."""
+    server.client.mset({f"p:{{ip:2001:db8:{index:x}::/64}}:{IP}": 1 for index in range(20_000)})
+
+    async def scan() -> int:
+        store = RedisStore(server.url)
+        found = 0
+        try:
+            async for _ in operate.scan(store.client(), "p:", patience):
+                found += 1
+        except TimeoutError:
+            return found
+        finally:
+            await store.aclose()
+        raise AssertionError("it went on to the end")
+
+    assert asyncio.run(scan()) <= 5000
 
 
 @pytest.mark.parametrize("slow", [0, 3])

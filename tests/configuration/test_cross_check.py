@@ -186,6 +186,7 @@ def test_a_rule_that_would_not_hold(environment: dict[str, str], variable: str, 
         {**ISSUER, "AUTH_REVOCATION_ON_STORE_FAILURE": "deny", "LOG_FORMAT": "gcp", "LOG_GCP_PROJECT": "shop-1"},
         {**ISSUER, "AUTH_REVOCATION": "true", "AUTH_REVOCATION_ON_STORE_FAILURE": "allow"},
         {"ROUTES": '[{"path": "/a", "limits": "9/hour by ip", "cost": 5}, {"path": "/b", "limits": "", "cost": 0}]'},
+        {"ROUTES": '[{"path": "/a", "limits": "9/hour by ip"}, {"path": "/b", "cost": 0}]'},
         {
             "AUTH_API_KEYS": f'{{"ci": {{"sha256": "{DIGEST}", "plan": "a"}}}}',
             "RATE_PLANS": '{"a": "9/hour by api-key"}',
