@@ -32,7 +32,7 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="children are told in /proc")
-@pytest.mark.parametrize("late", [0.1, 1.5])
+@pytest.mark.parametrize("late", [0.1, pytest.param(1.5, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("code", "count"), [(MEMORY, 1), (SCALE, 2)], ids=["memory", "scale"])
 def test_an_interrupt_is_told_by_the_parent_alone(server: Server, code: str, count: int, late: float) -> None:
     """A terminal interrupts all that it runs; children that start, or work, are ended and print no traceback."""

@@ -21,6 +21,8 @@ from tests.stores.server import Server
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from tests.cli.conftest import Command
+
 ALICE = "203.0.113.9"  # the address that requests of these tests come from
 KEY = b"a-key"
 IP, AT_ONCE = (limit.bucket for limit in parse_limits("10/day by ip; 7 at once by ip"))
@@ -220,7 +222,7 @@ def test_a_time_that_ends_between_two_pages(server: Server, patience: float) -> 
 
 
 @pytest.mark.parametrize("slow", [0, 3])
-def test_the_time_is_over(server: Server, monkeypatch: pytest.MonkeyPatch, slow: int) -> None:
+def test_the_time_is_over(server: Server, command: Command, monkeypatch: pytest.MonkeyPatch, slow: int) -> None:
     """What was found when the time is over is printed, and that it is not all is said; nothing is no answer."""
     use(3, (b"x-team", b"red"))
     scan = Redis.scan_iter
@@ -236,14 +238,14 @@ def test_the_time_is_over(server: Server, monkeypatch: pytest.MonkeyPatch, slow:
 
     monkeypatch.setattr(Redis, "scan_iter", forever)
     monkeypatch.setattr(sys.modules["asgi_guard.cli.limits"], "PATIENCE", 0.5)
-    result = invoke("limits", "top", "--json")
+    ran = command("limits", "top", "--json")
     if not slow:
-        assert result.exit_code == 1
-        assert "the store does not answer (TimeoutError)" in result.output
+        assert ran.code == 1
+        assert "the store does not answer (TimeoutError)" in ran.err
         return
-    assert result.exit_code == 0
-    assert len(json.loads(result.stdout)) == slow
-    assert "these are not all: 3 buckets were looked at in 0.5 s" in result.stderr
+    assert ran.code == 0
+    assert len(json.loads(ran.out)) == slow
+    assert "these are not all: 3 buckets were looked at in 0.5 s" in ran.err
 
 
 @pytest.mark.parametrize(

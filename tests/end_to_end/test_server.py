@@ -259,6 +259,7 @@ def test_two_workers(folder: Path, tmp_path: Path) -> None:
     assert "Traceback" not in served.errors()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("workers", "together", "told"), [("2", False, True), ("2", True, False), ("1", False, False)])
 def test_workers_that_measure(folder: Path, tmp_path: Path, workers: str, together: bool, told: bool) -> None:
     """That a scrape meets one worker of several is warned of, unless they measure together, as a scrape then tells."""

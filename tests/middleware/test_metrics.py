@@ -145,6 +145,7 @@ async def test_an_answer_that_nobody_waits_for(registry: CollectorRegistry) -> N
     assert (await scrape(layer))[DURATIONS] == {("GET", "_unmatched", "499"): 2}
 
 
+@pytest.mark.long
 async def test_series_are_bounded(registry: CollectorRegistry) -> None:
     """Five thousand paths, and as many methods, make no series, and an app of many routes makes no endless ones."""
     dice = random.Random(1)  # noqa: S311 - nothing here is secret
