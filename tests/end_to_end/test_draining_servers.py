@@ -110,6 +110,7 @@ def test_sigterm(name: ServerName, served: Served) -> None:
 
 @pytest.mark.parametrize("name", [name for name in OPTIONS if SERVERS[name].reserved])
 @pytest.mark.parametrize("on_signal", ["SIGUSR1", "SIGUSR2"])
+@pytest.mark.long
 def test_a_signal_of_the_servers_own(name: ServerName, on_signal: str, tmp_path: Path) -> None:
     """A signal that the server sends all workers for its own purposes is warned of; another one drains one worker."""
     with running(name, tmp_path, ASGI_GUARD_HEALTH_DRAIN_SIGNAL=on_signal) as served:
@@ -214,6 +215,7 @@ def ends(process: subprocess.Popen[bytes], *ports: int) -> tuple[list[int], floa
 
 
 @pytest.mark.parametrize("guards", ["one", "two"])
+@pytest.mark.long
 def test_two_servers_in_one_process(guards: str, tmp_path: Path) -> None:
     """Two servers in one process drain as one, with one guard or one each, and both end."""
     ports = free_port(), free_port()

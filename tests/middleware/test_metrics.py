@@ -413,6 +413,7 @@ def ended(folder: Path, *arguments: str) -> tuple[str, list[str]]:
     return told.stdout or told.stderr, [path.name for path in folder.glob("gauge_live*")]
 
 
+@pytest.mark.long
 def test_processes_that_have_ended(tmp_path: Path) -> None:
     """Gauges of a process that was killed are told by no other, and one that stops takes its own away."""
     for way in ("killed", "killed", "stopped"):
@@ -449,6 +450,7 @@ def test_two_servers_of_one_process(layers: str, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("gauge_live*"))
 
 
+@pytest.mark.long
 def test_files_that_tell_of_no_process(tmp_path: Path) -> None:
     """Where files are named by something else than processes, nobody's gauges are taken for those of one that ended."""
     for number in ("2147483001", "2147483002"):
