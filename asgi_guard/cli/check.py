@@ -8,7 +8,6 @@ from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import click
 from pydantic import SecretStr
@@ -23,6 +22,7 @@ from asgi_guard.configuration.cautions import OPEN, warnings
 from asgi_guard.configuration.variables import PREFIX, written
 from asgi_guard.errors import AsgiGuardError, ConfigError
 from asgi_guard.guard import store_of
+from asgi_guard.identity.fetching import public_url
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.policy.servers import SERVERS, ServerName, drain_problem
 from asgi_guard.settings import variables
@@ -230,13 +230,6 @@ def effective(settings: GuardSettings) -> list[tuple[str, str, str]]:
                 text = "[]" if isinstance(value, tuple) else "off"
         found.append((variable.name, text, variable.default))
     return found
-
-
-def public_url(url: str) -> str:
-    """A URL without user, password and query."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{'***@' if '@' in parts.netloc else ''}{host}{parts.path}"
 
 
 def _public(issuer: IssuerSettings) -> IssuerSettings:

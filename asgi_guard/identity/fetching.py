@@ -135,9 +135,11 @@ def check_name(issuer: str) -> None:
         raise ValueError("an issuer is what iss says, which is no address of a document")
 
 
-def shown(url: str) -> str:
-    """A URL as errors and the log tell of it: without its query, which may hold a key."""
-    return url.partition("?")[0]
+def public_url(url: str) -> str:
+    """A URL as errors and the log tell of it: without user, password and query, any of which may be a secret."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{'***@' if '@' in parts.netloc else ''}{host}{parts.path}"
 
 
 async def read_json(response: httpx.Response, most: int) -> Any:
@@ -150,7 +152,7 @@ async def read_json(response: httpx.Response, most: int) -> Any:
     Raises:
         ValueError: its status is not 200, it is compressed, too large, or no JSON. The text says which, and of whom.
     """
-    url = shown(str(response.request.url))
+    url = public_url(str(response.request.url))
     if response.status_code != 200:
         raise ValueError(f"{url} answered {response.status_code}")
     if response.headers.get("content-encoding", "identity").lower() != "identity":

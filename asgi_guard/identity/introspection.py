@@ -26,8 +26,8 @@ from asgi_guard.identity.fetching import (
     check_url,
     default_client,
     made,
+    public_url,
     read_json,
-    shown,
     why,
 )
 from asgi_guard.policy.breaker import Breaker
@@ -191,7 +191,7 @@ class Introspector:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.url = check_url(url, query=True)
-        self._shown = shown(url)
+        self._shown = public_url(url)
         # Encoded as a form's fields are before they are joined (RFC 6749 2.3.1).
         self._auth = httpx.BasicAuth(quote_plus(client_id), quote_plus(client_secret))
         self.policy = policy

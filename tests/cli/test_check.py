@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
-from asgi_guard.cli.check import public_url
+from asgi_guard.identity.fetching import public_url
 from tests.cli.conftest import NOBODY, program
 from tests.configuring import DIGEST, SAID
 from tests.end_to_end.serving import free_port

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from asgi_guard.policy.keyring import KeyTimes
 from asgi_guard.testing import JWKS, LocalIssuer, SigningKey
 from tests.asgi import Echo, get
 from tests.clock import Clock
-from tests.site import serving
+from tests.site import running, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -185,14 +184,8 @@ class _Answer(BaseHTTPRequestHandler):
 
 @contextmanager
 def tagged(key: SigningKey) -> Iterator[Tagged]:
-    with Tagged(key) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with Tagged(key) as server, running(server):
+        yield server
 
 
 @pytest.mark.parametrize(

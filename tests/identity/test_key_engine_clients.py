@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import ssl
-import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from asgi_guard.errors import KeysUnavailableError
 from asgi_guard.identity.jwks import KeyEngine
 from asgi_guard.testing import DISCOVERY, JWKS, LocalIssuer
 from tests.asgi import Echo, get
+from tests.site import running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,13 +63,8 @@ def fronting(issuer: LocalIssuer, tls: ssl.SSLContext | None = None) -> Iterator
     with Front(issuer) as server:
         if tls is not None:
             server.socket = tls.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
+        with running(server):
             yield server
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture(scope="module")
