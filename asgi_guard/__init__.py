@@ -54,7 +54,7 @@ from asgi_guard.middleware import (
     ResourceMetadataMiddleware,
     SecurityHeadersMiddleware,
 )
-from asgi_guard.operations.leaving import draining
+from asgi_guard.operations.draining import draining
 from asgi_guard.operations.readiness import Check
 from asgi_guard.policy.identity import Anonymous, APIKey, Auth, User
 from asgi_guard.policy.keyring import KeyTimes

@@ -17,7 +17,7 @@ from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import ConfigError, Problem, wrong_type
 from asgi_guard.identity.fetching import default_client
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
-from asgi_guard.middleware.rate_limit import plans_in
+from asgi_guard.middleware.rate_limit import limits_in
 from asgi_guard.operations.readiness import checks_of
 from asgi_guard.revocation import Revocations, lives_of, nobody_looks, require_user
 from asgi_guard.settings import GuardSettings, SettingsError
@@ -88,8 +88,8 @@ class Guard(Chain):
         self.settings, layers = configure(app, settings, store, checks_of(checks), http_client, limit_functions)
         super().__init__(app, layers)
         shared = self.settings.store.shared if store is None else store.shared
-        plans = plans_in(layers, self.settings.routes)
-        found = warnings(self.settings, plans, shared=shared, store=self.store)
+        limits = limits_in(layers, self.settings.routes)
+        found = warnings(self.settings, limits, shared=shared, store=self.store)
         for warning in (*found, *conflicts(app, self.settings)):
             logger.warning("%s", warning)
 

@@ -36,9 +36,11 @@ from asgi_guard.configuration.sections import (
 from asgi_guard.configuration.values import Routes, rows_of
 from asgi_guard.configuration.variables import PREFIX, Variable, resembling, unknown_variables, variables_of
 from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.policy.routes import RouteTable
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
+    from collections.abc import Set as AbstractSet
 
     from asgi_guard.policy.routes import Route
 
@@ -209,7 +211,7 @@ class GuardSettings(BaseSettings):
         except ValidationError as error:
             problems += problems_of(error, values)
             at_fault = {str(each["loc"][0]) for each in error.errors()}
-            more, rest = _rest({**read, **values}, error)._look_through(crosswise=not at_fault & CROSS_CHECKED)
+            more, rest = _rest({**read, **values}, error)._look_through(at_fault)
             raise SettingsError([*problems, *more], rest) from None
         self._unread = {name: place for name, place in _set_for(values) if not (counted and name == WORKERS)}
         self._resembling = resembling(os.environ, known)
@@ -234,6 +236,11 @@ class GuardSettings(BaseSettings):
         return self._scraped_whole
 
     @property
+    def route_table(self) -> RouteTable:
+        """The rows, ready to be matched; where identity is off, what no row names is open."""
+        return RouteTable(self.routes, open_to_all=not self.auth.on)
+
+    @property
     def limited(self) -> bool:
         """Whether any limit is set, by default, in a row or in a plan."""
         limits = (self.rate.limit, *(route.limits or "" for route in self.routes))
@@ -250,10 +257,10 @@ class GuardSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)  # what the environment says is given there too: it is read once, for its problems
 
-    def _look_through(self, *, crosswise: bool = True) -> tuple[list[Problem], GuardSettings]:
+    def _look_through(self, at_fault: AbstractSet[str] = frozenset()) -> tuple[list[Problem], GuardSettings]:
         """What is wrong beyond single fields, and the settings without that; crosswise only where all are there."""
         problems, no_folder = list(self._load_routes_file()), list(_no_folder(self))
-        problems += (*no_folder, *(cross_check(self) if crosswise else ()))
+        problems += (*no_folder, *(() if at_fault & CROSS_CHECKED else cross_check(self, at_fault)))
         return problems, _unmeasured(self) if no_folder else self
 
     def _load_routes_file(self) -> Iterator[Problem]:

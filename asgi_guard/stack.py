@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Scope
     from asgi_guard.chain.layer import Layer
     from asgi_guard.configuration.sections import AuthSettings
-    from asgi_guard.policy.plans import Kind
+    from asgi_guard.policy.limit_sets import Kind
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ def stack(
         ConfigError: with everything that is wrong, by variable name.
     """
     problems = _Problems()
-    table = RouteTable(settings.routes)
+    table = settings.route_table
     if store is None:  # one that holds nothing yet is falsy
         store = problems.collect("store", lambda: _store(settings))
     proxy = problems.collect("proxy", lambda: ProxyMiddleware(app, **settings.proxy.model_dump()))

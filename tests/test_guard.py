@@ -468,3 +468,19 @@ def test_an_app_that_does_not_tell_its_arguments() -> None:
     """An app that is compiled, and tells nothing of its arguments, is taken as it is."""
     app: Any = min
     assert Guard(app).app is app
+
+
+@pytest.mark.parametrize("identified", [False, True])
+async def test_a_slash_slips_from_no_limit_of_an_open_row(issuer: LocalIssuer, identified: bool) -> None:
+    """Routers may serve a path with a slash at its end too: where that is open, the row's limit holds for both."""
+    login = Route("/login", methods=("POST",), auth="none", limits="2/hour by ip")
+    auth = AuthSettings(issuer=issuer.url, audience=(issuer.audience,)) if identified else AuthSettings()
+    routes = (login, Route("/*", auth="none")) if identified else (login,)
+    front = Guard(
+        Echo(),
+        GuardSettings(auth=auth, rate=RateSettings(limit="9/hour by ip"), routes=routes),
+        http_client=issuer.client,
+    )
+    paths = ("/login", "/login/", "/login", "/login/")
+    assert [(await call(front, http_scope("POST", path))).status for path in paths] == [200, 200, 429, 429]
+    assert (await call(front, http_scope("POST", "/login/x"))).status == 200

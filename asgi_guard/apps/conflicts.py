@@ -15,7 +15,7 @@ from asgi_guard.chain.exchange import rows_told
 from asgi_guard.chain.layer import Chain, Layer
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.middleware import RateLimitMiddleware
-from asgi_guard.policy.routes import RouteTable, beyond_root
+from asgi_guard.policy.routes import beyond_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,8 +100,8 @@ def _charges(app: object) -> bool:
     """Whether this is a whole guard that charges limits. A layer alone was put there on purpose."""
     if not isinstance(app, Chain) or len(app.layers) == 1:
         return False
-    plans = (routes for layer in app.layers if isinstance(layer, RateLimitMiddleware) for routes in layer.plans)
-    return any(plan.limits for routes in plans for plan in routes.all())
+    rows = (row for layer in app.layers if isinstance(layer, RateLimitMiddleware) for row in layer.limits)
+    return any(each.limits for row in rows for each in row.all())
 
 
 def _blank_pages(app: object, settings: GuardSettings) -> Iterator[str]:
@@ -114,7 +114,7 @@ def _blank_pages(app: object, settings: GuardSettings) -> Iterator[str]:
         or settings.security.csp is not None
     ):
         return
-    table, blank = RouteTable(settings.routes), []
+    table, blank = settings.route_table, []
     for path in (getattr(app, name, None) for name in ("docs_url", "redoc_url")):
         if not path or not isinstance(path, str):
             continue

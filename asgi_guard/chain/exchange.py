@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from asgi_guard.asgi import Header, Scope
-    from asgi_guard.operations.leaving import Draining
+    from asgi_guard.operations.draining import Draining
     from asgi_guard.policy.access import Failure
     from asgi_guard.policy.answer import Answer, Reason
     from asgi_guard.policy.bucket import Charge, Verdict
@@ -55,7 +55,9 @@ def request_id() -> str | None:
 Account: TypeAlias = "tuple[object, Store, tuple[Charge, ...], str]"
 """What one layer of limits charged a request: whose account it is, the store, the charges, and its lease, if any."""
 
-_SEEN = ("scope", "headers", "repeated", "method", "path", "root_path", "claimed", "raw_path", "_table", "_found")
+_SEEN = (
+    "scope", "headers", "repeated", "method", "path", "root_path", "claimed_root_path", "raw_path", "_table", "_found",
+)  # fmt: skip
 """What each chain of layers sees of the request as it was handed it."""
 
 
@@ -63,10 +65,10 @@ class Exchange:
     """One HTTP exchange or WebSocket session, made by the outermost guard layer and shared by those within.
 
     Some of it is the chain's in hand, which sees the request as it was handed it: `scope`, `method`, `path`,
-    `root_path`, `raw_path`, `claimed`, `headers` and `repeated`, and so what is worked out from these (`find`, `lines`,
-    `below`, `known_client`). All else is the whole request's, whichever chain found it out. A hook finds what is its
-    chain's. Once it has waited, another chain may be in hand: a hook that looks at the request afterwards has to wait
-    by `wait`.
+    `root_path`, `raw_path`, `claimed_root_path`, `headers` and `repeated`, and so what is worked out from these
+    (`find`, `lines`, `below`, `known_client`). All else is the whole request's, whichever chain found it out. A hook
+    finds what is its chain's. Once it has waited, another chain may be in hand: a hook that looks at the request
+    afterwards has to wait by `wait`.
 
     Attributes:
         scope: the copy of the scope that is handed inward; layers write what the app shall see here.
@@ -76,7 +78,8 @@ class Exchange:
         path: the decoded path, as the server gives it.
         root_path: where the server, or whatever stands before this layer, has mounted the app, and
         raw_path: the path as it was sent, or None. Apps change both in the scope that they are handed.
-        claimed: the root path in the scope, if a client may have set it and it changes how the path is read; else None.
+        claimed_root_path: the root path in the scope, if a client may have set it and it changes how the path is read;
+            else None.
         headers: the last line of each header; `lines` gives all of one, and
         repeated: whether any header has several lines, so that these are not all.
         peer: the connection's other end, or None. Empty where that stands in the scope: granian names a UNIX socket so,
@@ -112,7 +115,7 @@ class Exchange:
         route: what the app's router left in its scope as `route`.
         nonce: that of inline scripts and styles, once the app has asked for it; empty once it is too late for that, and
         sealed_by: the marks of the chains whose responses have begun without one.
-        leaving: how this process leaves; None where it does not drain.
+        draining: how this process drains; None where nothing can begin it.
         reported: whether the exception in flight has been logged: every layer around it sees it pass.
         culprit: the function of the app's that the guard asked, and that raised; there is none unless one did.
         fault: the error of a layer's `mark`. It passes through the app, but is the guard's.
@@ -127,12 +130,13 @@ class Exchange:
         "ambient",
         "answer",
         "answered_by",
-        "claimed",
+        "claimed_root_path",
         "client",
         "client_doubt",
         "csrf_shadow",
         "culprit",
         "detail",
+        "draining",
         "entered",
         "extra_cost",
         "failure",
@@ -141,7 +145,6 @@ class Exchange:
         "id_header",
         "innermost",
         "kind",
-        "leaving",
         "limit_policy",
         "logged_by",
         "measured_by",
@@ -209,7 +212,7 @@ class Exchange:
         self.route: object = None
         self.reported = False
         self.fault: Exception | None = None
-        self.leaving: Draining | None = None
+        self.draining: Draining | None = None
         self.nonce: str | None = None
         self.innermost: object = None
 
@@ -224,7 +227,7 @@ class Exchange:
         self.method: str = scope["method"].upper() if self.kind == "http" else "GET"
         self.path: str = scope["path"]
         self.root_path: str = root_path or scope.get("root_path") or ""
-        self.claimed: str | None = None
+        self.claimed_root_path: str | None = None
         if self._claim is not None and not root_path:
             self._doubt(*self._claim)
         self.raw_path: bytes | None = scope.get("raw_path")
@@ -243,7 +246,7 @@ class Exchange:
         if claimed.startswith(said):
             self.root_path = own + claimed[len(said) :]
         if _readings(self.path, claimed) != _readings(self.path, self.root_path):
-            self.claimed = claimed
+            self.claimed_root_path = claimed
 
     def read_headers(self) -> None:
         """See the headers as the scope has them now."""
@@ -276,7 +279,7 @@ class Exchange:
         """An exchange of its own for the same request: who sent it and its name, but nothing that was found out."""
         other = scope[SCOPE_KEY] = Exchange(scope, root_path, self._claim)
         scope[CHAIN_KEY] = other.innermost = object()
-        other.peer, other.client_doubt, other.leaving = self.peer, self.client_doubt, self.leaving
+        other.peer, other.client_doubt, other.draining = self.peer, self.client_doubt, self.draining
         other.request_id, other.id_header, other.trace = self.request_id, self.id_header, self.trace
         other.revocations = self.revocations
         return other
@@ -382,14 +385,14 @@ class Exchange:
             if table not in _looked_at:
                 _look_for_rows_beyond(table, self.root_path)
         row, disputed = table.find(path, self.method, self.raw_path, joined)
-        if self.claimed is not None and not disputed:
-            path, joined = _readings(self.path, self.claimed)
+        if self.claimed_root_path is not None and not disputed:
+            path, joined = _readings(self.path, self.claimed_root_path)
             disputed = table.find(path, self.method, self.raw_path, joined) != (row, False)
         return row, disputed
 
     def refuse_disputed(self) -> Answer:
         """Refuse a request whose path is disputed."""
-        if self.claimed is not None:
+        if self.claimed_root_path is not None:
             self.detail = "root_path"
         return ambiguous_path(self.request_id)
 

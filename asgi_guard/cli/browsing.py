@@ -13,7 +13,7 @@ from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.middleware import CORSMiddleware, CSRFMiddleware, HostMiddleware, ResourceMetadataMiddleware
 from asgi_guard.policy.cors import obstacles
 from asgi_guard.policy.fetch import BrowserVerdict, PageRequest, Reply, Step, judge, preflight_of, unsafe_names
-from asgi_guard.policy.routes import RouteTable, route_path
+from asgi_guard.policy.routes import route_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -105,7 +105,7 @@ def _forged(seen: dict[str, Any], layer: CSRFMiddleware | None, scope: Scope) ->
 
 def _nameless(seen: dict[str, Any], settings: GuardSettings, path: str) -> dict[str, Any]:
     """Add that nothing can come along that tells who it is: a page's script can set no header of a handshake."""
-    auth, row = settings.auth, RouteTable(settings.routes).row(path, "GET")
+    auth, row = settings.auth, settings.route_table.row(path, "GET")
     asks = auth.on and (row is None or not row.opens)
     if not seen["readable"] or not asks or auth.cookie is not None or auth.unsafe_websocket_query_token is not None:
         return seen

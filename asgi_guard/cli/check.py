@@ -240,7 +240,7 @@ def _public(issuer: IssuerSettings) -> IssuerSettings:
 def cautions(configured: Configured) -> list[str]:
     """What works, and is probably not meant; that some requests never come to the guard, and nobody is asked who."""
     store = store_of(configured.layers)
-    found = list(warnings(configured.settings, configured.plans, shared=configured.shared, store=store))
+    found = list(warnings(configured.settings, configured.limits, shared=configured.shared, store=store))
     found += conflicts(configured.app, configured.settings, added=configured.added)
     found += configured.past
     if not configured.settings.auth.on:

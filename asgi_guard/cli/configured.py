@@ -18,7 +18,7 @@ from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard, configure
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
-from asgi_guard.middleware.rate_limit import plans_in
+from asgi_guard.middleware.rate_limit import limits_in
 from asgi_guard.settings import environment
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from asgi_guard.asgi import ASGIApp
     from asgi_guard.chain.layer import Layer
-    from asgi_guard.policy.plans import RoutePlans
+    from asgi_guard.policy.limit_sets import RouteLimits
     from asgi_guard.settings import GuardSettings
     from asgi_guard.stores import Store
 
@@ -62,9 +62,9 @@ class Configured(NamedTuple):
     added: bool = False
 
     @property
-    def plans(self) -> Sequence[RoutePlans]:
+    def limits(self) -> Sequence[RouteLimits]:
         """The limits, by row."""
-        return plans_in(self.layers, self.settings.routes)
+        return limits_in(self.layers, self.settings.routes)
 
     @property
     def root_path(self) -> str:

@@ -20,10 +20,10 @@ from asgi_guard.policy.methods import not_a_method
 from asgi_guard.policy.origins import page_origin_fault
 from asgi_guard.policy.path_index import NO_ROW
 from asgi_guard.policy.resource_metadata import ResourceMetadata
-from asgi_guard.policy.routes import RouteTable, doubtful, joined_path, route_path
+from asgi_guard.policy.routes import doubtful, joined_path, route_path
 
 if TYPE_CHECKING:
-    from asgi_guard.policy.plans import Plan, RoutePlans
+    from asgi_guard.policy.limit_sets import LimitSet, RouteLimits
     from asgi_guard.settings import GuardSettings
 
 
@@ -39,11 +39,11 @@ def explanation(found: Configured, method: str, path: str) -> dict[str, Any]:
     if metadata and path == ResourceMetadata.of(**metadata).path:
         rule = "the guard answers this itself, with what the resource says of itself (RFC 9728)"
         return {"request": f"{method} {whole}", "rule": rule, "auth": "none"}
-    table = RouteTable(settings.routes)
+    table = settings.route_table
     row, disputed = table.find(path, method, raw_path, joined)
     route = None if row == NO_ROW else settings.routes[row]
     rate, exemptions = settings.rate, ForgeryExemptions(table, settings.csrf.exempt)
-    plans = found.plans[row]
+    limits = found.limits[row]
     auth = "none" if not settings.auth.on else (route.auth if route and route.auth else "required")
     answer: dict[str, Any] = {
         "request": f"{method} {whole}",
@@ -53,14 +53,14 @@ def explanation(found: Configured, method: str, path: str) -> dict[str, Any]:
         "auth_because": _auth_because(settings, route is not None and route.auth is not None, row),
         "scopes": list(route.scopes) if route else [],
         "any_scopes": list(route.any_scopes) if route else [],
-        "limits": _limits_by_client(settings, auth, plans),
+        "limits": _limits_by_client(settings, auth, limits),
         "limits_because": f"row {row + 1}" if route and route.limits is not None else f"{PREFIX}RATE_LIMIT",
         "cost": route.cost if route else 1,
         "security": str(route.security) if route and route.security else settings.security.preset,
         "cors": ", ".join(settings.cors.allow_origins) or "off",
         "csrf": _csrf(settings, exemptions.cover(path, method, raw_path, joined), method),
     }
-    answer.update(_about_limits(found, auth, plans))
+    answer.update(_about_limits(found, auth, limits))
     if settings.metrics.path and path == settings.metrics.path and method in ("GET", "HEAD"):
         answer["note"] = f"the guard answers {', '.join(settings.metrics.allow)} itself, with its metrics"
     elif settings.health.drain_path and path == settings.health.drain_path and method == "POST":
@@ -95,38 +95,40 @@ def _auth_because(settings: GuardSettings, by_row: bool, row: int) -> str:
     return f"row {row + 1}" if by_row else "what no row opens needs an identity"
 
 
-def _limits_by_client(settings: GuardSettings, auth: str, plans: RoutePlans) -> dict[str, list[str]]:
+def _limits_by_client(settings: GuardSettings, auth: str, row: RouteLimits) -> dict[str, list[str]]:
     """The limits for each sort of client that there is; where no credentials are looked at, there is but one."""
     if auth == "none":
-        return {"of anyone": _limits(plans.anonymous)}
-    found = {"without identity": _limits(plans.anonymous)}
+        return {"of anyone": _limits(row.anonymous)}
+    found = {"without identity": _limits(row.anonymous)}
     of_keys = {key.plan for key in settings.auth.api_keys}
     if settings.auth.trusted or settings.auth.introspection_url:
-        found["with a token"] = _limits(plans.token)
+        found["with a token"] = _limits(row.token)
         if settings.rate.plan_claim is not None:
-            found |= {f"with a token of plan {name!r}": _limits(plan) for name, (plan, _) in plans.named.items()}
+            found |= {f"with a token of plan {name!r}": _limits(each) for name, (each, _) in row.named.items()}
     if settings.auth.api_keys:
-        found["with an API key"] = _limits(plans.api_key)
-        named = ((name, plan) for name, (_, plan) in plans.named.items() if name in of_keys)
-        found |= {f"with an API key of plan {name!r}": _limits(plan) for name, plan in named}
+        found["with an API key"] = _limits(row.api_key)
+        named = ((name, each) for name, (_, each) in row.named.items() if name in of_keys)
+        found |= {f"with an API key of plan {name!r}": _limits(each) for name, each in named}
     return found
 
 
-def _limits(plan: Plan) -> list[str]:
-    return [f"{limit.text} (as {limit.name!r}{', in shadow' if not limit.enforced else ''})" for limit in plan.limits]
+def _limits(limit_set: LimitSet) -> list[str]:
+    return [
+        f"{limit.text} (as {limit.name!r}{', in shadow' if not limit.enforced else ''})" for limit in limit_set.limits
+    ]
 
 
-def _about_limits(found: Configured, auth: str, plans: RoutePlans) -> dict[str, Any]:
+def _about_limits(found: Configured, auth: str, row: RouteLimits) -> dict[str, Any]:
     """For whom the limits do not hold, what refuses before it is known who it is, and what holds without the store."""
     settings = found.settings
     rate, answer = settings.rate, dict[str, Any]()
-    possible = (plans.anonymous,) if auth == "none" else plans.all()
-    limits = {limit.name: limit for plan in possible for limit in plan.limits}
+    possible = (row.anonymous,) if auth == "none" else row.all()
+    limits = {limit.name: limit for each in possible for limit in each.limits}
     if rate.exempt and (limits or rate.messages):
         answer["exempt"] = list(rate.exempt)
     if rate.messages:
         answer["messages"] = f"{rate.messages} by WebSocket" + (" (in shadow)" if rate.shadow else "")
-    known = [limit.name for limit in plans.known.limits if limit.enforced and not limit.at_once]
+    known = [limit.name for limit in row.known.limits if limit.enforced and not limit.at_once]
     if settings.auth.on and rate.deny_cache and not Exemptions.parse(rate.exempt).identities and known:
         answer["before_identity"] = known
     without = {name: str(limit.on_failure) for name, limit in limits.items() if limit.enforced}

@@ -110,7 +110,7 @@ def top(ctx: click.Context, *, count: int, app: str | None, as_json: bool) -> No
 
 def _rules(here: Configured) -> dict[str, Limit]:
     """Every limit that there is, by what its buckets are called."""
-    found = {limit.bucket: limit for plans in here.plans for plan in plans.all() for limit in plan.limits}
+    found = {limit.bucket: limit for row in here.limits for each in row.all() for limit in each.limits}
     if not found:
         raise ConfigError([Problem(f"{PREFIX}RATE_LIMIT", "no limit is set, so nobody is counted")])
     return found
@@ -148,7 +148,7 @@ def client_of(key: str, here: Configured) -> str:
 
 def _place(name: str, here: Configured) -> str:
     """A row's name among limits by route: by its path, or as it is."""
-    *rows, others = (plans.anonymous.place for plans in here.plans)
+    *rows, others = (row.anonymous.place for row in here.limits)
     by_path: dict[str, list[str]] = {}
     for route, place in zip(here.settings.routes, rows, strict=True):
         by_path.setdefault(route.path, []).append(place)

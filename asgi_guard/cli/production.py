@@ -47,7 +47,7 @@ def facts_of(
     auth, rate, cors = settings.auth, settings.rate, settings.cors
     asked = {check.name for layer in layers if isinstance(layer, HealthMiddleware) for check in layer.checks}
     section = settings.security
-    limits = configured.plans[-1]
+    limits = configured.limits[-1]
     bounds = ((each.issuer, _least(each.max_token_lifetime, each.max_token_age)) for each in auth.trusted)
     return Facts(
         lifetimes=tuple(bounds),
@@ -60,7 +60,7 @@ def facts_of(
         denies_unknown=auth.revocation_on_store_failure == "deny",
         shared_store=configured.shared,
         store=answered.get("store"),
-        limited_by=frozenset(limit.key for plan in limits.all() for limit in plan.limits if limit.enforced == 100),
+        limited_by=frozenset(limit.key for each in limits.all() for limit in each.limits if limit.enforced == 100),
         limits_told=rate.headers != "off",
         live_path=settings.health.live_path,
         ready_path=settings.health.ready_path,

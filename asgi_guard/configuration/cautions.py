@@ -10,13 +10,13 @@ from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.policy.cors_names import normalized_method
 from asgi_guard.policy.methods import resembled
 from asgi_guard.policy.rates import parse_limits
-from asgi_guard.policy.routes import RouteTable, sample
+from asgi_guard.policy.routes import sample
 from asgi_guard.stores.urls import unverified
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from asgi_guard.policy.plans import Plan, RoutePlans
+    from asgi_guard.policy.limit_sets import LimitSet, RouteLimits
     from asgi_guard.settings import GuardSettings
     from asgi_guard.stores import Store
 
@@ -27,13 +27,13 @@ BESIDE = {"ip", "anonymous", "user", "api-key"}
 
 
 def warnings(
-    settings: GuardSettings, plans: Sequence[RoutePlans], *, shared: bool, store: Store | None = None
+    settings: GuardSettings, limits: Sequence[RouteLimits], *, shared: bool, store: Store | None = None
 ) -> Iterator[str]:
     """What works, and is probably not meant.
 
     Args:
         settings: what is looked at.
-        plans: the limits that it asks for, as `plans_in` gives them.
+        limits: those that it asks for, as `limits_in` gives them.
         shared: whether other processes see what is kept, as one sees it who knows a store that was given in Python.
         store: where it is kept, that of the settings or one that was given in Python; None where nothing is.
     """
@@ -63,9 +63,9 @@ def warnings(
         )
     if settings.auth.revocation and not shared:
         yield f"revocations are kept in this process's memory and end with it: set {PREFIX}STORE_URL to a Redis"
-    yield from _of_strangers(settings, plans)
-    yield from _forgeable(plans)
-    yield from _idle(plans)
+    yield from _of_strangers(settings, limits)
+    yield from _forgeable(limits)
+    yield from _idle(limits)
     yield from _for_keys_only(settings)
     yield from _credentials_at_risk(settings)
     yield from _redirected_for_ever(settings)
@@ -94,21 +94,21 @@ def _played(settings: GuardSettings, store: Store | None) -> Iterator[str]:
         )
 
 
-def _of_strangers(settings: GuardSettings, plans: Sequence[RoutePlans]) -> Iterator[str]:
+def _of_strangers(settings: GuardSettings, limits: Sequence[RouteLimits]) -> Iterator[str]:
     """Limits that leave out those who show nothing, or nothing good: what they send is looked at all the same."""
     closed = [
         str(route)
-        for route, plan in zip(settings.routes, plans, strict=False)
+        for route, row in zip(settings.routes, limits, strict=False)
         if route.limits is not None
-        and (plan.token.limits or plan.api_key.limits)
-        and not (plan.anonymous.limits or route.opens)
+        and (row.token.limits or row.api_key.limits)
+        and not (row.anonymous.limits or route.opens)
     ]
     if closed and settings.auth.on:
         yield (
             f"those without identity are under no limit, however many tokens they try, at {'; '.join(closed)}, whose "
             "own limits hold in the place of any other and say nothing of them; add one by anonymous or by ip"
         )
-    if not settings.rate.limit or plans[-1].anonymous.limits:
+    if not settings.rate.limit or limits[-1].anonymous.limits:
         return
     rows = [str(route) for route in settings.routes if route.opens and route.limits is None]
     yield (
@@ -146,7 +146,7 @@ def _credentials_at_risk(settings: GuardSettings) -> Iterator[str]:
 
 def _beside_a_mount(settings: GuardSettings) -> Iterator[str]:
     """What is asked of everything below a path, and not of that path itself, where apps have an index."""
-    table = RouteTable(settings.routes)
+    table = settings.route_table
     for route in settings.routes:
         if route.opens or not route.path.endswith("/*") or route.path == "/*":
             continue
@@ -162,7 +162,7 @@ def _beside_a_mount(settings: GuardSettings) -> Iterator[str]:
 
 def _below_a_row(settings: GuardSettings) -> Iterator[str]:
     """What is closed by name, and nothing below it is, since a row for more than that opens it."""
-    table = RouteTable(settings.routes)
+    table = settings.route_table
     for route in settings.routes:
         scoped = bool(route.scopes or route.any_scopes)
         closed = scoped or (settings.auth.on and route.auth == "required")
@@ -282,17 +282,17 @@ def _anyone_is_believed(settings: GuardSettings) -> Iterator[str]:
         )
 
 
-def _every(plans: Iterable[RoutePlans]) -> Iterator[Plan]:
-    """The plans of all rows, for all sorts of clients."""
-    return (plan for plans_of_row in plans for plan in plans_of_row.all())
+def _every(limits: Iterable[RouteLimits]) -> Iterator[LimitSet]:
+    """The limits of all rows, for all sorts of clients."""
+    return (each for row in limits for each in row.all())
 
 
-def _forgeable(plans: Iterable[RoutePlans]) -> Iterator[str]:
+def _forgeable(limits: Iterable[RouteLimits]) -> Iterator[str]:
     """Limits that a client can slip out of."""
     warned = set()
-    for plan in _every(plans):
-        kinds = {limit.key for limit in plan.limits}
-        for limit in plan.limits:
+    for each in _every(limits):
+        kinds = {limit.key for limit in each.limits}
+        for limit in each.limits:
             if limit.key.startswith("header:") and not kinds & BESIDE and limit not in warned:
                 warned.add(limit)
                 yield (
@@ -301,11 +301,11 @@ def _forgeable(plans: Iterable[RoutePlans]) -> Iterator[str]:
                 )
 
 
-def _idle(plans: Iterable[RoutePlans]) -> Iterator[str]:
+def _idle(limits: Iterable[RouteLimits]) -> Iterator[str]:
     """Limits that never refuse anything, since another one beside them is as strict or stricter."""
     told = set()
-    for plan in _every(plans):
-        for (place, limit), (other_place, other) in permutations(enumerate(plan.limits), 2):
+    for each in _every(limits):
+        for (place, limit), (other_place, other) in permutations(enumerate(each.limits), 2):
             # Of two that are the same, the later one is told of.
             idle = other.covers(limit) and (place > other_place or not limit.covers(other))
             # Rows may say the same, and one that is in shadow is there to be looked at.

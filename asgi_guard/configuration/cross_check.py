@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import Problem
-from asgi_guard.policy.plans import OF_IDENTITIES
+from asgi_guard.policy.limit_sets import OF_IDENTITIES
 from asgi_guard.policy.rates import parse_limits
 from asgi_guard.policy.routes import UNNAMED, RouteTable, sample
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from asgi_guard.configuration.section_base import Section
     from asgi_guard.configuration.sections import AuthSettings
@@ -27,8 +27,13 @@ _BY_WORD = re.compile(r"\bby\s+([a-z][a-z0-9_-]*)(?=[\s;]|$)")
 """What a limit goes by that may be a function, which only the Guard is given."""
 
 
-def cross_check(settings: GuardSettings) -> Iterator[Problem]:
-    """Find every rule that another setting keeps from holding."""
+def cross_check(settings: GuardSettings, at_fault: Collection[str] = ()) -> Iterator[Problem]:
+    """Find every rule that another setting keeps from holding.
+
+    Args:
+        settings: what is looked at.
+        at_fault: the sections that are wrong in themselves, of which not all is known.
+    """
     auth, cors = settings.auth, settings.cors
     yield from _credentials(auth)
     yield from _introspection(auth)
@@ -52,22 +57,33 @@ def cross_check(settings: GuardSettings) -> Iterator[Problem]:
     yield from _dead_rows(settings.routes)
     yield from _costs_missing(settings)
     yield from _paths_taken(settings)
-    yield from _unused(settings)
+    yield from _unused(settings, at_fault)
 
 
-def _unused(settings: GuardSettings) -> Iterator[Problem]:
-    """What is said of something that there is not, by no more than its default."""
-    proxy, metrics, auth, csrf, log = settings.proxy, settings.metrics, settings.auth, settings.csrf, settings.log
-    if not proxy.trusted and not proxy.hops:
-        yield from _without(proxy, "proxy", "trusted", ("header",))
-    if not metrics.path:
-        yield from _without(metrics, "metrics", "path", ("allow",))
-    if not auth.revocation:
-        yield from _without(auth, "auth", "revocation", ("revocation_on_store_failure",))
-    if csrf.mode != "off" and csrf.secret is None:  # where it is off, all of it has no effect
-        yield from _without(csrf, "csrf", "secret", ("token_header",))
-    if log.gcp_project is not None and log.format != "gcp":
+def _unused(settings: GuardSettings, at_fault: Collection[str]) -> Iterator[Problem]:
+    """What is said of something that there is not, by no more than its default; what is off by choice may be on again.
+
+    So a file of variables serves where `memory://`, or the log's `off`, takes the place of what it says.
+    """
+    for section, needed, is_there, fields in _needs(settings):
+        if section not in at_fault and not is_there:
+            yield from _without(getattr(settings, section), section, needed, fields)
+    log = settings.log
+    if "log" not in at_fault and log.gcp_project is not None and log.format != "gcp":
         yield Problem(f"{PREFIX}LOG_GCP_PROJECT", f"it has no effect unless {PREFIX}LOG_FORMAT is gcp")
+
+
+def _needs(settings: GuardSettings) -> Iterator[tuple[str, str, bool, tuple[str, ...]]]:
+    """What has an effect only beside another option: the section, that option, whether it is said, and its fields."""
+    proxy, rate, csrf, store = settings.proxy, settings.rate, settings.csrf, settings.store
+    yield "proxy", "trusted", bool(proxy.trusted or proxy.hops), ("header",)
+    yield "metrics", "path", bool(settings.metrics.path), ("allow",)
+    yield "auth", "revocation", settings.auth.revocation, ("revocation_on_store_failure",)
+    # Where CSRF is off, all of it has no effect, which is told elsewhere.
+    yield "csrf", "secret", csrf.mode == "off" or csrf.secret is not None, ("token_header",)
+    yield "rate", "limit", settings.limited, ("headers", "on_store_failure", "deny_cache", "ipv6_prefix")
+    yield "rate", "limit", settings.limited or bool(rate.messages), ("shadow",)
+    yield "store", "url", "url" in store.model_fields_set, ("timeout", "prefix", "clock")
 
 
 def _credentials(auth: AuthSettings) -> Iterator[Problem]:

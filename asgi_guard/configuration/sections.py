@@ -20,7 +20,7 @@ from asgi_guard.configuration.values import (
 )
 from asgi_guard.identity.issuer import DEFAULT_ALGORITHMS
 from asgi_guard.middleware.request_id import Generator, Trusted
-from asgi_guard.operations.leaving import DrainSignal
+from asgi_guard.operations.draining import DrainSignal
 from asgi_guard.policy.address import LOCAL
 from asgi_guard.policy.certificate import CertificateSource
 from asgi_guard.policy.claims import SCOPE_CLAIMS, Profile

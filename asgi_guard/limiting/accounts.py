@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from asgi_guard.limiting.leases import Leases
 from asgi_guard.policy.access import Revocation
 from asgi_guard.policy.bucket import Admission
-from asgi_guard.policy.plans import OF_IDENTITIES
+from asgi_guard.policy.limit_sets import OF_IDENTITIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.policy.address import UNKNOWN, limit_key
 from asgi_guard.policy.bucket import Charge
 from asgi_guard.policy.identity import store_key
-from asgi_guard.policy.plans import OF_IDENTITIES, binds
+from asgi_guard.policy.limit_sets import OF_IDENTITIES, binds
 from asgi_guard.stores.base import is_same
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from asgi_guard.asgi import Scope
     from asgi_guard.chain.exchange import Exchange
-    from asgi_guard.policy.plans import Plan
+    from asgi_guard.policy.limit_sets import LimitSet
     from asgi_guard.policy.rates import Limit
     from asgi_guard.stores import Store
 
@@ -46,29 +46,29 @@ class Charging:
         self._warned = False
         self._recent: dict[tuple[int, str | None, str | None], tuple[Charge, ...]] = {}
 
-    def of(self, exchange: Exchange, plan: Plan) -> tuple[Charge, ...]:
+    def of(self, exchange: Exchange, limit_set: LimitSet) -> tuple[Charge, ...]:
         """What this request is charged, remembered where it is the same for every request of its client."""
-        if not plan.by_client or exchange.accounts:
-            return self._anew(exchange, plan)
+        if not limit_set.by_client or exchange.accounts:
+            return self._anew(exchange, limit_set)
         user = exchange.user
-        who = (id(plan), exchange.client, None if user is None else user.key)
+        who = (id(limit_set), exchange.client, None if user is None else user.key)
         charges = self._recent.get(who)
         if charges is None:
-            charges = self._anew(exchange, plan)
+            charges = self._anew(exchange, limit_set)
             if len(self._recent) >= MAX_REMEMBERED:
                 self._recent.clear()
             if len(exchange.client or "") <= LONGEST_ADDRESS:
                 self._recent[who] = charges
         return charges
 
-    def _anew(self, exchange: Exchange, plan: Plan) -> tuple[Charge, ...]:
+    def _anew(self, exchange: Exchange, limit_set: LimitSet) -> tuple[Charge, ...]:
         charges = []
-        for limit in plan.limits:
-            client = self._client(exchange, limit, plan)
+        for limit in limit_set.limits:
+            client = self._client(exchange, limit, limit_set)
             if client is not None:
                 # What stands in braces is what Redis Cluster chooses the node by: all limits of a client are on one.
                 key = f"{{{client}}}:{limit.bucket}"
-                charges.append(Charge(limit, key, plan.cost, binds(limit, client)))
+                charges.append(Charge(limit, key, limit_set.cost, binds(limit, client)))
         return tuple(self._left(charges, exchange) if exchange.accounts else charges)
 
     def _left(self, charges: list[Charge], exchange: Exchange) -> Iterator[Charge]:
@@ -82,7 +82,7 @@ class Charging:
             elif already < charge.cost:
                 yield replace(charge, cost=charge.cost - already)
 
-    def _client(self, exchange: Exchange, limit: Limit, plan: Plan) -> str | None:
+    def _client(self, exchange: Exchange, limit: Limit, limit_set: LimitSet) -> str | None:
         """What a limit counts, as a name of bounded length; None where the limit does not apply."""
         key, user = limit.key, exchange.user
         if key == "ip":
@@ -90,7 +90,7 @@ class Charging:
         if key in OF_IDENTITIES and user is not None:
             return f"{user.kind}:{user.key}"
         if key == "route":
-            return f"route:{plan.place}"
+            return f"route:{limit_set.place}"
         function = self._functions.get(key)
         if function is not None:
             try:

@@ -227,7 +227,7 @@ class AccessLogMiddleware(Layer):
         # What is asked with another method is no probe, whatever its path.
         if exchange.kind != "http" or exchange.method not in ("GET", "HEAD"):
             return False
-        return exchange.below in self._quiet and exchange.claimed is None
+        return exchange.below in self._quiet and exchange.claimed_root_path is None
 
     def _route(self, exchange: Exchange) -> str | None:
         """The route's pattern: the app's own, where its router leaves it in the scope; never the raw path."""

@@ -171,7 +171,7 @@ class CSRFMiddleware(Layer):
         reason = Reason.CROSS_SITE if page == "foreign" else self._of_token(exchange)
         if reason is None:
             return None
-        if exchange.claimed is not None:
+        if exchange.claimed_root_path is not None:
             return reason
         covered = self._exempt.cover(exchange.below, exchange.method, exchange.raw_path, exchange.joined)
         return None if covered else reason

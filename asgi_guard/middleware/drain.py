@@ -14,7 +14,7 @@ from asgi_guard.chain.layer import Decision, Layer
 from asgi_guard.configuration.arguments import typed
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import ConfigError, Problem, require_choice
-from asgi_guard.operations.leaving import SCOPE_KEY, Draining, DrainSignal
+from asgi_guard.operations.draining import SCOPE_KEY, Draining, DrainSignal
 from asgi_guard.policy.answer import Answer
 from asgi_guard.policy.routes import path_faults
 
@@ -123,16 +123,16 @@ class DrainMiddleware(Layer):
 
     def enter(self, exchange: Exchange) -> None:
         """Put the event where the app finds it. A server without lifespan is met here for the first time."""
-        leaving = exchange.leaving
-        if leaving is None:  # else a layer further out has the triggers, and counts
-            leaving = exchange.leaving = self.draining
-            if leaving.event_loop is not asyncio.get_running_loop():
+        draining = exchange.draining
+        if draining is None:  # else a layer further out has the triggers, and counts
+            draining = exchange.draining = self.draining
+            if draining.event_loop is not asyncio.get_running_loop():
                 self._meet()
             if self._counts:
                 self._left -= 1
                 if self._left == 0:
-                    leaving.recycle()
-        exchange.scope[SCOPE_KEY] = leaving.event
+                    draining.recycle()
+        exchange.scope[SCOPE_KEY] = draining.event
 
     def decide(self, exchange: Exchange) -> Decision:
         """Begin, where this machine asks for it."""

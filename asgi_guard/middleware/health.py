@@ -115,8 +115,8 @@ class HealthMiddleware(Layer):
         if path == self._live_path:
             return _answer(path, 200, "live")
         if path == self._ready_path:
-            leaving = exchange.leaving
-            state = "draining" if leaving is not None and leaving.unready else self._state
+            draining = exchange.draining
+            state = "draining" if draining is not None and draining.unready else self._state
             if state != "serving":
                 return _answer(path, 503, state)
             return self._ready(exchange, path)

@@ -56,7 +56,7 @@ class HostMiddleware(Layer):
         if not exchange.repeated and (exchange.headers.get(b"host"), scheme) in self._passed:
             return None
         hosts = exchange.lines(b"host")
-        path = exchange.below if exchange.claimed is None else ""  # a client is not to choose what is exempt
+        path = exchange.below if exchange.claimed_root_path is None else ""  # a client is not to choose what is exempt
         verdict = self.policy.decide(hosts, scheme, path)
         if verdict == "pass":
             if path not in self.policy.exempt:

@@ -33,9 +33,9 @@ from asgi_guard.policy.answer import Answer, Reason, problem
 from asgi_guard.policy.bucket import Admission, Charge, Verdict, asked, retry_after
 from asgi_guard.policy.deny_cache import DenyCache
 from asgi_guard.policy.identity import ADD_IT_AFTER, was_looked_for
+from asgi_guard.policy.limit_sets import OF_IDENTITIES, LimitSet, Rules, compile_table
 from asgi_guard.policy.meter import Meter
 from asgi_guard.policy.path_index import NO_ROW
-from asgi_guard.policy.plans import OF_IDENTITIES, Plan, Rules, compile_table
 from asgi_guard.policy.ratelimit_headers import Style, policy_header, state_headers
 from asgi_guard.policy.rates import SECOND, OnStoreFailure
 from asgi_guard.policy.routes import Route, RouteTable
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from asgi_guard.asgi import ASGIApp, Scope
     from asgi_guard.policy.identity import User
-    from asgi_guard.policy.plans import Kind, RoutePlans
+    from asgi_guard.policy.limit_sets import Kind, RouteLimits
     from asgi_guard.policy.rates import Limit
     from asgi_guard.stores import Store
 
@@ -91,7 +91,7 @@ class RateLimitMiddleware(Layer):
 
     Attributes:
         store: where the buckets are.
-        plans: the limits of every row of the route table, and last, those of what no row names.
+        limits: those of every row of the route table, and last, those of what no row names.
     """
 
     name = "rate_limit"
@@ -132,7 +132,7 @@ class RateLimitMiddleware(Layer):
         self._exempts = bool(self._exempt)
         rules = Rules(on_store_failure, shadow, max(1, workers), tuple(functions))
         try:
-            self.plans = compile_table(limit, self._table.routes, rules, plans)
+            self.limits = compile_table(limit, self._table.routes, rules, plans)
         except ConfigError as error:
             problems += error.problems
         if not problems and not revocation and self._messages is None and not any(self._every_limit()):
@@ -145,7 +145,7 @@ class RateLimitMiddleware(Layer):
         self._local = MemoryStore()
         self._style = headers
         self._charging = Charging(self.store, functions, ipv6_prefix)
-        if isinstance(self.store, Probed) and any(plan.counts for routes in self.plans for plan in routes.all()):
+        if isinstance(self.store, Probed) and any(each.counts for row in self.limits for each in row.all()):
             self.store.expect_at_once()
         self._revocation = revocation
         self.denied = DenyCache(int(deny_cache * SECOND))
@@ -180,7 +180,7 @@ class RateLimitMiddleware(Layer):
             yield "no token can be looked up among the revoked"
 
     def _every_limit(self) -> Iterator[Limit]:
-        return (limit for routes in self.plans for plan in routes.all() for limit in plan.limits)
+        return (limit for row in self.limits for each in row.all() for limit in each.limits)
 
     def needs_store(self, identities: Collection[Kind]) -> bool:
         """Whether requests in general are refused while the store does not answer.
@@ -194,22 +194,22 @@ class RateLimitMiddleware(Layer):
         every = ((place, row) for place, row in enumerate(self._table.routes) if row.path == "/*" and not row.methods)
         place, row = next(every, (NO_ROW, None))
         opens = not identities or (row is not None and row.opens)
-        return self.plans[place].need_store([*identities, "anonymous"] if opens else identities)
+        return self.limits[place].need_store([*identities, "anonymous"] if opens else identities)
 
     @property
     def knows(self) -> bool:
         """Whether clients may be refused before it is found out who they are: those known to be over a limit."""
-        early = any(routes.known.limits for routes in self.plans) and not self._exempt.identities
+        early = any(row.known.limits for row in self.limits) and not self._exempt.identities
         return early and self.denied.life > 0
 
     def known(self, exchange: Exchange) -> Answer | None:
         """Refuse whoever is known to be over a limit that holds for anyone, before it is found out who it is."""
         row, disputed = exchange.find(self._table)
-        plan = self.plans[row].known
-        if not plan.limits or disputed or self._is_exempt(exchange, None):
+        limit_set = self.limits[row].known
+        if not limit_set.limits or disputed or self._is_exempt(exchange, None):
             return None
-        verdict = self.denied.refuse(self._charging.of(exchange, plan), self._clock())
-        return None if verdict is None else self._concluded(exchange, plan, verdict)
+        verdict = self.denied.refuse(self._charging.of(exchange, limit_set), self._clock())
+        return None if verdict is None else self._concluded(exchange, limit_set, verdict)
 
     def decide(self, exchange: Exchange) -> Decision:
         """Ask the store, if there is anything to ask."""
@@ -219,7 +219,7 @@ class RateLimitMiddleware(Layer):
         if disputed:
             return exchange.refuse_disputed()
         user = exchange.user
-        plan = self.plans[row].of(user, self._plan_claim)
+        limit_set = self.limits[row].of(user, self._plan_claim)
         token_id = marks = None
         if self._revocation and user is not None:
             token_id, marks = user.token_id, user.marks
@@ -227,25 +227,25 @@ class RateLimitMiddleware(Layer):
         exempt = self._exempts and self._is_exempt(exchange, user)
         if self._messages is not None and exchange.kind == "websocket" and not exempt:
             exchange.meter = Meter(self._messages, binding=not self._shadow)
-        charges = () if exempt or not plan.limits else self._charging.of(exchange, plan)
+        charges = () if exempt or not limit_set.limits else self._charging.of(exchange, limit_set)
         if not charges and token_id is None and marks is None:
             return None
         if self._memory is None and self.denied.known:
             verdict = self.denied.refuse(charges, self._clock())
             if verdict is not None:
-                return self._concluded(exchange, plan, verdict)
-        lease = self._accounts.leases.name() if plan.counts and charges else ""
+                return self._concluded(exchange, limit_set, verdict)
+        lease = self._accounts.leases.name() if limit_set.counts and charges else ""
         if charges:
             self._accounts.open(exchange, self.store, charges, lease)
         if self._memory is None:
-            return self._ask(exchange, plan, asked((charges, token_id, lease, False, marks)))
+            return self._ask(exchange, limit_set, asked((charges, token_id, lease, False, marks)))
         verdict = self._memory.judge(charges, token_id, lease, marks)
-        if verdict.admitted and not verdict.revoked and plan.policy is not None:
-            exchange.verdict, exchange.limit_policy = verdict, plan.policy
+        if verdict.admitted and not verdict.revoked and limit_set.policy is not None:
+            exchange.verdict, exchange.limit_policy = verdict, limit_set.policy
             return None
         if not verdict.admitted:
             self.denied.note(charges, verdict, self._clock())
-        return self._answered(exchange, plan, charges, verdict)
+        return self._answered(exchange, limit_set, charges, verdict)
 
     def _note_look_up(self, exchange: Exchange) -> None:
         """Say where the token is looked up, for whoever is to revoke it."""
@@ -275,25 +275,27 @@ class RateLimitMiddleware(Layer):
             raise ConfigError(problems)
         self._unsure = False
 
-    async def _ask(self, exchange: Exchange, plan: Plan, request: Admission) -> Answer | None:
+    async def _ask(self, exchange: Exchange, limit_set: LimitSet, request: Admission) -> Answer | None:
         since = self._clock()
         try:
             verdict = await self.store.admit(request)
         except StoreUnavailableError as error:
-            return self._without_store(exchange, plan, request, error)
+            return self._without_store(exchange, limit_set, request, error)
         if not verdict.admitted:
             self.denied.note(request.charges, verdict, since)
-        return self._answered(exchange, plan, request.charges, verdict)
+        return self._answered(exchange, limit_set, request.charges, verdict)
 
-    def _answered(self, exchange: Exchange, plan: Plan, charges: tuple[Charge, ...], verdict: Verdict) -> Answer | None:
+    def _answered(
+        self, exchange: Exchange, limit_set: LimitSet, charges: tuple[Charge, ...], verdict: Verdict
+    ) -> Answer | None:
         if verdict.revoked:
             exchange.revocation = Revocation.REVOKED
         if not verdict.admitted and charges:
             self._accounts.drop(exchange)
-        return self._concluded(exchange, plan, verdict)
+        return self._concluded(exchange, limit_set, verdict)
 
     def _without_store(
-        self, exchange: Exchange, plan: Plan, request: Admission, error: StoreUnavailableError
+        self, exchange: Exchange, limit_set: LimitSet, request: Admission, error: StoreUnavailableError
     ) -> Answer | None:
         """What each limit says for when the store does not answer."""
         if request.token_id is not None or request.marks is not None:
@@ -307,23 +309,25 @@ class RateLimitMiddleware(Layer):
         if any(charge.limit.on_failure == "deny" for charge in binding):
             return unavailable(Reason.STORE_UNAVAILABLE, error.retry_after, exchange.request_id)
         # A share of a limit that is smaller than the cost still admits one such request at a time.
-        shares = [(charge, plan.share[charge.limit.name]) for charge in binding if charge.limit.on_failure == "local"]
+        shares = [
+            (charge, limit_set.share[charge.limit.name]) for charge in binding if charge.limit.on_failure == "local"
+        ]
         charges = tuple(Charge(share, charge.key, min(charge.cost, share.burst)) for charge, share in shares)
         if not charges:
             return None
         lease = request.lease and f"{request.lease}-local"  # that of the store may go on being renewed
         self._accounts.open(exchange, self._local, charges, lease)
         verdict = self._local.judge(charges, lease=lease)
-        return self._answered(exchange, plan, charges, verdict)
+        return self._answered(exchange, limit_set, charges, verdict)
 
     def leave(self, exchange: Exchange, response: Response, error: BaseException | None) -> None:
         """Settle what the request was charged."""
         if exchange.accounts:
             self._accounts.settle(exchange)
 
-    def _concluded(self, exchange: Exchange, plan: Plan, verdict: Verdict) -> Answer | None:
-        exchange.verdict, exchange.limit_policy = verdict, plan.policy
-        if plan.policy is None:
+    def _concluded(self, exchange: Exchange, limit_set: LimitSet, verdict: Verdict) -> Answer | None:
+        exchange.verdict, exchange.limit_policy = verdict, limit_set.policy
+        if limit_set.policy is None:
             exchange.limit_policy = policy_header(reading.limit for reading in verdict.readings if reading.binding)
         if verdict.admitted:
             return None
@@ -348,9 +352,9 @@ class RateLimitMiddleware(Layer):
             head.lines.append(exchange.limit_policy)
 
 
-def plans_in(layers: Iterable[Layer], routes: Sequence[Route]) -> Sequence[RoutePlans]:
+def limits_in(layers: Iterable[Layer], routes: Sequence[Route]) -> Sequence[RouteLimits]:
     """The limits of every row, and last, those of what no row names, as these layers ask for them."""
-    found = (layer.plans for layer in layers if isinstance(layer, RateLimitMiddleware))
+    found = (layer.limits for layer in layers if isinstance(layer, RateLimitMiddleware))
     return next(found, None) or compile_table("", routes)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from asgi_guard.policy.routes import Route
 
@@ -73,17 +73,21 @@ class PathIndex:
     """Which row a path is of, if matched letter by letter.
 
     A row that opens nothing and does not end in `*` also matches with a slash at its end, or without the one that it
-    has. A row that names that exact path comes first.
+    has. A row that names that exact path comes first. A row that opens something does so where that opens nothing more:
+    where a later row that opens, too, would hold in its place, or what no row names is open.
 
     Args:
         routes: the rows.
         paths: the path of each, as it is to be matched.
+        open_to_all: whether nobody is asked who they are, so that what no row names is open.
     """
 
-    def __init__(self, routes: Sequence[Route], paths: Sequence[str]) -> None:
+    def __init__(self, routes: Sequence[Route], paths: Sequence[str], *, open_to_all: bool = False) -> None:
         self._routes = routes
+        self._open_to_all = open_to_all
         self._exact: dict[str, list[int]] = {}
         self._patterns = _Node()
+        self._has_patterns = False
         self._deepest = 0
         self._earliest = len(paths)  # of the patterns
         naming: dict[str, list[int]] = {}
@@ -94,6 +98,7 @@ class PathIndex:
             if "*" not in segments:
                 self._exact.setdefault(path, []).append(index)
                 continue
+            self._has_patterns = True
             self._deepest, self._earliest = max(self._deepest, len(segments)), min(self._earliest, index)
             if segments[-1] == "*":
                 self._patterns.at(segments[:-1]).below.append((index, ()))
@@ -105,27 +110,50 @@ class PathIndex:
         for index, path in enumerate(paths):
             if "*" not in path and not routes[index].opens and path != "/":
                 self._exact.setdefault(_other(path), []).append(index)
+        self._opening = self._of_opening_rows(paths, naming)
+
+    def _of_opening_rows(self, paths: Sequence[str], naming: Mapping[str, list[int]]) -> _Node | None:
+        """The rows that open something, with a slash more or less than they say; None if there are none."""
+        found = None
+        for index, path in enumerate(paths):
+            if self._routes[index].opens and path != "/" and not path.endswith("/*"):
+                found = found or _Node()
+                other = _other(path)
+                found.at(other.split("/")).ends.append((index, tuple(naming.get(other, ()))))
+                self._deepest = max(self._deepest, other.count("/") + 1)
+        return found
 
     def first(self, path: str, method: str, *, closed: bool = False) -> int:
         """The index of the first row that holds for a path and a method, in upper case; `NO_ROW` if there is none.
 
         With `closed`, rows that open something are passed over.
         """
+        row = self._named(path, method, closed=closed)
+        if self._opening is None or closed or not (self._open_to_all or (row != NO_ROW and self._routes[row].opens)):
+            return row
+        opening = self._best(self._opening, path, method, closed=False)
+        return opening if opening != NO_ROW and (row == NO_ROW or opening < row) else row
+
+    def _named(self, path: str, method: str, *, closed: bool) -> int:
+        """The first row that holds whatever is open."""
         best = NO_ROW
         for index in self._exact.get(path, ()):
             if self._takes(index, method, closed):
                 best = index
                 break
-        if self._deepest and not NO_ROW < best < self._earliest:
-            # No more segments are told apart than patterns and their slashes have, however many a client sends.
-            for index, named_by in sorted(self._patterns.matching(path.split("/", self._deepest + 1))):
-                if 0 <= best < index:
-                    break
-                if self._takes(index, method, closed) and not any(
-                    self._takes(other, method, closed) for other in named_by
-                ):
-                    return index
+        if self._has_patterns and not NO_ROW < best < self._earliest:
+            pattern = self._best(self._patterns, path, method, closed=closed)
+            if pattern != NO_ROW and (best == NO_ROW or pattern < best):
+                return pattern
         return best
+
+    def _best(self, patterns: _Node, path: str, method: str, *, closed: bool) -> int:
+        """The first row in this tree that holds."""
+        # No more segments are told apart than patterns and their slashes have, however many a client sends.
+        for index, named_by in sorted(patterns.matching(path.split("/", self._deepest + 1))):
+            if self._takes(index, method, closed) and not any(self._takes(other, method, closed) for other in named_by):
+                return index
+        return NO_ROW
 
     def _takes(self, index: int, method: str, closed: bool) -> bool:
         route = self._routes[index]

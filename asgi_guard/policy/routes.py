@@ -6,7 +6,10 @@ A path in the table is exact (`/login`), or holds `*` as a whole segment: in the
 frameworks do. A slash at the end makes no difference to some routers, so unless another row names the path with it, or
 without it, a row holds for both, if it ends in no `*` and opens nothing.
 
-A row that *opens* something (`auth` is `none` or `optional`) is held to more: it never matches a path with an empty,
+A row that *opens* something also holds for both where the other path is open anyway, by a later row that opens or since
+nobody is asked who they are: its limits are not slipped by a slash.
+
+Such a row (`auth` is `none` or `optional`) is held to more, besides: it never matches a path with an empty,
 `.` or `..` segment, a backslash, a control character, or an encoded slash, since another router may read such a path
 differently: Starlette's takes `/admin%0A` for `/admin`. And where the readings of such a path lead to different rows,
 or to one that opens something, the request is refused: see `RouteTable.find`. So it is where a path is another row's
@@ -250,19 +253,24 @@ def beyond_root(routes: Iterable[Route], root_path: str) -> Iterator[str]:
 
 
 class RouteTable:
-    """The rows, ready to be matched: a thousand of them cost as much as one."""
+    """The rows, ready to be matched: a thousand of them cost as much as one.
 
-    def __init__(self, routes: Sequence[Route] = ()) -> None:
+    Args:
+        routes: the rows.
+        open_to_all: whether nobody is asked who they are, so that what no row names is open too.
+    """
+
+    def __init__(self, routes: Sequence[Route] = (), *, open_to_all: bool = False) -> None:
         self.routes = tuple(routes)
         given: tuple[object, ...] = self.routes
         if strangers := [row for row in given if not isinstance(row, Route)]:
             raise ConfigError([Problem("routes", wrong_type(strangers[0], "Route('/path', ...)"))])
         paths = [route.path for route in self.routes]
-        folded = [path.casefold() for path in paths]
-        self._index = PathIndex(self.routes, paths)
+        folded = [_folded(path) for path in paths]
+        self._index = PathIndex(self.routes, paths, open_to_all=open_to_all)
         # Rows that differ by case alone are of an app that regards it.
         regards_case = len(set(folded)) < len(set(paths))
-        self._caseless = None if regards_case else PathIndex(self.routes, folded)
+        self._caseless = None if regards_case else PathIndex(self.routes, folded, open_to_all=open_to_all)
         self._cased = folded != paths
 
     @classmethod
@@ -317,10 +325,16 @@ class RouteTable:
 
     def _first_without_case(self, path: str, method: str, row: int) -> int:
         """The first row to a router that disregards case; `row`, the one to all others, where that cannot differ."""
-        folded = path.casefold()
+        folded = _folded(path)
         if self._caseless is None or (folded == path and not self._cased):
             return row
         return self._caseless.first(folded, method)
+
+
+def _folded(path: str) -> str:
+    """The path as it is where case is disregarded. Regular expressions take two more letters of Turkish for an i."""
+    folded = path.casefold()
+    return folded if folded.isascii() else folded.replace("i\u0307", "i").replace("\u0131", "i")
 
 
 def hides_slash(raw_path: bytes) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-from contextlib import nullcontext
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -26,42 +25,23 @@ from asgi_guard import (
     IdentityMiddleware,
     LogSettings,
     MemoryStore,
-    Possession,
     RateLimitMiddleware,
     RateSettings,
     RequestIDMiddleware,
     Route,
     SecurityHeadersMiddleware,
-    csp,
 )
 from asgi_guard.chain.exchange import Exchange
-from asgi_guard.chain.layer import Chain, Layer
 from asgi_guard.policy.identity import api_key_digest
 from asgi_guard.policy.routes import RouteTable
-from asgi_guard.testing import ProofKey
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
+from tests.chain.others import KEY, Foreign
 from tests.middleware.limiting import Fickle, counted, held
 
 if TYPE_CHECKING:
-    from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
-    from asgi_guard.chain.layer import Decision
+    from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
     from asgi_guard.policy.bucket import Admission, Verdict
-    from asgi_guard.policy.security import Preset
-    from asgi_guard.testing import LocalIssuer
     from tests.stores.server import Server
-
-KEY = APIKey("robot", api_key_digest(b"k"))
-
-
-class Foreign:
-    """A middleware of someone else's, which hands on a scope of its own."""
-
-    def __init__(self, app: ASGIApp, **members: Any) -> None:
-        self.app = app
-        self.members = members
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app({**scope, **self.members}, receive, send)
 
 
 class Mounting:
@@ -389,231 +369,6 @@ async def test_rows_that_begin_with_the_root_path(caplog: pytest.LogCaptureFixtu
         assert (await get(Mounting("/v1", guard), "/v1/users", headers=[(b"x-api-key", b"k")])).status == 403
     told = [record.message for record in caplog.records if "root path" in record.message]
     assert told == ["no request matches the row /v1/admin, since paths are those below the root path /v1: write /admin"]
-
-
-class Slow(Layer):
-    """A layer that has something to wait for, as limits in Redis have."""
-
-    name = "slow"
-
-    def decide(self, exchange: Exchange) -> Decision:
-        return self.wait()
-
-    async def wait(self) -> None:
-        await asyncio.sleep(0.05)
-
-
-async def test_a_head_that_is_sent_while_another_chain_waits() -> None:
-    """A chain that has waited judges the request that it was handed, whatever was sent around it meanwhile."""
-    rows = (Route("/public", auth="none"),)
-    identity, access = IdentityMiddleware(Echo(), api_keys=[KEY], routes=rows), AccessMiddleware(Echo(), routes=rows)
-    inner = Chain(Echo(), [identity, Slow(Echo()), access])
-    statuses: list[int] = []
-
-    async def note(message: Message) -> None:
-        statuses.append(message.get("status", 0))
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        task = asyncio.create_task(inner({**scope, "path": "/admin", "raw_path": b"/admin"}, receive, note))
-        await asyncio.sleep(0.01)
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await task
-        await send({"type": "http.response.body", "body": b""})
-
-    assert (await get(RequestIDMiddleware(app), "/public")).status == 200
-    assert statuses[0] == 401
-
-
-@pytest.mark.parametrize("waits_for", ["keys", "proofs"])
-async def test_a_head_that_is_sent_while_identity_waits(issuer: LocalIssuer, waits_for: str) -> None:
-    """Identity that has waited checks the proof of the request that it was handed, and shows its user to that alone."""
-    proofs, echo, key = Fickle(), Echo(), ProofKey()
-    possession = Possession(dpop="accept", store=proofs)
-    access = AccessMiddleware(echo, possession=possession)
-    identity = IdentityMiddleware(access, issuers=[issuer.accepted()], possession=possession)
-    if waits_for == "keys":
-        issuer.slow = 0.05
-    else:
-        await identity.startup()
-        proofs.gate = asyncio.Event()
-    statuses: list[int] = []
-    outer: list[Scope] = []
-
-    async def note(message: Message) -> None:
-        statuses.append(message.get("status", 0))
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        outer.append(scope)
-        task = asyncio.create_task(identity({**scope, "path": "/admin", "raw_path": b"/admin"}, receive, note))
-        await asyncio.sleep(0.01)
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        if proofs.gate is not None:
-            proofs.gate.set()
-        await task
-        await send({"type": "http.response.body", "body": b""})
-
-    shown = key.headers(issuer.token(cnf=key.cnf), "GET", "http://testserver/admin")
-    lines = [(name.encode(), value.encode()) for name, value in shown.items()]
-    assert (await get(RequestIDMiddleware(app), "/public", lines)).status == 200
-    assert statuses[0] == 200
-    assert [scope["user"].is_authenticated for scope in echo.scopes] == [True]
-    assert "user" not in outer[0]
-
-
-@pytest.mark.parametrize("raises", [True, False], ids=["raises", "returns"])
-async def test_an_app_that_fails_while_another_chain_waits(raises: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """Whose app failed is told and answered by its own request, though a chain further in is under way."""
-    inner = Chain(Echo(), [Slow(Echo())])
-    tasks: list[asyncio.Task[None]] = []
-
-    async def unheard(_: Message) -> None:
-        """Nobody waits for what the chain further in says."""
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        changed = {**scope, "method": "HEAD", "path": "/admin", "raw_path": b"/admin"}
-        tasks.append(asyncio.create_task(inner(changed, receive, unheard)))
-        await asyncio.sleep(0.01)
-        if raises:
-            raise LookupError("no such row")
-
-    exchange = await get(RequestIDMiddleware(app), "/public")
-    await asyncio.gather(*tasks, return_exceptions=True)
-    assert (exchange.status, json.loads(exchange.body)["status"]) == (500, 500)
-    assert "'GET' '/public'" in caplog.text
-    assert "/admin" not in caplog.text
-
-
-@pytest.mark.parametrize(("outer", "inner", "has_body"), [("HEAD", "POST", True), ("POST", "HEAD", False)])
-async def test_a_head_that_is_sent_while_a_refusal_waits(outer: str, inner: str, has_body: bool) -> None:
-    """A refusal that reads the request's body first has a body by its own request's method."""
-    refusing, is_read = HostMiddleware(Echo(), allowed="a.example"), asyncio.Event()
-    bodies: list[bytes] = []
-
-    async def slow() -> Message:
-        await is_read.wait()
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def note(message: Message) -> None:
-        bodies.append(message.get("body", b""))
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [*scope["headers"], (b"transfer-encoding", b"chunked")]
-        task = asyncio.create_task(refusing({**scope, "method": inner, "headers": headers}, slow, note))
-        await asyncio.sleep(0.01)
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        is_read.set()
-        await task
-        await send({"type": "http.response.body", "body": b""})
-
-    await call(RequestIDMiddleware(app), http_scope(outer))
-    assert bool(b"".join(bodies)) is has_body
-
-
-@pytest.mark.parametrize("fails", [False, True], ids=["answered", "failed"])
-async def test_who_has_waited_sees_its_own_request(fails: bool) -> None:
-    """A hook that has waited sees what its chain was handed, though another one looks at its own, however it ends."""
-    outer = http_scope(path="/sub/a")
-    exchange = Exchange(outer)
-    exchange = exchange.hand_on({**outer, "path": "/b"})
-
-    async def turning() -> None:
-        exchange.turn_to(outer)
-        if fails:
-            raise ConnectionError
-
-    with pytest.raises(ConnectionError) if fails else nullcontext():
-        await exchange.wait(turning())
-    assert exchange.path == exchange.scope["path"] == "/b"
-    exchange.turn_to(outer)
-    assert exchange.path == "/sub/a"
-
-
-class Around:
-    """A page that calls another app for a part of itself, under a path of its own, and drops what else it says."""
-
-    def __init__(self, part: ASGIApp, *, forwards: bool = False, fails: bool = False) -> None:
-        self.part = part
-        self.forwards = forwards
-        self.fails = fails
-        self.nonce = ""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def drop(message: Message) -> None:
-            """Nobody hears of it."""
-
-        handed = {**scope, "path": "/part", "raw_path": b"/part"}
-        await self.part(handed, receive, send if self.forwards else drop)
-        if self.fails:
-            raise LookupError
-        self.nonce = csp.nonce(scope)
-        if not self.forwards:
-            await Echo(headers=[])(scope, receive, send)
-
-
-@pytest.mark.parametrize("preset", ["page", "api", "off"])
-async def test_a_page_around_a_fragment(preset: Preset) -> None:
-    """A guarded app that was called for a part of a page takes no nonce from the page, nor gives it one."""
-    part = SecurityHeadersMiddleware(RequestIDMiddleware(Echo()), preset=preset)
-    page = Around(SecurityHeadersMiddleware(part, preset="page"))
-    exchange = await get(SecurityHeadersMiddleware(page, preset="page"))
-    assert exchange.error is None
-    assert len(page.nonce) >= 22
-    assert f"script-src 'self' 'nonce-{page.nonce}'" in exchange.headers["content-security-policy"]
-
-
-@pytest.mark.parametrize("preset", ["page", "api", "off"])
-async def test_a_nonce_after_a_fragment_that_is_the_page(preset: Preset) -> None:
-    """Where the guarded app within has given the response itself, it is too late for a nonce, as anywhere."""
-    page = Around(SecurityHeadersMiddleware(Echo(), preset="page"), forwards=True)
-    exchange = await get(SecurityHeadersMiddleware(page, preset=preset))
-    assert isinstance(exchange.error, RuntimeError)
-    assert "before the first byte" in str(exchange.error)
-
-
-async def test_a_nonce_after_the_head_and_a_fragment() -> None:
-    """A page whose head is sent has no nonce any more, whatever guarded apps it calls then for parts of itself."""
-    part = Around(SecurityHeadersMiddleware(Echo(), preset="page"))
-
-    async def page(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await part(scope, receive, send)
-
-    exchange = await get(SecurityHeadersMiddleware(page, preset="page"))
-    assert isinstance(exchange.error, RuntimeError)
-    assert "before the first byte" in str(exchange.error)
-
-
-async def test_an_app_that_is_over_before_a_chain_further_in() -> None:
-    """A guarded app that goes on in a task decides by its own request, though the one that called it has answered."""
-    rows = (Route("/public", auth="none"),)
-    identity, access = IdentityMiddleware(Echo(), api_keys=[KEY], routes=rows), AccessMiddleware(Echo(), routes=rows)
-    inner = Chain(Echo(), [identity, Slow(Echo()), access])
-    statuses: list[int] = []
-    tasks: list[asyncio.Task[None]] = []
-
-    async def note(message: Message) -> None:
-        statuses.append(message.get("status", 0))
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        changed = {**scope, "path": "/admin", "raw_path": b"/admin"}
-        tasks.append(asyncio.create_task(inner(changed, receive, note)))
-        await asyncio.sleep(0.01)
-        await Echo()(scope, receive, send)
-
-    assert (await get(RequestIDMiddleware(app), "/public")).status == 200
-    await asyncio.gather(*tasks)
-    assert statuses[0] == 401
-
-
-@pytest.mark.parametrize("part", [Echo(), Foreign(RequestIDMiddleware(Echo()), path="/deeper")])
-async def test_an_error_after_a_fragment(part: ASGIApp, caplog: pytest.LogCaptureFixture) -> None:
-    """An error is told by the path of the app that raises, whatever it has called before under another path."""
-    rows = [Route("/", security="docs"), Route("/part", security="page")]
-    page = Around(RequestIDMiddleware(part), fails=True)
-    exchange = await get(SecurityHeadersMiddleware(page, routes=rows))
-    assert exchange.status == 500
-    assert "cdn.jsdelivr.net" in exchange.headers["content-security-policy"]
-    assert [record.args[2] for record in caplog.records if isinstance(record.args, tuple)] == ["/"]
 
 
 async def test_a_table_that_is_shared_across_a_mount() -> None:

@@ -35,7 +35,7 @@ from asgi_guard.apps.conflicts import conflicts
 from asgi_guard.configuration.cautions import warnings
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.guard import configure
-from asgi_guard.policy.plans import Rules, compile_table
+from asgi_guard.policy.limit_sets import Rules, compile_table
 from asgi_guard.stores import ClusterStore, SentinelStore
 from tests.asgi import Echo, call, get, http_scope
 from tests.configuring import DIGEST, problems
@@ -91,8 +91,8 @@ def test_a_url_in_whose_place_a_store_is_given(store: Store, caplog: pytest.LogC
 def told(functions: Sequence[str] = (), **sections: Any) -> list[str]:
     """What is said of these settings."""
     settings = GuardSettings(**sections)
-    plans = compile_table(settings.rate.limit, settings.routes, Rules(functions=functions), settings.rate.plans)
-    return list(warnings(settings, plans, shared=settings.store.shared))
+    limits = compile_table(settings.rate.limit, settings.routes, Rules(functions=functions), settings.rate.plans)
+    return list(warnings(settings, limits, shared=settings.store.shared))
 
 
 @pytest.mark.parametrize("methods", [("*",), ("PATCH", "patch"), ("delete", "Put", "M-SEARCH"), ()])
@@ -248,7 +248,6 @@ def test_what_is_told(sections: dict[str, Any], text: str) -> None:
         {"rate": RateSettings(limit="1/second by ip")},
         {"rate": RateSettings(limit="1/second by ip", workers=4), "store": REDIS},
         {"rate": RateSettings(workers=4)},
-        {"rate": RateSettings(shadow=True)},
         {"auth": TOKENS.model_copy(update={"cookie": "__Host-session"})},
         {"store": REDIS, "auth": AuthSettings(issuer="https://i.example", audience=("a",), revocation=True)},
         {"rate": RateSettings(limit="5/second by ip; 100/minute by ip; 9 at once by ip")},

@@ -40,6 +40,14 @@ ISSUER = {"AUTH_ISSUER": "https://id.example.com", "AUTH_AUDIENCE": "shop"}
         ),
         ({"PROXY_HEADER": "forwarded"}, "PROXY_HEADER", "no effect without ASGI_GUARD_PROXY_TRUSTED"),
         ({"METRICS_ALLOW": "10.0.0.0/8"}, "METRICS_ALLOW", "no effect without ASGI_GUARD_METRICS_PATH"),
+        ({"RATE_SHADOW": "on"}, "RATE_SHADOW", "no effect without ASGI_GUARD_RATE_LIMIT"),
+        ({"RATE_HEADERS": "legacy"}, "RATE_HEADERS", "no effect without ASGI_GUARD_RATE_LIMIT"),
+        ({"RATE_ON_STORE_FAILURE": "deny"}, "RATE_ON_STORE_FAILURE", "no effect without ASGI_GUARD_RATE_LIMIT"),
+        ({"RATE_DENY_CACHE": "5"}, "RATE_DENY_CACHE", "no effect without ASGI_GUARD_RATE_LIMIT"),
+        ({"RATE_IPV6_PREFIX": "56"}, "RATE_IPV6_PREFIX", "no effect without ASGI_GUARD_RATE_LIMIT"),
+        ({"STORE_TIMEOUT": "1"}, "STORE_TIMEOUT", "no effect without ASGI_GUARD_STORE_URL"),
+        ({"STORE_PREFIX": "a:"}, "STORE_PREFIX", "no effect without ASGI_GUARD_STORE_URL"),
+        ({"STORE_CLOCK": "worker"}, "STORE_CLOCK", "no effect without ASGI_GUARD_STORE_URL"),
         ({"AUTH_MAX_TOKEN_AGE": "60"}, "AUTH_MAX_TOKEN_AGE", "no effect without ASGI_GUARD_AUTH_ISSUER"),
         ({"AUTH_REVOCATION": "true"}, "AUTH_REVOCATION", "no effect without ASGI_GUARD_AUTH_ISSUER"),
         ({"CORS_ALLOW_METHODS": "PUT"}, "CORS_ALLOW_METHODS", "no effect without ASGI_GUARD_CORS_ALLOW_ORIGINS"),
@@ -169,7 +177,24 @@ def test_a_rule_that_would_not_hold(environment: dict[str, str], variable: str, 
 @pytest.mark.parametrize(
     "environment",
     [
+        {"METRICS_PATH": "metrics", "METRICS_ALLOW": "10.0.0.0/8"},
+        {"STORE_URL": "redis:/cache", "STORE_PREFIX": "shop:"},
+        {"LOG_FORMAT": "offf", "LOG_GCP_PROJECT": "shop-1"},
+    ],
+)
+def test_what_is_said_beside_what_is_wrong(environment: dict[str, str]) -> None:
+    """What has an effect beside another option is not found to have none where that one is only written wrongly."""
+    assert list(problems(**environment)) == [next(iter(environment))]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
         {"AUTH_API_KEYS": KEYS, "RATE_LIMIT": "1/second by user"},
+        {"RATE_MESSAGES": "20/second", "RATE_SHADOW": "on"},
+        {"ROUTES": '[{"path": "/a", "limits": "9/hour by ip"}]', "RATE_HEADERS": "off", "RATE_SHADOW": "on"},
+        {"STORE_URL": "memory://", "STORE_TIMEOUT": "1", "LOG_FORMAT": "off", "LOG_SAMPLE": "0.1"},
+        {"STORE_URL": "redis://cache", "STORE_TIMEOUT": "1", "STORE_PREFIX": "a:", "STORE_CLOCK": "worker"},
         {
             "CSRF_MODE": "enforce",
             "CSRF_SECRET": "s" * 32,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -12,25 +11,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard import (
-    AuthSettings,
-    ConfigError,
-    Guard,
-    GuardSettings,
-    RateSettings,
-    SecurityHeaders,
-    StoreSettings,
-)
+from asgi_guard import AuthSettings, ConfigError, Guard, GuardSettings
 from asgi_guard.configuration.variables import written
 from asgi_guard.guard import configure
 from asgi_guard.policy.identity import APIKey
-from asgi_guard.policy.routes import Route
 from asgi_guard.settings import environment, variables
 from tests.asgi import Echo, get
 from tests.configuring import DIGEST, OTHER_DIGEST, SAID, problems, setting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 
 def test_each_variable_has_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,130 +206,10 @@ def test_white_space_around_a_value_is_none_of_it(name: str) -> None:
         assert setting(GuardSettings(), name) == expected
 
 
-def test_routes_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row names its columns, and its lists may be written as such or with commas."""
-    monkeypatch.setenv("ASGI_GUARD_AUTH_API_KEYS", f"ci={DIGEST}")
-    monkeypatch.setenv(
-        "ASGI_GUARD_ROUTES",
-        """[
-            {"path": "/login", "methods": "POST, PUT", "auth": "none", "limits": "5/minute by ip"},
-            {"path": "/payments/*", "scopes": ["payments:write"], "cost": 5, "security": "docs"}
-        ]""",
-    )
-    monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "60/minute by ip")
-    assert GuardSettings().routes == (
-        Route("/login", methods=("POST", "PUT"), auth="none", limits="5/minute by ip"),
-        Route("/payments/*", scopes=("payments:write",), cost=5, security="docs"),
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[{]", "this is not JSON"),
-        ('[{"path": "/a"}\n {"path": "/b"}]', "(Expecting ',' delimiter at line 2, column 2)"),
-        ("[" * 100_000, "this is not JSON"),
-        ('{"path": "/"}', "this is no list: write a list of rows"),
-        ("[1]", "number 1"),
-        ('[{"path": "/"}, {"path": "x"}]', "number 2: path 'x' does not start with '/'"),
-        ('[{"pth": "/"}]', "number 1, pth: there is no such column; did you mean path?"),
-        ('[{"path": "/", "auth": "maybe"}]', "number 1, auth"),
-        ('[{"path": "/", "methods": "[GET"}]', "neither a list"),
-        ('[{"path": "/", "methods": "get"}]', "upper-case"),
-        ('[{"path": "/", "limits": "often"}]', "'often' is not a limit"),
-    ],
-)
-def test_routes_that_cannot_be_read(text: str, message: str) -> None:
-    """What is wrong with the route table is told by its row."""
-    found = problems(ROUTES=text)
-    assert set(found) == {"ROUTES"}
-    assert message in " ".join(found["ROUTES"])
-
-
-def test_routes_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The route table may stand in a TOML file."""
-    file = tmp_path / "routes.toml"
-    file.write_text('[[routes]]\npath = "/a"\nlimits = "1/second by ip"\n\n[[routes]]\npath = "/b"\nmethods = "GET"\n')
-    monkeypatch.setenv("ASGI_GUARD_ROUTES_FILE", str(file))
-    assert GuardSettings().routes == (Route("/a", limits="1/second by ip"), Route("/b", methods=("GET",)))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"[[routes]", "is not TOML"),
-        (b"\xff", "is not TOML"),
-        (b"a = " + b"[" * 100_000, "is not TOML"),
-        (b"", "holds nothing: it holds the table as [[routes]], and no more"),
-        (b'[[route]]\npath = "/"\n', "holds route: it holds the table as [[routes]], and no more"),
-        (b'[routes]\npath = "/"\n', "has one [routes]: rows are written [[routes]]"),
-        (b'[[routes]]\npath = "login"\n', "number 1: path 'login' does not start"),
-        (b'[[routes]]\npath = "/"\nlimit = "x"\n', "number 1, limit: there is no such column"),
-    ],
-)
-def test_a_file_that_cannot_be_used(tmp_path: Path, content: bytes, message: str) -> None:
-    """What is wrong with the file of routes is told under the variable that names it."""
-    file = tmp_path / "routes.toml"
-    file.write_bytes(content)
-    (found,) = problems(ROUTES_FILE=str(file)).items()
-    assert found[0] == "ROUTES_FILE"
-    assert message in " ".join(found[1])
-
-
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    """A file of routes that cannot be read is told with the reason."""
-    file = tmp_path / "none.toml"
-    assert problems(ROUTES_FILE=str(file)) == {"ROUTES_FILE": [f"{file} cannot be read: No such file or directory"]}
-
-
-def test_all_that_is_wrong_with_rows_is_told_at_once() -> None:
-    """What is wrong with a row's path, columns and their values is told together, and so are the limits of others."""
-    rows = [
-        {"path": "login", "auth": "nope", "method": "POST"},
-        {"pathh": "/x", "methods": ["post"], "cost": "5", "scopes": "a", "security": {"csp": 5}},
-        {"path": "y", "security": {"nope": 1}, "cost": "x", "scopes": ["a", 5]},
-        {"path": "/z", "limits": "5/minutee by ip"},
-    ]
-    (told,) = problems(ROUTES=json.dumps(rows)).values()
-    for each in (
-        "number 1, auth: write 'required', 'optional' or 'none'",
-        "number 1, method: there is no such column; did you mean methods?",
-        "number 1: path 'login' does not start with '/'",
-        "number 2, path: it is missing",
-        "number 2: methods post: methods are upper-case words, as in POST",
-        "number 3: path 'y' does not start with '/'",
-        "any method /z: '5/minutee by ip' is not a limit: did you mean '5/minute by ip'?",
-    ):
-        assert each in told
-    assert not any("number 2: " in each and "cost" in each for each in told)
-
-
-def test_rows_that_can_be_read_once() -> None:
-    """Rows may come one by one; one that is wrong is told as in a list, and the others hold."""
-    assert [row.path for row in GuardSettings(routes=({"path": path} for path in ("/x", "/y"))).routes] == ["/x", "/y"]
-    with pytest.raises(ConfigError) as caught:
-        GuardSettings(routes=({"path": path} for path in ("/x", "x")))
-    assert [problem.message for problem in caught.value.problems] == ["number 2: path 'x' does not start with '/'"]
-
-
-def test_a_row_in_python_may_say_a_list_as_a_text() -> None:
-    """A list of rows that is given in Python is read as the environment's is, wrong rows beside others too."""
-    assert GuardSettings(routes=[{"path": "/x", "methods": "GET, POST"}]).routes[0].methods == ("GET", "POST")
-    with pytest.raises(ConfigError) as caught:
-        GuardSettings(routes={1: {"path": "/x"}, 2: {"path": "x"}}.values())
-    assert [problem.message for problem in caught.value.problems] == ["number 2: path 'x' does not start with '/'"]
-
-
 def test_a_variable_at_fault_is_told_of_once() -> None:
     """What is wrong with a variable stands alone: that nothing is set in its place is no second fault."""
     found = problems(AUTH_ISSUER="https://id.example.com", AUTH_AUDIENCE="a b")
     assert {name: len(told) for name, told in found.items()} == {"AUTH_AUDIENCE": 1}
-
-
-def test_routes_in_one_place_only(tmp_path: Path) -> None:
-    """Routes in both places would hide one another, so one of them has to go."""
-    found = problems(ROUTES_FILE=str(tmp_path), ROUTES='[{"path": "/"}]')
-    assert found == {"ROUTES_FILE": ["ASGI_GUARD_ROUTES is set too: keep the route table in one place"]}
 
 
 @pytest.mark.parametrize(
@@ -383,6 +253,7 @@ def test_api_keys_that_cannot_be_read(text: str, message: str) -> None:
 
 EMPTY = {"list": [",", " , ", "[]", " [ ] "], "JSON": ["[]"], "name=SHA256, ... or JSON": [",", "{}", "[]"]}
 """What holds nothing, by the sort of value."""
+
 SOME = [
     (variable.name.removeprefix("ASGI_GUARD_"), text)
     for variable in variables()
@@ -465,11 +336,14 @@ def test_all_problems_at_once() -> None:
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
+
 LIKELY = st.sampled_from(
     ["nan", "inf", "-1", "0", "1e400", "9" * 5000, "true", "off", "*", "[", "{}", "[null]", '{"a": null}', "a=b", "/",
      '["\\ud800"]', "redis://", "redis://[", "redis://h:x", "unix://", "memory://x", "https://[", "https://h", "/x",
      "1/second by user", "1/second by api-key", "1/second by ip", '[{"path": "/", "limits": "x"}]', '[{"path": 1}]']
 )  # fmt: skip
+
+
 # A value may be right in itself and ask for another variable, which is then the one that is named.
 ASKED_FOR = {
     "AUTH_ISSUER": "AUTH_AUDIENCE",
@@ -532,63 +406,6 @@ def test_a_wrong_store_url_is_not_repeated(url: str) -> None:
     assert "ter2" not in " ".join(messages)
 
 
-@pytest.mark.parametrize("given", [AuthSettings(api_keys=(APIKey("ci", DIGEST),)), {"api_keys": {"ci": DIGEST}}])
-def test_a_section_given_in_python_is_taken_whole(monkeypatch: pytest.MonkeyPatch, given: Any) -> None:
-    """Nothing of the environment is mixed into a section that Python gives; the other sections come from there."""
-    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUER", "https://id.example.com")
-    monkeypatch.setenv("ASGI_GUARD_AUTH_LEEWAY", "not a number")
-    monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "1/second by ip")
-    settings = GuardSettings(auth=given)
-    assert settings.auth == AuthSettings(api_keys=(APIKey("ci", DIGEST),))
-    assert settings.rate == RateSettings(limit="1/second by ip")
-
-
-def test_a_wrong_field_in_python_is_named() -> None:
-    """A misspelt field or section is an error in Python too."""
-    with pytest.raises(ConfigError) as caught:
-        GuardSettings(auth={"isuer": "x", "issuers": [{"audiance": "a"}]}, corse={}, hosts={"zzz": 1})
-    assert {str(problem) for problem in caught.value.problems} == {
-        "GuardSettings.auth.isuer: there is no such field; did you mean issuer?",
-        "GuardSettings.auth.issuers: number 1, issuer: it is missing",
-        "GuardSettings.auth.issuers: number 1, audiance: there is no such field; did you mean audience?",
-        "GuardSettings.corse: there is no such field; did you mean cors?",
-        "GuardSettings.hosts.zzz: there is no such field; there are allowed, https_redirect, exempt",
-    }
-
-
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        (
-            {"auth_issuer": "x"},
-            "GuardSettings.auth_issuer: there is no such field; did you mean auth=AuthSettings(issuer=...)?",
-        ),
-        (
-            {"proxy_hop": 1},
-            "GuardSettings.proxy_hop: there is no such field; did you mean proxy=ProxySettings(hops=...)?",
-        ),
-        ({"authh": {}}, "GuardSettings.authh: there is no such field; did you mean auth?"),
-        (
-            {"auth": "https://x"},
-            "GuardSettings.auth: write an object of its fields, as {...}, or in Python AuthSettings(...)",
-        ),
-        (
-            {"security": {"preset": "x"}},
-            "GuardSettings.security.preset: write 'api', 'page', 'docs' or 'off'",
-        ),
-    ],
-)
-def test_what_is_given_in_python_is_named_so(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], told: str) -> None:
-    """What came by keyword is told by that, and what came by a variable beside it by the variable."""
-    monkeypatch.setenv("ASGI_GUARD_LOG_SLOW_MS", "x")
-    with pytest.raises(ConfigError) as caught:
-        GuardSettings(**given)
-    found = [str(problem) for problem in caught.value.problems]
-    assert told in found
-    assert len(found) == 2
-    assert any(each.startswith("ASGI_GUARD_LOG_SLOW_MS: write a number") for each in found)
-
-
 def test_combinations_are_told_beside_wrong_values(tmp_path: Path) -> None:
     """A value that is wrong hides neither a combination of others that is, nor what is wrong in the file of routes."""
     file = tmp_path / "routes.toml"
@@ -600,56 +417,6 @@ def test_combinations_are_told_beside_wrong_values(tmp_path: Path) -> None:
 def test_a_wrong_value_is_not_taken_for_a_missing_one() -> None:
     """API keys that cannot be read do not make a rule about API keys look wrong."""
     assert set(problems(AUTH_API_KEYS="ci=x", RATE_LIMIT="1/second by api-key")) == {"AUTH_API_KEYS"}
-
-
-def test_a_row_with_security_headers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row may say security headers one by one, and a misspelt one is told by its place."""
-    said = '{"preset": "page", "frame_options": "SAMEORIGIN"}'
-    monkeypatch.setenv("ASGI_GUARD_ROUTES", f'[{{"path": "/a", "security": {said}}}]')
-    (route,) = GuardSettings().routes
-    assert route.security == SecurityHeaders("page", frame_options="SAMEORIGIN")
-
-
-@pytest.mark.parametrize(
-    ("said", "message"),
-    [
-        (
-            '{"frame_option": "DENY"}',
-            "number 1, security, frame_option: there is no such column; did you mean frame_options?",
-        ),
-        ('{"frame_options": "X"}', "number 1: "),
-        ('{"preset": "pages"}', "number 1, security, preset: write 'api', 'page', 'docs' or 'off'"),
-        ('"pages"', "number 1, security: write 'api', 'page', 'docs' or 'off'"),
-        ("3", "number 1, security: write 'api', 'page', 'docs' or 'off'"),
-    ],
-)
-def test_security_headers_of_a_row_that_cannot_be(said: str, message: str) -> None:
-    """What is wrong with a row's security headers is told once, by its place."""
-    (found,) = problems(ROUTES=f'[{{"path": "/a", "security": {said}}}]')["ROUTES"]
-    assert found.startswith(message)
-
-
-@pytest.mark.parametrize(
-    ("make", "told"),
-    [
-        (lambda: AuthSettings(isuer="x"), "AuthSettings.isuer: there is no such field; did you mean issuer?"),  # type: ignore[call-arg]  # that is what is tested
-        (
-            lambda: AuthSettings(issuers=({"isuer": "x"},)),  # type: ignore[arg-type]  # as above
-            "AuthSettings.issuers: number 1, isuer: there is no such field; did you mean issuer?",
-        ),
-        (
-            lambda: StoreSettings(timeout=50),
-            "StoreSettings.timeout: write a number less than or equal to 10; its meaning: seconds until an answer",
-        ),
-        (lambda: RateSettings(limit=60), "RateSettings.limit: write a text; its meaning: the default limits"),  # type: ignore[arg-type]  # likewise
-        (lambda: StoreSettings(timeout=-1, prefix="x" * 99), "StoreSettings.timeout: write a number greater than 0"),
-    ],
-)
-def test_a_section_in_python(make: Callable[[], object], told: str) -> None:
-    """What is wrong with a section that is made in Python is an error of ours, with the field, and the nearest name."""
-    with pytest.raises(ConfigError) as caught:
-        make()
-    assert told in str(caught.value)
 
 
 def test_a_number_that_is_none_is_told_with_what_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -668,13 +435,6 @@ def test_issuers_and_scopes_in_a_few_words(monkeypatch: pytest.MonkeyPatch) -> N
     auth = GuardSettings().auth
     assert [each.issuer for each in auth.trusted] == ["https://a.example", "https://b.example"]
     assert auth.api_keys[0].scopes == ("a", "b", "c")
-
-
-@pytest.mark.parametrize("written", [["https://b.example"], ("https://b.example",)])
-def test_issuers_in_a_few_words_in_python(written: Any) -> None:
-    """So may one in Python."""
-    auth = AuthSettings(issuer="https://a.example", audience=("api",), issuers=written)
-    assert [each.issuer for each in auth.trusted] == ["https://a.example", "https://b.example"]
 
 
 @pytest.mark.parametrize("scopes", ["a b", "a, b", '["a", "b"]', ["a", "b"]])

@@ -13,7 +13,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from asgi_guard.operations.leaving import ECHO_SECONDS
+from asgi_guard.operations.draining import ECHO_SECONDS
 from asgi_guard.testing import LocalIssuer
 from tests.end_to_end.serving import Served, free_port, serve
 

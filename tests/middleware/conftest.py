@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.middleware.log_lines import Lines
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -19,3 +21,9 @@ async def redis_store(server: Server) -> AsyncIterator[RedisStore]:
     store = server.store()
     yield store
     await store.aclose()
+
+
+@pytest.fixture
+def lines() -> Lines:
+    """What the access log writes."""
+    return Lines()

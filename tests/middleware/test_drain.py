@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 import asgi_guard
 from asgi_guard import ConfigError, DrainMiddleware, Guard, GuardSettings, HealthSettings
 from asgi_guard.middleware import drain
-from asgi_guard.operations import leaving
+from asgi_guard.operations import draining as operations_draining
 from tests.asgi import Echo, Exchange, call, get, http_scope, websocket_scope
 from tests.configuring import problems
 from tests.middleware.draining import Server, made, readiness
@@ -69,7 +69,7 @@ async def test_sigterm_drains_first(server: Server) -> None:
 
 async def test_the_listeners_go_first(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Uvicorn takes no more connections before it stops: requests that are on their way by then are still heard."""
-    monkeypatch.setattr(leaving, "LAST_SECONDS", 0.2)
+    monkeypatch.setattr(operations_draining, "LAST_SECONDS", 0.2)
     stopped_at_close: list[bool] = []
 
     class Listener:
@@ -91,7 +91,7 @@ async def test_sigterm_while_starting(server: Server, monkeypatch: pytest.Monkey
     await layer.startup()
     os.kill(os.getpid(), signal.SIGTERM)
     assert await readiness(layer) == 503
-    monkeypatch.setattr(leaving, "ECHO_SECONDS", 0)
+    monkeypatch.setattr(operations_draining, "ECHO_SECONDS", 0)
     os.kill(os.getpid(), signal.SIGTERM)
     assert server.stopped.is_set()
     await layer.shutdown()
@@ -136,7 +136,7 @@ async def test_second_sigterm(server: Server, monkeypatch: pytest.MonkeyPatch) -
     for _ in range(2):
         os.kill(os.getpid(), signal.SIGTERM)
         assert not server.stopped.is_set()
-    monkeypatch.setattr(leaving, "ECHO_SECONDS", 0)
+    monkeypatch.setattr(operations_draining, "ECHO_SECONDS", 0)
     os.kill(os.getpid(), signal.SIGTERM)
     assert server.stopped.is_set()
     await layer.shutdown()
@@ -280,7 +280,7 @@ async def test_a_signal_begins(name: Any) -> None:
 
 async def test_a_file_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file begins draining when it comes, and one that is left over when it is touched."""
-    monkeypatch.setattr(leaving, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(operations_draining, "LOOK_SECONDS", 0.001)
     file = tmp_path / "drain"
     for time in (1, 2):
         layer = made(file=str(file))
@@ -359,7 +359,7 @@ async def told(app: ASGIApp) -> bool:
 
 def test_an_event_loop_for_each_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where each request has an event loop of its own, as in tests, each may wait, and is told by any trigger."""
-    monkeypatch.setattr(leaving, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(operations_draining, "LOOK_SECONDS", 0.001)
     file = tmp_path / "drain"
     layer = DrainMiddleware(patient, file=str(file))
     assert not any(asyncio.run(told(layer)) for _ in range(3))
@@ -434,7 +434,7 @@ async def test_after_a_number_of_requests(server: Server, siblings: bool, monkey
 
 async def test_sigterm_while_recycling(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first SIGTERM to a worker that has served its number is drained by what is under way, the second ends it."""
-    monkeypatch.setattr(leaving, "ECHO_SECONDS", 0)
+    monkeypatch.setattr(operations_draining, "ECHO_SECONDS", 0)
     for seconds, signals in ((0.2, 1), (3600, 2)):
         server.stopped.clear()
         layer = made(seconds=seconds)
@@ -451,7 +451,7 @@ async def test_sigterm_while_recycling(server: Server, monkeypatch: pytest.Monke
 
 async def test_sigterm_while_others_take_its_requests(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM to a worker that recycles, and is ready, drains in full: nobody was told yet to go elsewhere."""
-    monkeypatch.setattr(leaving, "ECHO_SECONDS", 0)
+    monkeypatch.setattr(operations_draining, "ECHO_SECONDS", 0)
     layer = made(seconds=0.5, siblings=True)
     await layer.startup()
     layer.draining.recycle()

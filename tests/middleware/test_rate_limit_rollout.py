@@ -22,7 +22,7 @@ from asgi_guard import (
 )
 from asgi_guard.policy.exemptions import Exemptions
 from asgi_guard.policy.identity import User
-from asgi_guard.policy.plans import binds
+from asgi_guard.policy.limit_sets import binds
 from asgi_guard.policy.rates import parse_limits
 from tests.asgi import Echo, call, get, websocket_scope
 from tests.middleware.limiting import Fickle, bearer, statuses

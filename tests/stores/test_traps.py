@@ -11,7 +11,7 @@ from asgi_guard import RateLimitMiddleware
 from asgi_guard.errors import ConfigError
 from asgi_guard.policy.bucket import Admission, Charge
 from asgi_guard.policy.identity import User
-from asgi_guard.policy.plans import Rules, compile_table
+from asgi_guard.policy.limit_sets import Rules, compile_table
 from asgi_guard.policy.rates import LEASE, SECOND, Limit
 from asgi_guard.policy.revocation import Marks
 from asgi_guard.policy.routes import Route
@@ -227,8 +227,8 @@ async def test_retry_after_is_whole_seconds_and_enough(count: int) -> None:
 def test_the_local_fallback_does_not_multiply_the_limit() -> None:
     """What all workers together admit without the store is no more than the limit, where it has a unit for each."""
     for workers in (1, 2, 3, 8):
-        (plans,) = compile_table("60/minute burst 80 by user", (), Rules("local", workers=workers))
-        (share,) = plans.of(User("ann")).share.values()
+        (row,) = compile_table("60/minute burst 80 by user", (), Rules("local", workers=workers))
+        (share,) = row.of(User("ann")).share.values()
         assert share.burst * workers <= 80
         assert share.interval == SECOND * workers
 

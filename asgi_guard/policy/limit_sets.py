@@ -48,7 +48,7 @@ class Rules(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LimitSet:
     """The limits of one route for one sort of client.
 
     Attributes:
@@ -71,7 +71,7 @@ class Plan:
     share: Mapping[str, Limit]
 
     @classmethod
-    def of(cls, limits: Iterable[Limit], cost: int, place: str, workers: int = 1) -> Plan:
+    def of(cls, limits: Iterable[Limit], cost: int, place: str, workers: int = 1) -> LimitSet:
         """Compile limits whose `on_failure` is said."""
         limits = tuple(limits)
         refusing = [limit for limit in limits if limit.enforced]
@@ -103,26 +103,26 @@ def _share(limit: Limit, workers: int) -> Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class RoutePlans:
-    """The plans of one route, by the sort of client: with a token, with an API key, with neither.
+class RouteLimits:
+    """The limits of one route, by the sort of client: with a token, with an API key, with neither.
 
     Attributes:
         named: those of identities that have a plan of that name, with a token and with an API key.
         known: the limits that hold whoever the client turns out to be, so that they can refuse before that is known.
     """
 
-    anonymous: Plan
-    token: Plan
-    api_key: Plan
-    known: Plan
-    named: Mapping[str, tuple[Plan, Plan]] = field(default_factory=dict)
+    anonymous: LimitSet
+    token: LimitSet
+    api_key: LimitSet
+    known: LimitSet
+    named: Mapping[str, tuple[LimitSet, LimitSet]] = field(default_factory=dict)
 
-    def of(self, user: User | None, claim: str | None = None) -> Plan:
-        """The plan for this client.
+    def of(self, user: User | None, claim: str | None = None) -> LimitSet:
+        """The limits of this client.
 
         Args:
             user: the verified identity.
-            claim: which claim of a token names the plan.
+            claim: which claim of a token names its plan.
         """
         if user is None:
             return self.anonymous
@@ -138,40 +138,40 @@ class RoutePlans:
         by_kind = {"anonymous": self.anonymous, "token": self.token, "api-key": self.api_key}
         return all(by_kind[kind].needs_store for kind in kinds)
 
-    def all(self) -> Iterable[Plan]:
-        """Every plan there is."""
-        return (self.anonymous, self.token, self.api_key, *(plan for pair in self.named.values() for plan in pair))
+    def all(self) -> Iterable[LimitSet]:
+        """Those of every sort of client."""
+        return (self.anonymous, self.token, self.api_key, *(each for pair in self.named.values() for each in pair))
 
 
-def compile_plans(
+def compile_row(
     limits: tuple[Limit, ...],
     cost: int,
     place: str,
     workers: int = 1,
     named: Mapping[str, tuple[Limit, ...]] | None = None,
-) -> RoutePlans:
+) -> RouteLimits:
     """Sort a route's limits by whom they apply to. Where a limit `by api-key` is, `user` leaves API keys to it."""
 
-    def plan(chosen: tuple[Limit, ...], *kinds: str) -> Plan:
-        applying = (limit for limit in chosen if limit.key in kinds or limit.key not in ("anonymous", *OF_IDENTITIES))
-        return Plan.of(applying, cost, place, workers)
+    def applying(chosen: tuple[Limit, ...], *kinds: str) -> LimitSet:
+        limits = (limit for limit in chosen if limit.key in kinds or limit.key not in ("anonymous", *OF_IDENTITIES))
+        return LimitSet.of(limits, cost, place, workers)
 
-    def of_identities(chosen: tuple[Limit, ...]) -> tuple[Plan, Plan]:
+    def of_identities(chosen: tuple[Limit, ...]) -> tuple[LimitSet, LimitSet]:
         has_api_key = any(limit.key == "api-key" for limit in chosen)
-        return plan(chosen, "user"), plan(chosen, "api-key" if has_api_key else "user")
+        return applying(chosen, "user"), applying(chosen, "api-key" if has_api_key else "user")
 
     others = tuple(limit for limit in limits if limit.key not in OF_IDENTITIES)
     by_name = {name: of_identities((*others, *replacing)) for name, replacing in (named or {}).items()}
     known = [limit for limit in others if limit.key in ("ip", "route") or limit.key.startswith("header:")]
-    return RoutePlans(
-        plan(limits, "anonymous"), *of_identities(limits), Plan.of(known, cost, place, workers), named=by_name
+    return RouteLimits(
+        applying(limits, "anonymous"), *of_identities(limits), LimitSet.of(known, cost, place, workers), named=by_name
     )
 
 
 def compile_table(
     limit: str, routes: Sequence[Route], rules: Rules | None = None, plans: Mapping[str, str] | None = None
-) -> tuple[RoutePlans, ...]:
-    """The plans of every row, and last, where the index `NO_ROW` finds them, the default's.
+) -> tuple[RouteLimits, ...]:
+    """The limits of every row, and last, where the index `NO_ROW` finds them, the default's.
 
     Limits that a row names are that row's own; the default ones are shared by all rows that name none.
 
@@ -199,18 +199,18 @@ def compile_table(
             if not each.at_once and route.cost > each.burst:
                 message = f"a request costs {route.cost}, but {each.text!r} never holds more than {each.burst}"
                 problems.append(Problem(f"routes: {route}", message))
-        compiled.append(compile_plans(limits, route.cost, _free(slug(route.path), places), rules.workers, others))
-    compiled.append(compile_plans(default, 1, OTHERS, rules.workers, named))
+        compiled.append(compile_row(limits, route.cost, _free(slug(route.path), places), rules.workers, others))
+    compiled.append(compile_row(default, 1, OTHERS, rules.workers, named))
     problems += _same_names(compiled)
     if problems:
         raise ConfigError(problems)
     return tuple(compiled)
 
 
-def _same_names(compiled: Iterable[RoutePlans]) -> Iterable[Problem]:
+def _same_names(compiled: Iterable[RouteLimits]) -> Iterable[Problem]:
     """Limits that share a name would share their buckets."""
     seen: dict[str, Limit] = {}
-    for limit in dict.fromkeys(limit for plans in compiled for plan in plans.all() for limit in plan.limits):
+    for limit in dict.fromkeys(limit for row in compiled for each in row.all() for limit in each.limits):
         if seen.setdefault(limit.name, limit) is not limit:
             message = (
                 f"{limit.text!r} and {seen[limit.name].text!r} both have the name {limit.name!r}: name one with 'as'"

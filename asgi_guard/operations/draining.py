@@ -46,7 +46,7 @@ def draining() -> asyncio.Event | None:
     What serves a stream or a WebSocket waits for it beside what it waits for anyhow, and then ends in good order.
     """
     exchange = current.get()
-    return None if exchange is None or exchange.leaving is None else exchange.leaving.event
+    return None if exchange is None or exchange.draining is None else exchange.draining.event
 
 
 class Draining:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from asgi_guard.errors import ConfigError
 from asgi_guard.policy.identity import User
+from asgi_guard.policy.limit_sets import OTHERS, Kind, LimitSet, RouteLimits, Rules, binds, compile_table
 from asgi_guard.policy.path_index import NO_ROW
-from asgi_guard.policy.plans import OTHERS, Kind, Plan, RoutePlans, Rules, binds, compile_table
 from asgi_guard.policy.rates import KEY_KINDS, SECOND, Limit, slug
 from asgi_guard.policy.routes import Route
 
@@ -30,11 +30,11 @@ TABLE = (
 )
 
 
-def names(plan: Plan) -> list[str]:
+def names(plan: LimitSet) -> list[str]:
     return [limit.name for limit in plan.limits]
 
 
-def compiled(limit: str, routes: Sequence[Route] = (), **rules: object) -> tuple[RoutePlans, ...]:
+def compiled(limit: str, routes: Sequence[Route] = (), **rules: object) -> tuple[RouteLimits, ...]:
     plans = rules.pop("plans", None)
     assert plans is None or isinstance(plans, Mapping)
     return compile_table(limit, routes, Rules(**rules), plans)  # type: ignore[arg-type]  # they are those of Rules
@@ -60,11 +60,11 @@ def test_who_is_under_which_limits(
     limit: str, anonymous: list[str], token: list[str], key: list[str], known: list[str]
 ) -> None:
     """Limits by identity apply to those who have one, `anonymous` to those who have none, and the others to anyone."""
-    (plans,) = compiled(limit, functions=("tenant",))
-    assert names(plans.of(None)) == anonymous
-    assert names(plans.of(TOKEN)) == token
-    assert names(plans.of(KEY)) == key
-    assert names(plans.known) == known
+    (row,) = compiled(limit, functions=("tenant",))
+    assert names(row.of(None)) == anonymous
+    assert names(row.of(TOKEN)) == token
+    assert names(row.of(KEY)) == key
+    assert names(row.known) == known
 
 
 def test_rows() -> None:
@@ -74,8 +74,8 @@ def test_rows() -> None:
     assert names(login.of(TOKEN)) == ["login-ip", "login-user"]
     assert names(free.of(TOKEN)) == names(free.of(None)) == names(free.known) == []
     assert dear.of(TOKEN).limits == others.of(TOKEN).limits
-    assert [plans.of(None).cost for plans in (login, free, dear, others)] == [1, 1, 3, 1]
-    assert [plans.of(None).place for plans in (login, free, dear, others)] == ["login", "free", "dear", OTHERS]
+    assert [row.of(None).cost for row in (login, free, dear, others)] == [1, 1, 3, 1]
+    assert [row.of(None).place for row in (login, free, dear, others)] == ["login", "free", "dear", OTHERS]
     assert compiled("5/hour by ip", TABLE)[NO_ROW].of(None).place == OTHERS
 
 
@@ -168,33 +168,33 @@ def test_one_name_is_one_limit(default: str, routes: list[Route], plan: str) -> 
         table = compiled(default, routes, plans={"a": plan, "A": plan})
     except ConfigError:
         return
-    limits = {limit for plans in table for each in plans.all() for limit in each.limits}
+    limits = {limit for row in table for each in row.all() for limit in each.limits}
     assert len({limit.name for limit in limits}) == len(limits)
-    places = [plans.of(None).place for plans in table]
+    places = [row.of(None).place for row in table]
     assert len(set(places)) == len(places)
     assert all(re.fullmatch(r"[a-z0-9-]+", name) for name in [*places, *(limit.name for limit in limits)])
-    for plans in table:
-        for each in plans.all():
+    for row in table:
+        for each in row.all():
             assert len({limit.name for limit in each.limits}) == len(each.limits)
-            assert set(plans.known.limits) <= set(each.limits)
+            assert set(row.known.limits) <= set(each.limits)
 
 
 def test_rows_of_one_short_name_are_apart() -> None:
     """Rows of one short name, of another's place, or of the name of the rest, have buckets of their own."""
     routes = [Route(path, limits="1/hour by ip; 1/hour by route") for path in ("/a", "/a/*", "/a-2", "/others", "/A")]
     table = compiled("1/hour by ip", routes)
-    assert [plans.of(None).place for plans in table] == ["a", "a-2", "a-2-2", "others-2", "a-3", OTHERS]
-    assert [names(plans.known)[0] for plans in table] == ["a-ip", "a-2-ip", "a-2-2-ip", "others-ip", "a-3-ip", "ip"]
+    assert [row.of(None).place for row in table] == ["a", "a-2", "a-2-2", "others-2", "a-3", OTHERS]
+    assert [names(row.known)[0] for row in table] == ["a-ip", "a-2-ip", "a-2-2-ip", "others-ip", "a-3-ip", "ip"]
     assert slug("/A") == slug("/a/*")
 
 
 def test_what_all_limits_have_in_common() -> None:
     """What the operator says for all limits holds where a limit does not say otherwise, and shadow for every one."""
     text = "1/hour by ip; 2/hour by user on-failure allow enforce 7%"
-    (plans,) = compiled(text, on_failure="deny")
-    assert [(limit.on_failure, limit.enforced) for limit in plans.of(TOKEN).limits] == [("deny", 100), ("allow", 7)]
-    (plans,) = compiled(text, shadow=True)
-    assert [(limit.on_failure, limit.enforced) for limit in plans.of(TOKEN).limits] == [("local", 0), ("allow", 0)]
+    (row,) = compiled(text, on_failure="deny")
+    assert [(limit.on_failure, limit.enforced) for limit in row.of(TOKEN).limits] == [("deny", 100), ("allow", 7)]
+    (row,) = compiled(text, shadow=True)
+    assert [(limit.on_failure, limit.enforced) for limit in row.of(TOKEN).limits] == [("local", 0), ("allow", 0)]
 
 
 @pytest.mark.parametrize(
@@ -210,8 +210,8 @@ def test_what_all_limits_have_in_common() -> None:
 )
 def test_shares(text: str, workers: int, interval: int, burst: int) -> None:
     """Without the store each worker has its part of a limit, of the rate and of the burst, and at least one unit."""
-    (plans,) = compiled(text, workers=workers)
-    ((name, share),) = plans.of(None).share.items()
+    (row,) = compiled(text, workers=workers)
+    ((name, share),) = row.of(None).share.items()
     assert (share.name, share.interval, share.burst) == (name, interval, burst)
     assert share.capacity == interval * burst
 
@@ -219,8 +219,8 @@ def test_shares(text: str, workers: int, interval: int, burst: int) -> None:
 def test_only_what_refuses_locally_has_a_share() -> None:
     """A limit in shadow, or one that allows or denies without the store, has no share."""
     text = "1/hour by ip shadow; 2/hour by ip on-failure allow; 3/hour by ip on-failure deny; 4/hour by ip enforce 1%"
-    (plans,) = compiled(text)
-    assert list(plans.of(None).share) == ["ip-4"]
+    (row,) = compiled(text)
+    assert list(row.of(None).share) == ["ip-4"]
 
 
 @pytest.mark.parametrize(
@@ -233,12 +233,12 @@ def test_only_what_refuses_locally_has_a_share() -> None:
         ("1/minute by ip shadow", False, b""),
     ],
 )
-def test_what_is_said_of_a_plan(text: str, counts: bool, policy: bytes | None) -> None:
-    """A plan tells of limits that refuse, once for all where they refuse everyone, and whether requests are counted."""
-    (plans,) = compiled(text)
-    plan = plans.of(None)
-    assert plan.counts is counts
-    assert plan.policy == (None if policy is None else (b"ratelimit-policy", policy))
+def test_what_is_said_of_a_set_of_limits(text: str, counts: bool, policy: bytes | None) -> None:
+    """A set tells of limits that refuse, once for all where they refuse everyone, and whether requests are counted."""
+    (row,) = compiled(text)
+    applying = row.of(None)
+    assert applying.counts is counts
+    assert applying.policy == (None if policy is None else (b"ratelimit-policy", policy))
 
 
 @pytest.mark.parametrize(
@@ -260,12 +260,12 @@ def test_what_is_said_of_a_plan(text: str, counts: bool, policy: bytes | None) -
 )
 def test_who_is_refused_while_the_store_does_not_answer(text: str, needed: set[Kind]) -> None:
     """All of a sort of client are, whom a limit that denies refuses each of; several sorts are if each of them is."""
-    (plans,) = compiled(text, functions=("tenant",))
+    (row,) = compiled(text, functions=("tenant",))
     kinds: tuple[Kind, ...] = ("anonymous", "token", "api-key")
     for one in kinds:
-        assert plans.need_store([one]) is (one in needed)
+        assert row.need_store([one]) is (one in needed)
         for other in kinds:
-            assert plans.need_store([one, other]) is ({one, other} <= needed)
+            assert row.need_store([one, other]) is ({one, other} <= needed)
 
 
 @pytest.mark.parametrize(
@@ -280,8 +280,8 @@ def test_who_is_refused_while_the_store_does_not_answer(text: str, needed: set[K
 )
 def test_what_goes_by_the_client_alone(text: str, by_client: bool) -> None:
     """Limits by a header, or by what a function gives, are charged anew for each request of a client."""
-    (plans,) = compiled(text, functions=("tenant",))
-    assert [plans.of(user).by_client for user in (None, TOKEN, KEY)] == [by_client] * 3
+    (row,) = compiled(text, functions=("tenant",))
+    assert [row.of(user).by_client for user in (None, TOKEN, KEY)] == [by_client] * 3
 
 
 def partly(percent: int, name: str = "ip") -> Limit:
