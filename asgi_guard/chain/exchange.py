@@ -37,6 +37,14 @@ CHAIN_KEY = "asgi_guard.chain"
 
 FORWARDING = (b"forwarded", b"x-forwarded-for", b"x-real-ip")
 """Headers by which proxies name the client that they stand before."""
+RELAYING = (
+    *FORWARDING, b"via", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-server", b"x-client-ip",
+    b"cf-connecting-ip", b"true-client-ip",
+)  # fmt: skip
+"""Headers of which a proxy adds one at least: what comes with any of these may not be its peer's own request."""
+_RELAYING = frozenset(RELAYING)
+_OF_PAGES = frozenset({b"same-origin", b"same-site", b"cross-site"})
+"""What browsers say in `Sec-Fetch-Site` of all but what a person has typed or has as a bookmark."""
 
 current: ContextVar[Exchange | None] = ContextVar("asgi_guard_exchange", default=None)
 
@@ -348,12 +356,20 @@ class Exchange:
         forwards it.
         """
         peer, seen = self.peer, self.seen_client
-        relayed = self.client == peer and any(name in self.headers for name in FORWARDING)
+        relayed = self.client == peer and not _RELAYING.isdisjoint(self.headers)
         if relayed and seen and 0 in seen[1:2]:
             relayed = False  # no connection has this port: the server has put the client there, as uvicorn does
         if self.client_doubt or (relayed and not (peer is not None and trusts_proxy(peer))):
             return None
         return self.client
+
+    @property
+    def is_of_page(self) -> bool:
+        """Whether a page asks, in a browser that may be on a machine which is told more than others are.
+
+        A page of any site may ask as one of this host's own, once its name leads here (DNS rebinding).
+        """
+        return b"origin" in self.headers or self.headers.get(b"sec-fetch-site") in _OF_PAGES
 
     @property
     def below(self) -> str:

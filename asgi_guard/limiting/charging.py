@@ -109,11 +109,14 @@ class Charging:
 
     def _address(self, exchange: Exchange) -> str:
         address = exchange.client
-        if address is None:
+        if address is None or "," in address:
             if not self._warned:
                 self._warned = True
-                told = "the server names no client address, as on a UNIX socket: all clients share one bucket a limit"
-                logger.warning("%s; if a proxy there names them, say so by %sPROXY_HOPS=1", told, PREFIX)
+                told = "no client address, as on a UNIX socket"
+                if address is not None:  # Mangum hands on what a load balancer of AWS says
+                    told = "a whole X-Forwarded-For for the client's address, which a client can begin as it likes"
+                advice = f"if a proxy there names them, say so by {PREFIX}PROXY_HOPS=1"
+                logger.warning("the server names %s: all such clients share one bucket a limit; %s", told, advice)
             return UNKNOWN
         # Foreign middleware may have put anything there, of any length.
         return limit_key(address, self._ipv6_prefix) if len(address) <= LONGEST_ADDRESS else store_key("ip", address)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from asgi_guard.chain.exchange import FORWARDING
+from asgi_guard.chain.exchange import RELAYING
 from asgi_guard.chain.layer import Decision, Layer
 from asgi_guard.configuration.arguments import typed
 from asgi_guard.configuration.variables import PREFIX
@@ -28,7 +28,7 @@ OWN_PEERS = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
 OWN_HOSTS = (b"127.0.0.1", b"localhost", b"[::1]")
 """Where the operator's own command comes from, and which host it asks for: fewer than `is_loopback` holds of, since who
 asks here has the process drain."""
-FROM_ELSEWHERE = (*FORWARDING, b"via", b"x-forwarded-host", b"x-forwarded-proto", b"origin", b"sec-fetch-site")
+FROM_ELSEWHERE = (*RELAYING, b"origin", b"sec-fetch-site")
 """What proxies and browsers add: a request with one of these does not come from the operator's own command."""
 
 

@@ -128,7 +128,7 @@ class HealthMiddleware(Layer):
         return _answer(path, 200 if report.ready else 503, state, report.results if self._may_know(exchange) else None)
 
     def _may_know(self, exchange: Exchange) -> bool:
-        return self._detailed_for.hold(exchange.known_client(self._trusts_proxy))
+        return not exchange.is_of_page and self._detailed_for.hold(exchange.known_client(self._trusts_proxy))
 
 
 def _answer(path: str, status: int, state: str, checks: dict[str, str] | None = None) -> Answer:

@@ -65,7 +65,8 @@ class HostMiddleware(Layer):
         if verdict == "redirect":
             query = exchange.scope.get("query_string") or b""
             location = https_location(hosts[0], exchange.path, query, exchange.raw_path)
-            return Answer(308, ((b"location", location),))
+            # A shared cache whose keys have no scheme would answer the https request, too, with this.
+            return Answer(308, ((b"location", location), (b"cache-control", b"no-store")))
         if verdict == "insecure":
             detail, reason = "This resource is served over TLS only.", Reason.HTTPS_REQUIRED
         else:

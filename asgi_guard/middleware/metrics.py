@@ -150,7 +150,7 @@ class MetricsMiddleware(Layer):
         """Answer a scrape, if it is one, and from where it may come."""
         if self._path is None or not exchange.asks_for(self._path) or exchange.method not in ("GET", "HEAD"):
             return None
-        if not self._allowed.hold(exchange.known_client(self._trusts_proxy)):
+        if exchange.is_of_page or not self._allowed.hold(exchange.known_client(self._trusts_proxy)):
             return None
         self._tell()
         body, content_type = exposition(self._registry, exchange.headers.get(b"accept", b"").decode("latin-1"))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from asgi_guard.chain.exchange import FORWARDING, Exchange
+from asgi_guard.chain.exchange import FORWARDING, RELAYING, Exchange
 from asgi_guard.chain.layer import Layer
 from asgi_guard.configuration.arguments import typed
 from asgi_guard.configuration.variables import PREFIX
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asgi_guard")
 
 _FORWARDING = frozenset(FORWARDING)
+_RELAYING = frozenset(RELAYING)
 MAX_REMEMBERED = 16_384
 MAX_REMEMBERED_BYTES = 256
 """How many answers are remembered, and for headers of which size: clients choose what stands there."""
@@ -88,7 +89,7 @@ class ProxyMiddleware(Layer):
         """Find out the client, and tell the app."""
         # Whether there is anything to look for is asked by one look-up of a set: an app without a proxy pays for it.
         if not self._on:
-            if not self._warned and not _FORWARDING.isdisjoint(exchange.headers):
+            if not self._warned and not _RELAYING.isdisjoint(exchange.headers):
                 self._look_for_proxy(exchange)
             return
         client = self._client(exchange)
@@ -96,11 +97,12 @@ class ProxyMiddleware(Layer):
             exchange.client = client.address
             # The port of a client behind a proxy is not known.
             exchange.scope["client"] = exchange.seen_client = (client.address, 0)
-        elif not _FORWARDING.isdisjoint(exchange.headers):
+        elif not _RELAYING.isdisjoint(exchange.headers):
             if not self._warned:
                 self._look_for_proxy(exchange)
             if client.doubt is None and self._names[0] not in exchange.headers and self.policy.believes(exchange.peer):
-                client = replace(client, doubt="other_header")
+                named = not _FORWARDING.isdisjoint(exchange.headers)
+                client = replace(client, doubt="other_header" if named else "unnamed")
         if client.scheme is not None:
             secure = client.scheme in ("https", "wss")
             plain, encrypted = ("http", "https") if exchange.kind == "http" else ("ws", "wss")
@@ -113,7 +115,7 @@ class ProxyMiddleware(Layer):
     def _look_for_proxy(self, exchange: Exchange) -> None:
         """Warn, once, of clients that count as one, since the proxy before them is not read. Strangers may pretend."""
         headers, peer, read = exchange.headers, exchange.peer or None, self._names[0]
-        sent = next(name for name in FORWARDING if name in headers)
+        sent = next(name for name in RELAYING if name in headers)
         believed = self.policy.believes(peer)
         if (believed and read in headers) or _is_forwarded(exchange, headers[sent]):
             return

@@ -6,7 +6,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from asgi_guard.chain.exchange import FORWARDING, Exchange, trusts_nobody
+from asgi_guard.chain.exchange import RELAYING, Exchange, trusts_nobody
 from asgi_guard.chain.layer import Layer
 from asgi_guard.configuration.arguments import typed
 from asgi_guard.errors import ConfigError, Problem, require_choice
@@ -35,7 +35,7 @@ _OF_OTHERS = (
     | SAFELISTED_RESPONSE_HEADERS
     | {"accept", "allow", "authorization", "etag", "location", "retry-after", "user-agent", "vary", "www-authenticate"}
     | {"dpop", "traceparent", "tracestate", "x-api-key", "x-csrf-token"}
-    | {*(name.decode() for name in FORWARDING), "x-forwarded-host", "x-forwarded-proto"}
+    | {name.decode() for name in RELAYING}
     | SECURITY_HEADERS
 )
 """Headers that an id would take the place of, in a request or in a response."""

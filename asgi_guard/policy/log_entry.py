@@ -131,7 +131,7 @@ def text(value: bytes) -> str:
 def shorten(entry: Entry, most: int) -> None:
     """Cut, in place, what a client may make long: each to so many characters, of the query as it was sent."""
     entry.path, entry.query = entry.path[:most], entry.query[:most]
-    for name in ("user", "user_agent", "host"):
+    for name in ("user", "user_agent", "host", "client", "peer"):
         if value := getattr(entry, name):
             setattr(entry, name, value[:most])
 

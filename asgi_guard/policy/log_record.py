@@ -11,6 +11,7 @@ Where a schema has no name of its own for the route, the peer, the user or the q
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -279,11 +280,13 @@ RECORDS: dict[LogFormat, Callable[[Entry], dict[str, Any]]] = {
 """What makes the record of an entry, by schema. What is not known has no member."""
 
 
-_ENDS = ("\x85", "\u2028", "\u2029")
+_UNPRINTABLE = re.compile("[\x80-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def one_line(line: bytes) -> bytes:
-    """Escape the characters beside the newline at which some readers take a line to end (Unicode's line boundaries)."""
-    for end in _ENDS:
-        line = line.replace(end.encode(), b"\\u%04x" % ord(end))
-    return line
+    """Escape what some readers do not show as it is: ends of lines beside the newline, and what terminals heed.
+
+    Those are Unicode's line boundaries, the control characters from U+0080, of which one begins commands to a terminal,
+    and what turns around the direction of text. Those below U+0020 JSON has escaped already.
+    """
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", line.decode()).encode()

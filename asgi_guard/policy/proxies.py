@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 ForwardedHeader: TypeAlias = Literal["x-forwarded-for", "forwarded"]
-Doubt: TypeAlias = Literal["unreadable", "too_few", "too_many", "all_trusted", "other_header"]
+Doubt: TypeAlias = Literal["unreadable", "too_few", "too_many", "all_trusted", "other_header", "unnamed"]
 """Why the client is not known: what is written cannot be read, names too few or too many hops or none but proxies,
-or stands in another header than the one that is read."""
+stands in another header than the one that is read, or nowhere, though a proxy handed the request on."""
 
 MAX_HOPS = 16
 """The longest chain of proxies that is followed."""

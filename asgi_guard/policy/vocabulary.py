@@ -245,5 +245,6 @@ DOUBTS: Mapping[Doubt, str] = {
     "too_many": "it names more proxies than are followed",
     "all_trusted": "it names nobody but proxies: `ASGI_GUARD_PROXY_TRUSTED` covers more than the proxies",
     "other_header": "the client is named in another header than `ASGI_GUARD_PROXY_HEADER`",
+    "unnamed": "a trusted proxy handed the request on, by its other headers, and named no client",
 }
 """Why a client's address is only that of the connection's other end: `asgi_guard.client_doubt`."""

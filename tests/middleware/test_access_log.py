@@ -86,6 +86,21 @@ async def test_forged(path: str, lines: Lines) -> None:
     assert lines.record["url.path"] == (path if len(path) < 2048 else path[:512])
 
 
+@pytest.mark.parametrize("hidden", ["\x9b1A\x9b2K", "\u202edeb", "\u2066", "\x85"])
+async def test_a_line_holds_nothing_that_a_terminal_heeds(hidden: str, lines: Lines) -> None:
+    """Control characters, and those that turn text around, are escaped, and are read as what was sent."""
+    await get(lines.layer(Echo()), f"/\u00e9{hidden}", [(b"user-agent", hidden.encode())], query_string=hidden.encode())
+    assert not set(hidden) & set(lines[0].decode()) - set("1A2Kdeb")
+    assert lines.record["url.path"] == f"/\u00e9{hidden}"
+
+
+async def test_a_long_address_is_cut(lines: Lines) -> None:
+    """What a server has put in the client's place, of any length, makes no line that is longer than a pipe takes."""
+    await get(lines.layer(Echo()), client=("a" * 9000 + ", 1.2.3.4", 0))
+    assert len(lines[0]) <= select.PIPE_BUF
+    assert lines.record["client.address"] == "a" * 512
+
+
 HARD = ["a", "\x01", '"', "\u2028", "\x85", "\U0001f600", "\ud800"]
 
 

@@ -266,6 +266,13 @@ async def test_details_are_for_this_machine_unless_said(address: str, header: by
     assert state(await probed(layer, address, headers=headers)) == (503, body)
 
 
+@pytest.mark.parametrize("header", [(b"origin", b"null"), (b"sec-fetch-site", b"same-origin")])
+async def test_details_are_for_no_page(header: tuple[bytes, bytes]) -> None:
+    """No page reads the details through a browser on this machine, whichever name it has found to lead here."""
+    layer = HealthMiddleware(Echo(), checks=[Check("a", failing)])
+    assert state(await probed(layer, "127.0.0.1", headers=[header])) == (503, {"status": "not ready"})
+
+
 @pytest.mark.parametrize(
     ("proxies", "forwarded", "told"),
     [(0, "10.0.0.1", False), (0, "203.0.113.9", False), (0, None, True), (1, "nonsense", False)],

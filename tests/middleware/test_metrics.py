@@ -268,6 +268,10 @@ async def test_whose_error_it_was(registry: CollectorRegistry) -> None:
         ("127.0.0.1", [(b"x-forwarded-for", b"203.0.113.9")], "/metrics", "GET", False),
         ("127.0.0.1", [(b"forwarded", b"for=203.0.113.9")], "/metrics", "GET", False),
         ("127.0.0.1", [(b"x-real-ip", b"203.0.113.9")], "/metrics", "GET", False),
+        ("127.0.0.1", [(b"sec-fetch-site", b"none")], "/metrics", "GET", True),
+        ("127.0.0.1", [(b"sec-fetch-site", b"same-origin")], "/metrics", "GET", False),
+        ("127.0.0.1", [(b"sec-fetch-site", b"cross-site")], "/metrics", "GET", False),
+        ("127.0.0.1", [(b"origin", b"https://evil.example")], "/metrics", "GET", False),
     ],
 )
 async def test_who_may_scrape(

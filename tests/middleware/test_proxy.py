@@ -148,6 +148,9 @@ async def test_host_of_a_stranger() -> None:
         ({"trusted": "10.0.0.0/8"}, None, [(FOR, b"198.51.100.7")], ["PROXY_HOPS in the place of", "PROXY_TRUSTED"]),
         ({"trusted": "10.0.0.0/8"}, "172.18.0.1", [(FOR, b"198.51.100.7")], ["172.18.0.1", "PROXY_TRUSTED"]),
         ({"trusted": "10.0.0.0/8"}, "10.0.0.5", [(b"x-real-ip", b"198.51.100.7")], ["10.0.0.5", "PROXY_HEADER"]),
+        ({}, "10.0.0.5", [(b"via", b"1.1 front")], ["10.0.0.5 sent via", "PROXY_TRUSTED"]),
+        ({"trusted": "10.0.0.0/8"}, "10.0.0.5", [(b"x-forwarded-proto", b"https")], ["10.0.0.5", "PROXY_HEADER"]),
+        ({"trusted": "10.0.0.0/8"}, "10.0.0.5", [(b"via", b"1.1 front"), (FOR, b"198.51.100.7")], []),
         ({}, "8.8.8.8", [(FOR, b"198.51.100.7")], []),
         ({}, "testclient", [(FOR, b"198.51.100.7")], []),
         ({}, "10.0.0.5", [], []),
@@ -238,6 +241,12 @@ def test_bad_options(options: dict[str, Any], named: set[str]) -> None:
         ({"trusted": ("10.0.0.5",)}, ("10.0.0.5", 5000), [(b"forwarded", b"for=198.51.100.7")], False),
         ({"trusted": ("10.0.0.5",), "header": "forwarded"}, ("10.0.0.5", 5000), [(FOR, b"198.51.100.7")], False),
         ({"hops": 1}, ("10.0.0.5", 5000), [(b"x-real-ip", b"198.51.100.7")], False),
+        ({}, ("10.0.0.5", 5000), [(b"via", b"1.1 front")], False),
+        ({}, ("10.0.0.5", 5000), [(b"x-forwarded-host", b"api.example")], False),
+        ({}, ("10.0.0.5", 5000), [(b"cf-connecting-ip", b"198.51.100.7")], False),
+        ({"trusted": ("10.0.0.5",)}, ("10.0.0.5", 5000), [(b"x-forwarded-proto", b"https")], False),
+        ({"trusted": ("10.0.0.5",)}, ("10.0.0.5", 5000), [(b"via", b"1.1 front"), (FOR, b"10.0.0.9")], True),
+        ({}, ("10.0.0.5", 0), [(b"via", b"1.1 front")], True),
     ],
 )
 async def test_what_is_granted_to_an_address(
@@ -262,12 +271,13 @@ async def test_what_is_granted_to_an_address(
     assert (b"database" in (await get(guard, "/health/ready", client=peer, headers=headers)).body) is granted
 
 
-async def test_a_client_in_another_header_is_in_doubt() -> None:
-    """A trusted proxy that names its client by another header has that told in the log."""
+async def test_a_client_that_is_not_named_as_is_said_is_in_doubt() -> None:
+    """A trusted proxy that names its client by another header, or not at all, has that told in the log."""
     lines: list[bytes] = []
     logged = AccessLogMiddleware(Echo(), write=lines.append)
     await get(ProxyMiddleware(logged, trusted=PROXY), headers=[(b"x-real-ip", b"198.51.100.7")])
     unreadable = [(FOR, b"?"), (b"x-real-ip", b"198.51.100.7")]
     await get(ProxyMiddleware(logged, trusted=PROXY), headers=unreadable)
+    await get(ProxyMiddleware(logged, trusted=PROXY), headers=[(b"x-forwarded-proto", b"https")])
     doubts = [orjson.loads(line)["asgi_guard.client_doubt"] for line in lines]
-    assert doubts == ["other_header", "unreadable"]
+    assert doubts == ["other_header", "unreadable", "unnamed"]

@@ -43,6 +43,7 @@ def tenant(scope: Scope) -> str | None:
         ("fe80::1%eth0", "fe80::1%eth0", True),
         ("not an address", "not an address", True),
         ("not an address", "another", False),
+        ("10.9.8.1, 198.51.100.7", "10.9.8.2, 198.51.100.7", True),
         ("x" * 65, "x" * 65, True),
         ("x" * 65, "x" * 66, False),
     ],
