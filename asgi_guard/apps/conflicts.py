@@ -8,6 +8,7 @@ from asgi_guard.apps.inspection import (
     added_middleware,
     answers_preflights,
     apps_within,
+    loose_mounts,
     own_root_path,
     root_paths_within,
 )
@@ -15,7 +16,7 @@ from asgi_guard.chain.exchange import rows_told
 from asgi_guard.chain.layer import Chain, Layer
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.middleware import RateLimitMiddleware
-from asgi_guard.policy.routes import beyond_root
+from asgi_guard.policy.routes import UNNAMED, beyond_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +35,7 @@ def conflicts(app: object, settings: GuardSettings, *, added: bool = False) -> I
     """
     yield from _blank_pages(app, settings)
     yield from _unheard_handler(app)
+    yield from _beside_mounts(app, settings)
     if settings.limited and any(_charges(each) for each in apps_within(app)):
         yield (
             "a guard within this one charges limits too: each counts for itself, or twice what a request costs in a "
@@ -79,6 +81,18 @@ def _kinds_within(app: object, *, added: bool) -> Iterator[object]:
 def makes_guard(cls: object) -> TypeGuard[type[Guard]]:
     """Whether a class makes a whole guard, and not a layer alone: `Guard`, which imports this, or one that inherits."""
     return isinstance(cls, type) and issubclass(cls, Chain) and not issubclass(cls, Layer)
+
+
+def _beside_mounts(app: object, settings: GuardSettings) -> Iterator[str]:
+    """Litestar's mounts, where what begins with their letters is let in, and what is below them is not."""
+    table = settings.route_table
+    for path in loose_mounts(app):
+        beside, below = (table.row(f"{path}{more}", "GET") for more in (UNNAMED, f"/{UNNAMED}"))
+        if settings.auth.on and beside is not None and beside.opens and (below is None or not below.opens):
+            yield (
+                f"Litestar hands what is mounted at {path} every path that begins so, as in {path}x, and the row "
+                f"{beside} lets anyone in there: put a Guard around what is mounted, or open only paths that you name"
+            )
 
 
 def _unheard_handler(app: object) -> Iterator[str]:

@@ -159,6 +159,14 @@ def apps_within(app: object) -> Iterator[object]:
                 waiting.append(inner)
 
 
+def loose_mounts(app: object) -> Iterator[str]:
+    """The paths of mounts which take all that begins with their letters: Litestar's, `/adminx` for `/admin`."""
+    for each in apps_within(app):
+        if "litestar.Litestar" in _kinds(each):
+            mounts = getattr(_attribute(each, "asgi_router"), "_mount_routes", None)
+            yield from (path for path in mounts if isinstance(path, str)) if isinstance(mounts, dict) else ()
+
+
 def _root_path(app: object) -> str | None:
     """The root path of an app of a kind that has one; None for any other."""
     kinds = _kinds(app)

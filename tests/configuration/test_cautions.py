@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
-from unittest.mock import AsyncMock, MagicMock
 
 import pytest
-from fastapi import FastAPI
 from pydantic import SecretStr
-from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
-from starlette.responses import Response
 
 from asgi_guard import (
     APIKey,
@@ -23,34 +18,30 @@ from asgi_guard import (
     HostsSettings,
     MemoryStore,
     MetricsSettings,
-    RateLimitMiddleware,
     RateSettings,
     RedisStore,
-    RequestIDMiddleware,
     Route,
-    SecuritySettings,
     StoreSettings,
 )
-from asgi_guard.apps.conflicts import conflicts
 from asgi_guard.configuration.cautions import warnings
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.guard import configure
 from asgi_guard.policy.limit_sets import Rules, compile_table
 from asgi_guard.stores import ClusterStore, SentinelStore
-from tests.asgi import Echo, call, get, http_scope
+from tests.asgi import Echo
 from tests.configuring import DIGEST, problems
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asgi_guard.asgi import ASGIApp
     from asgi_guard.stores import Store
 
 REDIS = StoreSettings.model_validate({"url": "redis://127.0.0.1:1"})
-REVOKING = AuthSettings(issuer="https://i.example", audience=("a",), revocation=True)
 KEYS = AuthSettings(api_keys=(APIKey("ci", DIGEST),))
-PRO = AuthSettings(issuer="https://i.example", audience=("a",), api_keys=(APIKey("ci", DIGEST, plan="pro"),))
 TOKENS = AuthSettings(issuer="https://i.example", audience=("a",))
+CORS = CORSSettings(allow_origins=("https://app.example",))
+REVOKING = AuthSettings(issuer="https://i.example", audience=("a",), revocation=True)
+PRO = AuthSettings(issuer="https://i.example", audience=("a",), api_keys=(APIKey("ci", DIGEST, plan="pro"),))
 OPAQUE = AuthSettings(
     introspection_url="https://i.example/i",
     introspection_client_id="a",
@@ -58,10 +49,7 @@ OPAQUE = AuthSettings(
     introspection_unsafe_subject=("username",),
     audience=("a",),
 )
-CORS = CORSSettings(allow_origins=("https://app.example",))
 HEADER = "1/hour by header:x-tenant"
-
-
 COUNTING = RateSettings(limit="9/hour by ip")
 
 
@@ -283,25 +271,6 @@ def test_what_is_as_it_should_be(sections: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sections", "told"),
-    [
-        ({"auth": KEYS}, "the app's own CORSMiddleware sees no preflight"),
-        ({"cors": CORSSettings(allow_origins=("https://a.example",))}, "the app's own CORSMiddleware marks answers"),
-        ({}, ""),
-    ],
-)
-def test_an_app_with_cors_of_its_own(sections: dict[str, Any], told: str, caplog: pytest.LogCaptureFixture) -> None:
-    """An app that marks answers for browsers itself is told of where it and the guard are in each other's way."""
-    app = FastAPI()
-    Guard(app, GuardSettings(**sections))
-    assert "CORSMiddleware" not in caplog.text
-    app.add_middleware(CORSMiddleware, allow_origins=["*"])
-    Guard(app, GuardSettings(**sections))
-    assert told in caplog.text
-    assert ("CORSMiddleware" in caplog.text) is bool(told)
-
-
-@pytest.mark.parametrize(
     ("sections", "said"),
     [
         ({"routes": (Route("/a", methods=("GET", "READ")),)},
@@ -316,90 +285,10 @@ def test_a_method_that_looks_like_another(sections: dict[str, Any], said: list[s
     assert told(**sections) == said
 
 
-@pytest.mark.parametrize("cors_first", [True, False])
-async def test_cors_of_an_apps_own_is_in_the_way_within_the_guard_only(
-    cors_first: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    """What was added after the guard stands around it, and sees every preflight; what was added before sees none."""
-    app, settings = FastAPI(docs_url=None, redoc_url=None), GuardSettings(auth=KEYS)
-    added: list[tuple[Any, Any]] = [(CORSMiddleware, {"allow_origins": ["*"]}), (Guard, {"settings": settings})]
-    for cls, options in added if cors_first else reversed(added):
-        app.add_middleware(cls, **options)
-    said = list(conflicts(app, settings, added=True))
-    assert ["sees no preflight" in each for each in said] == [True] * cors_first
-    asked = [(b"origin", b"https://a.example"), (b"access-control-request-method", b"GET")]
-    exchange = await call(app, http_scope("OPTIONS", "/", asked))
-    assert (exchange.status, "x-request-id" in exchange.headers) == ((401, True) if cors_first else (200, False))
-    assert ("sees no preflight" in caplog.text) is cors_first
-
-
-def test_cors_within_wrappers_of_the_app_is_told() -> None:
-    """However deep a CORSMiddleware stands within the guard, added or wrapped around, it is told of."""
-    app = FastAPI(docs_url=None, redoc_url=None)
-    app.add_middleware(CORSMiddleware, allow_origins=["*"])
-    for held in (CORSMiddleware(Echo()), RequestIDMiddleware(CORSMiddleware(Echo())), RequestIDMiddleware(app)):
-        (said,) = conflicts(held, GuardSettings(auth=KEYS))
-        assert said.startswith("the app's own CORSMiddleware sees no preflight")
-
-
-@pytest.mark.parametrize(
-    ("sections", "told"),
-    [
-        ({}, 'nothing at /docs and /redoc, whose scripts'),
-        ({}, 'give them rows, as in {"path": "/docs", "security": "docs"}, or'),
-        ({"auth": KEYS, "routes": (Route("/docs", auth="none"),)}, "and one for /openapi.json, or"),
-        ({"routes": (Route("/docs", security="docs"),)}, "nothing at /redoc, whose"),
-        ({"auth": KEYS, "routes": (Route("/docs", auth="none"),)}, '{"path": "/docs", "auth": "none", "security"'),
-        ({"routes": (Route("/docs", security="docs"), Route("/redoc", security="docs"))}, ""),
-        ({"auth": KEYS}, ""),
-        ({"security": SecuritySettings(preset="docs")}, ""),
-        ({"security": SecuritySettings(csp="default-src 'self'")}, ""),
-    ],
-)  # fmt: skip
-def test_an_app_with_pages_of_documentation(sections: dict[str, Any], told: str) -> None:
-    """FastAPI's own pages are told of where they are let through and stay blank, with the row that mends it."""
-    said = list(conflicts(FastAPI(), GuardSettings(**sections)))
-    assert [told in each for each in said] == [True] * bool(told)
-    assert list(conflicts(FastAPI(docs_url=None, redoc_url=None), GuardSettings(**sections))) == []
-    assert list(conflicts(FastAPI(openapi_url=None), GuardSettings(**sections))) == []
-
-
-@pytest.mark.parametrize("caught", [Exception, 500, LookupError, None])
-@pytest.mark.parametrize("added", [True, False])
-async def test_an_app_with_a_handler_of_all_exceptions(caught: Any, added: bool) -> None:
-    """An app is told that nobody gets the answer of its handler of all exceptions, exactly where that is so."""
-    app = FastAPI(docs_url=None, redoc_url=None)
-
-    async def handler(request: Request, error: Exception) -> Response:
-        return Response(status_code=503)
-
-    @app.get("/")
-    def page() -> None:
-        raise ZeroDivisionError
-
-    if caught is not None:
-        app.add_exception_handler(caught, handler)
-    if added:
-        app.add_middleware(RequestIDMiddleware)
-    said = list(conflicts(app, GuardSettings()))
-    exchange = await get(Guard(app, GuardSettings()))
-    handles = caught in (Exception, 500)
-    assert [each.partition(" by ")[0] for each in said] == [
-        "what the app's own handler of Exception answers is not sent: RequestIDMiddleware stands within it"
-    ] * (handles and added)
-    assert exchange.status == (503 if handles and not added else 500)
-
-
 def test_a_url_that_nobody_reads() -> None:
     """Beside a store that is given in Python a URL may be none, and nothing is said of it."""
     settings = GuardSettings(store=StoreSettings.model_validate({"url": "rediss://["}))
     assert Guard(Echo(), settings, store=MemoryStore()).settings is settings
-
-
-@pytest.mark.parametrize("app", [AsyncMock(), MagicMock()])
-def test_an_app_that_has_whatever_it_is_asked_for(app: Any) -> None:
-    """The stubs of other people's tests are no apps with pages."""
-    assert list(conflicts(app, GuardSettings(routes=(Route("/a", auth=None),)))) == []
 
 
 @pytest.mark.parametrize(
@@ -471,8 +360,11 @@ def test_a_function_whose_name_begins_like_a_key() -> None:
 
 
 AUTH = {"AUTH_ISSUER": "https://id.example.com", "AUTH_AUDIENCE": "shop"}
+
 LIMIT = {"RATE_LIMIT": "1/second by ip"}
+
 API_KEYS = {"AUTH_API_KEYS": f"ci={DIGEST}"}
+
 PLANNED = {"AUTH_API_KEYS": json.dumps({"ci": {"sha256": DIGEST, "plan": "pro"}})}
 
 
@@ -532,18 +424,3 @@ def test_what_holds(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
         monkeypatch.setenv(f"ASGI_GUARD_{name}", value)
     _, layers = configure()
     assert "rate_limit" in [layer.name for layer in layers]
-
-
-def test_a_guard_within_that_charges_too() -> None:
-    """A guard around an app that holds one, and charges limits as that does, says so; a layer alone was meant."""
-    limited = GuardSettings(rate=RateSettings(limit="1/second by ip"))
-    guard = Guard(Echo(), limited)
-    wrapped = CORSMiddleware(guard)
-    for held in (wrapped, guard):
-        (said,) = conflicts(held, limited)
-        assert said.startswith("a guard within this one charges limits too")
-    assert list(conflicts(wrapped, GuardSettings())) == []
-    alone = RateLimitMiddleware(Echo(), limit="1/second by ip")
-    inner: tuple[ASGIApp, ...] = (Guard(Echo(), GuardSettings()), alone, Echo())
-    for app in inner:
-        assert list(conflicts(CORSMiddleware(app), limited)) == []
