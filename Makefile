@@ -16,7 +16,7 @@ help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 22
 
 demo: $(DEMO) ## A guarded FastAPI app on 127.0.0.1:8000, with a local issuer and calls to try
-	@$(BIN)/asgi-guard demo examples.fastapi_app:app
+	@$(BIN)/asgi-guard demo examples.fastapi_app:app $(DEMO_ARGS)
 
 test: $(READY) ## Lint, types, and the tests with their coverage gate; up to ten minutes
 	@$(MAKE) --no-print-directory check

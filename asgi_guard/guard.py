@@ -12,7 +12,7 @@ from asgi_guard.apps.conflicts import conflicts
 from asgi_guard.apps.inspection import misfit
 from asgi_guard.chain.exchange import current
 from asgi_guard.chain.layer import Chain
-from asgi_guard.configuration.cautions import warnings
+from asgi_guard.configuration.cautions import NOTHING_SAID, warnings
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import ConfigError, Problem, wrong_type
 from asgi_guard.identity.fetching import default_client
@@ -89,6 +89,8 @@ class Guard(Chain):
         super().__init__(app, layers)
         shared = self.settings.store.shared if store is None else store.shared
         limits = limits_in(layers, self.settings.routes)
+        if settings is None and not self.settings.model_fields_set:
+            logger.warning("%s", NOTHING_SAID)
         found = warnings(self.settings, limits, shared=shared, store=self.store)
         for warning in (*found, *conflicts(app, self.settings)):
             logger.warning("%s", warning)

@@ -2,6 +2,7 @@
 
 Run it with a local issuer and calls to try:
 
+    pip install '.[demo]' quart
     asgi-guard demo examples.quart_app:app
 """
 

@@ -124,7 +124,7 @@ def _blank_pages(app: object, settings: GuardSettings) -> Iterator[str]:
     if (
         not openapi
         or not isinstance(openapi, str)
-        or settings.security.preset != "api"
+        or settings.security.preset not in ("api", "page")
         or settings.security.csp is not None
     ):
         return
@@ -139,7 +139,8 @@ def _blank_pages(app: object, settings: GuardSettings) -> Iterator[str]:
     if blank:
         opens, more = (', "auth": "none"', f", and one for {openapi}") if settings.auth.on else ("", "")
         yield (
-            f"browsers show nothing at {' and '.join(blank)}, whose scripts the policy of APIs forbids, unless the app "
+            f"browsers show nothing at {' and '.join(blank)}, whose scripts the preset {settings.security.preset!r} "
+            "forbids, unless the app "
             f'sets one of its own: give them rows, as in {{"path": "{blank[0]}"{opens}, "security": "docs"}}{more}, or '
             "tell FastAPI to have none"
         )

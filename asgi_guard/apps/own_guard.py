@@ -83,7 +83,7 @@ def guarded(app: ASGIApp) -> ASGIApp:
     if own_guard(app) is not None:
         return app
     guard = Guard(app)
-    if not guard.settings.auth.on:
+    if not guard.settings.auth.on and guard.settings.model_fields_set:  # else it has said more
         logger.warning("%s", OPEN)
     return guard
 

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 OPEN = f"identity is off: everyone may do everything; set {PREFIX}AUTH_ISSUER or {PREFIX}AUTH_API_KEYS"
 """What holds where nobody is asked who they are, which an app of its own may be meant for."""
+NOTHING_SAID = (
+    f"no {PREFIX} variable is set, so everyone is let in, as often as they like: there are ids, the log, security "
+    "headers and probes, and nothing else; if there is a file of variables, load it before the server starts"
+)
+"""What holds around an app whose Guard is told nothing, perhaps since the file that tells it was not read."""
 BESIDE = {"ip", "anonymous", "user", "api-key"}
 """What a client cannot choose: whoever slips out of another limit stays in one of these."""
 

@@ -74,7 +74,10 @@ Issuers = Annotated[tuple[IssuerSettings, ...], BeforeValidator(issuers)]
 
 
 class AuthSettings(Section):
-    """Who is believed. On once an issuer or a key is named; every path then needs an identity unless a row says not."""
+    """Who is believed. On once an issuer, an introspection endpoint or a key is named.
+
+    Every path then needs an identity unless a row says not.
+    """
 
     issuer: str | None = Field(default=None, description="the issuer whose tokens are accepted, as in its `iss`")
     audience: AnyNames = Field(
@@ -296,7 +299,8 @@ class CSRFSettings(Section):
         default=None, description="the cookie of the app's own sessions, to which pages' tokens are bound"
     )
     secret: SecretStr | None = Field(
-        default=None, description="what those tokens are made with, 32 random characters or more; none makes none"
+        default=None,
+        description="the key that signs these tokens, 32 random characters or more; without it there are none",
     )
     previous_secret: SecretStr | None = Field(
         default=None, description="the secret before it, whose tokens are still taken"
@@ -381,7 +385,7 @@ class LogSettings(Section):
     slow_ms: float | None = Field(
         default=None,
         gt=0,
-        description="milliseconds, of a stream to its first byte, from which an exchange is marked as slow",
+        description="requests that take this many milliseconds or more are marked as slow; of streams, the first byte",
     )
     gcp_project: str | None = Field(
         default=None,

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.policy.address import is_loopback
 
 if TYPE_CHECKING:
@@ -130,9 +131,10 @@ def check_name(issuer: str) -> None:
     if not issuer or not issuer.isprintable():
         raise ValueError("write what iss says in its tokens, letter by letter")
     if issuer.count("://") > 1:
-        raise ValueError("these are several issuers: write one")
+        raise ValueError(f"these are several issuers: write one, and the others into {PREFIX}AUTH_ISSUERS")
     if "/.well-known/" in issuer:
-        raise ValueError("an issuer is what iss says, which is no address of a document")
+        before = issuer.partition("/.well-known/")[0]
+        raise ValueError(f"an issuer is what iss says, which stands before /.well-known/: write {before}")
 
 
 def public_url(url: str) -> str:

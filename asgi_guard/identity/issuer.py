@@ -101,7 +101,7 @@ class Issuer:
             yield "issuer", str(error)
         else:
             if self.jwks_url is None and (fault := _fault(self.issuer)):
-                yield "issuer", f"{fault}; or set jwks_url, and any text may be an issuer"
+                yield "issuer", f"{fault}; or set jwks_url to an https URL of its keys, and any text may be an issuer"
         if self.jwks_url is not None and (fault := _fault(self.jwks_url, query=True)):
             yield "jwks_url", fault
 

@@ -69,7 +69,8 @@ class ProxyMiddleware(Layer):
         try:
             networks = parse_networks(listed(trusted))
         except ValueError as error:
-            problems.append(Problem("trusted", str(error)))
+            more = f"; or say how many proxies there are by {PREFIX}PROXY_HOPS" if str(error).startswith("'*'") else ""
+            problems.append(Problem("trusted", f"{error}{more}"))
         else:
             if host and not networks and not hops:
                 problems.append(

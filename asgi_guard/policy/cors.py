@@ -250,6 +250,10 @@ class CORSPolicy:
         return b"access-control-allow-origin", b"*" if self.any_origin else origin
 
 
+_OF_NOBODY = CORSOptions(allow_origins=("https://nobody.invalid",))
+"""What stands for a configuration that names no origin, which is none (RFC 6761 6.4)."""
+
+
 def obstacles(
     policy: CORSPolicy | None, origin: bytes, method: bytes, names: Sequence[str], *, credentials: bool
 ) -> tuple[Problem, ...]:
@@ -263,10 +267,10 @@ def obstacles(
         credentials: whether its cookies go along.
     """
     found: list[Problem] = []
-    if policy is None or not policy.allows_origin(origin):
-        found.append(Problem("allow_origins", _advice_on(origin, named=policy is not None, credentials=credentials)))
-    if policy is None:
-        return tuple(found)
+    named = policy is not None
+    policy = policy or CORSPolicy.of(_OF_NOBODY)
+    if not policy.allows_origin(origin):
+        found.append(Problem("allow_origins", _advice_on(origin, named=named, credentials=credentials)))
     if credentials and policy.any_origin:
         found.append(Problem("allow_origins", "write the origins that may send cookies in the place of '*'"))
     if credentials and not policy.credentials:

@@ -54,7 +54,8 @@ def method_problems(method: str) -> Iterator[Problem]:
     if method == "*":
         return
     if not is_token(method):
-        yield Problem("allow_methods", f"{method!r} is not a method's name", "invalid")
+        hint = ": names are parted by ','" if " " in method.strip() else ""
+        yield Problem("allow_methods", f"{method!r} is not a method's name{hint}", "invalid")
     elif method.upper() in FORBIDDEN_METHODS:
         yield Problem("allow_methods", f"{method!r} is a method that browsers never send", "forbidden")
 

@@ -63,6 +63,8 @@ class HostPolicy:
         problems: list[Problem] = []
         if wrong := [repr(name) for name in names if not _PATTERN.fullmatch(name)]:
             message = "not host names, such as api.example.com or *.example.com (no scheme, no port)"
+            if "*" in names:
+                message = "not host names; every host is allowed where none is named"
             problems.append(Problem("allowed", f"{', '.join(wrong)}: {message}"))
         if https_redirect and not names:
             problems.append(Problem("allowed", "a redirect to https needs the allowed hosts: it goes to no other"))

@@ -215,7 +215,8 @@ def _options(words: list[str]) -> tuple[str, int, OnStoreFailure | None]:
         elif word == "on-failure" and value in get_args(OnStoreFailure):
             on_failure = cast("OnStoreFailure", value)
         else:
-            raise ValueError(f"{f'{word} {value}'.strip()!r} is no option of a limit: {_OPTIONS}")
+            hint = "'burst' stands before 'by'" if word == "burst" else _OPTIONS
+            raise ValueError(f"{f'{word} {value}'.strip()!r} is no option of a limit: {hint}")
         what = "enforce" if word == "shadow" else word
         if what in seen:
             raise ValueError(f"{what!r} is said twice")

@@ -95,6 +95,7 @@ def test_cors_within_wrappers_of_the_app_is_told() -> None:
         ({"routes": (Route("/docs", security="docs"), Route("/redoc", security="docs"))}, ""),
         ({"auth": KEYS}, ""),
         ({"security": SecuritySettings(preset="docs")}, ""),
+        ({"security": SecuritySettings(preset="page")}, "whose scripts the preset 'page' forbids"),
         ({"security": SecuritySettings(csp="default-src 'self'")}, ""),
     ],
 )  # fmt: skip

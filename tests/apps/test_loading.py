@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asgi_guard import ConfigError, Guard
+from asgi_guard import ConfigError, Guard, GuardSettings
 from asgi_guard.apps.loading import load_app
-from asgi_guard.configuration.cautions import OPEN
+from asgi_guard.configuration.cautions import NOTHING_SAID, OPEN
 from tests.asgi import Echo, get
 
 if TYPE_CHECKING:
@@ -124,8 +124,11 @@ async def test_the_wrapped_app(module: str, monkeypatch: pytest.MonkeyPatch, cap
 
     With nothing set, everyone may do everything, which is told where nobody has chosen so in code.
     """
-    Guard(Echo())
+    Guard(Echo(), GuardSettings())
     assert not caplog.records
+    Guard(Echo())
+    assert [record.getMessage() for record in caplog.records] == [NOTHING_SAID]
+    caplog.clear()
     monkeypatch.setenv("ASGI_GUARD_APP", f"{module}:app")
     monkeypatch.setenv("ASGI_GUARD_LOG_FORMAT", "off")
     served = load_app("asgi_guard.wrapped:app")

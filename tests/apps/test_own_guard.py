@@ -27,7 +27,7 @@ from asgi_guard import (
 )
 from asgi_guard import CORSMiddleware as Cors
 from asgi_guard.apps.own_guard import guard_within, guarded, own_guard, passing_by
-from asgi_guard.configuration.cautions import OPEN
+from asgi_guard.configuration.cautions import NOTHING_SAID
 from asgi_guard.policy.identity import api_key_digest
 from tests.asgi import Echo, get, websocket_scope
 from tests.asgi import call as ask
@@ -133,7 +133,7 @@ def test_whatever_may_answer_around_a_guard_is_told(caplog: pytest.LogCaptureFix
         assert isinstance(guarded(app), Guard)
         first, *rest = [record.getMessage() for record in caplog.records]
         assert first.startswith(f"{name} stands around the app's own Guard")
-        assert OPEN in rest
+        assert NOTHING_SAID in rest
 
 
 def test_what_was_added_after_the_guard_is_told(caplog: pytest.LogCaptureFixture) -> None:

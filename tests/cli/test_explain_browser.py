@@ -71,11 +71,11 @@ def test_a_stranger(command: Command) -> None:
 
 
 def test_without_cors(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where CORS is off, no page may read, and the variable that turns it on is named."""
+    """Where CORS is off, no page may read, and every variable that this request needs is named."""
     monkeypatch.delenv("ASGI_GUARD_CORS_ALLOW_ORIGINS")
     found = seen(command, "--origin", PAGE, "DELETE", "/items/1")
     assert not found["readable"]
-    assert list(found["change"]) == ["ASGI_GUARD_CORS_ALLOW_ORIGINS"]
+    assert list(found["change"]) == ["ASGI_GUARD_CORS_ALLOW_ORIGINS", "ASGI_GUARD_CORS_ALLOW_METHODS"]
 
 
 def test_a_method_that_no_script_may_use(command: Command) -> None:

@@ -40,6 +40,18 @@ ISSUER = {"AUTH_ISSUER": "https://id.example.com", "AUTH_AUDIENCE": "shop"}
         ),
         ({"PROXY_HEADER": "forwarded"}, "PROXY_HEADER", "no effect without ASGI_GUARD_PROXY_TRUSTED"),
         ({"METRICS_ALLOW": "10.0.0.0/8"}, "METRICS_ALLOW", "no effect without ASGI_GUARD_METRICS_PATH"),
+        (
+            {**ISSUER, "AUTH_ISSUER": "https://a.example/.well-known/openid-configuration"},
+            "AUTH_ISSUER",
+            "which stands before /.well-known/: write https://a.example",
+        ),
+        ({**ISSUER, "AUTH_ISSUER": "https://a.example,https://b.example"}, "AUTH_ISSUER", "ASGI_GUARD_AUTH_ISSUERS"),
+        ({"HOSTS_ALLOWED": "*"}, "HOSTS_ALLOWED", "every host is allowed where none is named"),
+        (
+            {"CORS_ALLOW_ORIGINS": "https://a.example", "CORS_ALLOW_METHODS": "put delete"},
+            "CORS_ALLOW_METHODS",
+            "'put delete' is not a method's name: names are parted by ','",
+        ),
         ({"RATE_SHADOW": "on"}, "RATE_SHADOW", "no effect without ASGI_GUARD_RATE_LIMIT"),
         ({"RATE_HEADERS": "legacy"}, "RATE_HEADERS", "no effect without ASGI_GUARD_RATE_LIMIT"),
         ({"RATE_ON_STORE_FAILURE": "deny"}, "RATE_ON_STORE_FAILURE", "no effect without ASGI_GUARD_RATE_LIMIT"),

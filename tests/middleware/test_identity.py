@@ -479,7 +479,9 @@ async def test_an_issuer_whose_keys_are_told_may_have_any_name(name: str) -> Non
 
 def test_what_to_do_about_an_issuer_that_is_no_url() -> None:
     """Where keys would have to be looked for at a name that is no URL, what to say instead is told."""
-    with pytest.raises(ConfigError, match="could put their own keys there; or set jwks_url, and any text may be"):
+    with pytest.raises(
+        ConfigError, match="could put their own keys there; or set jwks_url to an https URL of its keys"
+    ):
         Issuer("http://adfs.example.com/adfs/services/trust", "api")
 
 

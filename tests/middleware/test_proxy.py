@@ -94,6 +94,8 @@ def test_bad_network() -> None:
     """What is no network is refused at construction, by name."""
     with pytest.raises(ConfigError, match="trusted: 'everyone'"):
         ProxyMiddleware(Echo(), trusted="10.0.0.0/8, everyone")
+    with pytest.raises(ConfigError, match=r"trusted: '\*' is not an address .*or say how many proxies there are"):
+        ProxyMiddleware(Echo(), trusted="*")
 
 
 def test_bad_list() -> None:

@@ -207,13 +207,15 @@ def test_every_obstacle_is_told() -> None:
         ("allow_methods", "add PUT"),
         ("allow_headers", "add x-b, x-c"),
     ]
-    for method, names, cookies in ((b"GET", (), False), (b"PUT", ["x-a"], True)):
-        (nobody,) = obstacles(None, APP.encode(), method, names, credentials=cookies)
+    more = ["allow_credentials", "allow_methods", "allow_headers"]
+    for method, names, cookies, others in ((b"GET", (), False, []), (b"PUT", ["x-a"], True, more)):
+        (nobody, *rest) = obstacles(None, APP.encode(), method, names, credentials=cookies)
         assert (nobody.name, nobody.message) == ("allow_origins", f"it is empty, so no page may call: write {APP}")
-    for configured, more in ((None, False), (policy, False), (policy, True)):
-        (opaque, *_) = obstacles(configured, b"null", b"GET", (), credentials=more)
+        assert [fault.name for fault in rest] == others
+    for configured, cookies in ((None, False), (policy, False), (policy, True)):
+        (opaque, *_) = obstacles(configured, b"null", b"GET", (), credentials=cookies)
         assert (opaque.name, "add null" in opaque.message) == ("allow_origins", False)
-        assert ("'*'" in opaque.message) is not more
+        assert ("'*'" in opaque.message) is not cookies
     (lower,) = obstacles(CORSPolicy.of(CORSOptions(allow_origins=[APP])), APP.encode(), b"patch", (), credentials=False)
     assert lower.message == "add patch, or have the page write PATCH, for it is sent as written"
     (star, *_) = obstacles(CORSPolicy.of(CORSOptions(allow_origins=["*"])), APP.encode(), b"GET", (), credentials=True)

@@ -146,6 +146,7 @@ def test_keys_and_options(text: str, limit: Limit) -> None:
         ("5/second by header:a:b", "there is no key 'header:a:b'"),
         ("5/second by header:" + "x" * 65, "there is no key 'header:"),
         ("5/second by header:\N{LATIN SMALL LETTER U WITH DIAERESIS}", "there is no key 'header:"),
+        ("5/second by ip burst 9", "'burst 9' is no option of a limit: 'burst' stands before 'by'"),
         ("5/second by ip as", "'as' is no option of a limit: after the key may stand 'as NAME', 'shadow'"),
         ("5/second by ip as Upper", "'as Upper' is no option"),
         ("5/second by ip as -x", "'as -x' is no option"),
