@@ -2,7 +2,7 @@
 
 Run it with the issuer that your clients get their tokens from:
 
-    pip install '.[server]' 'mcp>=2'
+    pip install '.[mcp]'
     export ASGI_GUARD_AUTH_ISSUER=https://id.example.com
     export ASGI_GUARD_AUTH_RESOURCE=http://127.0.0.1:8000/mcp
     uvicorn examples.mcp_server:app --no-proxy-headers --no-server-header --no-access-log
