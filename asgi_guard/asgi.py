@@ -34,14 +34,9 @@ class Head:
 
     names: set[bytes]
 
-    def __init__(
-        self, lines: Iterable[Header], names: Iterable[bytes] | None = None, status: int | None = None
-    ) -> None:
+    def __init__(self, lines: Iterable[Header], status: int | None = None) -> None:
         self.status = status
         self.lines: Headers = list(lines)
-        if names is not None:
-            self.names = set(names)
-            return
         self.names = found = set()  # `set[bytes]()` would make a new type each time, which takes ten times as long
         for name, _ in self.lines:
             found.add(name.lower())

@@ -203,17 +203,17 @@ def configure(
     Raises:
         ConfigError: with everything that is wrong with the values, one by one and as the layers understand them.
     """
-    if settings is not None:
-        return settings, stack(app, settings, store, checks, http_client, limit_functions)
-    try:
-        settings = GuardSettings()
-    except SettingsError as error:
-        problems = list(error.problems)
+    if settings is None:
         try:
-            stack(app, error.rest, store, checks, http_client, limit_functions)
-        except ConfigError as more:
-            # A variable at fault has its default there, which nobody chose; of rows, only those at fault are left out.
-            told = {problem.name for problem in problems} - {f"{PREFIX}ROUTES"}
-            problems += (each for each in more.problems if each.name not in told and each not in problems)
-        raise ConfigError(problems) from None
+            settings = GuardSettings()
+        except SettingsError as error:
+            problems = list(error.problems)
+            try:
+                stack(app, error.rest, store, checks, http_client, limit_functions)
+            except ConfigError as more:
+                # A variable at fault has its default there, which nobody chose; of rows, only those at fault are left
+                # out.
+                told = {problem.name for problem in problems} - {f"{PREFIX}ROUTES"}
+                problems += (each for each in more.problems if each.name not in told and each not in problems)
+            raise ConfigError(problems) from None
     return settings, stack(app, settings, store, checks, http_client, limit_functions)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 from weakref import WeakSet
 
 from asgi_guard.policy.access import NOT_REVOKED
+from asgi_guard.policy.address import parse_address
 from asgi_guard.policy.answer import ambiguous_path
 from asgi_guard.policy.path_index import NO_ROW
 from asgi_guard.policy.routes import beyond_root, joined_path, route_path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from asgi_guard.asgi import Header, Scope
+    from asgi_guard.limiting.accounts import Accounts
     from asgi_guard.operations.draining import Draining
     from asgi_guard.policy.access import Failure
     from asgi_guard.policy.answer import Answer, Reason
@@ -43,8 +45,6 @@ RELAYING = (
 )  # fmt: skip
 """Headers of which a proxy adds one at least: what comes with any of these may not be its peer's own request."""
 _RELAYING = frozenset(RELAYING)
-_OF_PAGES = frozenset({b"same-origin", b"same-site", b"cross-site"})
-"""What browsers say in `Sec-Fetch-Site` of all but what a person has typed or has as a bookmark."""
 
 current: ContextVar[Exchange | None] = ContextVar("asgi_guard_exchange", default=None)
 
@@ -60,13 +60,8 @@ def request_id() -> str | None:
     return None if exchange is None else exchange.request_id
 
 
-Account: TypeAlias = "tuple[object, Store, tuple[Charge, ...], str]"
+Account: TypeAlias = "tuple[Accounts, Store, tuple[Charge, ...], str]"
 """What one layer of limits charged a request: whose account it is, the store, the charges, and its lease, if any."""
-
-_SEEN = (
-    "scope", "headers", "repeated", "method", "path", "root_path", "claimed_root_path", "raw_path", "_table", "_found",
-)  # fmt: skip
-"""What each chain of layers sees of the request as it was handed it."""
 
 
 class Exchange:
@@ -187,7 +182,7 @@ class Exchange:
 
     def __init__(self, scope: Scope, root_path: str = "", claim: tuple[str, str] | None = None) -> None:
         self.kind: Literal["http", "websocket"] = scope["type"]
-        self._views: dict[object, tuple[object, ...]] | None = None
+        self._views: dict[object, tuple[Any, ...]] | None = None
         self._claim = claim
         self._read(scope, root_path)
         peer = self.seen_client = scope.get("client")
@@ -296,14 +291,19 @@ class Exchange:
         # By the chain's mark and not by the scope itself, of which apps hand on copies.
         if self._views is None:
             self._views = {}
-        self._views[self.scope.get(CHAIN_KEY)] = tuple(getattr(self, name) for name in _SEEN)
+        self._views[self.scope.get(CHAIN_KEY)] = (
+            self.scope, self.headers, self.repeated, self.method, self.path, self.root_path, self.claimed_root_path,
+            self.raw_path, self._table, self._found,
+        )  # fmt: skip
 
     def _see(self, scope: Scope) -> None:
         self.scope = scope
         view = None if self._views is None else self._views.get(scope.get(CHAIN_KEY))
         if view is not None:
-            for name, value in zip(_SEEN, view, strict=True):
-                setattr(self, name, value)
+            (
+                self.scope, self.headers, self.repeated, self.method, self.path, self.root_path, self.claimed_root_path,
+                self.raw_path, self._table, self._found,
+            ) = view  # fmt: skip
 
     def turn_to(self, scope: Scope) -> None:
         """See the request again as the chain did that was handed it in this scope, whatever became of the scope."""
@@ -367,9 +367,16 @@ class Exchange:
     def is_of_page(self) -> bool:
         """Whether a page asks, in a browser that may be on a machine which is told more than others are.
 
-        A page of any site may ask as one of this host's own, once its name leads here (DNS rebinding).
+        A page of any site may ask as one of this host's own, once its name leads here (DNS rebinding). Over plain http
+        browsers do not say who asks, so there any browser counts that asks for a name; no page's name is an address.
         """
-        return b"origin" in self.headers or self.headers.get(b"sec-fetch-site") in _OF_PAGES
+        headers = self.headers
+        site = headers.get(b"sec-fetch-site")
+        if b"origin" in headers or site is not None:
+            return site != b"none"
+        host = headers.get(b"host", b"").decode("latin-1")
+        # All browsers send the languages that they want, whatever a script says.
+        return b"accept-language" in headers and not (parse_address(host) or host.partition(":")[0] == "localhost")
 
     @property
     def below(self) -> str:

@@ -138,10 +138,11 @@ class Response:
         if of_head:
             self.status = None
 
-    def _marked(self, message: Message, names: frozenset[bytes] | None = None) -> Message:
-        exchange, head = self._exchange, Head(message.get("headers") or (), names, message.get("status"))
-        if exchange.scope is not self._scope:
-            # Another chain further in was handed another one: see the request as this one was.
+    def _marked(self, message: Message) -> Message:
+        exchange, head = self._exchange, Head(message.get("headers") or (), message.get("status"))
+        seen = exchange.scope
+        if seen is not self._scope:
+            # Another chain further in was handed another one: see the request as this one was, for as long as it marks.
             exchange.turn_to(self._scope)
         try:
             for mark in self._marks:
@@ -149,6 +150,9 @@ class Response:
         except Exception as error:
             exchange.fault = error
             raise
+        finally:
+            if seen is not self._scope:
+                exchange.turn_to(seen)
         return {**message, "headers": head.lines}
 
     async def receive(self) -> Message:
@@ -215,7 +219,6 @@ class Response:
     async def answer(self, answer: Answer) -> None:
         """Send an answer of the guard's own."""
         exchange, status, headers, body = self._exchange, answer.status, answer.headers, answer.body
-        names = answer.names
         start, end = "http.response.start", "http.response.body"
         if exchange.kind == "http":
             asked = exchange.headers
@@ -229,18 +232,18 @@ class Response:
             await self.send({"type": "websocket.close", "code": code, "reason": answer.reason or ""})
             return
         if status not in (204, 304):
-            headers, names = (*headers, (b"content-length", b"%d" % len(body))), None
+            headers = (*headers, (b"content-length", b"%d" % len(body)))
         if exchange.method == "HEAD":
             body = b""
         # As `send` does it, without asking what is sent.
-        message = self._marked({"type": start, "status": status, "headers": headers}, names)
+        message = self._marked({"type": start, "status": status, "headers": headers})
         self.status, self.started = status, True
         try:
             await self._send(message)
             self.sent += len(body)
             self.finished = True
             await self._send({"type": end, "body": body})
-        except OSError as error:
+        except Exception as error:
             self._note_failure(error, of_head=not self.finished)
             raise
 

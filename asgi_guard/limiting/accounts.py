@@ -112,5 +112,4 @@ def give_back(exchange: Exchange) -> None:
     """
     revoked = exchange.revocation is Revocation.REVOKED
     for at, (owner, store, charges, lease) in enumerate(exchange.accounts):
-        if isinstance(owner, Accounts):
-            exchange.accounts[at] = owner.give_back(store, charges, lease, revoked=revoked)
+        exchange.accounts[at] = owner.give_back(store, charges, lease, revoked=revoked)

@@ -70,7 +70,7 @@ class AccessMiddleware(Layer):
         algorithms = () if possession is None else possession.algorithms
         self.policy = AccessPolicy(challenge, deny_unknown_revocation, resource_metadata, algorithms)
         self._possession = possession
-        self._table = RouteTable.of(routes)
+        self._table = RouteTable.of(routes, open_to_all=default != "required")
         self._rules = (
             *(AccessRule(route.auth or default, route.scopes, route.any_scopes) for route in self._table.routes),
             AccessRule(default),

@@ -106,7 +106,7 @@ class CORSMiddleware(Layer):
             origin: (_VARY, *(policy.actual(origin) or ())) for origin in policy.origins
         }
         self._answers: dict[tuple[bytes, bytes, bytes, bool], Answer] = {}
-        self._of_websockets: tuple[Header, ...] = () if policy.any_origin else (_VARY,)
+        self._vary_alone: tuple[Header, ...] = () if policy.any_origin else (_VARY,)
         self._lines[None] = (policy.actual(b"*") or ()) if policy.any_origin else (_VARY,)
 
     def decide(self, exchange: Exchange) -> Decision:
@@ -146,7 +146,7 @@ class CORSMiddleware(Layer):
         if answer is None:
             detail = "This cross-origin request is not allowed."
             return problem(403, Reason.PREFLIGHT_REFUSED, detail, request_id=exchange.request_id)
-        return Answer(policy.preflight_status, answer, names=frozenset(name for name, _ in answer))
+        return Answer(policy.preflight_status, answer)
 
     def _handshake(self, exchange: Exchange) -> Answer | None:
         """Browsers let any page open a WebSocket anywhere; only the server can refuse (RFC 6455 10.2)."""
@@ -167,11 +167,11 @@ class CORSMiddleware(Layer):
             return
         names, lines = head.names, self._lines.get(exchange.headers.get(b"origin"))
         if exchange.kind == "websocket":
-            lines = self._of_websockets
+            lines = self._vary_alone
         elif lines is None or exchange.repeated:
             lines = self._of_origin(exchange)
         if b"access-control-allow-origin" in names:
-            lines = self._of_websockets
+            lines = self._vary_alone
         elif b"access-control-allow-credentials" in names:
             # It is said of another origin than the one that is let in here; together they would say what neither does.
             head.remove(_CREDENTIALS)

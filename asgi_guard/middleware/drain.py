@@ -91,7 +91,6 @@ class DrainMiddleware(Layer):
             problems.append(Problem("max_requests", said))
         if problems:
             raise ConfigError(problems)
-        self._counts = max_requests > 0
         self._max_requests = self._left = max_requests
         self._seconds = seconds
         self._path = path
@@ -128,7 +127,7 @@ class DrainMiddleware(Layer):
             draining = exchange.draining = self.draining
             if draining.event_loop is not asyncio.get_running_loop():
                 self._meet()
-            if self._counts:
+            if self._max_requests:
                 self._left -= 1
                 if self._left == 0:
                     draining.recycle()

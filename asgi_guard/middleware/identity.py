@@ -21,7 +21,7 @@ from asgi_guard.identity.issuer import Issuer
 from asgi_guard.identity.possession import Possession
 from asgi_guard.identity.tokens import Tokens
 from asgi_guard.policy import token
-from asgi_guard.policy.access import Failure
+from asgi_guard.policy.access import NOT_REVOKED, Failure
 from asgi_guard.policy.cors_names import is_forbidden_header
 from asgi_guard.policy.credentials import Credential, MalformedCredentialsError, find, key_alone
 from asgi_guard.policy.dpop import ProofError
@@ -107,9 +107,11 @@ class IdentityMiddleware(Layer):
         self._cookie = None if cookie is None else cookie.encode()
         parameter = unsafe_websocket_query_token
         self._parameter = None if parameter is None else parameter.encode()
+        # Only what issuers' keys have verified is remembered, and where a proof is always asked for none suffices.
+        self._remembers_any = bool(issuers) and not self.possession.required
         # Whether a token may come in no header of its own.
         self._elsewhere = cookie is not None or parameter is not None
-        self._table = RouteTable.of(routes)
+        self._table = RouteTable.of(routes, open_to_all=default != "required")
         modes = (*(route.auth or default for route in self._table.routes), default)
         self._unasked = tuple(mode == "none" for mode in modes)
 
@@ -127,11 +129,11 @@ class IdentityMiddleware(Layer):
         """Find out who it is. Only a token whose key has to be fetched first takes a wait."""
         # An outer guard's user is none of this one's: what it accepts, it has to see for itself.
         exchange.user = exchange.failure = exchange.detail = None
-        exchange.ambient = False
+        exchange.ambient, exchange.revocation = False, NOT_REVOKED
         # A disputed path is refused whoever asks, and charged to nobody: it is to cost no signature check.
         row, disputed = exchange.find(self._table)
         unasked = disputed or self._unasked[row]
-        if not unasked and self._remembers(exchange):
+        if self._remembers_any and not unasked and self._remembers(exchange):
             return None
         exchange.scope["user"], exchange.scope["auth"] = ANONYMOUS, NO_AUTH
         if unasked:
@@ -163,7 +165,7 @@ class IdentityMiddleware(Layer):
         if self._api_key_header in headers or (self._elsewhere and self._may_be_elsewhere(exchange)):
             return False
         user = self.tokens.remembered(TokenCache.digest(value[7:]))
-        if user is None or self.possession.required or "cnf" in user.claims:
+        if user is None or "cnf" in user.claims:
             return False
         self.tokens.hits += 1
         self._accept(exchange, user)

@@ -125,7 +125,7 @@ class RateLimitMiddleware(Layer):
         if fault := no_store(store):
             raise ConfigError([Problem("store", fault)])
         self.store: Store = store if store is not None else MemoryStore()
-        self._table = RouteTable.of(routes)
+        self._table = RouteTable.of(routes, open_to_all=True)  # alone, this layer knows nobody who is to be kept out
         problems = list(out_of_range(workers, ipv6_prefix, deny_cache))
         functions = functions_of(functions, problems)
         self._exempt, self._messages = exempt_from(exempt, problems), messages_of(messages, problems)

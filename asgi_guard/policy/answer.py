@@ -57,7 +57,6 @@ class Answer:
         headers: its header lines, `content-length` excepted, which is added when it is sent.
         body: its bytes; not sent in answer to HEAD.
         reason: why this is a refusal; None where it is not one (a probe, a preflight, a redirect).
-        names: the names of the headers, where they are worth knowing beforehand, since the answer is given again.
         path: the guard's own path that it is given at, as configured: a probe's, say. It is the route in metrics.
     """
 
@@ -65,7 +64,6 @@ class Answer:
     headers: tuple[Header, ...] = ()
     body: bytes = b""
     reason: Reason | None = None
-    names: frozenset[bytes] | None = None
     path: str | None = None
 
 

@@ -274,9 +274,9 @@ class RouteTable:
         self._cased = folded != paths
 
     @classmethod
-    def of(cls, routes: Sequence[Route] | RouteTable) -> RouteTable:
+    def of(cls, routes: Sequence[Route] | RouteTable, *, open_to_all: bool = False) -> RouteTable:
         """The table of these rows; a table is taken as it is, so that layers which share one look a request up once."""
-        return routes if isinstance(routes, RouteTable) else cls(routes)
+        return routes if isinstance(routes, RouteTable) else cls(routes, open_to_all=open_to_all)
 
     def find(
         self, path: str, method: str, raw_path: bytes | None = None, joined: str | None = None

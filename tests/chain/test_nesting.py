@@ -19,6 +19,7 @@ from asgi_guard import (
     AccessMiddleware,
     APIKey,
     AuthSettings,
+    CSRFMiddleware,
     Guard,
     GuardSettings,
     HostMiddleware,
@@ -30,6 +31,7 @@ from asgi_guard import (
     RequestIDMiddleware,
     Route,
     SecurityHeadersMiddleware,
+    csrf,
 )
 from asgi_guard.chain.exchange import Exchange
 from asgi_guard.policy.identity import api_key_digest
@@ -41,6 +43,7 @@ from tests.middleware.limiting import Fickle, counted, held
 if TYPE_CHECKING:
     from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
     from asgi_guard.policy.bucket import Admission, Verdict
+    from asgi_guard.testing import LocalIssuer
     from tests.stores.server import Server
 
 
@@ -449,3 +452,31 @@ async def test_what_was_charged_further_out_counts_as_far_as_it_binds(
     within = RateLimitMiddleware(Echo(), limit="6/hour by ip", store=store, routes=(Route("/dear", cost=3),))
     layer = RateLimitMiddleware(within, limit="6/hour by ip", store=store, **outer)
     assert [(await get(layer, path)).status for _ in range(4)] == expected
+
+
+@pytest.mark.parametrize("scope", [http_scope(), websocket_scope()], ids=["http", "websocket"])
+async def test_after_the_head_the_app_sees_its_own_request(scope: dict[str, Any]) -> None:
+    """What an app asks of its own chain once its response has begun is answered as before, whatever stands around."""
+    tokens: list[str] = []
+
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        start = "http.response.start" if scope["type"] == "http" else "websocket.accept"
+        await send({"type": start, "status": 200, "headers": []})
+        tokens.extend((csrf.token(), csrf.token(scope)))
+
+    layer = CSRFMiddleware(page, session_cookie="session", secret="s" * 32)
+    await call(RequestIDMiddleware(layer), {**scope, "headers": [(b"cookie", b"session=abc")]})
+    assert all(tokens)
+    assert len(tokens) == 2
+
+
+async def test_a_look_up_that_an_outer_guard_could_not_make_is_none_of_the_inner_ones(issuer: LocalIssuer) -> None:
+    """A guard that looks up no revocations does not refuse for want of the look-up of one further out."""
+    auth = AuthSettings(issuer=issuer.url, audience=(issuer.audience,))
+    inner = Guard(Echo(), GuardSettings(auth=auth), http_client=issuer.client)
+    looking = auth.model_copy(update={"revocation": True, "revocation_on_store_failure": "allow"})
+    away = Fickle(mood="away")
+    outer = Guard(Foreign(inner), GuardSettings(auth=looking), store=away, http_client=issuer.client)
+    bearer = [(b"authorization", f"Bearer {issuer.token()}".encode())]
+    assert (await get(outer, headers=bearer)).status == 200
+    assert away.asked

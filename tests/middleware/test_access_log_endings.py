@@ -192,6 +192,11 @@ async def strictly(app: ASGIApp, scope: dict[str, Any], *received: Message) -> B
     return None
 
 
+async def idle() -> Message:
+    """The whole body of a request, which is empty."""
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
 async def test_a_handler_of_errors_in_a_session(lines: Lines) -> None:
     """A session that an HTTPException ends is logged as the session that it was, whatever Starlette still sends."""
 
@@ -308,6 +313,17 @@ async def test_lost_refusal(
     assert (record["http.response.status_code"], record["asgi_guard.reason"]) == (status, "host_not_allowed")
     assert record["severity"] in ("INFO", "WARN")
     assert caplog.records == []
+
+
+async def test_a_refusal_that_the_server_does_not_take(lines: Lines) -> None:
+    """A head of the guard's own that the server would not send is no status, as one of the app's is none."""
+
+    async def send(message: Message) -> None:
+        raise RuntimeError(f"no {message['type']} now")
+
+    with pytest.raises(RuntimeError, match=r"no http\.response\.start now"):
+        await lines.layer(HostMiddleware(Echo(), allowed="other.example"))(http_scope(), idle, send)
+    assert "http.response.status_code" not in lines.record
 
 
 async def test_another_error_after_the_client_was_lost(lines: Lines, caplog: pytest.LogCaptureFixture) -> None:

@@ -266,11 +266,30 @@ async def test_details_are_for_this_machine_unless_said(address: str, header: by
     assert state(await probed(layer, address, headers=headers)) == (503, body)
 
 
-@pytest.mark.parametrize("header", [(b"origin", b"null"), (b"sec-fetch-site", b"same-origin")])
-async def test_details_are_for_no_page(header: tuple[bytes, bytes]) -> None:
+LANGUAGES = (b"accept-language", b"")
+
+
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [
+        ([(b"origin", b"null")], False),
+        ([(b"origin", b"http://a.example"), (b"sec-fetch-site", b"cross-site")], False),
+        ([(b"sec-fetch-site", b"same-origin"), (b"host", b"localhost:8000")], False),
+        ([(b"sec-fetch-site", b"none"), LANGUAGES, (b"host", b"a.example")], True),
+        ([LANGUAGES, (b"host", b"evil.example:8000")], False),
+        ([LANGUAGES, (b"host", b"127.0.0.1.evil.example")], False),
+        ([LANGUAGES], False),
+        ([LANGUAGES, (b"host", b"localhost:8000")], True),
+        ([LANGUAGES, (b"host", b"10.0.0.7:8000")], True),
+        ([LANGUAGES, (b"host", b"[2001:db8::7]:8000")], True),
+        ([(b"host", b"app.internal:8000")], True),
+    ],
+)
+async def test_details_are_for_no_page(headers: list[tuple[bytes, bytes]], told: bool) -> None:
     """No page reads the details through a browser on this machine, whichever name it has found to lead here."""
     layer = HealthMiddleware(Echo(), checks=[Check("a", failing)])
-    assert state(await probed(layer, "127.0.0.1", headers=[header])) == (503, {"status": "not ready"})
+    exchange = await probed(layer, "127.0.0.1", headers=headers)
+    assert state(exchange) == (503, {"status": "not ready", **({"checks": {"a": "failed"}} if told else {})})
 
 
 @pytest.mark.parametrize(

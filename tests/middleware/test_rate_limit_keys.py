@@ -318,3 +318,10 @@ async def test_who_is_not_known_yet() -> None:
     known = KnownLimits(Echo(), layer)
     assert await statuses(layer, 2) == [200, 429]
     assert await statuses(known, 1) == [200]
+
+
+async def test_a_slash_slips_from_no_limit_of_a_layer_alone() -> None:
+    """A row's limit holds with a slash more or less, too, where nobody is asked who they are, by a layer alone."""
+    rows = [Route("/login", auth="none", limits="2/hour by ip")]
+    layer = RateLimitMiddleware(Echo(), limit="9/hour by ip", routes=rows)
+    assert [(await get(layer, path)).status for path in ("/login", "/login/", "/login/")] == [200, 200, 429]
