@@ -12,7 +12,8 @@ from asgi_guard.chain.layer import Decision, Layer
 from asgi_guard.chain.lifespan import Startups
 from asgi_guard.configuration.arguments import typed
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.operations.instruments import UNMATCHED, exposition, forget, opentelemetry, prometheus
+from asgi_guard.operations.instruments import UNMATCHED, forget, opentelemetry, prometheus
+from asgi_guard.operations.scrapes import Scrapes
 from asgi_guard.policy.address import LOCAL, parse_networks
 from asgi_guard.policy.answer import Answer, Reason
 from asgi_guard.policy.listing import listed
@@ -45,7 +46,7 @@ class MetricsMiddleware(Layer):
 
     No label is made of what a client sends: the route is the app's own or the route table's pattern, or the path where
     the guard itself answers (of a probe, say); a method that nobody knows is `_OTHER`. Bounds of time hold: gauges are
-    brought up to date once a second at most, and by a scrape.
+    brought up to date once a second at most, and by a scrape. A scrape is written by a thread, beside the event loop.
 
     Args:
         app: the app within.
@@ -88,8 +89,9 @@ class MetricsMiddleware(Layer):
             if path is not None:
                 from prometheus_client import REGISTRY  # noqa: PLC0415,RUF100 - an extra
 
-                self._registry = registry or REGISTRY
-                self.instruments.append(prometheus(self._registry))
+                registry = registry or REGISTRY
+                self.instruments.append(prometheus(registry))
+                self._scrapes = Scrapes(registry)
         except ImportError:
             problems.append(Problem("path", "prometheus_client is missing: pip install 'asgi-guard[prometheus]'"))
         try:
@@ -152,10 +154,14 @@ class MetricsMiddleware(Layer):
             return None
         if exchange.is_of_page or not self._allowed.hold(exchange.known_client(self._trusts_proxy)):
             return None
-        self._tell()
-        body, content_type = exposition(self._registry, exchange.headers.get(b"accept", b"").decode("latin-1"))
+        self._tell()  # here, for what is measured is the event loop's
+        return self._scraped(exchange, self._path)
+
+    async def _scraped(self, exchange: Exchange, path: str) -> Answer:
+        accept = exchange.headers.get(b"accept", b"").decode("latin-1")
+        body, content_type = await exchange.wait(self._scrapes.ask(accept))
         headers = ((b"content-type", content_type.encode()), (b"cache-control", b"no-store"))
-        return Answer(200, headers, body, path=self._path)
+        return Answer(200, headers, body, path=path)
 
     def leave(self, exchange: Exchange, response: Response, error: BaseException | None) -> None:
         """Measure."""
