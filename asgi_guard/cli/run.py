@@ -17,6 +17,7 @@ from asgi_guard.cli.addresses import require_address, require_socket
 from asgi_guard.cli.importing import import_app
 from asgi_guard.cli.options import said
 from asgi_guard.cli.server_log import listening, log_config
+from asgi_guard.cli.workers import run_workers
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.guard import Guard, no_app
@@ -134,18 +135,20 @@ def run(
     else:
         require_socket(uds)
     end_well_on_signals()
-    uvicorn.run(
-        target,
-        host=host,
-        port=port,
-        uds=uds,
-        workers=workers,
-        timeout_graceful_shutdown=graceful,
-        timeout_keep_alive=keep_alive,
-        log_level=log_level,
-        log_config=log_config(told),
+    options: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "uds": uds,
+        "timeout_graceful_shutdown": graceful,
+        "timeout_keep_alive": keep_alive,
+        "log_level": log_level,
+        "log_config": log_config(told),
         **SERVER_OPTIONS,
-    )
+    }
+    if workers > 1:
+        run_workers(uvicorn, uvicorn.Config(target, workers=workers, **options))
+    else:
+        uvicorn.run(target, workers=workers, **options)
 
 
 def _count(workers: int) -> None:
