@@ -222,7 +222,7 @@ class _Taken:
         self._number = number
         self._before = signal.getsignal(number)
         # Its master sends it all workers for their logs: log rotation would end the service.
-        if number == getattr(signal, "SIGUSR1", None) and callable(self._before) and "gunicorn.arbiter" in sys.modules:
+        if number == getattr(signal, "SIGUSR1", None) and callable(self._before) and _is_gunicorns():
             logger.warning("SIGUSR1 is gunicorn's own: who has it reopen its logs drains all workers; take SIGUSR2")
         self.users: list[Draining] = []
         signal.signal(number, self.handle)
@@ -314,11 +314,12 @@ class _Process:
     def on_sigterm(self, taken: _Taken, frame: FrameType | None) -> None:
         """Drain first, unless whoever sends new requests was told before that there are to be none.
 
-        A second signal is handed on: whoever sends it does not want to wait.
+        A second signal is handed on: whoever sends it does not want to wait. Under gunicorn it is not, whose arbiter
+        repeats it every second to a worker that is one too many.
         """
         now = time.monotonic()
         if not self._over:
-            if self._signalled is not None and now - self._signalled < ECHO_SECONDS:
+            if self._signalled is not None and (now - self._signalled < ECHO_SECONDS or _is_gunicorns()):
                 return
             is_first, self._signalled = self._signalled is None, now
             waits = [each.seconds for each in self._alive() if not each.unready]
@@ -329,6 +330,9 @@ class _Process:
             if is_first and self._timer is not None:
                 return  # it has served its number, and ends after the drain that is under way
             self._over = True
+            if self._timer is not None:
+                for member in self._alive()[:1]:
+                    member.call(logger.warning, "draining: another SIGTERM ends it early")
         self._stop_timer()
         taken.hand_on(frame)
 
@@ -377,6 +381,11 @@ def _take(number: int, user: Draining) -> _Taken:
 def _taken(number: int) -> _Taken | None:
     found = getattr(signal.getsignal(number), "__self__", None)
     return found if isinstance(found, _Taken) else None
+
+
+def _is_gunicorns() -> bool:
+    """Tell whether this process is a worker of gunicorn's."""
+    return "gunicorn.arbiter" in sys.modules
 
 
 def _is_of_a_loop(handler: Any) -> bool:

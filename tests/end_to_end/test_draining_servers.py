@@ -244,6 +244,40 @@ def test_an_app_that_breaks_down_while_draining(tmp_path: Path) -> None:
         process.wait(PATIENCE)
 
 
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def workers(served: Served, number: int) -> set[int]:
+    """The processes that answer, once there are so many."""
+    deadline = time.monotonic() + PATIENCE
+    found: set[int] = set()
+    while len(found) < number:
+        assert time.monotonic() < deadline, served.errors()
+        found.add(int(httpx.get(served.url).raise_for_status().text))
+    return found
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", ["SIGTTOU", "SIGHUP"])
+def test_gunicorns_workers_that_are_too_many(number: str, tmp_path: Path) -> None:
+    """Workers that gunicorn has no more need of drain in full, though it sends them SIGTERM again every second."""
+    name: ServerName = "gunicorn-uvicorn"
+    with running(name, tmp_path, ASGI_GUARD_HEALTH_DRAIN_SECONDS="4") as served:
+        before = workers(served, 2)
+        begun = time.monotonic()
+        served.process.send_signal(getattr(signal, number))
+        while not any(map(gone, before)):
+            assert time.monotonic() < begun + 2 * PATIENCE
+            time.sleep(0.02)
+        assert time.monotonic() - begun >= 4
+        assert "another SIGTERM" not in served.errors()
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["uvicorn-workers", "gunicorn-uvicorn"])
 def test_workers_are_started_anew(name: ServerName, tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ import io
 import logging
 import os
 import signal
+import sys
 from contextlib import suppress
 from time import monotonic
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -129,8 +131,10 @@ async def test_sigterm_within_a_log_line(server: Server, monkeypatch: pytest.Mon
     await layer.shutdown()
 
 
-async def test_second_sigterm(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second SIGTERM does not wait for the delay, unless it is the first once more: handed on by a parent."""
+async def test_second_sigterm(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A second SIGTERM does not wait for the delay, which is told, unless it is the first once more, of a parent."""
     layer = made(seconds=3600)
     await layer.startup()
     for _ in range(2):
@@ -139,7 +143,32 @@ async def test_second_sigterm(server: Server, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(operations_draining, "ECHO_SECONDS", 0)
     os.kill(os.getpid(), signal.SIGTERM)
     assert server.stopped.is_set()
+    assert await readiness(layer) == 503
     await layer.shutdown()
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["draining: not ready for new requests", "draining: another SIGTERM ends it early"]
+
+
+@pytest.mark.parametrize("recycles", [False, True])
+async def test_sigterms_of_gunicorn(
+    server: Server, recycles: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a worker of gunicorn's, whose arbiter repeats SIGTERM, no further one ends the delay, and it is one stop."""
+    monkeypatch.setitem(sys.modules, "gunicorn.arbiter", ModuleType("gunicorn.arbiter"))
+    monkeypatch.setattr(operations_draining, "ECHO_SECONDS", 0)
+    layer = made(seconds=0.5)
+    await layer.startup()
+    begun = monotonic()
+    if recycles:
+        layer.draining.recycle()
+    for _ in range(3):
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.01)
+    assert await asyncio.to_thread(server.stopped.wait, 30)
+    assert monotonic() - begun >= 0.5
+    assert server.signals == 1
+    await layer.shutdown()
+    assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize("recycles", [False, True])
