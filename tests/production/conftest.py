@@ -21,10 +21,13 @@ if any(find_spec(name) is None for name in NEEDED):
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A real PostgreSQL."""
+    """A real PostgreSQL, with the example's roles."""
+    from tests.production.deployment import EXAMPLE
     from tests.production.postgres import Postgres
 
     with Postgres() as server:
+        roles = (EXAMPLE / "roles.sql").read_text("utf-8")
+        server.execute(roles, PAYMENTS_OWNER_PASSWORD="one", PAYMENTS_PASSWORD="it's another")
         yield server
 
 

@@ -12,9 +12,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
+import yaml
 
 from asgi_guard.testing import LocalIssuer
 from tests.end_to_end.serving import ROOT, Served, free_port, serve
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
     from tests.stores.server import Server
 
 EXAMPLE = ROOT / "examples" / "production"
+MANIFESTS = sorted((EXAMPLE / "kubernetes").glob("*.yaml"))
 HOST = "api.example.com"
 APP = "https://app.example.com"
+JOB = "payments-migrate-0002"
 VIA_INGRESS = {"host": HOST, "x-forwarded-for": "203.0.113.9", "x-forwarded-proto": "https"}
 """What the ingress says of a request that came to it over https."""
 
@@ -39,18 +43,45 @@ def guard_env() -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
+def documents() -> Iterator[dict[str, Any]]:
+    """Every document of the manifests."""
+    for path in MANIFESTS:
+        yield from yaml.safe_load_all(path.read_text("utf-8"))
+
+
+def manifest(kind: str, name: str) -> dict[str, Any]:
+    """The manifest of that kind and name."""
+    (found,) = (each for each in documents() if each["kind"] == kind and each["metadata"]["name"] == name)
+    return found
+
+
+def job_env() -> dict[str, str]:
+    """The variables that the migration job's manifest sets itself."""
+    (only,) = manifest("Job", JOB)["spec"]["template"]["spec"]["containers"]
+    return {each["name"]: each["value"] for each in only["env"]}
+
+
+def role(secret: str) -> str:
+    """Who a Secret connects to the database as."""
+    name = urlsplit(str(manifest("Secret", secret)["stringData"]["DATABASE_URL"])).username
+    assert name
+    return name
+
+
 @dataclass
 class Deployment:
     """A database, a store and an issuer, and what runs on them.
 
     Attributes:
-        database: the database's URL.
-        environment: the variables of a replica.
+        database: the database's URL, as jobs have it: the role that owns the tables.
+        environment: the variables of a replica, whose role is the service's.
+        jobs: the variables of a job.
         issuer: whose tokens are accepted.
     """
 
     database: str
     environment: dict[str, str]
+    jobs: dict[str, str]
     issuer: LocalIssuer
     folder: Path
     stack: ExitStack
@@ -71,7 +102,7 @@ class Deployment:
             sys.executable,
             *("-m", *arguments),
             cwd=EXAMPLE,
-            env={**os.environ, "DATABASE_URL": self.database},
+            env={**os.environ, **self.jobs},
             stderr=subprocess.PIPE,
         )
 
@@ -99,14 +130,15 @@ class Deployment:
 def deployment(postgres: Postgres, valkey: Server, folder: Path) -> Iterator[Deployment]:
     """An empty database, the store, and an issuer; everything that is started on them ends with the context."""
     name = "test_" + re.sub(r"\W", "_", folder.name.lower())
-    asyncio.run(_create(postgres.url, name))
+    owner, service = role("payments-migrations"), role("payments")
+    asyncio.run(_create(postgres.url, name, owner))
     with ExitStack() as stack:
         issuer = stack.enter_context(LocalIssuer(audience="payments").serve())
-        database = postgres.url.rpartition("/")[0] + f"/{name}"
+        database = f"postgresql://{owner}@127.0.0.1:{postgres.port}/{name}"
         environment = {
             **guard_env(),
             # What differs from a real deployment: where the others are, and that a stop does not take long.
-            "DATABASE_URL": database,
+            "DATABASE_URL": f"postgresql://{service}@127.0.0.1:{postgres.port}/{name}",
             "ASGI_GUARD_STORE_URL": valkey.url,
             "ASGI_GUARD_STORE_PREFIX": f"{name}:",
             "ASGI_GUARD_STORE_TIMEOUT": "5",
@@ -115,12 +147,13 @@ def deployment(postgres: Postgres, valkey: Server, folder: Path) -> Iterator[Dep
             "ASGI_GUARD_METRICS_ALLOW": "127.0.0.1",
             "ASGI_GUARD_HEALTH_DRAIN_SECONDS": "1",
         }
-        yield Deployment(database, environment, issuer, folder, stack)
+        jobs = {**job_env(), "DATABASE_URL": database}
+        yield Deployment(database, environment, jobs, issuer, folder, stack)
 
 
-async def _create(url: str, name: str) -> None:
+async def _create(url: str, name: str, owner: str) -> None:
     connection = await asyncpg.connect(url)
-    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.execute(f"CREATE DATABASE {name} OWNER {owner}")
     await connection.close()
 
 

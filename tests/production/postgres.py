@@ -69,13 +69,18 @@ class Postgres:
         flags = ("--username=postgres", "--auth=trust", "--encoding=utf8", "--locale=C", "--no-sync", "-D")
         self._run(self._binary("initdb"), *flags, str(self._data))
 
-    def _run(self, *command: str) -> None:
+    def execute(self, script: str, **environment: str) -> None:
+        """Have psql execute a script, as the administrator."""
+        self._run(self._binary("psql"), "--no-psqlrc", "--dbname", self.url, typed=script, **environment)
+
+    def _run(self, *command: str, typed: str = "", **environment: str) -> None:
         done = subprocess.run(
             command,
+            input=typed,
             capture_output=True,
             text=True,
             cwd="/",
-            env={"LC_ALL": "C"},
+            env={"LC_ALL": "C", **environment},
             check=False,
             user=self._user,
             group=self._user,

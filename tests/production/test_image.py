@@ -111,9 +111,9 @@ def test_the_image_serves(deployment: Deployment, tmp_path: Path) -> None:
     """Built and started by the Dockerfile's own words, it migrates, is healthy, serves, and ends well on SIGTERM."""
     image = Image(tmp_path)
     image.build()
-    environment = {**image.environment, **deployment.environment}
+    environment, jobs = ({**image.environment, **each} for each in (deployment.environment, deployment.jobs))
     migrate = [str(tmp_path / "opt/venv/bin/python"), "-m", "service.migrate", "0002"]
-    subprocess.run(migrate, check=True, capture_output=True, env=environment, cwd=image.folder)
+    subprocess.run(migrate, check=True, capture_output=True, env=jobs, cwd=image.folder)
     port = str(free_port())
     words = (part.replace("8000", port) for part in json.loads(last("CMD")))
     command, *arguments = ("127.0.0.1" if part == "0.0.0.0" else part for part in words)  # noqa: S104 - the opposite

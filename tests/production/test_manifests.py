@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import orjson
@@ -16,24 +17,10 @@ from asgi_guard.policy.rates import SECOND, parse_limits
 from asgi_guard.settings import variables
 from tests.asgi import Echo
 from tests.cli.conftest import program
-from tests.production.deployment import EXAMPLE, guard_env
+from tests.production.deployment import EXAMPLE, JOB, MANIFESTS, documents, guard_env, job_env, manifest, role
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-FILES = sorted((EXAMPLE / "kubernetes").glob("*.yaml"))
 STRAY = {"ASGI_GUARD_STORE_URL"}
 """What differs from place to place, or is secret."""
-
-
-def documents() -> Iterator[dict[str, Any]]:
-    for path in FILES:
-        yield from yaml.safe_load_all(path.read_text("utf-8"))
-
-
-def manifest(kind: str, name: str) -> dict[str, Any]:
-    (found,) = (each for each in documents() if each["kind"] == kind and each["metadata"]["name"] == name)
-    return found
 
 
 def pod(kind: str = "Deployment", name: str = "payments") -> dict[str, Any]:
@@ -67,7 +54,7 @@ def cmd() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
 def test_manifests_are_valid(path: Any) -> None:
     """Every document is what Kubernetes' schema for it allows, and no field is misspelt."""
     for document in yaml.safe_load_all(path.read_text("utf-8")):
@@ -197,7 +184,7 @@ def test_names_lead_to_what_there_is() -> None:
     """Every selector selects the pods that are meant, and every reference names something that is there."""
     labels = {
         name: manifest(kind, full)["spec"]["template"]["metadata"]["labels"]
-        for name, kind, full in (("pods", "Deployment", "payments"), ("jobs", "Job", "payments-migrate-0002"))
+        for name, kind, full in (("pods", "Deployment", "payments"), ("jobs", "Job", JOB))
     }
     selectors = [
         manifest("Deployment", "payments")["spec"]["selector"]["matchLabels"],
@@ -207,7 +194,7 @@ def test_names_lead_to_what_there_is() -> None:
     ]
     assert selectors == [labels["pods"]] * 4
     assert manifest("NetworkPolicy", "payments-jobs")["spec"]["podSelector"]["matchLabels"] == labels["jobs"]
-    for spec in (pod(), pod("Job", "payments-migrate-0002")):
+    for spec in (pod(), pod("Job", JOB)):
         for source in spec["containers"][0]["envFrom"]:
             for kind, reference in source.items():
                 assert manifest({"configMapRef": "ConfigMap", "secretRef": "Secret"}[kind], reference["name"])
@@ -215,14 +202,30 @@ def test_names_lead_to_what_there_is() -> None:
 
 def test_the_job_is_the_release_s() -> None:
     """The job runs the image of the Deployment, to a revision that there is; compose has the same command."""
-    (job,) = pod("Job", "payments-migrate-0002")["containers"]
+    (job,) = pod("Job", JOB)["containers"]
     assert job["image"] == container()["image"]
     assert job["command"] == compose()["services"]["migrate"]["command"]
     revision = job["command"][-1]
     assert list((EXAMPLE / "migrations" / "versions").glob(f"m{revision}_*.py"))
 
 
-@pytest.mark.parametrize(("kind", "name"), [("Deployment", "payments"), ("Job", "payments-migrate-0002")])
+def test_the_job_grants_to_the_service() -> None:
+    """Whom the job grants rights to is who the service connects as, and not who the job does; compose has the same."""
+    assert job_env() == {"SERVICE_ROLE": role("payments")}
+    assert role("payments-migrations") != role("payments")
+    services = compose()["services"]
+    job, service = services["migrate"]["environment"], services["service"]["environment"]
+    assert job["SERVICE_ROLE"] == role("payments")
+    passwords = services["postgres"]["environment"]
+    for found, secret, variable in (
+        (service, "payments", "PAYMENTS_PASSWORD"),
+        (job, "payments-migrations", "PAYMENTS_OWNER_PASSWORD"),
+    ):
+        url = urlsplit(found["DATABASE_URL"])
+        assert (url.username, url.password) == (role(secret), passwords[variable])
+
+
+@pytest.mark.parametrize(("kind", "name"), [("Deployment", "payments"), ("Job", JOB)])
 def test_containers_may_do_nothing_that_they_need_not(kind: str, name: str) -> None:
     """Not root, no way to become it, no writable image, no capability, no token of the cluster."""
     spec = pod(kind, name)

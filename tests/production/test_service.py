@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from typing import TYPE_CHECKING
 
+import asyncpg
 import httpx
 import pytest
 
-from tests.production.deployment import APP, VIA_INGRESS, deployment
+from tests.production.deployment import APP, VIA_INGRESS, deployment, role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,8 +30,6 @@ def deployed(
     postgres: Postgres, valkey: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Deployment, Served, Served]]:
     """Two replicas of release 2 on a database that is ready for them."""
-    import asyncio
-
     with deployment(postgres, valkey, tmp_path_factory.mktemp("service")) as found:
         asyncio.run(found.run("service.migrate", "0002"))
         yield found, found.replica(2), found.replica(2)
@@ -145,15 +145,48 @@ def test_metrics_are_for_the_cluster(deployed: tuple[Deployment, Served, Served]
     assert httpx.get(f"{replica.url}/metrics", headers=VIA_INGRESS).status_code == 401
 
 
+def readiness(replica: Served) -> Callable[[], httpx.Response]:
+    """Asks whether a replica is ready."""
+    return lambda: httpx.get(f"{replica.url}/health/ready", timeout=10)
+
+
+async def test_the_service_may_do_what_its_statements_need(deployed: tuple[Deployment, Served, Served]) -> None:
+    """Its role reads rows and adds some; it changes none, and no table, and sees nothing of the migrations'."""
+    connection = await asyncpg.connect(deployed[0].environment["DATABASE_URL"])
+    for statement in (
+        "UPDATE payments SET amount = 0",
+        "DELETE FROM payments",
+        "TRUNCATE payments",
+        "ALTER TABLE payments ADD COLUMN more text",
+        "CREATE TABLE more (id int)",
+        "SELECT FROM alembic_version",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(statement)
+    await connection.close()
+
+
+@pytest.mark.parametrize("right", ["SELECT", "INSERT"])
+def test_a_replica_without_its_rights_is_not_ready(deployed: tuple[Deployment, Served, Served], right: str) -> None:
+    """A role that lacks a right on the table keeps a rollout from going on, and the log says why."""
+    found, replica, _ = deployed
+    ready = readiness(replica)
+    asyncio.run(found.query(f"REVOKE {right} ON payments FROM {role('payments')}"))
+    try:
+        until(lambda: ready().status_code == 503)
+        assert ready().json()["checks"]["postgres"] == "failed"
+        assert "postgres failed: InsufficientPrivilegeError" in replica.errors()
+    finally:
+        asyncio.run(found.query(f"GRANT {right} ON payments TO {role('payments')}"))
+    until(lambda: ready().status_code == 200)
+
+
 def test_readiness_asks_postgres_and_redis(
     deployed: tuple[Deployment, Served, Served], postgres: Postgres, valkey: Server
 ) -> None:
     """While the database or Redis is away nobody is sent here, and afterwards all goes on by itself."""
     found, replica, _ = deployed
-
-    def ready() -> httpx.Response:
-        return httpx.get(f"{replica.url}/health/ready", timeout=10)
-
+    ready = readiness(replica)
     until(lambda: ready().status_code == 200)
     assert ready().json()["checks"].keys() == {"postgres", "store", "keys"}
     postgres.stop(signal.SIGQUIT)

@@ -2,7 +2,8 @@
 
     DATABASE_URL=postgresql://... python -m service.backfill
 
-Run it when no release 1 runs any more, for it writes rows without the column. It may be stopped and started at any
+It runs as the role that owns the tables: the service's may not change rows. Run it when no release 1 runs any more, for
+it writes rows without the column. It may be stopped and started at any
 time, and two at once do not wait for each other.
 """
 

@@ -44,6 +44,9 @@ RELEASES = {
     ),
 }
 
+RIGHTS = "SELECT has_table_privilege('payments', 'SELECT') AND has_table_privilege('payments', 'INSERT')"
+"""Whether the role that asks has what these statements need; an error where there is no table."""
+
 
 class Payments:
     """Payments, by the statements of one release.
@@ -66,8 +69,12 @@ class Payments:
         return [dict(row) for row in await self._fetch("select", subject)]
 
     async def ping(self) -> None:
-        """Ask the database for anything at all; fails by raising."""
-        await self._pool.fetchval("SELECT 1")
+        """Ask the database whether these statements may be executed; fails by raising.
+
+        The catalogue is asked, and not the table: a statement that reads it would wait behind whoever has it locked.
+        """
+        if not await self._pool.fetchval(RIGHTS):
+            raise asyncpg.InsufficientPrivilegeError("the service's role lacks a right on payments")
 
     async def _fetch(self, statement: str, *arguments: object) -> Any:
         try:

@@ -1,6 +1,9 @@
 """The migration job: brings the schema to a revision, and gives way to requests while it does.
 
-    DATABASE_URL=postgresql://... python -m service.migrate 0002
+    DATABASE_URL=postgresql://... SERVICE_ROLE=payments python -m service.migrate 0002
+
+It runs as the role that owns the tables; SERVICE_ROLE is the one that the service connects as, which is granted what
+its statements need.
 
 A statement that cannot have its lock in `lock_timeout` is given up, so that no request waits behind it for longer, and
 the job tries again. Run it as a job before a release is rolled out: in the lifespan of the service every replica would
