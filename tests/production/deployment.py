@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from asgi_guard.testing import LocalIssuer
 from tests.end_to_end.serving import ROOT, Served, free_port, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from tests.production.postgres import Postgres
@@ -114,11 +114,8 @@ class Deployment:
         return said.decode()
 
     async def query(self, statement: str) -> Any:
-        connection = await asyncpg.connect(self.database)
-        try:
+        async with connected(self.database) as connection:
             return await connection.fetchval(statement)
-        finally:
-            await connection.close()
 
     def headers(self, subject: str, scopes: str = "payments:read payments:write", **claims: Any) -> dict[str, str]:
         """A request's headers, as they come from the ingress, with a token."""
@@ -151,10 +148,19 @@ def deployment(postgres: Postgres, valkey: Server, folder: Path) -> Iterator[Dep
         yield Deployment(database, environment, jobs, issuer, folder, stack)
 
 
-async def _create(url: str, name: str, owner: str) -> None:
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Any]:
+    """A connection to a database."""
     connection = await asyncpg.connect(url)
-    await connection.execute(f"CREATE DATABASE {name} OWNER {owner}")
-    await connection.close()
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def _create(url: str, name: str, owner: str) -> None:
+    async with connected(url) as connection:
+        await connection.execute(f"CREATE DATABASE {name} OWNER {owner}")
 
 
 class Load:

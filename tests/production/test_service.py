@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -11,7 +12,8 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.production.deployment import APP, VIA_INGRESS, deployment, role
+from examples.production.service.database import RIGHTS
+from tests.production.deployment import APP, VIA_INGRESS, connected, deployment, role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -152,18 +154,17 @@ def readiness(replica: Served) -> Callable[[], httpx.Response]:
 
 async def test_the_service_may_do_what_its_statements_need(deployed: tuple[Deployment, Served, Served]) -> None:
     """Its role reads rows and adds some; it changes none, and no table, and sees nothing of the migrations'."""
-    connection = await asyncpg.connect(deployed[0].environment["DATABASE_URL"])
-    for statement in (
-        "UPDATE payments SET amount = 0",
-        "DELETE FROM payments",
-        "TRUNCATE payments",
-        "ALTER TABLE payments ADD COLUMN more text",
-        "CREATE TABLE more (id int)",
-        "SELECT FROM alembic_version",
-    ):
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await connection.execute(statement)
-    await connection.close()
+    async with connected(deployed[0].environment["DATABASE_URL"]) as connection:
+        for statement in (
+            "UPDATE payments SET amount = 0",
+            "DELETE FROM payments",
+            "TRUNCATE payments",
+            "ALTER TABLE payments ADD COLUMN more text",
+            "CREATE TABLE more (id int)",
+            "SELECT FROM alembic_version",
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement)
 
 
 @pytest.mark.parametrize("right", ["SELECT", "INSERT"])
@@ -179,6 +180,48 @@ def test_a_replica_without_its_rights_is_not_ready(deployed: tuple[Deployment, S
     finally:
         asyncio.run(found.query(f"GRANT {right} ON payments TO {role('payments')}"))
     until(lambda: ready().status_code == 200)
+
+
+async def test_a_replica_with_much_to_do_is_ready(deployed: tuple[Deployment, Served, Served]) -> None:
+    """While every connection of the pool is busy with a statement that takes long, readiness is asked all the same."""
+    found, replica, _ = deployed
+    waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'payments'::regclass AND NOT granted"
+    async with httpx.AsyncClient(base_url=replica.url, timeout=PATIENCE) as client:
+        async with connected(found.database) as holder, holder.transaction():
+            await holder.execute("LOCK TABLE payments")
+            asked = [
+                asyncio.create_task(client.get("/payments", headers=found.headers(f"slow-{n}"))) for n in range(25)
+            ]
+            await asyncio.to_thread(until, lambda: asyncio.run(found.query(waiting)) == 20)
+            for _ in range(3):
+                answer = await client.get("/health/ready")
+                assert answer.status_code == 200, answer.text
+                await asyncio.sleep(1.1)  # longer than an answer is remembered
+        assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
+
+
+async def asked_by_readiness(database: str) -> list[int]:
+    """The server's processes behind the connections on which readiness asks."""
+    activity = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query = $1"
+    async with connected(database) as connection:
+        return [row["pid"] for row in await connection.fetch(activity, RIGHTS)]
+
+
+def test_a_connection_that_hangs_is_left_for_another(deployed: tuple[Deployment, Served, Served]) -> None:
+    """What readiness asks on answers no more: the replica is not ready for a moment, and then asks on another."""
+    found, replica, _ = deployed
+    ready = readiness(replica)
+    until(lambda: ready().status_code == 200)
+    stopped = asyncio.run(asked_by_readiness(found.environment["DATABASE_URL"]))
+    assert stopped
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        until(lambda: ready().status_code == 503)
+        until(lambda: ready().status_code == 200)
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
 
 
 def test_readiness_asks_postgres_and_redis(

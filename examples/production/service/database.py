@@ -68,14 +68,6 @@ class Payments:
         """The last payments of a subject."""
         return [dict(row) for row in await self._fetch("select", subject)]
 
-    async def ping(self) -> None:
-        """Ask the database whether these statements may be executed; fails by raising.
-
-        The catalogue is asked, and not the table: a statement that reads it would wait behind whoever has it locked.
-        """
-        if not await self._pool.fetchval(RIGHTS):
-            raise asyncpg.InsufficientPrivilegeError("the service's role lacks a right on payments")
-
     async def _fetch(self, statement: str, *arguments: object) -> Any:
         try:
             return await self._pool.fetch(getattr(self._now, statement), *arguments)
@@ -83,3 +75,37 @@ class Payments:
             if self._before is None:
                 raise
             return await self._pool.fetch(getattr(self._before, statement), *arguments)
+
+
+class Probe:
+    """Asks the database whether the service could do its work, on a connection of its own.
+
+    On one of the pool's it would wait behind the requests, and say of a replica that has much to do that it is not
+    ready: the others get its share, and follow it. The connection is kept, since a new one each time could be refused
+    for want of slots while the pool has all that it needs. Whatever goes wrong with it, the next question makes
+    another; one that is late is cancelled by the guard.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: Any = None
+
+    async def ask(self) -> None:
+        """Ask whether the statements may be executed; fails by raising.
+
+        The catalogue is asked, and not the table: whoever reads that waits behind everybody who has it locked.
+        """
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await asyncpg.connect(self._url)
+        try:
+            granted = await self._connection.fetchval(RIGHTS)
+        except BaseException:  # when it is cancelled, too: the connection is in the middle of an answer
+            self.close()
+            raise
+        if not granted:
+            raise asyncpg.InsufficientPrivilegeError("the service's role lacks a right on payments")
+
+    def close(self) -> None:
+        """Drop the connection, if there is one."""
+        if self._connection is not None:
+            self._connection.terminate()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Annotated, Any
 
 import asyncpg
@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 
 from asgi_guard import Guard, User, revoke
 
-from .database import Payments
+from .database import Payments, Probe
 
 RELEASE = int(os.environ.get("SERVICE_RELEASE", "2"))
 LOGIN_URL = os.environ.get("LOGIN_URL", "https://id.example.com/authorize")
@@ -26,15 +26,17 @@ LOGIN_URL = os.environ.get("LOGIN_URL", "https://id.example.com/authorize")
 @asynccontextmanager
 async def lifespan(api: FastAPI) -> AsyncIterator[None]:
     """The pool belongs to this process's event loop: opened at its start, closed when the last request has ended."""
+    url = os.environ["DATABASE_URL"]
     async with asyncpg.create_pool(
-        os.environ["DATABASE_URL"],
+        url,
         min_size=5,  # there before the first request, and seen to answer before this process is ready
-        max_size=20,  # x replicas, surge included, stays below the database's max_connections
+        max_size=20,  # and one for readiness; x replicas, surge included, stays below the database's max_connections
         timeout=5,
         command_timeout=10,
     ) as pool:
-        api.state.payments = Payments(pool, RELEASE)
-        yield
+        with closing(Probe(url)) as probe:
+            api.state.payments, api.state.probe = Payments(pool, RELEASE), probe
+            yield
 
 
 api = FastAPI(title="Payments", lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -84,7 +86,7 @@ async def logout(request: Request) -> Response:
 
 async def postgres() -> None:
     """Asked by readiness, beside Redis and the issuer's keys, which the guard asks itself."""
-    await api.state.payments.ping()
+    await api.state.probe.ask()
 
 
 app = Guard(api, checks={"postgres": postgres})
