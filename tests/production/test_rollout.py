@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import asyncpg
 import httpx
 import pytest
 
-from tests.production.deployment import Load
+from tests.production.deployment import Load, connected
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from tests.end_to_end.serving import Served
     from tests.production.deployment import Deployment
 
+PATIENCE = 60.0
 SEEDED = 5000
 """Rows that release 1 wrote before."""
 SEED = """
@@ -102,6 +106,74 @@ async def test_the_schema_changes_under_load(deployment: Deployment) -> None:
 async def stopped(replica: Served) -> int:
     """Stop a replica as an orchestrator does, while its clients go on: the exit code."""
     return await asyncio.to_thread(replica.stop)
+
+
+@asynccontextmanager
+async def migrating(deployment: Deployment, revision: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A migration job that is under way, and does not outlive the context."""
+    job = await deployment.job("service.migrate", revision)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            yield job
+    finally:
+        if job.returncode is None:
+            job.kill()
+            await job.wait()
+
+
+async def waits(job: asyncio.subprocess.Process, deployment: Deployment, statement: str) -> None:
+    """Wait until a statement of a job's has waited for a lock for three seconds, and so outlasted `lock_timeout`."""
+    waiting = f"""
+        SELECT FROM pg_stat_activity
+        WHERE application_name = 'migrate' AND datname = current_database() AND query LIKE '{statement}%'
+        AND wait_event_type = 'Lock' AND clock_timestamp() - query_start > interval '3 s'
+    """
+    while not await deployment.query(f"SELECT EXISTS ({waiting})"):
+        assert job.returncode is None
+        await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("before", "revision", "older", "statement"),
+    [
+        ("0001", "0002", "SELECT FROM elsewhere", "CREATE INDEX CONCURRENTLY"),
+        ("0002", "0003", "COMMENT ON INDEX payments_unfilled IS ''", "DROP INDEX CONCURRENTLY"),
+    ],
+)
+async def test_what_is_done_concurrently_waits(
+    deployment: Deployment, before: str, revision: str, older: str, statement: str
+) -> None:
+    """An older transaction is waited for, be it on an unrelated table: no attempt of the job fails on it."""
+    await deployment.run("service.migrate", before)
+    await deployment.query("CREATE TABLE elsewhere (id int)")
+    async with connected(deployment.database) as other:
+        transaction = other.transaction(isolation="repeatable_read")  # which keeps its snapshot to its end
+        await transaction.start()
+        await other.execute(older)
+        async with migrating(deployment, revision) as job:
+            await waits(job, deployment, statement)
+            await transaction.rollback()
+            _, said = await job.communicate()
+    assert job.returncode == 0, said.decode()
+    assert "gave way" not in said.decode()
+
+
+async def test_what_comes_after_it_gives_way(deployment: Deployment) -> None:
+    """The lock timeout is set back: what locks the table after that, in the same job, holds nobody up for long."""
+    await deployment.run("service.migrate", "0001")
+    async with connected(deployment.database) as other, connected(deployment.database) as reader:
+        older, reading = other.transaction(isolation="repeatable_read"), reader.transaction()
+        await older.start()
+        await other.fetchval("SELECT count(*) FROM alembic_version")
+        async with migrating(deployment, "0003") as job:
+            await waits(job, deployment, "CREATE INDEX CONCURRENTLY")
+            await reading.start()
+            await reader.fetchval("SELECT count(*) FROM payments")
+            await older.rollback()
+            await line_with(job, "gave way")
+            await reading.rollback()
+            await line_with(job, "the schema is at 0003")
+            assert await job.wait() == 0
 
 
 async def test_one_job_at_a_time(deployment: Deployment) -> None:

@@ -27,7 +27,8 @@ def run(connection: Connection) -> None:
 
 async def main() -> None:
     url = os.environ["DATABASE_URL"].replace("postgresql://", "postgresql+asyncpg://", 1)
-    # A statement that waits for a lock makes everybody behind it wait too: it gives up, and the job tries again.
+    # A statement that waits for a lock makes everybody behind it wait too: it gives up, and the job tries again. What
+    # is done CONCURRENTLY holds up nobody while it waits, maybe for long: its migration turns this off around it.
     settings = {"lock_timeout": "1s", "application_name": "migrate"}
     engine = create_async_engine(url, poolclass=NullPool, connect_args={"server_settings": settings})
     async with engine.connect() as connection:

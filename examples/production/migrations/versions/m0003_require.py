@@ -17,7 +17,10 @@ def upgrade() -> None:
         op.execute("ALTER TABLE payments VALIDATE CONSTRAINT payments_have_cents")
         op.execute("ALTER TABLE payments ALTER COLUMN amount_cents SET NOT NULL, ALTER COLUMN amount DROP NOT NULL")
         op.execute("ALTER TABLE payments DROP CONSTRAINT payments_have_cents")
+        # This waits for whoever reads the table, as long as it takes, and nobody waits behind it.
+        op.execute("SET lock_timeout = 0")
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS payments_unfilled")
+        op.execute("RESET lock_timeout")
 
 
 def downgrade() -> None:
