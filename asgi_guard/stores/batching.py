@@ -328,7 +328,7 @@ class Line:
                 try:
                     verdicts = await self._link.ask([question for question, _, _ in batch])
                 finally:
-                    del self._bounds[bound]
+                    self._bounds.pop(bound, None)
         finally:
             self._asked -= len(batch)
             if self._late:
@@ -402,8 +402,10 @@ class Line:
                 future.set_exception(self.unavailable(TimeoutError()))
         if expired:
             self.fails(TimeoutError())
-        for bound, end in self._bounds.items():
+        for bound, end in tuple(self._bounds.items()):
             if end <= now:
+                # Once: uvloop may look again before its task has woken, and one that expires cannot be rescheduled.
+                del self._bounds[bound]
                 bound.reschedule(0)
         for late, end in self._commands.items():
             if end <= now and not late.done():

@@ -56,6 +56,10 @@ class Patience:
     def _come(self) -> None:
         self._held_up += max(0.0, time.monotonic() - self._due)
         self._waits = False
-        left = self._look()
-        if left is not None:
-            self._wait(left)
+        left: float | None = self._longest
+        try:
+            left = self._look()
+        finally:
+            # Also where it failed half-way: nobody else would let go those whom it did not come to.
+            if left is not None:
+                self._wait(left)

@@ -185,3 +185,42 @@ async def test_a_loop_that_was_held_up_is_no_failure_of_the_store(server: Server
         assert (await waiting).admitted
     assert server.client.info("stats")["total_connections_received"] == before
     await store.aclose()
+
+
+def test_a_stall_under_uvloop(server: Server) -> None:
+    """Under a loop that runs timers before the tasks that it woke, a stall ends no look at who has waited too long.
+
+    It does so where those who are let go keep the loop busy.
+    """
+    uvloop = pytest.importorskip("uvloop")
+    told: list[dict[str, object]] = []
+
+    async def one(store: RedisStore, name: str) -> bool:
+        try:
+            return (await store.admit(ask(name, rule=VAST))).admitted
+        except StoreUnavailableError:
+            time.sleep(0.002)  # noqa: ASYNC251 - that is what keeps it busy
+            return False
+
+    async def stalls() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        store = RedisStore(server.url, timeout=0.05, breaker=Breaker(threshold=1000_000))
+        await store.ping()
+        pid = server.pid
+        for _ in range(8):
+            server.signal(pid, signal.SIGSTOP)
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    asked = []
+                    for index in range(80):
+                        asked.append(asyncio.create_task(one(store, f"k{index}")))
+                        await asyncio.sleep(0.001)
+                    assert not any(await asyncio.gather(*asked))
+            finally:
+                server.signal(pid, signal.SIGCONT)
+            await until(lambda: one(store, "warm"))
+        await store.aclose()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(stalls())
+    assert told == []
