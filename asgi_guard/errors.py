@@ -62,6 +62,11 @@ def meant(name: str, known: Collection[str], before: str = "") -> str:
     return f"; did you mean {before}{close[0]}?" if close else ""
 
 
+def with_cause(what: object, cause: BaseException | None) -> str:
+    """What went wrong, with what the server itself said of it, which may be anything, and so is escaped and cut."""
+    return f"{what}: {str(cause)[:256]!a}" if cause is not None and str(cause) else str(what)
+
+
 def require_choice(name: str, value: str, choices: object) -> None:
     """See to it that an option has one of the values of its `Literal` type, where no type checker did.
 

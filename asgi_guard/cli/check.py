@@ -16,11 +16,11 @@ from asgi_guard.apps.conflicts import conflicts
 from asgi_guard.cli.configured import Configured, app_option, configured
 from asgi_guard.cli.headers import grades_as_json, show_grades
 from asgi_guard.cli.options import Seconds, said
-from asgi_guard.cli.output import dump, say, table, with_cause
+from asgi_guard.cli.output import dump, say, table
 from asgi_guard.cli.production import Deployment, as_json, facts_of, report, show
 from asgi_guard.configuration.cautions import OPEN, warnings
 from asgi_guard.configuration.variables import PREFIX, written
-from asgi_guard.errors import AsgiGuardError, ConfigError
+from asgi_guard.errors import AsgiGuardError, ConfigError, with_cause
 from asgi_guard.guard import store_of
 from asgi_guard.identity.fetching import public_url
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware

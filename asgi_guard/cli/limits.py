@@ -11,9 +11,9 @@ import click
 from redis.exceptions import RedisClusterException, RedisError
 
 from asgi_guard.cli.configured import Configured, app_option, configured
-from asgi_guard.cli.output import dump, say, table, with_cause
+from asgi_guard.cli.output import dump, say, table
 from asgi_guard.configuration.variables import PREFIX
-from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.errors import ConfigError, Problem, with_cause
 from asgi_guard.middleware import IdentityMiddleware
 from asgi_guard.policy.address import limit_key, parse_address
 from asgi_guard.policy.identity import store_key

@@ -56,11 +56,6 @@ def _writable(text: str, stream: TextIO) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def with_cause(what: object, cause: BaseException | None) -> str:
-    """What went wrong, with what the server itself said of it, which may be anything, and so is escaped and cut."""
-    return f"{what}: {str(cause)[:256]!a}" if cause is not None and str(cause) else str(what)
-
-
 def dump(value: Any) -> None:
     """Print JSON for a script."""
     try:

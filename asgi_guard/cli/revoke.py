@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from asgi_guard.cli.configured import app_option, configured
-from asgi_guard.cli.output import say, with_cause
+from asgi_guard.cli.output import say
 from asgi_guard.cli.token import token_given
 from asgi_guard.configuration.variables import PREFIX
-from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, StoreUnavailableError, TokenError
+from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, StoreUnavailableError, TokenError, with_cause
 from asgi_guard.revocation import Revocations, lives_of
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 
 from asgi_guard.cli.configured import app_option, configured
 from asgi_guard.cli.options import said
-from asgi_guard.cli.output import dump, say, with_cause
+from asgi_guard.cli.output import dump, say
 from asgi_guard.configuration.variables import PREFIX
-from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, StoreUnavailableError, TokenError
+from asgi_guard.errors import ConfigError, KeysUnavailableError, Problem, StoreUnavailableError, TokenError, with_cause
 from asgi_guard.policy.address import is_loopback
 from asgi_guard.policy.bucket import Admission
 from asgi_guard.policy.identity import User

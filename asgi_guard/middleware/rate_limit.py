@@ -28,6 +28,7 @@ from asgi_guard.errors import ConfigError, Problem, StoreUnavailableError, requi
 from asgi_guard.limiting.accounts import Accounts
 from asgi_guard.limiting.charging import Charging
 from asgi_guard.limiting.rate_options import exempt_from, functions_of, messages_of, out_of_range
+from asgi_guard.limiting.undecided import Undecided
 from asgi_guard.policy.access import Revocation, unavailable
 from asgi_guard.policy.answer import Answer, Reason, problem
 from asgi_guard.policy.bucket import Admission, Charge, Verdict, asked, retry_after
@@ -148,6 +149,7 @@ class RateLimitMiddleware(Layer):
         if isinstance(self.store, Probed) and any(each.counts for row in self.limits for each in row.all()):
             self.store.expect_at_once()
         self._revocation = revocation
+        self._undecided = Undecided(self.store, " and ".join(self._without()))
         self.denied = DenyCache(int(deny_cache * SECOND))
         self._accounts = Accounts(self.denied, clock)
         self._clock, self._trusts_proxy = clock, trusts_proxy
@@ -159,7 +161,7 @@ class RateLimitMiddleware(Layer):
         try:
             await self.store.ping()
         except StoreUnavailableError as error:
-            logger.warning("%s; until it does, %s", error, " and ".join(self._without()))
+            self._undecided.at_start(error)
         else:
             if told := await self.caution():
                 logger.warning("%s", told)
@@ -280,7 +282,10 @@ class RateLimitMiddleware(Layer):
         try:
             verdict = await self.store.admit(request)
         except StoreUnavailableError as error:
+            self._undecided.note(error)
             return self._without_store(exchange, limit_set, request, error)
+        if self._undecided.awaited:
+            self._undecided.answered()
         if not verdict.admitted:
             self.denied.note(request.charges, verdict, since)
         return self._answered(exchange, limit_set, request.charges, verdict)

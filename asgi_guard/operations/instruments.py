@@ -94,6 +94,10 @@ METRICS = {
         "histogram", "asgi_guard_store_batch_size", "asgi_guard.store_call.size", "{request}",
         "Requests that one call of the store was for.", (), BATCH,
     ),
+    "store_failures": Metric(
+        "counter", "asgi_guard_store_failures", "asgi_guard.store_call.failures", "{failure}",
+        "Failures of the store: no answer in time, no connection, or an error in the place of an answer.",
+    ),
     "breakers_open": Metric(
         "gauge", "asgi_guard_store_breakers_open", "asgi_guard.store_breakers_open", "{breaker}",
         "Breakers that are open: servers of the store that are not asked for a while.",
@@ -125,6 +129,7 @@ class Instruments:
     log_dropped: Family
     store_seconds: Family
     batch_size: Family
+    store_failures: Family
     breakers_open: Family
     keys_age: Family
     key_fetches: Family

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from asgi_guard.middleware import (
@@ -13,25 +13,13 @@ from asgi_guard.middleware import (
     MetricsMiddleware,
     RateLimitMiddleware,
 )
+from asgi_guard.stores.base import Watch, Watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from asgi_guard.chain.layer import Layer
     from asgi_guard.identity.jwks import KeyEngine
-    from asgi_guard.policy.breaker import Breaker
-
-
-@runtime_checkable
-class Watched(Protocol):
-    """A store that tells how its calls go."""
-
-    def watch(self, told: Callable[[float, int], None]) -> None:
-        """Tell of each call: its seconds, and how many requests it was for."""
-
-    @property
-    def breakers(self) -> Sequence[Breaker]:
-        """The breakers of its servers."""
 
 
 def watch(metrics: MetricsMiddleware, layers: Sequence[Layer]) -> None:
@@ -60,14 +48,19 @@ def _watch_csrf(metrics: MetricsMiddleware, csrf: CSRFMiddleware) -> None:
 def _watch_store(metrics: MetricsMiddleware, store: Watched) -> None:
     seconds = [each.store_seconds() for each in metrics.instruments]
     sizes = [each.batch_size() for each in metrics.instruments]
+    failures = [each.store_failures() for each in metrics.instruments]
 
-    def told(took: float, size: int) -> None:
+    def answered(took: float, size: int) -> None:
         for measure in seconds:
             measure(took)
         for measure in sizes:
             measure(size)
 
-    store.watch(told)
+    def failed() -> None:
+        for measure in failures:
+            measure(1)
+
+    store.watch(Watch(answered, failed))
     _stores[metrics] = store
     opened = [each.breakers_open() for each in metrics.instruments]
     metrics.watch_gauge(_breakers_open, opened)

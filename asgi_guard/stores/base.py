@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from asgi_guard.policy.revocation import EVER
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asgi_guard.policy.breaker import Breaker
     from asgi_guard.policy.bucket import Admission, Verdict
 
 
@@ -54,6 +57,37 @@ class Probed(Protocol):
 
     def expect_at_once(self) -> None:
         """Have `ping` count a request among those under way too, and end it: limits count those."""
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A store that tells how its calls go."""
+
+    def watch(self, watch: Watch) -> None:
+        """Tell of each call from now on. Before the first one."""
+
+    @property
+    def breakers(self) -> Sequence[Breaker]:
+        """The breakers of its servers."""
+
+
+def _unwatched(*_: object) -> None:
+    pass
+
+
+class Watch(NamedTuple):
+    """Who is told how calls go.
+
+    Attributes:
+        answered: of each call that was answered: its seconds, and how many requests it was for.
+        failed: of each failure: no answer in time, no connection, or an error in the place of an answer.
+    """
+
+    answered: Callable[[float, int], object] = _unwatched
+    failed: Callable[[], object] = _unwatched
+
+
+UNWATCHED = Watch()
 
 
 def is_same(store: Store, other: object) -> bool:

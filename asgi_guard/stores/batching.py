@@ -33,15 +33,18 @@ from redis.exceptions import ClusterDownError, RedisError, ResponseError, TryAga
 
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import StoreUnavailableError
+from asgi_guard.stores.base import UNWATCHED
+from asgi_guard.stores.outages import Outages
 from asgi_guard.stores.owed import Account, Owed
 from asgi_guard.stores.patience import Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Iterable, Sequence
     from typing import TypeAlias
 
     from asgi_guard.policy.breaker import Breaker
     from asgi_guard.policy.bucket import Verdict
+    from asgi_guard.stores.base import Watch
     from asgi_guard.stores.wire import Question
 
     _Waiter: TypeAlias = tuple[Question, asyncio.Future[Verdict] | None, Account | None]
@@ -102,7 +105,7 @@ class Line:
         breaker: when not to ask.
         timeout: seconds that a request waits at most.
         name: what the log calls the server.
-        watch: is told of each call that was answered: its seconds, and how many requests it was for.
+        watch: is told how calls go.
     """
 
     def __init__(
@@ -111,14 +114,16 @@ class Line:
         breaker: Breaker,
         timeout: float,
         name: str = "the store",
-        watch: Callable[[float, int], None] | None = None,
+        watch: Watch = UNWATCHED,
     ) -> None:
-        self._name = name
         self._watch = watch
         self._link = link
         self._breaker = breaker
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
+        self._outages = Outages(
+            self._loop, f"{name} does not answer, so it is not asked for a while", f"{name} answers again"
+        )
         self._waiting: deque[_Waiter] = deque()
         self._deadlines: deque[tuple[float, asyncio.Future[Verdict]]] = deque()
         self._bounds: dict[asyncio.Timeout, float] = {}  # when calls under way are to end, if nobody answers
@@ -252,6 +257,7 @@ class Line:
         if self._reminder is not None:
             self._reminder.cancel()
             self._reminder = None
+        self._outages.close()
         return left + self._owed.take_all()
 
     async def run(self, command: Awaitable[object]) -> StoreUnavailableError | None:
@@ -333,8 +339,7 @@ class Line:
             self._asked -= len(batch)
             if self._late:
                 self._late -= _late(batch)
-        if self._watch is not None:
-            self._watch(time.perf_counter() - began, len(batch))
+        self._watch.answered(time.perf_counter() - began, len(batch))
         return verdicts
 
     def _drop(self, epoch: int) -> bool:
@@ -387,7 +392,7 @@ class Line:
         """Note that the store answers."""
         self._probing = False
         if self._breaker.succeeded():
-            logger.warning("%s answers again", self._name)
+            self._outages.ends()
             self._owed.again()
         if self._owed.is_due:
             self._pay()
@@ -438,13 +443,13 @@ class Line:
         return left
 
     def fails(self, error: Exception) -> None:
-        """Note a failure. What was under way when the breaker opened does not count: one stall is one failure."""
+        """Note a failure. What was under way when the breaker opened does not open it for longer: that is one stall."""
+        self._watch.failed()
         if self._breaker.is_open and not self._probing:
             return
         self._probing = False
         if self._breaker.failed(time.monotonic()):
-            kind, text = type(error).__name__, str(error)[:256]
-            logger.error("%s does not answer, so it is not asked for a while: %s: %a", self._name, kind, text)
+            self._outages.begins(error)
 
     def unavailable(self, error: Exception, *, sent: bool = True) -> StoreUnavailableError:
         """The error for those who were not answered, without what the server said, which may hold anything."""

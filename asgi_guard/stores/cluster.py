@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import RedisCluster
 
+    from asgi_guard.stores.base import Watch
     from asgi_guard.stores.hosts import Address
     from asgi_guard.stores.parts import Part
     from asgi_guard.stores.wire import Question
@@ -87,9 +88,9 @@ class ClusterStore:
             self._plan = NodePlan(seeds, options, timeout, clock, breaker or Breaker(), {})
             try_client(self._plan.client(seeds[0]), url)
 
-    def watch(self, told: Callable[[float, int], None]) -> None:
-        """Tell of each call of a node from now on: its seconds, and how many requests it was for. Before the first."""
-        self._plan = self._plan._replace(watch=told)
+    def watch(self, watch: Watch) -> None:
+        """Tell of each call of a node from now on. Before the first one."""
+        self._plan = self._plan._replace(watch=watch)
 
     def expect_at_once(self) -> None:
         """Have `ping` count a request among those under way too, and end it: limits count those."""

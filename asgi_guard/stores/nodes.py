@@ -20,6 +20,7 @@ from redis.exceptions import (
 
 from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.breaker import Breaker
+from asgi_guard.stores.base import UNWATCHED, Watch
 from asgi_guard.stores.batching import MAX_WAITING, Line
 from asgi_guard.stores.node_link import SLOT_ERRORS, Asking, NodeLink, Told
 from asgi_guard.stores.owed import Account, Owed
@@ -51,7 +52,7 @@ class NodePlan(NamedTuple):
         clock: microseconds since the Unix epoch; None asks the servers'.
         breaker: what the breaker of each node is like.
         breakers: those that there are.
-        watch: is told of each call that was answered: its seconds, and how many requests it was for.
+        watch: is told how calls go.
     """
 
     seeds: tuple[Address, ...]
@@ -60,7 +61,7 @@ class NodePlan(NamedTuple):
     clock: Callable[[], int] | None
     breaker: Breaker
     breakers: dict[Address, Breaker]
-    watch: Callable[[float, int], None] | None = None
+    watch: Watch = UNWATCHED
 
     def client(self, address: Address) -> Redis:
         """The client of a node, not connected yet."""
@@ -98,7 +99,7 @@ class Nodes:
         self._quiet_until = 0.0
         self._owed = Owed()  # to nodes that are not known
         self.client: RedisCluster | None = None  # made when it is wanted
-        self.topology = Topology(plan.seeds, self._slots, self._keep)
+        self.topology = Topology(plan.seeds, self._slots, self._keep, plan.watch.failed)
 
     async def _slots(self, address: Address) -> Any:
         return await self.node(address).client.execute_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]  # so in redis
@@ -183,6 +184,7 @@ class Nodes:
     def _without(self, error: Exception) -> StoreUnavailableError:
         """The error for a part whose slot is not served, and what else follows from that."""
         self.topology.refresh()
+        self._plan.watch.failed()
         kind = type(error).__name__
         if (now := time.monotonic()) >= self._quiet_until:
             self._quiet_until = now + QUIET

@@ -14,6 +14,7 @@ from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Admission
 from asgi_guard.policy.revocation import EVER, Marks
+from asgi_guard.stores.base import UNWATCHED
 from asgi_guard.stores.batching import Line
 from asgi_guard.stores.eviction import policy_of
 from asgi_guard.stores.server_link import CLIENT_OPTIONS, ServerLink, beside, in_one_write, probe, signs_of_life
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from asgi_guard.policy.bucket import Verdict
+    from asgi_guard.stores.base import Watch
 
 
 def own_clock() -> int:
@@ -73,7 +75,7 @@ class RedisStore:
         self._client: Redis | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._line: Line
-        self._watch: Callable[[float, int], None] | None = None
+        self._watch = UNWATCHED
         self._at_once = False
         with reading_url(url, self.schemes, "host, port, path and options"):
             try_client(self._make_client(), url)
@@ -93,9 +95,9 @@ class RedisStore:
             self._line = Line(ServerLink(self._client, self._clock), self._breaker, self._timeout, watch=self._watch)
         return self._line
 
-    def watch(self, told: Callable[[float, int], None]) -> None:
-        """Tell of each call from now on: its seconds, and how many requests it was for. Before the first one."""
-        self._watch = told
+    def watch(self, watch: Watch) -> None:
+        """Tell of each call from now on. Before the first one."""
+        self._watch = watch
 
     def expect_at_once(self) -> None:
         """Have `ping` count a request among those under way too, and end it: limits count those."""

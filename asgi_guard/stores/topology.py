@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from random import sample
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,13 +10,13 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 from redis.exceptions import RedisError
 
 from asgi_guard.errors import StoreUnavailableError
+from asgi_guard.stores.base import UNWATCHED
+from asgi_guard.stores.outages import Outages
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from asgi_guard.stores.hosts import Address
-
-logger = logging.getLogger("asgi_guard")
 
 PAUSE = 0.25
 """Seconds between the beginnings of two refreshes, however many reasons there are for one."""
@@ -72,6 +71,7 @@ class Topology:
         seeds: where to ask as long as no node is known, and if no known node answers.
         ask: gives the answer of a node to `CLUSTER SLOTS`.
         changed: called with the nodes that there are, whenever that is known anew.
+        failed: called when it was asked anew, and nobody answered.
     """
 
     def __init__(
@@ -79,11 +79,15 @@ class Topology:
         seeds: Sequence[Address],
         ask: Callable[[Address], Awaitable[Any]],
         changed: Callable[[frozenset[Address]], None],
+        failed: Callable[[], object] = UNWATCHED.failed,
     ) -> None:
         self._seeds = seeds
         self._ask = ask
         self._changed = changed
+        self._failed = failed
         self._loop = asyncio.get_running_loop()
+        begun, over = "no node of the cluster tells who serves what", "the cluster's nodes answer again"
+        self._outages = Outages(self._loop, begun, over)
         self._map = Map([None] * REDIS_CLUSTER_HASH_SLOTS, frozenset(), 0)
         self._suspects: set[Address] = set()
         self._task: asyncio.Task[None] | None = None
@@ -148,6 +152,7 @@ class Topology:
     async def aclose(self) -> None:
         """Ask no more."""
         self._stop_waiting()
+        self._outages.close()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -191,8 +196,9 @@ class Topology:
             self._suspects.clear()
             self._changed(found.nodes)
             if self._failure is not None:
-                logger.warning("the cluster's nodes answer again")
-        elif self._failure is None:
-            kind = type(failure).__name__
-            logger.error("no node of the cluster tells who serves what: %s: %a", kind, str(failure)[:256])
+                self._outages.ends()
+        else:
+            self._failed()
+            if self._failure is None:
+                self._outages.begins(failure)
         self._failure = failure if found is None else None

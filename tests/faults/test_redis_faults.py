@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import socket
 from contextlib import closing
@@ -255,6 +256,42 @@ async def test_a_missing_permission_never_admits(server: Server, missing: str) -
             continue
 
     assert verdicts == []
+    await store.aclose()
+
+
+async def test_what_is_forbidden_is_told_at_start_up(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """Start-up tells what a server says that answers, and refuses, and that it decides once it does."""
+    allow = ("ACL", "SETUSER", "guard", "on", "nopass", "~asgi-guard:*", *NEEDED.split())
+    server.client.execute_command(*allow, "-evalsha")
+    store = RedisStore(f"unix://guard:x@{server.socket}", timeout=PATIENCE)
+    app = RateLimitMiddleware(Echo(), limit="4/hour by ip", store=store)
+    await app.startup()
+    (record,) = [record for record in caplog.records if record.name == "asgi_guard"]
+    assert re.fullmatch(
+        r"the store does not answer \(\w+\): .*evalsha.*; until it does, limits meet 'local'", record.getMessage()
+    )
+    server.client.execute_command(*allow)
+    assert (await get(app)).status == 200
+    assert told(caplog) == ["WARNING"] * 2
+    assert caplog.messages[-1] == "the store answers again"
+    await store.aclose()
+
+
+async def test_an_outage_since_start_up_is_over_once(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """An outage that start-up meets, and requests after it, is told by both, and its end by one line."""
+    store = RedisStore(server.url, timeout=PATIENCE, breaker=brief())
+    server.kill()
+    app = RateLimitMiddleware(Echo(), limit="1000/hour by ip", store=store, on_store_failure="deny")
+    await app.startup()
+    assert [(await get(app)).status for _ in range(4)] == [503] * 4
+    await asyncio.to_thread(server.start)
+
+    async def served() -> bool:
+        return (await get(app)).status == 200
+
+    await until(served)
+    assert [(await get(app)).status for _ in range(3)] == [200] * 3
+    assert told(caplog) == ["WARNING", "ERROR", "WARNING"]
     await store.aclose()
 
 

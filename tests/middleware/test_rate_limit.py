@@ -161,6 +161,19 @@ async def test_lifespan(options: dict[str, Any], said: str, caplog: pytest.LogCa
     assert caplog.text.rstrip().endswith(f"; until it does, {said}")
 
 
+async def test_a_store_that_is_back_after_start_up(caplog: pytest.LogCaptureFixture) -> None:
+    """Of a store that does not answer at start-up, the log says once that it does, by the first answer."""
+    store = Fickle(mood="away")
+    layer = RateLimitMiddleware(Echo(), limit="9/hour by ip", store=store)
+    await layer.startup()
+    assert await statuses(layer, 2) == [200, 200]
+    store.mood = "well"
+    assert await statuses(layer, 2) == [200, 200]
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["away; until it does, limits meet 'local'", "the store answers again"]
+    await layer.shutdown()
+
+
 async def test_a_store_that_answers(caplog: pytest.LogCaptureFixture) -> None:
     """Where the store answers at start-up, nothing is said."""
     layer = RateLimitMiddleware(Echo(), limit="1/hour by ip", store=Fickle())

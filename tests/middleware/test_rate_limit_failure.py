@@ -42,6 +42,23 @@ async def test_store_away_says_when() -> None:
     assert b"store_unavailable" in exchange.body
 
 
+async def test_single_failures_are_told_now_and_then(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of requests that the store did not decide the log tells the first, and the next one when the quiet is over."""
+    store = Fickle()
+    layer = RateLimitMiddleware(Echo(), limit="100/hour by ip", store=store, on_store_failure="allow")
+    for mood in ("away", "well", "deaf") * 2:
+        store.mood = mood
+        await statuses(layer, 2)
+    said = [record.getMessage() for record in caplog.records]
+    told = "the store did not decide a request: {}; where that happens, limits meet 'allow'"
+    assert said == [told.format("away")]
+    monkeypatch.setattr(layer._undecided, "_quiet_until", 0.0)
+    await statuses(layer, 2)
+    assert [record.getMessage() for record in caplog.records] == [told.format("away"), told.format("deaf")]
+
+
 async def test_a_share_smaller_than_the_cost() -> None:
     """A request that costs more than this worker's share of the limit is still admitted, one at a time."""
     layer = RateLimitMiddleware(

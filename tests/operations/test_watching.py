@@ -72,15 +72,17 @@ async def test_parts(issuer: LocalIssuer, server: Server) -> None:
 
 
 async def test_an_open_breaker(issuer: LocalIssuer) -> None:
-    """A store that is not asked for a while is told, and keys that could not be fetched."""
+    """A store that is not asked for a while is told, how often it failed until then, and keys that were not fetched."""
     store = RedisStore("unix:///nowhere/at/all")
     guard = guarded(issuer, store=store)
     before = value("key_fetches_total", issuer=issuer.url, outcome="failed")
+    failures = value("store_failures_total")
     issuer.outage = True
     for _ in range(4):
         await get(guard, "/a", [(b"authorization", b"Bearer " + issuer.token().encode())])
     await scraped(guard)
     assert value("store_breakers_open") == 1
+    assert value("store_failures_total") - failures == 3
     assert value("key_fetches_total", issuer=issuer.url, outcome="failed") > before
     await store.aclose()
 

@@ -9,10 +9,10 @@ import pytest
 from redis.crc import key_slot
 
 from asgi_guard.errors import StoreUnavailableError
-from asgi_guard.operations.watching import Watched
 from asgi_guard.policy.bucket import Admission, Charge
 from asgi_guard.policy.revocation import Marks
 from asgi_guard.stores import ClusterStore, RedisStore, operate
+from asgi_guard.stores.base import Watch, Watched
 from tests.stores.cluster import PREFIX, RANGES, Cluster, left, name
 from tests.stores.server import PATIENCE, SLOW, ask, limit
 
@@ -75,7 +75,7 @@ async def test_those_who_wait_for_a_slot_go_together(cluster: Cluster, store: Cl
 async def test_calls_are_told(cluster: Cluster, store: ClusterStore) -> None:
     """Who watches is told of every call of every node, what it took, and how many questions went in it."""
     calls: list[tuple[float, int]] = []
-    store.watch(lambda took, size: calls.append((took, size)))
+    store.watch(Watch(lambda took, size: calls.append((took, size))))
     assert isinstance(store, Watched)
     await store.admit(Admission(tuple(Charge(SLOW, name(master)) for master in range(3))))
     assert [size for _, size in calls] == [1, 1, 1]

@@ -18,6 +18,7 @@ from asgi_guard.policy.bucket import Admission, Charge, decide
 from asgi_guard.policy.rates import SECOND, Limit
 from asgi_guard.policy.revocation import Marks
 from asgi_guard.stores import MemoryStore, RedisStore
+from asgi_guard.stores.base import Watch
 from asgi_guard.stores.server_link import SCRIPT, SCRIPT_SHA1
 from asgi_guard.stores.wire import encode, question
 from tests.asgi import Echo
@@ -442,7 +443,7 @@ def test_how_long_calls_take(server: Server) -> None:
 
     async def ask_often() -> None:
         store = server.store()
-        store.watch(lambda seconds, _: told.append(seconds))
+        store.watch(Watch(lambda seconds, _: told.append(seconds)))
         for _ in range(20):
             await store.admit(ask("timed", 0))
         await store.aclose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -152,6 +153,23 @@ async def test_failing_is_told_once_and_costs_nobody_a_wait(caplog: pytest.LogCa
     await topology.ready(10, patient=True)
     await topology.ready(10)
 
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+    await topology.aclose()
+
+
+async def test_nodes_that_come_and_go_are_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """However often no node answers and one does again, the log is told once a minute; all failures are counted."""
+    nodes = Nodes({A: GONE})
+    failed: list[None] = []
+    topology = Topology([A], nodes.ask, nodes.changes.append, lambda: failed.append(None))
+    for answer in (GONE, slots((0, SLOTS - 1, A))) * 3:
+        nodes.answers[A] = answer
+        topology._map = topology._map._replace(covered=0)  # of which none is known any more
+        before = len(nodes.asked)
+        with suppress(StoreUnavailableError):
+            await topology.ready(10, patient=True)
+        assert len(nodes.asked) == before + 1
+    assert len(failed) == 3
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
     await topology.aclose()
 
