@@ -11,7 +11,7 @@ class Breaker:
 
     Closed, everyone asks. After `threshold` failures in a row it opens: nobody asks for `first_wait` seconds,
     doubling with each further failure up to `max_wait`. Then one asks, while the others still do not; its success
-    closes the breaker.
+    closes the breaker. A sign of life lets the next one ask at once.
 
     Attributes:
         threshold: failures in a row that open it.
@@ -24,6 +24,7 @@ class Breaker:
     max_wait: float = 10.0
     _failures: int = 0
     _open_until: float | None = None
+    _hastened: int = -1  # how many failures there were when the last sign of life was heeded
 
     @property
     def is_open(self) -> bool:
@@ -44,10 +45,19 @@ class Breaker:
         """Seconds until the next probe."""
         return 0.0 if self._open_until is None else max(0.0, self._open_until - now)
 
+    def hasten(self, now: float) -> None:
+        """Note a sign of life, which is no answer yet: whoever is next may probe.
+
+        That is so for one in two failures, so that a service that shows no more than such signs is asked seldom.
+        """
+        if self._open_until is not None and self._failures >= self._hastened + 2:
+            self._hastened = self._failures
+            self._open_until = now
+
     def succeeded(self) -> bool:
         """Note a success; True if it closed the breaker."""
         closed = self._open_until is not None
-        self._failures, self._open_until = 0, None
+        self._failures, self._open_until, self._hastened = 0, None, -1
         return closed
 
     def failed(self, now: float) -> bool:

@@ -6,7 +6,7 @@ nor this process waits for the other.
 
 The order of decisions for a request:
 
-1. The breaker is open: it fails at once, unless it is the one that probes.
+1. The breaker is open: it fails at once, unless it is the one that probes: after a wait, or once there is a connection.
 2. As many wait as may: it fails at once.
 3. It waits, in order of arrival, for the line to be free, then for the answer. Whoever has waited for `timeout` fails,
    whatever stage it is at; what was not sent by then is never sent, and so never charged. Time in which other work held
@@ -296,6 +296,7 @@ class Line:
         try:
             if not self._link.is_open:
                 await self._link.open()
+                self._hasten()
             self._starting = False
             # Servers may close a connection between two calls: who was not asked by it is asked by the next one.
             while self._link.is_open and (concerned := self._next_batch()):
@@ -322,6 +323,14 @@ class Line:
                 self._starting = False
             if self._waiting and not self._starting:
                 self._start()
+
+    def _hasten(self) -> None:
+        """Let the next request probe at once, if a connection took longer than the one that had it opened could wait.
+
+        Opening it takes several times as long as an answer, so a probe may fail by that alone.
+        """
+        if self._breaker.is_open and not any(future is None or not future.done() for _, future, _ in self._waiting):
+            self._breaker.hasten(time.monotonic())
 
     async def _call(self, batch: _Batch) -> Sequence[Verdict | Exception | None]:
         """Ask all of a batch."""

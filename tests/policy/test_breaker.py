@@ -85,6 +85,37 @@ def test_waits_double_up_to_the_longest() -> None:
     assert set(waits[5:]) == {3.0}
 
 
+def test_a_sign_of_life_lets_the_next_one_probe() -> None:
+    """After a sign of life one may ask at once, and the others wait as they would for any probe."""
+    breaker = opened(first_wait=0.5)
+    breaker.hasten(100.1)
+    assert breaker.is_open
+    assert [breaker.allows(100.1) for _ in range(5)] == [True, False, False, False, False]
+    assert breaker.retry_after(100.1) == pytest.approx(0.5)
+    assert breaker.succeeded()
+
+
+def test_signs_of_life_alone_are_heeded_for_one_failure_in_two() -> None:
+    """A service that shows signs of life and never answers is asked twice a wait at most, and waits go on to double."""
+    breaker, now, waits = opened(first_wait=0.5), 100.0, []
+    for _ in range(8):
+        breaker.hasten(now)
+        waits.append(breaker.retry_after(now))
+        now += waits[-1]
+        assert breaker.allows(now)
+        breaker.failed(now)
+    assert waits == [0, 1, 0, 4, 0, 10, 0, 10]
+
+
+def test_a_sign_of_life_of_a_service_that_answers_changes_nothing() -> None:
+    """While the breaker is closed, and for the outage after that, it counts for nothing."""
+    breaker = Breaker(threshold=1)
+    breaker.hasten(100.0)
+    assert not breaker.is_open
+    assert breaker.failed(100.0)
+    assert not breaker.allows(100.0)
+
+
 @pytest.mark.parametrize(("now", "after"), [(100.0, 0.5), (100.3, 0.2), (100.5, 0.0), (200.0, 0.0)])
 def test_when_to_come_back_is_when_the_next_probe_may_go(now: float, after: float) -> None:
     """The wait that callers are told ends when the next probe may go, and is never negative."""
@@ -99,7 +130,7 @@ def test_the_clock_may_start_anywhere() -> None:
     assert breaker.allows(0.0)
 
 
-events = st.lists(st.tuples(st.sampled_from(["ask", "fail", "succeed"]), st.floats(0, 5)), max_size=80)
+events = st.lists(st.tuples(st.sampled_from(["ask", "fail", "succeed", "hasten"]), st.floats(0, 5)), max_size=80)
 
 
 @given(course=events, threshold=st.integers(1, 5), first_wait=st.floats(0.1, 2), max_wait=st.floats(2, 10))
@@ -118,6 +149,11 @@ def test_any_course_keeps_the_promises(
         elif event == "succeed":
             assert breaker.succeeded() == (failures >= threshold)
             failures, probe = 0, None
+        elif event == "hasten":
+            wait = breaker.retry_after(now)
+            breaker.hasten(now)
+            if breaker.retry_after(now) < wait:
+                probe = None
         elif breaker.allows(now) and failures >= threshold:
             assert probe is None or now - probe >= first_wait * 0.999
             probe = now
