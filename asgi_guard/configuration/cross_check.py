@@ -61,9 +61,10 @@ def cross_check(settings: GuardSettings, at_fault: Collection[str] = ()) -> Iter
 
 
 def _unused(settings: GuardSettings, at_fault: Collection[str]) -> Iterator[Problem]:
-    """What is said of something that there is not, by no more than its default; what is off by choice may be on again.
+    """What is said of something that there is not, by no more than its default.
 
-    So a file of variables serves where `memory://`, or the log's `off`, takes the place of what it says.
+    Limits, the store and the log may be off in one environment of several that share a file of variables: what is said
+    of them stays without effect there, and does no harm.
     """
     for section, needed, is_there, fields in _needs(settings):
         if section not in at_fault and not is_there:
@@ -75,15 +76,12 @@ def _unused(settings: GuardSettings, at_fault: Collection[str]) -> Iterator[Prob
 
 def _needs(settings: GuardSettings) -> Iterator[tuple[str, str, bool, tuple[str, ...]]]:
     """What has an effect only beside another option: the section, that option, whether it is said, and its fields."""
-    proxy, rate, csrf, store = settings.proxy, settings.rate, settings.csrf, settings.store
+    proxy, csrf = settings.proxy, settings.csrf
     yield "proxy", "trusted", bool(proxy.trusted or proxy.hops), ("header",)
     yield "metrics", "path", bool(settings.metrics.path), ("allow",)
     yield "auth", "revocation", settings.auth.revocation, ("revocation_on_store_failure",)
     # Where CSRF is off, all of it has no effect, which is told elsewhere.
     yield "csrf", "secret", csrf.mode == "off" or csrf.secret is not None, ("token_header",)
-    yield "rate", "limit", settings.limited, ("headers", "on_store_failure", "deny_cache", "ipv6_prefix")
-    yield "rate", "limit", settings.limited or bool(rate.messages), ("shadow",)
-    yield "store", "url", "url" in store.model_fields_set, ("timeout", "prefix", "clock")
 
 
 def _credentials(auth: AuthSettings) -> Iterator[Problem]:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("asgi_guard")
 
-_FORWARDING = frozenset(FORWARDING)
 _RELAYING = frozenset(RELAYING)
+_NAMING = frozenset((*FORWARDING, b"x-client-ip", b"cf-connecting-ip", b"true-client-ip"))
+"""Headers that name a client, whichever is read."""
 MAX_REMEMBERED = 16_384
 MAX_REMEMBERED_BYTES = 256
 """How many answers are remembered, and for headers of which size: clients choose what stands there."""
@@ -102,7 +103,7 @@ class ProxyMiddleware(Layer):
             if not self._warned:
                 self._look_for_proxy(exchange)
             if client.doubt is None and self._names[0] not in exchange.headers and self.policy.believes(exchange.peer):
-                named = not _FORWARDING.isdisjoint(exchange.headers)
+                named = not _NAMING.isdisjoint(exchange.headers)
                 client = replace(client, doubt="other_header" if named else "unnamed")
         if client.scheme is not None:
             secure = client.scheme in ("https", "wss")
@@ -124,7 +125,9 @@ class ProxyMiddleware(Layer):
         if peer is not None and (address is None or ip_address(address.text).is_global):
             return
         self._warned = True
+        unseen = ", and whether they came by TLS is not seen"
         if believed:
+            unseen = ""
             fault = f"it is to name its clients by {read.decode()}"
             advice = f"have it do so, or say by {PREFIX}PROXY_HEADER how it does"
         else:
@@ -136,8 +139,8 @@ class ProxyMiddleware(Layer):
                     advice += f" in the place of {PREFIX}PROXY_TRUSTED"
         where = "a UNIX socket" if peer is None else peer
         logger.warning(
-            "%s sent %s, and %s: all whose requests it forwards count as one client, and whether they came by TLS "
-            "is not seen; %s", where, sent.decode(), fault, advice,
+            "%s sent %s, and %s: all whose requests it forwards count as one client%s; %s", where, sent.decode(), fault,
+            unseen, advice,
         )  # fmt: skip
 
     def _client(self, exchange: Exchange) -> Client:

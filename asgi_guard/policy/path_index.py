@@ -73,8 +73,8 @@ class PathIndex:
     """Which row a path is of, if matched letter by letter.
 
     A row that opens nothing and does not end in `*` also matches with a slash at its end, or without the one that it
-    has. A row that names that exact path comes first. A row that opens something does so where that opens nothing more:
-    where a later row that opens, too, would hold in its place, or what no row names is open.
+    has. A row that names that exact path comes first. A row that opens something does so where that opens nothing more
+    and exempts from nothing: where a later row that opens, too, would hold in its place, or what no row names is open.
 
     Args:
         routes: the rows.
@@ -84,6 +84,7 @@ class PathIndex:
 
     def __init__(self, routes: Sequence[Route], paths: Sequence[str], *, open_to_all: bool = False) -> None:
         self._routes = routes
+        self._paths = paths
         self._open_to_all = open_to_all
         self._exact: dict[str, list[int]] = {}
         self._patterns = _Node()
@@ -129,10 +130,33 @@ class PathIndex:
         With `closed`, rows that open something are passed over.
         """
         row = self._named(path, method, closed=closed)
-        if self._opening is None or closed or not (self._open_to_all or (row != NO_ROW and self._routes[row].opens)):
+        if self._opening is None or closed or not self._is_open(row):
+            return row
+        if row != NO_ROW and self._paths[row] == path:
             return row
         opening = self._best(self._opening, path, method, closed=False)
-        return opening if opening != NO_ROW and (row == NO_ROW or opening < row) else row
+        if opening == NO_ROW or NO_ROW < row < opening or not self._asks_no_less(opening, row):
+            return row
+        return opening
+
+    def _is_open(self, row: int) -> bool:
+        """Whether strangers are let in here: a row that does not say who holds for is as what no row names."""
+        if row == NO_ROW:
+            return self._open_to_all
+        route = self._routes[row]
+        return route.opens or (self._open_to_all and route.auth is None and not (route.scopes or route.any_scopes))
+
+    def _asks_no_less(self, opening: int, row: int) -> bool:
+        """Whether nothing is to be gained by a slash, which leads to a row that opens something: no exemption.
+
+        A row without limits of its own has the default ones, as what no row names has.
+        """
+        here, csrf, limits = self._routes[opening], True, None
+        if row != NO_ROW:
+            csrf, limits = self._routes[row].csrf, self._routes[row].limits
+        if csrf and not here.csrf:
+            return False
+        return _limits(here.limits) or here.limits == limits or (limits is not None and not _limits(limits))
 
     def _named(self, path: str, method: str, *, closed: bool) -> int:
         """The first row that holds whatever is open."""
@@ -158,6 +182,11 @@ class PathIndex:
     def _takes(self, index: int, method: str, closed: bool) -> bool:
         route = self._routes[index]
         return not (closed and route.opens) and route.takes(method)
+
+
+def _limits(text: str | None) -> bool:
+    """Whether a row has limits of its own."""
+    return text is not None and bool(text.strip("; "))
 
 
 def _other(path: str) -> str:

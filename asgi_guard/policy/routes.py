@@ -7,7 +7,7 @@ frameworks do. A slash at the end makes no difference to some routers, so unless
 without it, a row holds for both, if it ends in no `*` and opens nothing.
 
 A row that *opens* something also holds for both where the other path is open anyway, by a later row that opens or since
-nobody is asked who they are: its limits are not slipped by a slash.
+nobody is asked who they are, and is spared nothing by that: its limits are not slipped by a slash.
 
 Such a row (`auth` is `none` or `optional`) is held to more, besides: it never matches a path with an empty,
 `.` or `..` segment, a backslash, a control character, or an encoded slash, since another router may read such a path

@@ -281,5 +281,6 @@ async def test_a_client_that_is_not_named_as_is_said_is_in_doubt() -> None:
     unreadable = [(FOR, b"?"), (b"x-real-ip", b"198.51.100.7")]
     await get(ProxyMiddleware(logged, trusted=PROXY), headers=unreadable)
     await get(ProxyMiddleware(logged, trusted=PROXY), headers=[(b"x-forwarded-proto", b"https")])
+    await get(ProxyMiddleware(logged, trusted=PROXY), headers=[(b"cf-connecting-ip", b"198.51.100.7")])
     doubts = [orjson.loads(line)["asgi_guard.client_doubt"] for line in lines]
-    assert doubts == ["other_header", "unreadable", "unnamed"]
+    assert doubts == ["other_header", "unreadable", "unnamed", "other_header"]

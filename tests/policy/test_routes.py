@@ -73,7 +73,10 @@ def naive(routes: list[Route], path: str, method: str, raw_path: bytes | None, *
         )
     )
     found = min((row for row in (exact, pattern) if row != NO_ROW), default=NO_ROW)
-    if not (open_to_all or (found != NO_ROW and routes[found].auth in ("none", "optional"))):
+    instead = routes[found] if found != NO_ROW else Route("/*")
+    if instead.auth == "required" or instead.scopes or (instead.auth is None and not open_to_all):
+        return found
+    if found != NO_ROW and instead.path == path:
         return found
     opening = first(
         lambda route: (
@@ -84,14 +87,26 @@ def naive(routes: list[Route], path: str, method: str, raw_path: bytes | None, *
             and _names(_slashed(route.path), path)
         )
     )
-    return min((row for row in (found, opening) if row != NO_ROW), default=NO_ROW)
+    if opening == NO_ROW or NO_ROW < found < opening:
+        return found
+    here = routes[opening]
+    spares = (instead.csrf and not here.csrf) or (here.limits == "" and instead.limits != "")
+    spares = spares or (here.limits is None and instead.limits not in (None, ""))
+    return found if spares else opening
 
 
 segments = st.sampled_from(["a", "b", "*", "login"])
 patterns = st.lists(segments, max_size=3).map(lambda found: "/" + "/".join(found))
 auths: st.SearchStrategy[AuthMode | None] = st.sampled_from([None, "none", "optional", "required"])
 methods = st.sampled_from(["GET", "HEAD", "POST", "DELETE"])
-rows = st.builds(Route, path=patterns, methods=st.lists(methods, max_size=2).map(tuple), auth=auths)
+rows = st.builds(
+    Route,
+    path=patterns,
+    methods=st.lists(methods, max_size=2).map(tuple),
+    auth=auths,
+    limits=st.sampled_from([None, None, "", "9/hour by ip"]),
+    csrf=st.booleans(),
+)
 tables = st.lists(rows, max_size=8)
 raw_segments = st.sampled_from(
     [
@@ -137,6 +152,7 @@ glued = st.lists(raw_segments, max_size=3).map(lambda found: "/" + "".join(found
 @example([Route("/*/b", auth="none"), Route("/*", auth="none")], "/a/b/", "GET", False, False)
 @example([Route("/a", auth="none"), Route("/a/", auth="none", methods=("POST",))], "/a/", "GET", False, True)
 @example([Route("/a/b", auth="none"), Route("/a/*")], "/a/b/", "GET", False, True)
+@example([Route("/a/b", auth="none"), Route("/a/*", auth="required")], "/a/b/", "GET", False, True)
 def test_equals_first_match(routes: list[Route], raw: str, method: str, gives_raw: bool, open_to_all: bool) -> None:
     """The table answers what a look at every row in order would, for any path and method."""
     path, raw_path = unquote(raw), raw.encode() if gives_raw else None
@@ -160,8 +176,22 @@ OPENING = Route("/login", auth="none", methods=("POST",))
         ([Route("/login/", auth="none"), Route("/*", auth="none")], "/login", False, 0),
         ([Route("/login/", auth="none"), Route("/*", auth="none")], "/login//", False, NO_ROW),
         ([Route("/u/*/key", auth="none"), Route("/*", auth="none")], "/u/1/key/", False, 0),
+        ([Route("/u/*/key", auth="none")], "/u/1/key/", False, NO_ROW),
         ([Route("/u/*", auth="none"), Route("/*", auth="none")], "/u", False, 1),
         ([Route("/", auth="none"), Route("/*", auth="none")], "/", True, 0),
+        ([OPENING, Route("/*", auth="required")], "/login/", True, 1),
+        ([OPENING, Route("/*", scopes=("a",))], "/login/", True, 1),
+        ([OPENING, Route("/*")], "/login/", True, 0),
+        ([Route("/*/public", auth="none"), Route("/admin/*", auth="required")], "/admin/public/", True, 1),
+        ([Route("/*/x", auth="none"), Route("/a/x/", auth="none")], "/a/x/", False, 1),
+        ([Route("/hook", auth="none", csrf=False), Route("/*", auth="none")], "/hook/", False, 1),
+        ([Route("/hook", auth="none", csrf=False), Route("/*", auth="none", csrf=False)], "/hook/", False, 0),
+        ([OPENING, Route("/*", auth="none", csrf=False)], "/login/", False, 0),
+        ([Route("/health", auth="none", limits=""), Route("/*", auth="none")], "/health/", False, 1),
+        ([Route("/health", auth="none", limits="")], "/health/", True, NO_ROW),
+        ([OPENING, Route("/*", auth="none", limits="9/hour by ip")], "/login/", False, 1),
+        ([OPENING, Route("/*", auth="none", limits="")], "/login/", False, 0),
+        ([Route("/a", auth="none", limits="9/hour by ip"), Route("/*", auth="none", limits="")], "/a/", False, 0),
     ],
 )
 def test_a_slash_slips_from_no_open_row(rows: list[Route], path: str, open_to_all: bool, found: int) -> None:
