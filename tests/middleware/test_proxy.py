@@ -86,8 +86,29 @@ async def test_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     clients = [f"198.51.100.{number}" for number in range(10)] * 2
     for client in clients:
         await get(layer, headers=[(FOR, client.encode())])
+        assert 0 < len(layer._known) <= 3
     await get(layer, headers=[(FOR, b"198.51.100.1")], client=("192.0.2.1", 1))
     assert [scope["client"][0] for scope in app.scopes] == [*clients, "192.0.2.1"]
+
+
+async def test_what_is_remembered_is_of_all_that_was_said() -> None:
+    """Whoever says one thing more than a request that is remembered, another line or another host, is judged anew."""
+    app = Echo()
+    layer = ProxyMiddleware(app, trusted=PROXY, host=True)
+    own, of_a, of_b = (FOR, b"198.51.100.7"), (b"x-forwarded-host", b"a.example"), (b"x-forwarded-host", b"b.example")
+    await get(layer, headers=[own, of_a])
+    await get(layer, headers=[own, of_b])
+    await get(layer, headers=[(FOR, PROXY.encode())])
+    await get(layer, headers=[own, (FOR, PROXY.encode())])
+    assert [dict(scope["headers"])[b"host"] for scope in app.scopes[:2]] == [b"a.example", b"b.example"]
+    assert [scope["client"][0] for scope in app.scopes[2:]] == [PROXY, "198.51.100.7"]
+
+
+async def test_a_scheme_that_no_proxy_says_is_the_servers() -> None:
+    """Behind a proxy that says nothing of the scheme, what came by TLS to this server stays so."""
+    app = Echo()
+    await get(ProxyMiddleware(app, trusted=PROXY), headers=[(FOR, b"198.51.100.7")], scheme="https")
+    assert app.scopes[0]["scheme"] == "https"
 
 
 def test_bad_network() -> None:
