@@ -183,4 +183,4 @@ def _target(app: ASGIApp, workers: int) -> ASGIApp | str:
             "%d workers each measure for themselves, and a scrape meets any one of them: set "
             "PROMETHEUS_MULTIPROC_DIR to an empty directory before they start", workers,
         )  # fmt: skip
-    return "asgi_guard.wrapped:app"
+    return "asgi_guard.cli.worker_app:app"

@@ -53,7 +53,7 @@ def _parent(uvicorn: Any, config: Any) -> Any:
 
         def keep_subprocess_alive(self) -> None:
             if not self.should_exit.is_set() and self.has_failed():
-                logger.error("a worker could not start, and no other would: all end")
+                logger.error("a worker has said by its exit code (%d) that it cannot start: all end", STARTUP_FAILURE)
                 self.should_exit.set()
             super().keep_subprocess_alive()
 

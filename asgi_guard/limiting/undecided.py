@@ -61,4 +61,4 @@ class Undecided:
     @property
     def _is_outage(self) -> bool:
         """Whether the store, or a server of it, is not asked for a while."""
-        return self._watched is not None and any(breaker.is_open for breaker in self._watched.breakers)
+        return self._watched is not None and self._watched.is_away

@@ -385,7 +385,8 @@ def _taken(number: int) -> _Taken | None:
 
 def _is_gunicorns() -> bool:
     """Tell whether this process is a worker of gunicorn's."""
-    return "gunicorn.arbiter" in sys.modules
+    # The arbiter's module is there, too, where another server runs an app that can start gunicorn; a worker's is not.
+    return "gunicorn.workers.base" in sys.modules
 
 
 def _is_of_a_loop(handler: Any) -> bool:

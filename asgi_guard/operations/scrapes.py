@@ -14,6 +14,9 @@ from asgi_guard.operations.instruments import exposition
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+LONGEST = 60.0
+"""Seconds after which a scrape is given up, which is longer than scrapers wait."""
+
 Written: TypeAlias = "Future[tuple[bytes, str]]"
 
 
@@ -37,12 +40,16 @@ class Scrapes:
 
         Args:
             accept: the formats that the scraper accepts, as it says it.
+
+        Raises:
+            TimeoutError: it took longer than anyone waits: a collector hangs, or the folder of the files.
         """
         written = self._last.get(accept)
         if written is None or written.running() or written.done():
             written = self._start(accept)
-        # One that is cancelled cancels it for no other.
-        return await asyncio.shield(asyncio.wrap_future(written))
+        # One that is cancelled cancels it for no other. One that hangs is not to keep the server from ending.
+        async with asyncio.timeout(LONGEST):
+            return await asyncio.shield(asyncio.wrap_future(written))
 
     def _start(self, accept: str) -> Written:
         written: Written = Future()

@@ -70,6 +70,10 @@ class Watched(Protocol):
     def breakers(self) -> Sequence[Breaker]:
         """The breakers of its servers."""
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the log is told by itself that it, or a server of it, does not answer."""
+
 
 def _unwatched(*_: object) -> None:
     pass

@@ -101,6 +101,12 @@ class ClusterStore:
         """The breakers of the nodes that were asked."""
         return tuple(self._plan.breakers.values())
 
+    @property
+    def is_away(self) -> bool:
+        """Whether no node tells who serves what, or one of them is not asked for a while."""
+        unknown = self._nodes is not None and self._nodes.topology.is_away
+        return unknown or any(breaker.is_open for breaker in self.breakers)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(prefix={self.prefix!r}, timeout={self._timeout})"
 

@@ -109,6 +109,11 @@ class RedisStore:
         return (self._breaker,)
 
     @property
+    def is_away(self) -> bool:
+        """Whether the server is not asked for a while."""
+        return self._breaker.is_open
+
+    @property
     def unverified(self) -> str | None:
         """The option by which its URL has any certificate accepted, or one of any host; None where it has neither."""
         return unverified(self._url)

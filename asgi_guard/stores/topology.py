@@ -149,6 +149,11 @@ class Topology:
             said = f"no node of the cluster answers ({kind})"
             raise StoreUnavailableError(said, wait, sent=False) from self._failure
 
+    @property
+    def is_away(self) -> bool:
+        """Whether no node answered when they were asked last, which the log is told of."""
+        return self._failure is not None
+
     async def aclose(self) -> None:
         """Ask no more."""
         self._stop_waiting()

@@ -24,6 +24,9 @@ SOURCE = """
 import os
 from pathlib import Path
 
+if Path(__file__).with_name("broken").exists():
+    raise LookupError("no key")
+
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         await receive()
@@ -92,6 +95,18 @@ def test_a_worker_that_cannot_start_in_anothers_place(folder: Path) -> None:
         os.kill(worker(served), signal.SIGKILL)
         assert served.process.wait(STOP_SECONDS) == 3
         assert "no disk" in served.errors()
+
+
+@pytest.mark.long
+def test_a_worker_that_cannot_load_the_app_in_anothers_place(folder: Path) -> None:
+    """Where a worker has ended and the app cannot be loaded any more, all end, with exit code 3."""
+    port = free_port()
+    with serve(folder, *command(folder, port), port=port) as served:
+        await_workers(served, lambda found: len(found) == 2)
+        (folder / "broken").touch()
+        os.kill(worker(served), signal.SIGKILL)
+        assert served.process.wait(STOP_SECONDS) == 3
+        assert "no key" in served.errors()
 
 
 @pytest.mark.long

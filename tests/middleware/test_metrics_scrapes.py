@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
 from asgi_guard import MetricsMiddleware
+from asgi_guard.operations import scrapes
 from tests.asgi import Echo, get
 from tests.stores.server import PATIENCE
 
@@ -145,3 +146,15 @@ def test_a_loop_that_ends_meanwhile(layer: MetricsMiddleware, slow: Slow) -> Non
     asyncio.run(leave())
     slow.go_on.set()
     assert asyncio.run(get(layer, "/metrics", client=LOCAL)).status == 200
+
+
+async def test_a_scrape_that_hangs_is_given_up(
+    layer: MetricsMiddleware, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for a scrape that does not end is answered at last, so that no server waits for it."""
+    monkeypatch.setattr(scrapes, "LONGEST", 0.05)
+    exchange = await get(layer, "/metrics", client=LOCAL)
+    assert (exchange.status, isinstance(exchange.error, TimeoutError)) == (500, True)
+    slow.go_on.set()
+    monkeypatch.setattr(scrapes, "LONGEST", PATIENCE)
+    assert (await get(layer, "/metrics", client=LOCAL)).status == 200

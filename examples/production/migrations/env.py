@@ -29,7 +29,9 @@ async def main() -> None:
     url = os.environ["DATABASE_URL"].replace("postgresql://", "postgresql+asyncpg://", 1)
     # A statement that waits for a lock makes everybody behind it wait too: it gives up, and the job tries again. What
     # is done CONCURRENTLY holds up nobody while it waits, maybe for long: its migration turns this off around it.
-    settings = {"lock_timeout": "1s", "application_name": "migrate"}
+    # A job that is killed while it waits would keep its advisory lock until that wait is over, and no other could run:
+    # so PostgreSQL (14 and later) looks whether its client is still there.
+    settings = {"lock_timeout": "1s", "application_name": "migrate", "client_connection_check_interval": "5s"}
     engine = create_async_engine(url, poolclass=NullPool, connect_args={"server_settings": settings})
     async with engine.connect() as connection:
         await connection.run_sync(run)
