@@ -154,7 +154,7 @@ async def test_sigterms_of_gunicorn(
     server: Server, recycles: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In a worker of gunicorn's, whose arbiter repeats SIGTERM, no further one ends the delay, and it is one stop."""
-    monkeypatch.setitem(sys.modules, "gunicorn.workers.base", ModuleType("gunicorn.arbiter"))
+    monkeypatch.setitem(sys.modules, "gunicorn.workers.base", ModuleType("gunicorn.workers.base"))
     monkeypatch.setattr(operations_draining, "ECHO_SECONDS", 0)
     layer = made(seconds=0.5)
     await layer.startup()
