@@ -46,7 +46,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="these signals a
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with an app that cannot start once there is a file called `full`."""
+    """A folder with an app that cannot start once there is a file called `full`, nor be loaded with one `broken`."""
     (tmp_path / "worker_site.py").write_text(SOURCE)
     return tmp_path
 
@@ -86,27 +86,16 @@ def test_workers_that_cannot_start(folder: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_worker_that_cannot_start_in_anothers_place(folder: Path) -> None:
-    """Where a worker has ended and the next one cannot start, all end, with exit code 3."""
+@pytest.mark.parametrize(("file", "told"), [("full", "no disk"), ("broken", "no key")])
+def test_a_worker_that_cannot_start_in_anothers_place(folder: Path, file: str, told: str) -> None:
+    """Where a worker has ended, and the next one cannot start or not even load the app, all end, with exit code 3."""
     port = free_port()
     with serve(folder, *command(folder, port), port=port) as served:
         await_workers(served, lambda found: len(found) == 2)
-        (folder / "full").touch()
+        (folder / file).touch()
         os.kill(worker(served), signal.SIGKILL)
         assert served.process.wait(STOP_SECONDS) == 3
-        assert "no disk" in served.errors()
-
-
-@pytest.mark.long
-def test_a_worker_that_cannot_load_the_app_in_anothers_place(folder: Path) -> None:
-    """Where a worker has ended and the app cannot be loaded any more, all end, with exit code 3."""
-    port = free_port()
-    with serve(folder, *command(folder, port), port=port) as served:
-        await_workers(served, lambda found: len(found) == 2)
-        (folder / "broken").touch()
-        os.kill(worker(served), signal.SIGKILL)
-        assert served.process.wait(STOP_SECONDS) == 3
-        assert "no key" in served.errors()
+        assert told in served.errors()
 
 
 @pytest.mark.long
