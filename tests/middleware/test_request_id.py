@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -239,3 +240,19 @@ async def test_trace() -> None:
     assert seen == [scope["state"]["trace"]] == [Trace("a" * 32, "b" * 16, 1, "a=1,b=2")]
     assert (b"traceparent", PARENT) in scope["headers"]
     assert trace() is None
+
+
+async def test_an_id_has_the_time_in_which_it_was_made() -> None:
+    """Ids sort by time, since they begin with it (RFC 9562 5.7): milliseconds since the Unix epoch."""
+    before = time.time_ns() // 1_000_000
+    exchange = await get(RequestIDMiddleware(Echo()))
+    made = int(exchange.headers["x-request-id"].replace("-", "")[:12], 16)
+    assert before <= made <= time.time_ns() // 1_000_000
+
+
+@pytest.mark.parametrize("option", ["generator", "trust_incoming"])
+def test_a_choice_that_there_is_not(option: str) -> None:
+    """What is none of the choices is refused at construction, by name."""
+    choice: Any = {option: "ulid"}
+    with pytest.raises(ConfigError, match=option):
+        RequestIDMiddleware(Echo(), **choice)
