@@ -85,10 +85,12 @@ def makes_guard(cls: object) -> TypeGuard[type[Guard]]:
 
 def _beside_mounts(app: object, settings: GuardSettings) -> Iterator[str]:
     """Litestar's mounts, where what begins with their letters is let in, and what is below them is not."""
+    if not settings.auth.on or not (mounts := list(loose_mounts(app))):
+        return  # a table takes its time where there are many rows
     table = settings.route_table
-    for path in loose_mounts(app):
+    for path in mounts:
         beside, below = (table.row(f"{path}{more}", "GET") for more in (UNNAMED, f"/{UNNAMED}"))
-        if settings.auth.on and beside is not None and beside.opens and (below is None or not below.opens):
+        if beside is not None and beside.opens and (below is None or not below.opens):
             yield (
                 f"Litestar hands what is mounted at {path} every path that begins so, as in {path}x, and the row "
                 f"{beside} lets anyone in there: put a Guard around what is mounted, or open only paths that you name"

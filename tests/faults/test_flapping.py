@@ -90,13 +90,18 @@ async def test_failures_that_open_no_breaker(
     await store.aclose()
 
 
+async def flaps(store: RedisStore, server: Server) -> None:
+    """It answers, and then does not for an outage's length."""
+    await until(lambda: answers(store))
+    with stopped(server):
+        await outage(store)
+
+
 async def test_outages_one_after_the_other(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     """Of outages that follow each other and do not last, the log is told of the first."""
     store = flapping(server)
     for _ in range(4):
-        await until(lambda: answers(store))
-        with stopped(server):
-            await outage(store)
+        await flaps(store, server)
     await until(lambda: answers(store))
     assert told(caplog) == [GONE, BACK]
     await store.aclose()
@@ -108,9 +113,7 @@ async def test_an_outage_that_lasts(
     """An outage that is held back and lasts is told when the quiet is over, though nobody asks, and then its end."""
     monkeypatch.setattr(outages, "QUIET", 1.0)
     store = flapping(server)
-    await until(lambda: answers(store))
-    with stopped(server):
-        await outage(store)
+    await flaps(store, server)
     await until(lambda: answers(store))
     with stopped(server):
         await outage(store)
@@ -131,9 +134,7 @@ async def test_a_store_that_is_let_go_tells_no_more(
     monkeypatch.setattr(outages, "QUIET", 1.0)
     store = flapping(server)
     for _ in range(2):
-        await until(lambda: answers(store))
-        with stopped(server):
-            await outage(store)
+        await flaps(store, server)
     await store.aclose()
     before = told(caplog)
     await asyncio.sleep(1.2)
