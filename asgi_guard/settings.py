@@ -36,6 +36,7 @@ from asgi_guard.configuration.sections import (
 from asgi_guard.configuration.values import Routes, rows_of
 from asgi_guard.configuration.variables import PREFIX, Variable, resembling, unknown_variables, variables_of
 from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.policy.rates import holds_limits
 from asgi_guard.policy.routes import RouteTable
 
 if TYPE_CHECKING:
@@ -243,8 +244,8 @@ class GuardSettings(BaseSettings):
     @property
     def limited(self) -> bool:
         """Whether any limit is set, by default, in a row or in a plan."""
-        limits = (self.rate.limit, *(route.limits or "" for route in self.routes))
-        return bool(self.rate.plans) or any(limit.strip("; ") for limit in limits)
+        limits = (self.rate.limit, *(route.limits for route in self.routes))
+        return bool(self.rate.plans) or any(map(holds_limits, limits))
 
     @classmethod
     def settings_customise_sources(  # noqa: D102 - pydantic-settings documents it

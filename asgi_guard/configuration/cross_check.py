@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import Problem
 from asgi_guard.policy.limit_sets import OF_IDENTITIES
-from asgi_guard.policy.rates import parse_limits
+from asgi_guard.policy.rates import holds_limits, parse_limits
 from asgi_guard.policy.routes import UNNAMED, RouteTable, sample
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def cross_check(settings: GuardSettings, at_fault: Collection[str] = ()) -> Iter
         yield Problem(f"{PREFIX}REQUEST_ID_TRUST_INCOMING", message)
     yield from _headers_taken(settings)
     yield from _identity_missing(settings)
-    if settings.rate.limit and not settings.rate.limit.strip("; "):
+    if settings.rate.limit and not holds_limits(settings.rate.limit):
         yield Problem(f"{PREFIX}RATE_LIMIT", f"{settings.rate.limit!r} holds no limit: leave it out if none is meant")
     yield from _plans_missing(settings)
     yield from _exempt_missing(settings)
@@ -113,10 +113,10 @@ def _costs_missing(settings: GuardSettings) -> Iterator[Problem]:
     """Costs that are taken from no limit: neither the row's own, which hold in the place of any other, nor another."""
     for route in settings.routes:
         own = route.limits
-        if own is not None and not own.strip("; ") and route.cost > 1:
+        if own is not None and not holds_limits(own) and route.cost > 1:
             message = f"the row {route} costs {route.cost}, and its own limits, {own!r}, are none: leave either out"
             yield Problem(f"{PREFIX}ROUTES", message)
-        elif own is None and route.cost > 1 and not settings.rate.limit.strip("; ") and not settings.rate.plans:
+        elif own is None and route.cost > 1 and not holds_limits(settings.rate.limit) and not settings.rate.plans:
             message = f"the row {route} costs {route.cost}, and no limit counts it: set {PREFIX}RATE_LIMIT"
             yield Problem(f"{PREFIX}ROUTES", message)
 

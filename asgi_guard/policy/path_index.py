@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+from asgi_guard.policy.rates import holds_limits
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -156,7 +158,7 @@ class PathIndex:
             csrf, limits = self._routes[row].csrf, self._routes[row].limits
         if csrf and not here.csrf:
             return False
-        return _limits(here.limits) or here.limits == limits or (limits is not None and not _limits(limits))
+        return holds_limits(here.limits) or here.limits == limits or (limits is not None and not holds_limits(limits))
 
     def _named(self, path: str, method: str, *, closed: bool) -> int:
         """The first row that holds whatever is open."""
@@ -182,11 +184,6 @@ class PathIndex:
     def _takes(self, index: int, method: str, closed: bool) -> bool:
         route = self._routes[index]
         return not (closed and route.opens) and route.takes(method)
-
-
-def _limits(text: str | None) -> bool:
-    """Whether a row has limits of its own."""
-    return text is not None and bool(text.strip("; "))
 
 
 def _other(path: str) -> str:

@@ -224,6 +224,11 @@ def _options(words: list[str]) -> tuple[str, int, OnStoreFailure | None]:
     return name, enforced, on_failure
 
 
+def holds_limits(text: str | None) -> bool:
+    """Whether there is a limit in a text of limits; None is no text. What parts them may stand there alone."""
+    return text is not None and bool(text.strip("; "))
+
+
 def parse_rate(text: str, name: str) -> Limit:
     """Parse a rate that needs no key, as in `20/second burst 40`.
 
