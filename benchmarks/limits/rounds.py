@@ -77,10 +77,12 @@ class Place:
     Attributes:
         setup: what is asked.
         tasks: checks under way at once.
+        longer: the contenders that have turns in further rounds, too.
     """
 
     setup: Setup
     tasks: int
+    longer: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -146,6 +148,7 @@ async def measure(
     rounds: int,
     seconds: float,
     passed: Callable[[float], None],
+    further: int = 0,
 ) -> list[Found]:
     """Measure everyone at every place, in interleaved rounds: a round has all places, and each place all contenders.
 
@@ -159,6 +162,7 @@ async def measure(
         rounds: how often each contender has its turn at a place, of
         seconds: this length.
         passed: is told the seconds that have been spent.
+        further: rounds after those, for the few that have turns in them.
     """
     found = [Found() for _ in places]
     async with AsyncExitStack() as opened:
@@ -167,9 +171,11 @@ async def measure(
         gc.collect()
         gc.freeze()  # thousands of connections, which need not be looked through before every turn
         dice = shuffler()
-        for _ in range(rounds):
+        for done in range(rounds + further):
             for number in dice.sample(range(len(places)), len(places)):
                 for one in dice.sample(running[number], len(running[number])):
+                    if done >= rounds and one.contender.name not in places[number].longer:
+                        continue
                     failed = await _turn(one, places[number].tasks, seconds, client)
                     if failed is not None:
                         found[number].skipped.append(failed)

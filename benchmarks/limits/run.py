@@ -35,6 +35,7 @@ class Budget:
         delayed: levels behind the delay.
         rounds: turns of each contender, of
         seconds: this length.
+        further: rounds more of those whose ratio is asked, at the levels where it is.
         clients: clients whose keys fill the server.
         stores: keys in the stores in memory.
         at_least: keys in all, where a store holds fewer.
@@ -54,6 +55,7 @@ class Budget:
     delayed: tuple[int, ...] = (1, 64)
     rounds: int = 7
     seconds: float = 0.2
+    further: int = 38
     clients: int = 100_000
     stores: tuple[int, ...] = (1_000, 100_000, 1_000_000)
     at_least: int = 100_000
@@ -70,7 +72,7 @@ class Budget:
 
 FULL = Budget()
 QUICK = Budget(
-    two=(1, 64), rounds=3, seconds=0.05, clients=20_000, stores=(1_000, 100_000), flood=200_000, refusals=10,
+    two=(1, 64), rounds=3, seconds=0.05, further=0, clients=20_000, stores=(1_000, 100_000), flood=200_000, refusals=10,
     outage=1.0, patience=2.0, flush=0.2, steps=1_000_000, compare=0.2,
 )  # fmt: skip
 
@@ -133,9 +135,10 @@ class Meter:
 def expected(budget: Budget, contenders: int) -> dict[str, float]:
     """About how many seconds each part takes, for the progress bar only."""
     turn = budget.rounds * budget.seconds * contenders
+    levels = len(budget.one) + len(budget.two)
     opening = sum(0.01 * level * contenders for level in (*budget.one, *budget.two)) / 2
     return {
-        "throughput": turn * 1.3 * (len(budget.one) + len(budget.two)) + opening,
+        "throughput": (turn * levels + _further(budget)) * 1.3 + opening,
         "delay": 1 + len(budget.delayed) * 2 * budget.rounds * budget.seconds * 1.3,
         "bytes": 2 + 6 * budget.clients / 10_000,
         "memory": 3 + (sum(budget.stores) + budget.flood) * 15e-6,
@@ -146,6 +149,11 @@ def expected(budget: Budget, contenders: int) -> dict[str, float]:
         "steps": budget.steps * 8e-6,
         "admissions": contenders * budget.compare * 1.1,
     }
+
+
+def _further(budget: Budget) -> float:
+    """Seconds of the rounds that only two have."""
+    return 2 * budget.further * budget.seconds * sum(level in throughput.ASKED for level in (*budget.one, *budget.two))
 
 
 def measure(store: str | None, budget: Budget, begin: Callable[[float], Callable[[str, float], None]]) -> Figures:
@@ -176,8 +184,9 @@ def measure(store: str | None, budget: Budget, begin: Callable[[float], Callable
         server = asked.describe()
         spent = budget.rounds * budget.seconds * len(contenders) * (len(budget.one) + len(budget.two))
         through = throughput.measure(
-            asked, contenders, levels, budget.rounds, budget.seconds, part("throughput", spent)
-        )
+            asked, contenders, levels, budget.rounds, budget.seconds, part("throughput", spent + _further(budget)),
+            budget.further,
+        )  # fmt: skip
         spent = budget.rounds * budget.seconds * 2 * len(budget.delayed)
         delayed = None
         if own is not None:

@@ -10,6 +10,7 @@ from benchmarks.limits import tables
 from benchmarks.limits.contenders import OURS
 from benchmarks.limits.run import Brief, Figures
 from benchmarks.limits.scripts import ONE_CALL
+from benchmarks.limits.throughput import ASKED
 from benchmarks.sheet import Sheet, asked, plain, spread
 
 if TYPE_CHECKING:
@@ -32,10 +33,15 @@ def of(found: Figures | Brief) -> Suite:
         skipped = {"other limiters, and all but the checks": "left out of what is quick; `limits` has them"}
         return Suite("limits", list(_throughput([found.checks])), {"server": found.server}, skipped, found)
     figures = [*_throughput([*found.throughput]), *_others(found)]
-    method = {"server": found.server, "packages": _listed(found.peers)}
+    method = {"server": found.server, "packages": _listed(found.peers), "rounds": _rounds(found.throughput)}
     if found.own_server is not None:
         method["all but throughput"] = found.own_server
     return Suite("limits", figures, method, _reasons(found.skipped), found)
+
+
+def _rounds(kinds: Sequence[Throughput]) -> str:
+    few, *more = sorted({cell.per_second.rounds for kind in kinds for cell in kind.cells})
+    return f"{few}" + "".join(f", and {each} of those whose ratio is asked, at its levels" for each in more)
 
 
 def _reasons(skipped: Sequence[Skipped]) -> dict[str, str]:
@@ -61,7 +67,7 @@ def _cell(asks: str, cell: Cell) -> Iterator[Figure]:
     name = (asks, str(cell.tasks), cell.name)
     yield Figure((*name, RATE), "1/s", cell.per_second, more=True)
     if cell.name != OURS:
-        least = tables.ASKED.get(cell.tasks) if cell.name == ONE_CALL else None
+        least = ASKED.get(cell.tasks) if cell.name == ONE_CALL else None
         yield Figure(times(*name), "x", cell.ours, least, more=True)
     for what, value in ((P50, cell.p50), (P99, cell.p99)):
         yield Figure((*name, what), "ms", value)
@@ -151,6 +157,6 @@ def show(console: Console, suite: Suite) -> None:
     """Print every table of a run that was made just now."""
     found = suite.details
     if isinstance(found, Brief):
-        tables.show_throughput(console, found.checks, found.server, tables.ASKED)
+        tables.show_throughput(console, found.checks, found.server, ASKED)
     else:
         tables.show(console, found)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.limits.contenders import OURS
 from benchmarks.limits.scripts import ONE_CALL
+from benchmarks.limits.throughput import ASKED
 from benchmarks.sheet import add, say, table
 
 if TYPE_CHECKING:
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
     from benchmarks.limits.rounds import Cell
     from benchmarks.limits.run import Figures
     from benchmarks.limits.throughput import Throughput
-
-ASKED = {1: 0.95, 64: 5.0}
-"""How many times the checks of one call a check ours shall at least make, by level.
-
-Not where a network delays: there both wait for it most of the time, and 64 tasks get at most 64 answers a round trip.
-"""
 
 
 def show_throughput(console: Console, found: Throughput, where: str, asked: Mapping[int, float]) -> None:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from benchmarks.limits.run import Budget, Figures
 
 TINY = run.Budget(
-    one=(1, 4), two=(1,), delayed=(2,), rounds=2, seconds=0.02, clients=50, stores=(50,), at_least=100, flood=100,
-    max_keys=20, refusals=1, outage=0.02, patience=0.3, stall=0.15, flush=0.06, steps=3000, compare=0.05,
+    one=(1, 4), two=(1,), delayed=(2,), rounds=2, seconds=0.02, further=4, clients=50, stores=(50,), at_least=100,
+    flood=100, max_keys=20, refusals=1, outage=0.02, patience=0.3, stall=0.15, flush=0.06, steps=3000, compare=0.05,
 )  # fmt: skip
 PEERS = {"limits", "throttled-py", "valkey-glide"}
 
@@ -66,6 +66,15 @@ def test_whoever_is_here_is_measured_at_every_level(figures: Figures, names: lis
         assert all(each.low > 0 for each in (cell.per_second, cell.client_cpu, cell.server_call, cell.server_check))
         assert 0 < cell.ours.low <= cell.ours.median <= cell.ours.high
         assert cell.name != OURS or cell.ours.low == cell.ours.high == 1
+
+
+def test_what_is_asked_has_more_rounds(figures: Figures) -> None:
+    """Ours and one call a check have further rounds at the levels at which something is asked, and nobody else has."""
+    for cell in (cell for kind in figures.throughput for cell in kind.cells):
+        longer = cell.tasks in throughput.ASKED and cell.name in (OURS, ONE_CALL)
+        assert cell.per_second.rounds == TINY.rounds + (TINY.further if longer else 0), cell.name
+        assert cell.ours.rounds == cell.per_second.rounds
+    assert limits_suite.of(figures).method["rounds"] == "2, and 6 of those whose ratio is asked, at its levels"
 
 
 def test_the_server_counts_the_round_trips(figures: Figures) -> None:
