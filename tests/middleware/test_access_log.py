@@ -169,11 +169,27 @@ async def test_sample(lines: Lines) -> None:
     assert [record["http.response.status_code"] for record in records] == [400, 502, 200]
     assert records[-1]["asgi_guard.slow"] is True
 
+    async def streams(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await send({"type": "http.response.body", "body": b"b"})
+
     lines.clear()
+    await get(lines.layer(streams, sample=0))
+    assert lines == []
+
     limited = lines.layer(RateLimitMiddleware(Echo(), limit="1/hour by ip", shadow=True), sample=0)
     for _ in range(3):
         await get(limited)
     assert [json.loads(line)["asgi_guard.limit_shadow"] for line in lines] == ["ip", "ip"]
+
+
+async def test_version_of_http(lines: Lines) -> None:
+    """The version is the one that the server says, and 1.1 where it says none, as ASGI has it."""
+    for said in ("2", "1.0", ""):
+        await get(lines.layer(Echo()), http_version=said)
+    records = [json.loads(line) for line in lines]
+    assert [record["network.protocol.version"] for record in records] == ["2", "1.0", "1.1"]
 
 
 @pytest.mark.parametrize("quiet", ["/health/live", ["/health/live"]])

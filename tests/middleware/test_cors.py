@@ -303,3 +303,38 @@ async def test_preflights_that_are_asked_again() -> None:
     fresh = [(await call(layer(**options), http_scope("OPTIONS", headers=each))).starts[0] for each in wanted]
     again = [(await call(guarded, http_scope("OPTIONS", headers=each))).starts[0] for each in wanted]
     assert first == again == fresh
+
+
+async def test_long_preflights_are_not_remembered() -> None:
+    """What a client makes long, the method or the headers that it asks for, takes no memory once it is answered."""
+    guarded = layer(allow_origins="https://*.example.com", allow_headers="*", allow_methods="*", allow_credentials=True)
+    origin, long = (b"origin", b"https://a.example.com"), b"x" * 300
+    asked = [
+        [origin, (ASKED[0], b"PUT"), (b"access-control-request-headers", long)],
+        [origin, (ASKED[0], long)],
+        [(b"origin", b"https://%b.example.com" % b".".join([b"a" * 60] * 4)), ASKED],
+    ]
+    for headers in asked:
+        found = Exchange(http_scope("OPTIONS", headers=headers))
+        answer = guarded.decide(found)
+        assert isinstance(answer, Answer)
+        assert answer.status == 204
+        assert guarded.decide(found) is not answer
+
+
+async def test_an_app_that_lets_everyone_read() -> None:
+    """An app that says itself who may read is left alone; where everyone may, no `Vary` is added either."""
+    app = Echo(headers=[(b"access-control-allow-origin", b"https://b.example")])
+    exchange = await get(layer(app, allow_origins="*"), headers=[ORIGIN])
+    assert cors_headers(exchange.headers) == {"access-control-allow-origin": "https://b.example"}
+
+
+async def test_dangerous_options_are_off() -> None:
+    """What is unsafe has to be asked for: http origins with cookies, names that anyone registers, private networks."""
+    for origin, option in (("http://a.example", "insecure_origins"), ("https://*.github.io", "public_suffixes")):
+        with pytest.raises(ConfigError, match="allow_origins"):
+            CORSMiddleware(Echo(), allow_origins=origin, allow_credentials=True)
+        layer(allow_origins=origin, allow_credentials=True, **{f"unsafe_{option}": True})
+    headers = [ORIGIN, ASKED, (b"access-control-request-private-network", b"true")]
+    exchange = await call(layer(), http_scope("OPTIONS", headers=headers))
+    assert (exchange.status, "access-control-allow-private-network" in exchange.headers) == (204, False)
