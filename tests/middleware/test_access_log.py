@@ -27,7 +27,7 @@ from asgi_guard import Route as Row
 from asgi_guard.chain.layer import Layer
 from asgi_guard.policy.identity import User
 from asgi_guard.policy.trace_context import Trace
-from tests.asgi import Echo, call, get, http_scope
+from tests.asgi import Echo, call, get, http_scope, websocket_scope
 from tests.middleware.log_lines import Lines
 
 if TYPE_CHECKING:
@@ -156,6 +156,33 @@ async def test_quiet(lines: Lines) -> None:
     assert lines == []
     await get(lines.layer(Echo(status=503), quiet=quiet), "/health/live")
     assert lines.record["http.response.status_code"] == 503
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        http_scope("POST", "/health/live"),
+        websocket_scope("/health/live"),
+        http_scope("GET", "/api/health/live"),
+        http_scope("GET", "/health/live/"),
+    ],
+)
+async def test_what_is_no_probe_is_not_quiet(lines: Lines, scope: Scope) -> None:
+    """What only looks like a quiet path is logged: another method, a WebSocket, a longer path."""
+    await call(lines.layer(Echo(), quiet="/health/live"), scope)
+    assert lines.record["url.path"] == scope["path"]
+
+
+def test_an_unknown_format() -> None:
+    """A schema that there is not is refused, with those that there are."""
+    with pytest.raises(ConfigError, match=r"format: .*ecs.*gcp"):
+        AccessLogMiddleware(Echo(), format="xml")  # type: ignore[arg-type]  # which is what is tested
+
+
+async def test_gcp_without_a_host(lines: Lines) -> None:
+    """A request that names no host has its line in Google Cloud's schema, too: HTTP/1.0 asks for none."""
+    await call(lines.layer(Echo(), format="gcp"), {**http_scope(path="/a"), "headers": []})
+    assert lines.record["httpRequest"]["requestUrl"] == "http:///a"
 
 
 async def test_sample(lines: Lines) -> None:
