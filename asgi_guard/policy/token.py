@@ -27,8 +27,12 @@ MAX_TOKEN_BYTES = 8192
 MAX_KID_LENGTH = 256
 MAX_DEPTH = 16
 """JSON nested deeper than this is no claims set."""
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)', re.DOTALL)
-"""A JSON string, or the rest of the text where one does not end."""
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+"""A JSON string, or the rest of the text where one does not end, be it with a backslash.
+
+It has to match at every quote: else each of them would have the text looked through to its end, a tenth of a second for
+the longest token.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ def _base64(segment: bytes, what: str) -> bytes:
 
 def _json(segment: bytes, what: str) -> dict[str, Any]:
     decoded = _base64(segment, what)
-    if _depth(decoded) > MAX_DEPTH:
+    if _is_too_deep(decoded):
         raise TokenError("malformed", f"the {what} is nested deeper than {MAX_DEPTH}")
     try:
         value = json.loads(decoded.decode("utf-8"), object_pairs_hook=_members, parse_constant=_constant)
@@ -133,19 +137,19 @@ def _constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _depth(text: bytes) -> int:
-    """How deep JSON is nested, told before it is parsed. Brackets within strings do not count, on either side."""
-    opening = text.count(b"[") + text.count(b"{")
-    if opening <= MAX_DEPTH:
-        return opening
-    depth = deepest = 0
+def _is_too_deep(text: bytes) -> bool:
+    """Whether JSON is nested too deep, told before it is parsed. Brackets within strings count on neither side."""
+    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+        return False
+    depth = 0
     for byte in _STRING.sub(b"", text):
         if byte in b"[{":
             depth += 1
-            deepest = max(deepest, depth)
+            if depth > MAX_DEPTH:
+                return True
         elif byte in b"]}":
             depth -= 1
-    return deepest
+    return False
 
 
 def _shown(value: object) -> str:

@@ -21,6 +21,7 @@ def tokens(issuer: LocalIssuer) -> dict[str, str]:
     good = issuer.token(lifetime=3600)
     header, payload, signature = good.split(".")
     nested = urlsafe_b64encode(b"[" * 3000 + b"]" * 3000).rstrip(b"=").decode()
+    unended = urlsafe_b64encode(b"[" * 17 + b'"\\' * 2900).rstrip(b"=").decode()
     flipped = signature[:10] + ("B" if signature[10] == "A" else "A") + signature[11:]
     return {
         OVERSIZED: f"{header}.{payload * (85_000 // len(payload))}.{signature}",
@@ -30,6 +31,7 @@ def tokens(issuer: LocalIssuer) -> dict[str, str]:
         "three parts of garbage": "AAAA.BBBB.CCCC",
         "alg: none": f"{_part({'alg': 'none', 'kid': issuer.published[0].kid})}.{payload}.",
         "nested 3,000 deep": f"{header}.{nested}.{signature}",
+        "2,900 strings, unended": f"{unended}.{payload}.{signature}",
         "another issuer": issuer.token(iss="https://elsewhere.test"),
         "expired": issuer.token(lifetime=-3600),
         "an unknown key": issuer.token(headers={"kid": "nobody's"}),

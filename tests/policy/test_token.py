@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_guard.errors import TokenError
-from asgi_guard.policy.token import MAX_DEPTH, MAX_KID_LENGTH, MAX_TOKEN_BYTES, parse
+from asgi_guard.policy.token import _STRING, MAX_DEPTH, MAX_KID_LENGTH, MAX_TOKEN_BYTES, parse
 from tests.policy.forging import ALL, CLAIMS, b64, compact, encoded, token
 
 HEADER = {"alg": "RS256", "kid": "k1"}
@@ -177,6 +177,14 @@ def test_deep_nesting_is_refused(text: bytes) -> None:
     """JSON nested too deep is refused before it is parsed, whatever brackets its strings hold."""
     assert refusal(compact(HEADER, text)).reason == "malformed"
     assert refusal(compact(text, CLAIMS)).reason == "malformed"
+
+
+@given(st.lists(st.sampled_from([b'"', b"\\", b"[", b"a", b"\n"]), max_size=30).map(b"".join))
+@example(b"[" * (MAX_DEPTH + 1) + b'"\\' * 3000)
+@example(b'"')
+def test_every_quote_begins_a_string_or_ends_one(text: bytes) -> None:
+    """A text is looked through once to take its strings out, whatever the last one ends in: no quote is left."""
+    assert b'"' not in _STRING.sub(b"", text)
 
 
 @pytest.mark.parametrize(
