@@ -109,6 +109,7 @@ class Exchange:
         innermost: the mark of the chain furthest in that is under way; None for the outermost.
         revocation: what is known of the token's revocation, and
         revocations: the stores in which it was looked up.
+        judged: whether an Access layer has judged the identity, and what is known of its revocation.
         answer: the guard's own answer, where the app was not asked, and
         answered_by: the layer that gave it.
         logged_by: the layer that has undertaken to log this exchange, and
@@ -147,6 +148,7 @@ class Exchange:
         "headers",
         "id_header",
         "innermost",
+        "judged",
         "kind",
         "limit_policy",
         "logged_by",
@@ -207,6 +209,7 @@ class Exchange:
         self.meter: Meter | None = None
         self.revocation = NOT_REVOKED
         self.revocations: tuple[Store, ...] = ()
+        self.judged = False
         self.answer: Answer | None = None
         self.answered_by: str | None = None
         self.logged_by: object | None = None

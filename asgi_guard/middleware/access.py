@@ -80,6 +80,7 @@ class AccessMiddleware(Layer):
 
     def decide(self, exchange: Exchange) -> Decision:
         """Refuse, or let through."""
+        exchange.judged = True
         row, disputed = exchange.find(self._table)
         if disputed:
             give_back(exchange)

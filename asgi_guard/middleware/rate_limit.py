@@ -33,7 +33,7 @@ from asgi_guard.policy.access import Revocation, unavailable
 from asgi_guard.policy.answer import Answer, Reason, problem
 from asgi_guard.policy.bucket import Admission, Charge, Verdict, asked, retry_after
 from asgi_guard.policy.deny_cache import DenyCache
-from asgi_guard.policy.identity import ADD_IT_AFTER, was_looked_for
+from asgi_guard.policy.identity import ADD_IT_AFTER, ADD_IT_BEFORE, was_looked_for
 from asgi_guard.policy.limit_sets import OF_IDENTITIES, LimitSet, Rules, compile_table
 from asgi_guard.policy.meter import Meter
 from asgi_guard.policy.path_index import NO_ROW
@@ -149,6 +149,7 @@ class RateLimitMiddleware(Layer):
         if isinstance(self.store, Probed) and any(each.counts for row in self.limits for each in row.all()):
             self.store.expect_at_once()
         self._revocation = revocation
+        self._refused = not revocation  # whether it is known that whoever is revoked is refused, further in
         self._undecided = Undecided(self.store, " and ".join(self._without()))
         self.denied = DenyCache(int(deny_cache * SECOND))
         self._accounts = Accounts(self.denied, clock)
@@ -250,7 +251,14 @@ class RateLimitMiddleware(Layer):
         return self._answered(exchange, limit_set, charges, verdict)
 
     def _note_look_up(self, exchange: Exchange) -> None:
-        """Say where the token is looked up, for whoever is to revoke it."""
+        """Say where the token is looked up, for whoever is to revoke it.
+
+        Raises:
+            ConfigError: the Access layer has judged before it is, so what is found would refuse nobody.
+        """
+        if exchange.judged:
+            fault = f"revoked tokens would be accepted: AccessMiddleware stands around this layer; {ADD_IT_BEFORE}"
+            raise ConfigError([Problem("revocation", fault)])
         if not any(is_same(self.store, store) for store in exchange.revocations):
             exchange.revocations += (self.store,)
 
@@ -326,9 +334,17 @@ class RateLimitMiddleware(Layer):
         return self._answered(exchange, limit_set, charges, verdict)
 
     def leave(self, exchange: Exchange, response: Response, error: BaseException | None) -> None:
-        """Settle what the request was charged."""
+        """Settle what the request was charged. The first identity shows whether whoever is revoked would be refused."""
         if exchange.accounts:
             self._accounts.settle(exchange)
+        if not self._refused and exchange.user is not None and exchange.answer is None and error is None:
+            self._refused = True
+            if not exchange.judged:
+                logger.error(
+                    "revoked tokens are accepted: no AccessMiddleware stands within RateLimitMiddleware to refuse "
+                    "them; %s",
+                    ADD_IT_BEFORE,
+                )
 
     def _concluded(self, exchange: Exchange, limit_set: LimitSet, verdict: Verdict) -> Answer | None:
         exchange.verdict, exchange.limit_policy = verdict, limit_set.policy

@@ -114,6 +114,8 @@ class Anonymous:
 
 ADD_IT_AFTER = "by add_middleware, which puts the last outermost, add that one after it"
 """What to do where no Identity layer stands around a layer that needs one."""
+ADD_IT_BEFORE = "by add_middleware, which puts the last outermost, add that one before it"
+"""What to do where no Access layer stands within a layer that needs one."""
 
 
 def was_looked_for(user: object) -> bool:

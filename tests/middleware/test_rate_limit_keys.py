@@ -120,6 +120,33 @@ async def test_revocations_of_tokens_that_nobody_verified(
     assert app.scopes == []
 
 
+async def test_revocations_that_nobody_heeds(issuer: LocalIssuer, caplog: pytest.LogCaptureFixture) -> None:
+    """Where Access judges before revocations are known nobody is let in; where it is missing, that is told once."""
+    headers = [bearer(issuer.token(jti="one"))]
+    for access_within in (True, False):
+        limited = RateLimitMiddleware(AccessMiddleware(Echo()) if access_within else Echo(), revocation=True)
+        layer = IdentityMiddleware(limited, issuers=[issuer.accepted()])
+        assert (await get(layer)).status == (401 if access_within else 200)
+        assert await statuses(layer, 2, headers=headers) == [200, 200]
+        told = [record.levelname for record in caplog.records if "revoked tokens are accepted" in record.message]
+        assert told == ([] if access_within else ["ERROR"])
+
+    app = Echo()
+    around = AccessMiddleware(RateLimitMiddleware(app, revocation=True))
+    for _ in range(2):
+        exchange = await get(IdentityMiddleware(around, issuers=[issuer.accepted()]), headers=headers)
+        assert (exchange.status, app.scopes) == (500, [])
+        assert "AccessMiddleware stands around this layer" in str(exchange.error)
+
+
+async def test_a_guard_within_a_guard_heeds_its_own_revocations(issuer: LocalIssuer) -> None:
+    """That an outer Access has judged says nothing of an inner chain, whose Identity looks anew."""
+    limited = RateLimitMiddleware(AccessMiddleware(Echo()), revocation=True)
+    inner = IdentityMiddleware(limited, issuers=[issuer.accepted()])
+    outer = IdentityMiddleware(AccessMiddleware(inner), issuers=[issuer.accepted()])
+    assert (await get(outer, headers=[bearer(issuer.token(jti="one"))])).status == 200
+
+
 async def test_credentials_that_are_not_valid(issuer: LocalIssuer) -> None:
     """Who shows a token that is not valid is a stranger, however many such tokens there are."""
     layer = IdentityMiddleware(RateLimitMiddleware(Echo(), limit="2/hour by anonymous"), issuers=[issuer.accepted()])
