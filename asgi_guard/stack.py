@@ -381,6 +381,7 @@ def _rate_limit(
         store=store,
         routes=table,
         functions=functions,
+        default="required" if settings.auth.on else "none",
         revocation=settings.auth.revocation,
         trusts_proxy=trusts_proxy,
         **section.model_dump(),

@@ -11,7 +11,7 @@ from asgi_guard.policy.bucket import Admission
 from asgi_guard.policy.limit_sets import OF_IDENTITIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from asgi_guard.chain.exchange import Account, Exchange
     from asgi_guard.policy.bucket import Charge
@@ -83,13 +83,17 @@ class Accounts:
                 self._denied.forget((charge.key for charge in settled), self._clock())
             store.tell(Admission(settled, lease=lease, settles=True))
 
-    def give_back(self, store: Store, charges: tuple[Charge, ...], lease: str, *, revoked: bool) -> Account:
+    def give_back(self, store: Store, charges: tuple[Charge, ...], lease: str, others: Collection[str]) -> Account:
         """Give back what a request that Access refuses took from others, and give the account of what it keeps.
 
-        Those are all clients of a route, and the owner of a token that was revoked. A limit in shadow, which shuts
-        nobody out, may not have been charged.
+        A limit in shadow, which shuts nobody out, may not have been charged.
+
+        Args:
+            store: where it was taken.
+            charges: what was.
+            lease: its name among those under way.
+            others: what the limits go by that are others'.
         """
-        others = ("route", *OF_IDENTITIES) if revoked else ("route",)
         taken = tuple(charge for charge in charges if charge.limit.key in others)
         kept = tuple(charge for charge in charges if charge.limit.key not in others)
         back = (charge for charge in taken if charge.cost and charge.binding and not charge.limit.at_once)
@@ -105,11 +109,14 @@ class Accounts:
         return self, store, kept, lease
 
 
-def give_back(exchange: Exchange) -> None:
+def give_back(exchange: Exchange, *, forged: bool = False) -> None:
     """Give back what a request that Access refuses took from others, who could else be shut out by it.
 
-    It is to be done before the answer is sent, for which a client may have to be waited for.
+    Those are all clients of a route; and the user, where it is not they who ask: by a token that was revoked, or by a
+    browser that another site has made to. It is to be done before the answer is sent, for which a client may have to be
+    waited for.
     """
-    revoked = exchange.revocation is Revocation.REVOKED
+    not_theirs = forged or exchange.revocation is Revocation.REVOKED
+    others = ("route", *OF_IDENTITIES) if not_theirs else ("route",)
     for at, (owner, store, charges, lease) in enumerate(exchange.accounts):
-        exchange.accounts[at] = owner.give_back(store, charges, lease, revoked=revoked)
+        exchange.accounts[at] = owner.give_back(store, charges, lease, others)

@@ -12,6 +12,7 @@ from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.limiting.accounts import give_back
 from asgi_guard.policy import csrf
 from asgi_guard.policy.access import NOT_REVOKED, AccessPolicy, AccessRule, Failure
+from asgi_guard.policy.answer import Reason
 from asgi_guard.policy.identity import ADD_IT_AFTER, was_looked_for
 from asgi_guard.policy.resource_metadata import is_url
 from asgi_guard.policy.routes import AuthMode, Route, RouteTable
@@ -100,7 +101,7 @@ class AccessMiddleware(Layer):
             nonce=self._nonce(exchange),
         )
         if answer is not None:
-            give_back(exchange)
+            give_back(exchange, forged=answer.reason is Reason.CROSS_SITE)
             if not self._warned:
                 self._tell_of_strangers(exchange)
         return answer

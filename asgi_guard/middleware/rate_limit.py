@@ -39,7 +39,7 @@ from asgi_guard.policy.meter import Meter
 from asgi_guard.policy.path_index import NO_ROW
 from asgi_guard.policy.ratelimit_headers import Style, policy_header, state_headers
 from asgi_guard.policy.rates import SECOND, OnStoreFailure
-from asgi_guard.policy.routes import Route, RouteTable
+from asgi_guard.policy.routes import AuthMode, Route, RouteTable
 from asgi_guard.stores import MemoryStore, no_store
 from asgi_guard.stores.base import Probed, is_same
 from asgi_guard.stores.eviction import caution
@@ -51,10 +51,13 @@ if TYPE_CHECKING:
     from asgi_guard.policy.identity import User
     from asgi_guard.policy.limit_sets import Kind, RouteLimits
     from asgi_guard.policy.rates import Limit
+    from asgi_guard.policy.revocation import Marks
     from asgi_guard.stores import Store
 
 logger = logging.getLogger("asgi_guard")
 
+MAX_REVOKED = 10_000
+"""Tokens that are known to be revoked."""
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
 
@@ -68,7 +71,10 @@ class RateLimitMiddleware(Layer):
         app: the app within.
         limit: the default limits, in the grammar of `asgi_guard.policy.rates`; empty for none.
         store: where the buckets are; this process's memory unless said.
-        routes: the route table; its columns `limits` and `cost`.
+        routes: the route table; its columns `limits`, `cost` and `auth`.
+        default: what an Access layer within asks where no row says: `required`, `optional`, or `none`. Who shows no
+            identity where one is required is refused there, so such a request is charged by its address alone: it is to
+            take nothing of others, not even for as long as it is under way.
         plans: limits by name, for identities that have a plan, instead of the default ones by `user` and `api-key`.
         plan_claim: the claim of a token that names its plan. An API key's entry names its plan itself.
         functions: what limits may go by beyond the grammar's own words: functions from the scope to a text, which is
@@ -83,7 +89,8 @@ class RateLimitMiddleware(Layer):
         ipv6_prefix: how many bits of an IPv6 address tell one client from another.
         revocation: whether tokens are looked up among the revoked; an Identity layer outside has to have verified them.
         deny_cache: seconds for which a bucket that refused is not asked again, unless it would admit sooner; 0 asks
-            each time. That is also how long a reset, or units given back by another worker, may go unnoticed.
+            each time. That is also how long a reset, or units given back by another worker, may go unnoticed, and how
+            long a token that was found revoked is not looked up again.
         trusts_proxy: tells which peers are proxies to be trusted; none unless said.
         clock: microseconds of a clock that only moves forward.
 
@@ -105,6 +112,7 @@ class RateLimitMiddleware(Layer):
         limit: str = "",
         store: Store | None = None,
         routes: Sequence[Route] | RouteTable = (),
+        default: AuthMode = "none",
         plans: Mapping[str, str] | None = None,
         plan_claim: str | None = None,
         functions: Mapping[str, Callable[[Scope], str | None]] | None = None,
@@ -123,15 +131,16 @@ class RateLimitMiddleware(Layer):
         super().__init__(app)
         require_choice("on_store_failure", on_store_failure, OnStoreFailure)
         require_choice("headers", headers, Style)
+        require_choice("default", default, AuthMode)
         if fault := no_store(store):
             raise ConfigError([Problem("store", fault)])
         self.store: Store = store if store is not None else MemoryStore()
-        self._table = RouteTable.of(routes, open_to_all=True)  # alone, this layer knows nobody who is to be kept out
+        self._table = RouteTable.of(routes, open_to_all=default != "required")
         problems = list(out_of_range(workers, ipv6_prefix, deny_cache))
         functions = functions_of(functions, problems)
         self._exempt, self._messages = exempt_from(exempt, problems), messages_of(messages, problems)
         self._exempts = bool(self._exempt)
-        rules = Rules(on_store_failure, shadow, max(1, workers), tuple(functions))
+        rules = Rules(on_store_failure, shadow, max(1, workers), tuple(functions), default)
         try:
             self.limits = compile_table(limit, self._table.routes, rules, plans)
         except ConfigError as error:
@@ -149,6 +158,9 @@ class RateLimitMiddleware(Layer):
         if isinstance(self.store, Probed) and any(each.counts for row in self.limits for each in row.all()):
             self.store.expect_at_once()
         self._revocation = revocation
+        self._revoked: dict[
+            str, int
+        ] = {}  # tokens that were found revoked, and until when they are not looked up again
         self._refused = not revocation  # whether it is known that whoever is revoked is refused, further in
         self._undecided = Undecided(self.store, " and ".join(self._without()))
         self.denied = DenyCache(int(deny_cache * SECOND))
@@ -225,8 +237,8 @@ class RateLimitMiddleware(Layer):
         limit_set = self.limits[row].of(user, self._plan_claim)
         token_id = marks = None
         if self._revocation and user is not None:
-            token_id, marks = user.token_id, user.marks
             self._note_look_up(exchange)
+            limit_set, token_id, marks = self._looked_up(exchange, user, row, limit_set)
         exempt = self._exempts and self._is_exempt(exchange, user)
         if self._messages is not None and exchange.kind == "websocket" and not exempt:
             exchange.meter = Meter(self._messages, binding=not self._shadow)
@@ -234,9 +246,9 @@ class RateLimitMiddleware(Layer):
         if not charges and token_id is None and marks is None:
             return None
         if self._memory is None and self.denied.known:
-            verdict = self.denied.refuse(charges, self._clock())
-            if verdict is not None:
-                return self._concluded(exchange, limit_set, verdict)
+            known = self.denied.refuse(charges, self._clock())
+            if known is not None:
+                return self._concluded(exchange, limit_set, known)
         lease = self._accounts.leases.name() if limit_set.counts and charges else ""
         if charges:
             self._accounts.open(exchange, self.store, charges, lease)
@@ -261,6 +273,26 @@ class RateLimitMiddleware(Layer):
             raise ConfigError([Problem("revocation", fault)])
         if not any(is_same(self.store, store) for store in exchange.revocations):
             exchange.revocations += (self.store,)
+
+    def _looked_up(
+        self, exchange: Exchange, user: User, row: int, limit_set: LimitSet
+    ) -> tuple[LimitSet, str | None, Marks | None]:
+        """Which limits hold, and what is to be looked up: nothing of a token that was found revoked a moment ago.
+
+        It is charged as a stranger then, since it is to take nothing of its owner's, not even while it is under way.
+        """
+        if self._revoked and self._revoked.get(user.token_id or "", 0) > self._clock():
+            exchange.revocation = Revocation.REVOKED
+            return self.limits[row].anonymous, None, None
+        return limit_set, user.token_id, user.marks
+
+    def _note_revoked(self, exchange: Exchange) -> None:
+        exchange.revocation = Revocation.REVOKED
+        user, life = exchange.user, self.denied.life
+        if user is not None and user.token_id is not None and life:
+            if len(self._revoked) >= MAX_REVOKED:
+                self._revoked.clear()
+            self._revoked[user.token_id] = self._clock() + life
 
     def _is_exempt(self, exchange: Exchange, user: User | None) -> bool:
         # Where the address may be a proxy's, what is granted to that is not its clients'.
@@ -302,7 +334,7 @@ class RateLimitMiddleware(Layer):
         self, exchange: Exchange, limit_set: LimitSet, charges: tuple[Charge, ...], verdict: Verdict
     ) -> Answer | None:
         if verdict.revoked:
-            exchange.revocation = Revocation.REVOKED
+            self._note_revoked(exchange)
         if not verdict.admitted and charges:
             self._accounts.drop(exchange)
         return self._concluded(exchange, limit_set, verdict)

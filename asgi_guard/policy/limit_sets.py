@@ -3,6 +3,7 @@
 - A row that names limits has those, and no others; every other row, and what no row names, has the default ones.
 - Of these, `user` and `api-key` apply to identities, `anonymous` to those without, and all others to anyone.
 - An identity of a plan has the plan's limits in the place of the default ones by `user` and `api-key`.
+- Who shows no identity where one is required has those by address alone: it is refused, and takes nothing of others.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 
     from asgi_guard.asgi import Header
     from asgi_guard.policy.identity import User
-    from asgi_guard.policy.routes import Route
+    from asgi_guard.policy.routes import AuthMode, Route
 
+OF_ADDRESSES = ("ip", "anonymous")
 OF_IDENTITIES = ("user", "api-key")
-BY_CLIENT = ("ip", "anonymous", *OF_IDENTITIES, "route")
+BY_CLIENT = (*OF_ADDRESSES, *OF_IDENTITIES, "route")
 Kind: TypeAlias = Literal["anonymous", "token", "api-key"]
 """A sort of client: without identity, or what its identity was shown by."""
 OTHERS = "others"
@@ -39,12 +41,14 @@ class Rules(NamedTuple):
         shadow: whether no limit refuses.
         workers: how many processes share the store.
         functions: the names of functions that limits may go by.
+        auth: what is asked of a client where a row does not say.
     """
 
     on_failure: OnStoreFailure = "local"
     shadow: bool = False
     workers: int = 1
     functions: Collection[str] = ()
+    auth: AuthMode = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +153,7 @@ def compile_row(
     place: str,
     workers: int = 1,
     named: Mapping[str, tuple[Limit, ...]] | None = None,
+    auth: AuthMode = "none",
 ) -> RouteLimits:
     """Sort a route's limits by whom they apply to. Where a limit `by api-key` is, `user` leaves API keys to it."""
 
@@ -162,9 +167,13 @@ def compile_row(
 
     others = tuple(limit for limit in limits if limit.key not in OF_IDENTITIES)
     by_name = {name: of_identities((*others, *replacing)) for name, replacing in (named or {}).items()}
+    of_strangers = limits if auth != "required" else tuple(limit for limit in limits if limit.key in OF_ADDRESSES)
     known = [limit for limit in others if limit.key in ("ip", "route") or limit.key.startswith("header:")]
     return RouteLimits(
-        applying(limits, "anonymous"), *of_identities(limits), LimitSet.of(known, cost, place, workers), named=by_name
+        applying(of_strangers, "anonymous"),
+        *of_identities(limits),
+        LimitSet.of(known, cost, place, workers),
+        named=by_name,
     )
 
 
@@ -199,8 +208,9 @@ def compile_table(
             if not each.at_once and route.cost > each.burst:
                 message = f"a request costs {route.cost}, but {each.text!r} never holds more than {each.burst}"
                 problems.append(Problem(f"routes: {route}", message))
-        compiled.append(compile_row(limits, route.cost, _free(slug(route.path), places), rules.workers, others))
-    compiled.append(compile_row(default, 1, OTHERS, rules.workers, named))
+        place, auth = _free(slug(route.path), places), route.auth or rules.auth
+        compiled.append(compile_row(limits, route.cost, place, rules.workers, others, auth))
+    compiled.append(compile_row(default, 1, OTHERS, rules.workers, named, rules.auth))
     problems += _same_names(compiled)
     if problems:
         raise ConfigError(problems)

@@ -193,26 +193,28 @@ async def test_whose_signature_is_checked(
     assert issuer.fetches != {}
 
 
-@pytest.mark.parametrize("limit", ["1/hour by header:x-tenant", "1/hour by ip; 1/hour by user"])
-async def test_limits_that_hold_for_anyone(issuer: LocalIssuer, redis_store: RedisStore, limit: str) -> None:
-    """Limits by header hold for anyone as well."""
-    _, status = await known(issuer, redis_store, limit=limit)
+async def test_a_limit_that_holds_for_anyone_beside_others(issuer: LocalIssuer, redis_store: RedisStore) -> None:
+    """A limit by address refuses before the token is looked at, though one by user stands beside it."""
+    _, status = await known(issuer, redis_store, limit="1/hour by ip; 1/hour by user")
     assert status == 429
     assert issuer.fetches == {}
 
 
-async def by_route(issuer: LocalIssuer, store: RedisStore, **rate: Any) -> Guard:
+async def by_route(issuer: LocalIssuer, store: RedisStore, limit: str = "1/hour by route", **rate: Any) -> Guard:
     """A guard to which the limit of a route is known to be used up, by somebody who was served."""
-    chosen = settings(issuer, rate=RateSettings(limit="1/hour by route", deny_cache=60, **rate))
+    chosen = settings(issuer, rate=RateSettings(limit=limit, deny_cache=60, **rate))
     guard = Guard(Echo(), chosen, store=store, http_client=issuer.client)
     assert [(await get(guard, "/maybe")).status for _ in range(2)] == [200, 429]
     return guard
 
 
-async def test_a_limit_by_route_holds_for_anyone(issuer: LocalIssuer, redis_store: RedisStore) -> None:
-    """A limit by route does so too."""
-    guard = await by_route(issuer, redis_store)
-    assert (await get(guard, "/maybe", [bearer(issuer.token())], client=FAR)).status == 429
+@pytest.mark.parametrize(("limit", "client"), [("1/hour by route", FAR), ("1/hour by header:host", FAR)])
+async def test_limits_that_hold_for_anyone(
+    issuer: LocalIssuer, redis_store: RedisStore, limit: str, client: tuple[str, int]
+) -> None:
+    """Limits by route and by header hold for anyone as well, from wherever they come."""
+    guard = await by_route(issuer, redis_store, limit)
+    assert (await get(guard, "/maybe", [bearer(issuer.token())], client=client)).status == 429
     assert issuer.fetches == {}
 
 

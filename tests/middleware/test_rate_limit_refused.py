@@ -7,12 +7,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asgi_guard import AuthSettings, Guard, GuardSettings, IdentityMiddleware, MemoryStore, RateSettings, Route
+from asgi_guard import (
+    AccessMiddleware,
+    AuthSettings,
+    Guard,
+    GuardSettings,
+    IdentityMiddleware,
+    MemoryStore,
+    RateLimitMiddleware,
+    RateSettings,
+    Route,
+)
 from asgi_guard.limiting.accounts import Accounts
 from asgi_guard.policy.bucket import Charge, Reading, Verdict
 from asgi_guard.policy.deny_cache import DenyCache
 from asgi_guard.policy.rates import SECOND, Limit
-from tests.asgi import Echo, get, http_scope
+from tests.asgi import Echo, call, get, http_scope
 from tests.middleware.limiting import Fickle, statuses
 
 if TYPE_CHECKING:
@@ -58,6 +68,43 @@ async def test_a_revoked_token_takes_nothing_from_its_owner(issuer: LocalIssuer,
     assert (await get(front, headers=bearer(good), client=("192.0.2.9", 1))).status == 429
 
 
+async def test_a_revoked_token_under_way_holds_nothing_of_its_owner(issuer: LocalIssuer) -> None:
+    """A token that was found revoked is not looked up for a moment, nor charged to its owner while it is judged."""
+    store, now = Fickle(), [SECOND]
+    access = AccessMiddleware(Echo())
+    limited = RateLimitMiddleware(
+        access, limit="1/hour by user; 9/hour by ip", store=store, revocation=True, clock=lambda: now[0]
+    )
+    front = IdentityMiddleware(limited, issuers=[issuer.accepted()])
+    stolen = issuer.token("alice")
+    await store.revoke((await front.tokens.verify(stolen.encode())).token_id or "", 60)
+    assert (await get(front, headers=bearer(stolen), client=FAR)).status == 401
+    store.gate = asyncio.Event()
+    judged = [asyncio.ensure_future(get(front, headers=bearer(stolen), client=FAR)) for _ in range(3)]
+    good = asyncio.ensure_future(get(front, headers=bearer(issuer.token("alice"))))
+    for _ in range(10):
+        await asyncio.sleep(0)  # until all of them wait
+    store.gate.set()
+    assert [(await each).status for each in (*judged, good)] == [401, 401, 401, 200]
+    assert [request.token_id is None for request in store.asked] == [False, True, True, True, False]
+    assert [[charge.limit.name for charge in each.charges] for each in store.asked[1:4]] == [["ip"]] * 3
+    now[0] += SECOND
+    assert (await get(front, headers=bearer(stolen), client=FAR)).status == 429
+    assert store.asked[-1].token_id is not None
+
+
+async def test_a_forged_request_takes_nothing_of_its_user(issuer: LocalIssuer, store: Store) -> None:
+    """What another site makes a user's browser send is refused, and uses up no limit of the user."""
+    auth = AuthSettings(issuer=issuer.url, audience=(issuer.audience,), cookie="__Host-token")
+    chosen = GuardSettings(auth=auth, rate=RateSettings(limit="2/hour by user"))
+    front = Guard(Echo(), chosen, store=store, http_client=issuer.client)
+    cookie = (b"cookie", f"__Host-token={issuer.token('alice')}".encode())
+    forged = http_scope("POST", headers=[cookie, (b"sec-fetch-site", b"cross-site")])
+    own = http_scope("POST", headers=[cookie, (b"sec-fetch-site", b"same-origin")])
+    assert [(await call(front, dict(forged))).status for _ in range(4)] == [403] * 4
+    assert [(await call(front, dict(own))).status for _ in range(3)] == [200, 200, 429]
+
+
 async def test_nobody_who_may_not_come_in_uses_up_a_route(issuer: LocalIssuer, store: Store) -> None:
     """A limit that all clients of a route share is used up by those who are served there only."""
     front = guard(issuer, store, "", Route("/reports/*", scopes=("read",), limits="2/hour by route; 100/hour by ip"))
@@ -86,7 +133,7 @@ def test_what_is_given_back(revoked: bool) -> None:
     denied.note(charges, empty, 1)
     assert {"r", "u"} <= denied.known.keys()
     owner = Accounts(denied, lambda: 2)
-    kept = owner.give_back(store, charges, "", revoked=revoked)
+    kept = owner.give_back(store, charges, "", ("route", "user") if revoked else ("route",))
     (told,) = store.told
     assert [(charge.key, charge.cost) for charge in told.charges] == (
         [("r", -1), ("u", -1)] if revoked else [("r", -1)]
@@ -102,7 +149,7 @@ async def test_what_a_refused_request_goes_on_to_hold(revoked: bool) -> None:
     charges, store = (Charge(route, "r"), Charge(user, "u")), Fickle()
     owner = Accounts(DenyCache(SECOND), lambda: 2)
     owner.leases.hold("lease", store, charges)
-    _, _, kept, lease = owner.give_back(store, charges, "lease", revoked=revoked)
+    _, _, kept, lease = owner.give_back(store, charges, "lease", ("route", "user") if revoked else ("route",))
     (told,) = store.told
     assert (told.charges[0].key, told.charges[0].cost, told.lease) == ("r", 0, "lease")
     assert (kept, lease, len(owner.leases)) == (((), "", 0) if revoked else (charges[1:], "lease", 1))

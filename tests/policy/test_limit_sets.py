@@ -40,6 +40,28 @@ def compiled(limit: str, routes: Sequence[Route] = (), **rules: object) -> tuple
     return compile_table(limit, routes, Rules(**rules), plans)  # type: ignore[arg-type]  # they are those of Rules
 
 
+def test_who_shows_no_identity_where_one_is_required() -> None:
+    """A stranger whom Access refuses is under limits by address alone, whatever the row says but that it is open."""
+    limit = (
+        "1/hour by ip; 2/hour by anonymous; 3/hour by route; 4/hour by header:a; 5/hour by tenant; 6 at once by route"
+    )
+    routes = (
+        Route("/own", limits="7/hour by route; 8/hour by ip"),
+        Route("/maybe", auth="optional"),
+        Route("/open", auth="none"),
+        Route("/closed", auth="required"),
+    )
+    everything = ["ip", "anonymous", "route", "header-a", "tenant", "route-at-once"]
+    own, maybe, open_, closed, others = compiled(limit, routes, functions=("tenant",), auth="required")
+    assert names(own.anonymous) == ["own-ip"]
+    assert names(maybe.anonymous) == names(open_.anonymous) == everything
+    assert names(closed.anonymous) == names(others.anonymous) == ["ip", "anonymous"]
+    assert names(others.token) == names(others.api_key) == [each for each in everything if each != "anonymous"]
+    assert names(others.known) == ["ip", "route", "header-a", "route-at-once"]
+    *_, closed, others = compiled(limit, routes, functions=("tenant",))
+    assert (names(closed.anonymous), names(others.anonymous)) == (["ip", "anonymous"], everything)
+
+
 @pytest.mark.parametrize(
     ("limit", "anonymous", "token", "key", "known"),
     [
