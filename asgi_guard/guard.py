@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from asgi_guard.apps.conflicts import conflicts
-from asgi_guard.apps.inspection import misfit
+from asgi_guard.apps.inspection import is_of_one_route, misfit
 from asgi_guard.chain.exchange import current
 from asgi_guard.chain.layer import Chain
 from asgi_guard.configuration.cautions import NOTHING_SAID, warnings
@@ -75,6 +75,11 @@ class Guard(Chain):
             raise ConfigError([Problem("app", "it is a Guard already: two would charge every limit twice; keep one")])
         if fault := misfit(app):
             raise ConfigError([Problem("app", fault)])
+        if is_of_one_route(app):
+            each = (
+                "Litestar makes its middleware for each route by itself, with limits and revocations that no other has"
+            )
+            raise ConfigError([Problem("app", f"{each}, and for no other path: wrap the app, Guard(Litestar(...))")])
         given: object = settings
         if not isinstance(given, GuardSettings | None):
             said = "GuardSettings(...), with sections such as auth="

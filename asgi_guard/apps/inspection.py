@@ -167,6 +167,18 @@ def loose_mounts(app: object) -> Iterator[str]:
             yield from (path for path in mounts if isinstance(path, str)) if isinstance(mounts, dict) else ()
 
 
+def is_of_one_route(app: object) -> bool:
+    """Whether something serves one route of an app: what Litestar hands its `middleware`, for every route anew."""
+    for _ in range(MAX_LOOKED_AT):
+        kinds = _kinds(app)
+        if "litestar.ExceptionHandlerMiddleware" in kinds:
+            return True
+        if app is None or "litestar.Litestar" in kinds:
+            break
+        app = _attribute(app, "app")
+    return False
+
+
 def _root_path(app: object) -> str | None:
     """The root path of an app of a kind that has one; None for any other."""
     kinds = _kinds(app)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from asgi_guard.apps.inspection import misfit, own_root_path
@@ -146,7 +147,7 @@ class Chain:
         if isinstance(error, Exception) and not response.can_answer:
             response.status = answer.status
         else:
-            await response.fail(answer)
+            await response.fail(_last(exchange, answer))
 
     async def _unanswered(self, exchange: Exchange, response: Response, inner: Scope) -> None:
         """Answer 500 in the place of an app that returned without a word, unless its client has left."""
@@ -166,7 +167,7 @@ class Chain:
         return answer
 
     def _leave(self, exchange: Exchange, response: Response, inner: Scope, error: BaseException | None) -> None:
-        exchange.route = exchange.route or inner.get("route")
+        exchange.route = exchange.route or _route_in(inner)
         if exchange.scope is not inner:
             exchange.turn_to(inner)
         for leave in self._leaves:
@@ -175,6 +176,27 @@ class Chain:
             except Exception:
                 # The response is on its way; an error here must not take it back.
                 logger.exception("a layer failed on leaving: %r", leave)
+
+
+def _route_in(scope: Scope) -> object:
+    """What the app's router left in the scope.
+
+    That of a FastAPI whose `include_router` copies no routes has its path within its router: the whole one, with the
+    prefix, stands beside it.
+    """
+    route, more = scope.get("route"), scope.get("fastapi")
+    whole = more.get("effective_route_context") if isinstance(more, dict) else None
+    return whole if route is not None and getattr(whole, "original_route", None) is route else route
+
+
+def _last(exchange: Exchange, answer: Answer) -> Answer:
+    """An answer that tells a client of HTTP/1 to send no more on this connection.
+
+    Servers close it once an app has raised. Else a proxy would send another client's request on it, which is then lost.
+    """
+    if exchange.kind != "http" or not exchange.scope.get("http_version", "1.1").startswith("1"):
+        return answer
+    return replace(answer, headers=(*answer.headers, (b"connection", b"close")))
 
 
 def _see_again(exchange: Exchange, inner: Scope) -> None:

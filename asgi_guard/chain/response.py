@@ -23,6 +23,8 @@ logger = logging.getLogger("asgi_guard")
 MAX_DRAINED_BYTES = 8 * 1024 * 1024
 MAX_DRAINING_SECONDS = 2.0
 """How much of a refused request's body is read, and for how long, so that the refusal is not lost to a reset."""
+WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that send none, as far as nothing says that one comes."""
 CUT_OFF = (1008, 4008)
 """How a WebSocket is closed whose client sends too much: policy violation (RFC 6455 7.4), or what stands for it where a
 server lets apps close with codes of their own only, as daphne does."""
@@ -221,8 +223,7 @@ class Response:
         exchange, status, headers, body = self._exchange, answer.status, answer.headers, answer.body
         start, end = "http.response.start", "http.response.body"
         if exchange.kind == "http":
-            asked = exchange.headers
-            if (b"content-length" in asked or b"transfer-encoding" in asked) and self._is_unread():
+            if self._is_unread():
                 await exchange.wait(self._drain())
         elif self.can_answer:
             start, end = "websocket.http.response.start", "websocket.http.response.body"
@@ -249,9 +250,13 @@ class Response:
 
     def _is_unread(self) -> bool:
         """Tell whether a body is on its way. Who asked whether to send it (`Expect: 100-continue`) has not begun."""
-        headers = self._exchange.headers
-        if headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers:
-            return False
+        exchange, headers = self._exchange, self._exchange.headers
+        if b"transfer-encoding" not in headers:
+            length = headers.get(b"content-length")
+            # From HTTP/2 on a body may come with neither.
+            unnamed = exchange.method not in WITHOUT_BODY and exchange.scope.get("http_version", "1.1")[:1] != "1"
+            if length == b"0" or (length is None and not unnamed):
+                return False
         return not self._read and b"expect" not in headers
 
     async def _drain(self) -> None:

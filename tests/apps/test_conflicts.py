@@ -8,6 +8,7 @@ from unittest.mock import AsyncMock, MagicMock
 import pytest
 from fastapi import FastAPI
 from litestar import Litestar, asgi
+from litestar.middleware import DefineMiddleware
 from litestar.types import Receive as LitestarReceive
 from litestar.types import Scope as LitestarScope
 from litestar.types import Send as LitestarSend
@@ -18,6 +19,7 @@ from starlette.responses import Response
 from asgi_guard import (
     APIKey,
     AuthSettings,
+    ConfigError,
     CORSSettings,
     Guard,
     GuardSettings,
@@ -176,3 +178,17 @@ def test_what_is_mounted_in_litestar(routes: tuple[Route, ...], told: bool) -> N
     assert len(said) == told
     assert all("Litestar hands what is mounted at /admin every path" in each for each in said)
     assert list(conflicts(app, GuardSettings(routes=(Route("/*", auth="none"),)))) == []
+
+
+@pytest.mark.parametrize("form", ["alone", "first", "last", "defined"])
+def test_a_guard_for_each_route(form: str) -> None:
+    """A Guard in Litestar's list of middleware, which is made for each route, is refused; one around it is not."""
+    listed: dict[str, list[Any]] = {
+        "alone": [Guard],
+        "first": [Guard, RequestIDMiddleware],
+        "last": [RequestIDMiddleware, Guard],
+        "defined": [DefineMiddleware(Guard, settings=GuardSettings())],
+    }
+    with pytest.raises(ConfigError, match=r"app: .* wrap the app, Guard\(Litestar"):
+        Litestar([mounted], middleware=listed[form], logging_config=None)
+    Guard(Litestar([mounted], middleware=[RequestIDMiddleware], logging_config=None), GuardSettings())

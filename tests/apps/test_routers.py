@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -13,7 +14,7 @@ from django.core.asgi import get_asgi_application  # type: ignore[import-untyped
 from django.http import HttpResponse  # type: ignore[import-untyped]
 from django.urls import path as django_path  # type: ignore[import-untyped]
 from django.urls import re_path
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from litestar import Litestar
@@ -24,7 +25,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 
-from asgi_guard import APIKey, AuthSettings, Guard, GuardSettings, RateSettings
+from asgi_guard import AccessLogMiddleware, APIKey, AuthSettings, Guard, GuardSettings, RateSettings
 from asgi_guard import Route as Row
 from asgi_guard.apps.inspection import own_root_path, root_paths_within
 from asgi_guard.policy.identity import api_key_digest
@@ -376,3 +377,31 @@ async def test_a_limit_of_a_row_cannot_be_slipped_out_of() -> None:
     guard = Guard(starlette(), GuardSettings(routes=rows, rate=RateSettings(limit="100/second by ip")))
     statuses = [(await call(guard, http_scope("GET", path))).status for path in ("/login", "/login\n", "/login\n")]
     assert statuses == [200, 400, 400]
+
+
+async def test_the_route_of_an_included_router() -> None:
+    """What FastAPI serves of a router is told by its whole path, with the prefixes under which it was included."""
+    lines: list[bytes] = []
+    users, version, app = APIRouter(), APIRouter(), FastAPI()
+
+    @users.get("/{number}")
+    async def one(number: int) -> int:
+        return number
+
+    @users.websocket("/{number}/chat")
+    async def chat(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.close()
+
+    @app.get("/plain")
+    async def plain() -> None: ...
+
+    version.include_router(users, prefix="/users")
+    app.include_router(version, prefix="/v1")
+    app.include_router(version, prefix="/v2")
+    logged = AccessLogMiddleware(app, write=lines.append)
+    for path in ("/v1/users/3", "/v2/users/3", "/plain", "/v1/nothing/here"):
+        await call(logged, http_scope(path=path))
+    await call(logged, websocket_scope("/v1/users/3/chat"))
+    told = [json.loads(line).get("http.route") for line in lines]
+    assert told == ["/v1/users/{number}", "/v2/users/{number}", "/plain", None, "/v1/users/{number}/chat"]

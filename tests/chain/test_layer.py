@@ -155,6 +155,14 @@ async def test_an_unhandled_exception(caplog: pytest.LogCaptureFixture) -> None:
     assert record.exc_info[1] is error
 
 
+@pytest.mark.parametrize(("version", "said"), [("1.1", "close"), ("1.0", "close"), ("2", None), ("3", None)])
+async def test_a_connection_that_ends_with_an_exception(version: str, said: str | None) -> None:
+    """A client of HTTP/1 is told so, since servers close it where an app raises; later versions have no such header."""
+    exchange = await get(Noting(broken(LookupError())), http_version=version)
+    assert exchange.headers.get("connection") == said
+    assert "connection" not in (await get(Noting(silent), http_version=version)).headers
+
+
 async def test_an_exception_after_the_start(caplog: pytest.LogCaptureFixture) -> None:
     """An exception after the response has begun is logged and raised on, and nothing is sent after it."""
     exchange = await get(Noting(broken(LookupError(), START, {**BODY, "more_body": True})))

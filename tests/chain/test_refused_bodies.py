@@ -39,8 +39,8 @@ class Upload:
         self.events.append(message["type"])
 
 
-async def upload(client: Upload, *headers: Header) -> list[str]:
-    await GUARD(http_scope("POST", "/", headers), client.receive, client.send)
+async def upload(client: Upload, *headers: Header, method: str = "POST", **members: str) -> list[str]:
+    await GUARD(http_scope(method, "/", headers, **members), client.receive, client.send)
     return client.events
 
 
@@ -62,6 +62,14 @@ async def test_a_chunked_body_is_read_too() -> None:
 async def test_what_is_not_coming_is_not_waited_for(headers: list[Header]) -> None:
     """Without a body, or where the client asked first whether to send one, nothing is read."""
     assert await upload(Upload([b"a"]), *headers) == ANSWER
+
+
+@pytest.mark.parametrize(("method", "read"), [("POST", 2), ("PUT", 2), ("DELETE", 2), ("GET", 0), ("HEAD", 0)])
+async def test_a_body_that_no_header_names(method: str, read: int) -> None:
+    """From HTTP/2 on a body needs no header, so it is looked for, but with methods that send none."""
+    answer = await upload(Upload([b"a", b"b"]), method=method, http_version="2")
+    assert answer == ["receive"] * read + ANSWER
+    assert await upload(Upload([b"a"]), (b"content-length", b"0"), method=method, http_version="2") == ANSWER
 
 
 async def test_an_endless_body_is_read_up_to_a_bound() -> None:
