@@ -85,13 +85,11 @@ def stack(
         lambda: _identity(app, settings, table, http_client, possession),
         introspection="introspection_unsafe_subject",
     )
-    rate_limit = problems.collect(
-        "rate", lambda: _rate_limit(app, settings, table, store, limit_functions, trusts_proxy)
-    )
+    rate_limit = problems.collect("rate", lambda: _rate_limit(app, settings, table, store, limit_functions))
     layers: list[Layer | None] = [
         problems.collect("health", lambda: _drain(app, settings), path="drain_path", on_signal="drain_signal"),
-        problems.collect("health", lambda: _health(app, settings, store, identity, rate_limit, checks, trusts_proxy)),
-        problems.collect("metrics", lambda: _metrics(app, settings, table, trusts_proxy)),
+        problems.collect("health", lambda: _health(app, settings, store, identity, rate_limit, checks)),
+        problems.collect("metrics", lambda: _metrics(app, settings, table)),
         proxy,
         request_id,
         problems.collect("log", lambda: _access_log(app, settings, table)),
@@ -180,7 +178,6 @@ def _health(
     identity: IdentityMiddleware | None,
     rate_limit: RateLimitMiddleware | None,
     checks: Sequence[Check],
-    trusts_proxy: Callable[[str], bool],
 ) -> HealthMiddleware:
     """Readiness asks what requests need: a store without which they are served all the same is told, not required."""
     section, asked = settings.health, list(checks)
@@ -199,7 +196,6 @@ def _health(
         checks=asked,
         check_timeout=section.check_timeout,
         details=section.details,
-        trusts_proxy=trusts_proxy,
     )
 
 
@@ -217,14 +213,12 @@ def _identities(auth: AuthSettings) -> list[Kind]:
     return [kind for kind, believed in kinds if believed]
 
 
-def _metrics(
-    app: ASGIApp, settings: GuardSettings, table: RouteTable, trusts_proxy: Callable[[str], bool]
-) -> MetricsMiddleware | None:
+def _metrics(app: ASGIApp, settings: GuardSettings, table: RouteTable) -> MetricsMiddleware | None:
     section = settings.metrics
     if not section.on:
         return None
     values = {**section.model_dump(), "path": section.path or None}
-    return MetricsMiddleware(app, routes=table, trusts_proxy=trusts_proxy, **values)
+    return MetricsMiddleware(app, routes=table, **values)
 
 
 def _access_log(app: ASGIApp, settings: GuardSettings, table: RouteTable) -> AccessLogMiddleware | None:
@@ -367,7 +361,6 @@ def _rate_limit(
     table: RouteTable,
     store: Store | None,
     functions: Mapping[str, Callable[[Scope], str | None]] | None,
-    trusts_proxy: Callable[[str], bool],
 ) -> RateLimitMiddleware | None:
     section = settings.rate
     if not settings.limited and not settings.auth.revocation and not section.messages:
@@ -383,7 +376,6 @@ def _rate_limit(
         functions=functions,
         default="required" if settings.auth.on else "none",
         revocation=settings.auth.revocation,
-        trusts_proxy=trusts_proxy,
         **section.model_dump(),
     )
 

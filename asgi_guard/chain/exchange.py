@@ -14,7 +14,7 @@ from asgi_guard.policy.path_index import NO_ROW
 from asgi_guard.policy.routes import beyond_root, joined_path, route_path
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     from asgi_guard.asgi import Header, Scope
     from asgi_guard.limiting.accounts import Accounts
@@ -352,19 +352,18 @@ class Exchange:
         value = self.headers.get(name)
         return [] if value is None else [value]
 
-    def known_client(self, trusts_proxy: Callable[[str], bool]) -> str | None:
+    @property
+    def known_client(self) -> str | None:
         """The client's address, where it is surely the client's.
 
-        None where a proxy's may stand in its place: what is forwarded is in doubt, or a peer that is no trusted proxy
-        forwards it.
+        None where a proxy's may stand in its place: what is forwarded is in doubt, or the peer forwards it and nobody
+        has put another's address in the place of the peer's.
         """
         peer, seen = self.peer, self.seen_client
         relayed = self.client == peer and not _RELAYING.isdisjoint(self.headers)
         if relayed and seen and 0 in seen[1:2]:
             relayed = False  # no connection has this port: the server has put the client there, as uvicorn does
-        if self.client_doubt or (relayed and not (peer is not None and trusts_proxy(peer))):
-            return None
-        return self.client
+        return None if relayed or self.client_doubt else self.client
 
     @property
     def is_of_page(self) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from asgi_guard.chain.exchange import Exchange, trusts_nobody
+from asgi_guard.chain.exchange import Exchange
 from asgi_guard.chain.layer import Decision, Layer
 from asgi_guard.chain.lifespan import Startups
 from asgi_guard.configuration.arguments import typed
@@ -18,7 +18,7 @@ from asgi_guard.policy.listing import listed
 from asgi_guard.policy.routes import path_faults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from asgi_guard.asgi import ASGIApp
 
@@ -35,9 +35,8 @@ class HealthMiddleware(Layer):
         ready_path: the path of readiness; None for none.
         checks: what readiness asks, all at once, remembered for a second.
         check_timeout: seconds that each of them has, unless it says otherwise.
-        details: addresses and networks (CIDR) that are told what each check said, by the client's address as the Proxy
-            layer has it; all others are told whether this process is ready, and no more.
-        trusts_proxy: tells which peers are proxies to be trusted; none unless said.
+        details: addresses and networks (CIDR) that are told what each check said, by the client's address as it is
+            known here, within a Proxy layer or in a Guard; all others are told whether this process is ready, no more.
 
     Raises:
         ConfigError: a path can be no request's, or both are the same; a network is malformed; checks have no
@@ -56,7 +55,6 @@ class HealthMiddleware(Layer):
         checks: Checks = (),
         check_timeout: float = CHECK_TIMEOUT,
         details: str | Sequence[str] = LOCAL,
-        trusts_proxy: Callable[[str], bool] = trusts_nobody,
     ) -> None:
         super().__init__(app)
         named = (("live_path", live_path), ("ready_path", ready_path))
@@ -73,7 +71,6 @@ class HealthMiddleware(Layer):
         problems += namesakes(asked)
         if problems:
             raise ConfigError(problems)
-        self._trusts_proxy = trusts_proxy
         self._endings = tuple(path for path in (live_path, ready_path) if path)
         self._live_path = live_path
         self._ready_path = ready_path
@@ -128,7 +125,7 @@ class HealthMiddleware(Layer):
         return _answer(path, 200 if report.ready else 503, state, report.results if self._may_know(exchange) else None)
 
     def _may_know(self, exchange: Exchange) -> bool:
-        return not exchange.is_of_page and self._detailed_for.hold(exchange.known_client(self._trusts_proxy))
+        return not exchange.is_of_page and self._detailed_for.hold(exchange.known_client)
 
 
 def _answer(path: str, status: int, state: str, checks: dict[str, str] | None = None) -> Answer:

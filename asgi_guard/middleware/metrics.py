@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from asgi_guard.chain.exchange import Exchange, trusts_nobody
+from asgi_guard.chain.exchange import Exchange
 from asgi_guard.chain.layer import Decision, Layer
 from asgi_guard.chain.lifespan import Startups
 from asgi_guard.configuration.arguments import typed
@@ -51,12 +51,11 @@ class MetricsMiddleware(Layer):
     Args:
         app: the app within.
         path: where scrapes are answered; None measures without answering.
-        allow: addresses and networks (CIDR) whose scrapes are answered, by the client's address as the Proxy layer has
-            it; for all others the path is the app's.
+        allow: addresses and networks (CIDR) whose scrapes are answered, by the client's address as it is known here,
+            within a Proxy layer or in a Guard; for all others the path is the app's.
         otel: whether to measure with OpenTelemetry's metrics API too.
         routes: the route table.
         registry: the registry to measure in and to tell; prometheus_client's own one unless given.
-        trusts_proxy: tells which peers are proxies to be trusted; none unless said.
 
     Raises:
         ConfigError: the path is none, a network is malformed, or what it measures with is not installed.
@@ -74,7 +73,6 @@ class MetricsMiddleware(Layer):
         otel: bool = False,
         routes: Sequence[Route] | RouteTable = (),
         registry: CollectorRegistry | None = None,
-        trusts_proxy: Callable[[str], bool] = trusts_nobody,
     ) -> None:
         super().__init__(app)
         problems: list[Problem] = []
@@ -102,7 +100,6 @@ class MetricsMiddleware(Layer):
         if problems:
             raise ConfigError(problems)
         self._path = path
-        self._trusts_proxy = trusts_proxy
         self._table = RouteTable.of(routes)
         self._under_way = self._shown = 0  # and how many of them the gauge knows of, which other guards may share
         self._due = 0
@@ -152,7 +149,7 @@ class MetricsMiddleware(Layer):
         """Answer a scrape, if it is one, and from where it may come."""
         if self._path is None or not exchange.asks_for(self._path) or exchange.method not in ("GET", "HEAD"):
             return None
-        if exchange.is_of_page or not self._allowed.hold(exchange.known_client(self._trusts_proxy)):
+        if exchange.is_of_page or not self._allowed.hold(exchange.known_client):
             return None
         self._tell()  # here, for what is measured is the event loop's
         return self._scraped(exchange, self._path)

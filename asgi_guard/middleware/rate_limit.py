@@ -20,7 +20,7 @@ from random import random
 from typing import TYPE_CHECKING
 
 from asgi_guard.asgi import Head, Header
-from asgi_guard.chain.exchange import Exchange, trusts_nobody
+from asgi_guard.chain.exchange import Exchange
 from asgi_guard.chain.layer import Decision, Layer
 from asgi_guard.chain.response import Response
 from asgi_guard.configuration.arguments import typed
@@ -91,7 +91,6 @@ class RateLimitMiddleware(Layer):
         deny_cache: seconds for which a bucket that refused is not asked again, unless it would admit sooner; 0 asks
             each time. That is also how long a reset, or units given back by another worker, may go unnoticed, and how
             long a token that was found revoked is not looked up again.
-        trusts_proxy: tells which peers are proxies to be trusted; none unless said.
         clock: microseconds of a clock that only moves forward.
 
     Raises:
@@ -125,7 +124,6 @@ class RateLimitMiddleware(Layer):
         ipv6_prefix: int = 64,
         revocation: bool = False,
         deny_cache: float = 1.0,
-        trusts_proxy: Callable[[str], bool] = trusts_nobody,
         clock: Callable[[], int] = lambda: time.monotonic_ns() // 1000,
     ) -> None:
         super().__init__(app)
@@ -165,7 +163,7 @@ class RateLimitMiddleware(Layer):
         self._undecided = Undecided(self.store, " and ".join(self._without()))
         self.denied = DenyCache(int(deny_cache * SECOND))
         self._accounts = Accounts(self.denied, clock)
-        self._clock, self._trusts_proxy = clock, trusts_proxy
+        self._clock = clock
         self._limits_identities = any(limit.key in OF_IDENTITIES for limit in self._every_limit())
         self._unsure = self._limits_identities or revocation
 
@@ -296,7 +294,7 @@ class RateLimitMiddleware(Layer):
 
     def _is_exempt(self, exchange: Exchange, user: User | None) -> bool:
         # Where the address may be a proxy's, what is granted to that is not its clients'.
-        return self._exempt.cover(exchange.known_client(self._trusts_proxy), user)
+        return self._exempt.cover(exchange.known_client, user)
 
     def _look_for_identity(self, exchange: Exchange) -> None:
         """See to it that limits of identities and revocations can hold; the first request that shows it settles it.
