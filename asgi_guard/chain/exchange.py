@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextvars import ContextVar
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 from weakref import WeakSet
 
@@ -14,7 +15,7 @@ from asgi_guard.policy.path_index import NO_ROW
 from asgi_guard.policy.routes import beyond_root, joined_path, route_path
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from asgi_guard.asgi import Header, Scope
     from asgi_guard.limiting.accounts import Accounts
@@ -294,19 +295,14 @@ class Exchange:
         # By the chain's mark and not by the scope itself, of which apps hand on copies.
         if self._views is None:
             self._views = {}
-        self._views[self.scope.get(CHAIN_KEY)] = (
-            self.scope, self.headers, self.repeated, self.method, self.path, self.root_path, self.claimed_root_path,
-            self.raw_path, self._table, self._found,
-        )  # fmt: skip
+        self._views[self.scope.get(CHAIN_KEY)] = _view_of(self)
 
     def _see(self, scope: Scope) -> None:
         self.scope = scope
         view = None if self._views is None else self._views.get(scope.get(CHAIN_KEY))
         if view is not None:
-            (
-                self.scope, self.headers, self.repeated, self.method, self.path, self.root_path, self.claimed_root_path,
-                self.raw_path, self._table, self._found,
-            ) = view  # fmt: skip
+            for name, value in zip(_VIEW, view, strict=True):
+                setattr(self, name, value)
 
     def turn_to(self, scope: Scope) -> None:
         """See the request again as the chain did that was handed it in this scope, whatever became of the scope."""
@@ -420,6 +416,13 @@ class Exchange:
         if self.claimed_root_path is not None:
             self.detail = "root_path"
         return ambiguous_path(self.request_id)
+
+
+_VIEW = (
+    "scope", "headers", "repeated", "method", "path", "root_path", "claimed_root_path", "raw_path", "_table", "_found",
+)  # fmt: skip
+"""All that `_read` sets: how one chain sees the request, which is kept while another one is in hand."""
+_view_of: Callable[[Exchange], tuple[Any, ...]] = attrgetter(*_VIEW)
 
 
 def _readings(path: str, root_path: str) -> tuple[str, str | None]:

@@ -11,8 +11,8 @@ A request passes a chain of layers in this order:
 5. `leave` of every layer, innermost first, when all is over.
 
 A layer alone (`RequestIDMiddleware(app)`) is a chain of one; `Guard(app)` is a chain of all. So the whole stack costs
-one coroutine and one wrapper of `send`, and a layer alone does what it does among others; but it enters where it stands,
-when those around it have decided.
+one coroutine and one wrapper of `send`, and a layer alone does what it does among others, but that those around it
+have decided when it enters.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from asgi_guard import (
     SecurityHeadersMiddleware,
     csrf,
 )
-from asgi_guard.chain.exchange import Exchange
+from asgi_guard.chain.exchange import _VIEW, Exchange
 from asgi_guard.policy.identity import api_key_digest
 from asgi_guard.policy.routes import RouteTable
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
@@ -480,3 +480,11 @@ async def test_a_look_up_that_an_outer_guard_could_not_make_is_none_of_the_inner
     bearer = [(b"authorization", f"Bearer {issuer.token()}".encode())]
     assert (await get(outer, headers=bearer)).status == 200
     assert away.asked
+
+
+def test_a_view_is_all_that_is_read_of_a_scope() -> None:
+    """What is kept of how a chain sees its request is everything that is read of its scope, and nothing else."""
+    exchange = object.__new__(Exchange)
+    exchange.kind, exchange._claim = "http", None
+    exchange._read(http_scope(), "")
+    assert {name for name in Exchange.__slots__ if hasattr(exchange, name)} == {"kind", "_claim", *_VIEW}
