@@ -168,7 +168,8 @@ class Chain:
         return answer
 
     def _leave(self, exchange: Exchange, response: Response, inner: Scope, error: BaseException | None) -> None:
-        exchange.route = exchange.route or _route_in(inner)
+        if exchange.route is None and "route" in inner:
+            exchange.route = _route_in(inner)
         if exchange.scope is not inner:
             exchange.turn_to(inner)
         for leave in self._leaves:

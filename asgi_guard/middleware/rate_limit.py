@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from asgi_guard.policy.identity import User
     from asgi_guard.policy.limit_sets import Kind, RouteLimits
     from asgi_guard.policy.rates import Limit
-    from asgi_guard.policy.revocation import Marks
     from asgi_guard.stores import Store
 
 logger = logging.getLogger("asgi_guard")
@@ -235,18 +234,19 @@ class RateLimitMiddleware(Layer):
         limit_set = self.limits[row].of(user, self._plan_claim)
         token_id = marks = None
         if self._revocation and user is not None:
+            token_id, marks = user.token_id, user.marks
             self._note_look_up(exchange)
-            limit_set, token_id, marks = self._looked_up(exchange, user, row, limit_set)
+            if self._revoked and self._is_known_revoked(exchange, user):
+                limit_set, token_id, marks = self.limits[row].anonymous, None, None
         exempt = self._exempts and self._is_exempt(exchange, user)
         if self._messages is not None and exchange.kind == "websocket" and not exempt:
             exchange.meter = Meter(self._messages, binding=not self._shadow)
         charges = () if exempt or not limit_set.limits else self._charging.of(exchange, limit_set)
         if not charges and token_id is None and marks is None:
             return None
-        if self._memory is None and self.denied.known:
-            known = self.denied.refuse(charges, self._clock())
-            if known is not None:
-                return self._concluded(exchange, limit_set, known)
+        known = self.denied.refuse(charges, self._clock()) if self._memory is None and self.denied.known else None
+        if known is not None:
+            return self._concluded(exchange, limit_set, known)
         lease = self._accounts.leases.name() if limit_set.counts and charges else ""
         if charges:
             self._accounts.open(exchange, self.store, charges, lease)
@@ -272,17 +272,16 @@ class RateLimitMiddleware(Layer):
         if not any(is_same(self.store, store) for store in exchange.revocations):
             exchange.revocations += (self.store,)
 
-    def _looked_up(
-        self, exchange: Exchange, user: User, row: int, limit_set: LimitSet
-    ) -> tuple[LimitSet, str | None, Marks | None]:
-        """Which limits hold, and what is to be looked up: nothing of a token that was found revoked a moment ago.
+    def _is_known_revoked(self, exchange: Exchange, user: User) -> bool:
+        """Whether a token was found revoked a moment ago.
 
-        It is charged as a stranger then, since it is to take nothing of its owner's, not even while it is under way.
+        It is charged as a stranger's then, and not looked up: it is to take nothing of its owner's, not even while it
+        is under way.
         """
-        if self._revoked and self._revoked.get(user.token_id or "", 0) > self._clock():
-            exchange.revocation = Revocation.REVOKED
-            return self.limits[row].anonymous, None, None
-        return limit_set, user.token_id, user.marks
+        if self._revoked.get(user.token_id or "", 0) <= self._clock():
+            return False
+        exchange.revocation = Revocation.REVOKED
+        return True
 
     def _note_revoked(self, exchange: Exchange) -> None:
         exchange.revocation = Revocation.REVOKED
