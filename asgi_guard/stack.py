@@ -226,7 +226,9 @@ def _access_log(app: ASGIApp, settings: GuardSettings, table: RouteTable) -> Acc
     if section.format == "off":
         return None
     probes = [path for path in (settings.health.live_path, settings.health.ready_path) if path]
-    return AccessLogMiddleware(app, quiet=probes, routes=table, **section.model_dump())
+    auth = settings.auth
+    issuers = {each.issuer for each in (*auth.trusted, auth.introspected) if each is not None}
+    return AccessLogMiddleware(app, quiet=probes, issuer=len(issuers) > 1, routes=table, **section.model_dump())
 
 
 def _security(app: ASGIApp, settings: GuardSettings, table: RouteTable) -> SecurityHeadersMiddleware | None:

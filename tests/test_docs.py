@@ -81,7 +81,7 @@ def test_the_members_of_log_lines_are_told() -> None:
     page, code = (DOCS / "operations.md").read_text("utf-8"), Path(asgi_guard.__file__).parent
     written = (code / "policy" / "log_record.py").read_text("utf-8")
     members = set(re.findall(r'"(asgi_guard\.\w+)"', written))
-    assert len(members) == 13
+    assert len(members) == 14
     ends = set(re.findall(r'remarks\.error = "(\w+)"', (code / "middleware" / "access_log.py").read_text("utf-8")))
     assert ends == {"client_disconnected", "response_unfinished"}
     assert {name for name in members | ends if f"`{name}`" not in page} == set()

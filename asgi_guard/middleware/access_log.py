@@ -44,6 +44,8 @@ class AccessLogMiddleware(Layer):
         slow_ms: milliseconds from which an exchange is marked as slow; None marks none. A body in several parts is
             judged by its first one, and a WebSocket that was accepted not at all: they last as long as they are wanted.
         quiet: paths whose successes are not logged: the probes. Scrapes that the Metrics layer answers are not either.
+        issuer: whether the issuer of a user's token is logged beside the user, for where there are several: each may
+            have an `alice`.
         gcp_project: the project of Google Cloud whose traces lines in the schema `gcp` are to stand beside; None writes
             the trace's bare id.
         routes: the route table; the path of the matching row is logged as the route, unless the app's router names one.
@@ -63,6 +65,7 @@ class AccessLogMiddleware(Layer):
         sample: float = 1.0,
         slow_ms: float | None = None,
         quiet: str | Sequence[str] = (),
+        issuer: bool = False,
         gcp_project: str | None = None,
         routes: Sequence[Route] | RouteTable = (),
         write: Callable[[bytes], object] | None = None,
@@ -77,7 +80,7 @@ class AccessLogMiddleware(Layer):
         self._sample = sample
         self._slow = None if slow_ms is None else int(slow_ms * 1e6)
         self._quiet = all_listed(quiet=quiet)["quiet"]
-        self._project = gcp_project
+        self._issuer, self._project = issuer, gcp_project
         self._writer = LineWriter(self._dropped)
         self.write: Callable[[bytes], object] = write or self._writer.write
 
@@ -183,7 +186,7 @@ class AccessLogMiddleware(Layer):
             return False
         if exchange.answer is not None or exchange.detail is not None or exchange.client_doubt is not None:
             return False
-        if exchange.csrf_shadow is not None:
+        if exchange.csrf_shadow is not None or (self._issuer and exchange.user is not None):
             return False
         verdict = exchange.verdict
         if verdict is not None and not verdict.resets and any(reading.wait != 0 for reading in verdict.readings):
@@ -195,7 +198,9 @@ class AccessLogMiddleware(Layer):
         remarks = entry.remarks = Remarks(
             detail=exchange.detail, csrf_shadow=exchange.csrf_shadow, client_doubt=exchange.client_doubt
         )
-        answer, verdict = exchange.answer, exchange.verdict
+        answer, verdict, user = exchange.answer, exchange.verdict, exchange.user
+        if self._issuer and user is not None:
+            remarks.issuer = user.issuer
         if answer is not None and answer.reason is not None:
             remarks.refused_by, remarks.reason = exchange.answered_by, answer.reason
         if verdict is not None:

@@ -38,6 +38,7 @@ class Remarks:
         close_code: what a WebSocket was closed with.
         messages_received: messages of a WebSocket's client, and
         messages_sent: those of the app; None for anything but a session.
+        issuer: whose the user is, where there are several issuers.
     """
 
     error: str | None = None
@@ -53,6 +54,7 @@ class Remarks:
     close_code: int | None = None
     messages_received: int | None = None
     messages_sent: int | None = None
+    issuer: str | None = None
 
 
 @dataclass(slots=True)

@@ -69,6 +69,8 @@ def _url(entry: Entry, path: str) -> str:
 
 def _add_remarks(members: dict[str, Any], remarks: Remarks, error_type: str = "error.type") -> None:
     """Add what few exchanges have; but for the error, no schema has a name for it."""
+    if remarks.issuer is not None:
+        members["asgi_guard.issuer"] = remarks.issuer
     if remarks.error is not None:
         members[error_type] = remarks.error
     if remarks.reason is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asgi_guard import AuthSettings, Guard, GuardSettings, IdentityMiddleware, LogSettings
+from asgi_guard import AccessLogMiddleware, AuthSettings, Guard, GuardSettings, IdentityMiddleware, LogSettings
 from asgi_guard.testing import LocalIssuer
 from tests.asgi import Echo, get
 
@@ -108,3 +108,23 @@ async def test_an_only_issuer_that_is_away(first: LocalIssuer) -> None:
     assert await readiness(guarded(first)) == (503, {"keys": "failed"})
     first.outage = False
     assert await readiness(guarded(first)) == (200, {"keys": "ok"})
+
+
+async def test_the_log_says_whose_a_user_is(first: LocalIssuer, partner: LocalIssuer) -> None:
+    """Where there are several issuers, each of which may have an alice, the log names the user's; else it does not."""
+    for others in ((partner,), ()):
+        lines: list[bytes] = []
+        named: Any = tuple({"issuer": each.url} for each in others)
+        auth = AuthSettings(issuer=first.url, audience=(first.audience,), issuers=named)
+        guard = Guard(Echo(), GuardSettings(auth=auth))
+        (log,) = (layer for layer in guard.layers if isinstance(layer, AccessLogMiddleware))
+        log.write = lines.append
+        for issuer in (first, *others):
+            await get(guard, headers=[(b"authorization", f"Bearer {issuer.token('alice')}".encode())])
+        await get(guard)
+        told = [(record.get("user.id"), record.get("asgi_guard.issuer")) for record in map(json.loads, lines)]
+        assert told == [
+            ("alice", first.url if others else None),
+            *(("alice", each.url) for each in others),
+            (None, None),
+        ]
