@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from math import inf
 from typing import TYPE_CHECKING
 
 from asgi_guard.chain.exchange import SCOPE_KEY
@@ -87,6 +88,16 @@ def _require_types(**given: object) -> None:
         raise TypeError("; ".join(map(str, problems)))
 
 
+def _end(user: User) -> float:
+    """When the token of an identity ends for whoever takes it, in seconds since the Unix epoch.
+
+    That is by its `exp`, where claims tell of one; an opaque token need not say it, and then may never end.
+    """
+    here = inf if user.expires is None else user.expires
+    said: float = user.claims.get("exp", inf) if user.claims else here
+    return max(said, here)
+
+
 class Revocations:
     """Revokes tokens in a store.
 
@@ -102,13 +113,15 @@ class Revocations:
     async def token(self, user: User) -> float:
         """Revoke the token that showed an identity, for the rest of its life and a margin; seconds of the former.
 
+        Its life is the one that its issuer gave it, and not what this guard's bound on its age leaves of it: another
+        guard on the same store may have no such bound.
+
         Raises:
             ValueError: there is no such token, or it has no id.
         """
         if user.token_id is None:
             raise ValueError("this identity was not shown by a token with an id, so there is none to revoke")
-        # An opaque token need not say when it ends.
-        seconds = LONGEST_TTL if user.expires is None else min(max(0.0, user.expires - time.time()), LONGEST_TTL)
+        seconds = min(max(0.0, _end(user) - time.time()), LONGEST_TTL)
         await self._store.revoke(user.token_id, min(seconds + MARGIN, LONGEST_TTL))
         return seconds
 

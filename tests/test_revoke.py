@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
+    from asgi_guard.stores import Store
     from asgi_guard.testing import LocalIssuer
     from tests.stores.server import Server
 
@@ -247,6 +248,33 @@ async def test_a_revocation_outlasts_its_token(left: float) -> None:
     assert store.judge((), "t").revoked
     clock.pass_seconds(20)
     assert not store.judge((), "t").revoked
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_token_is_revoked_for_guards_that_take_it_for_longer(
+    issuer: LocalIssuer, server: Server, *, shared: bool
+) -> None:
+    """A token is refused until it ends as it was signed, though the guard that revoked it bounds its age to less."""
+    clock = Micros()
+    store: Store = server.store() if shared else MemoryStore(clock=clock)
+    auth = AuthSettings(issuer=issuer.url, audience=(issuer.audience,), revocation=True, max_token_age=60)
+    brief = Guard(logout, GuardSettings(auth=auth), http_client=issuer.client, store=store)
+    long = Guard(logout, settings(issuer), http_client=issuer.client, store=store)
+    token = f"Bearer {issuer.token('alice', lifetime=3600)}"
+    assert await ask(brief, "/logout", authorization=token) == 204
+    if isinstance(store, MemoryStore):
+        clock.pass_seconds(60 + 2 * MARGIN)
+    else:
+        (key,) = server.client.keys("asgi-guard:revoked:*")
+        assert server.client.pttl(key) > 1000 * (3600 + MARGIN - 60)
+    assert await ask(long, "/items", authorization=token) == 401
+    await store.aclose()
+
+
+async def test_an_opaque_token_that_tells_no_end_is_revoked_for_good() -> None:
+    """Where nobody says when a token ends, it is revoked for as long as may be, however its age is bounded here."""
+    user = User("alice", claims={"jti": "t"}, token_id="t", expires=time.time() + 60)
+    assert await Revocations(MemoryStore(), {}).token(user) == LONGEST_TTL
 
 
 async def test_a_session_that_is_no_text_is_refused(issuer: LocalIssuer) -> None:

@@ -65,7 +65,7 @@ def revoke(
         if session is not None:
             return f"revoked the session, for {await revocations.session(session, issuer, ttl):.0f} s"
         seconds = await revocations.token(await identity.tokens.verify(token_given(token or "")))
-        return f"revoked, for the {seconds:.0f} s that it would have been accepted"
+        return f"revoked, for the {seconds:.0f} s until it ends"
 
     try:
         said = asyncio.run(_closing(what, identity.shutdown, store.aclose))

@@ -23,7 +23,7 @@ EVER = 1
 DEFAULT_TTL = 30 * 86_400.0
 """Seconds that a revocation by subject or session is kept where nothing bounds the age of tokens: 30 days."""
 MARGIN = 300.0
-"""Seconds for which a token's revocation outlasts the token as it ends here: it ends later by another machine's clock,
+"""Seconds for which a token's revocation outlasts the token: it ends later by another machine's clock,
 and by the leeway of another guard on the same store, which may be as much."""
 LONGEST_TTL = 10 * 366 * 86_400.0
 """Seconds that a revocation is kept at most: ten years."""
