@@ -36,7 +36,9 @@ class Store(Protocol):
         """
 
     async def revoke(self, name: str, ttl: float, instant: int = EVER) -> None:
-        """Put a token, a session or a subject among the revoked; what was kept of it before counts no more.
+        """Put a token, a session or a subject among the revoked. What was kept of it before is not cut short.
+
+        Of both, the later end and the later instant count; `EVER` is the latest.
 
         Args:
             name: the store's name for it.

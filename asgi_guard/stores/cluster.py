@@ -17,7 +17,7 @@ from asgi_guard.stores.eviction import policy_of
 from asgi_guard.stores.hosts import read_hosts
 from asgi_guard.stores.nodes import NodePlan, Nodes
 from asgi_guard.stores.parts import merge, slot_of, split, taken
-from asgi_guard.stores.server_link import probe, signs_of_life
+from asgi_guard.stores.server_link import probe, revoking, signs_of_life
 from asgi_guard.stores.topology import ATTEMPT
 from asgi_guard.stores.urls import URLError, advised, reading_url, try_client, unverified
 from asgi_guard.stores.wire import revocation_key
@@ -162,11 +162,10 @@ class ClusterStore:
         self._connected().tell(split(request, self.prefix))
 
     async def revoke(self, name: str, ttl: float, instant: int = EVER) -> None:
-        """Put a token, a session or a subject among the revoked, for `ttl` seconds."""
+        """Put a token, a session or a subject among the revoked, for `ttl` seconds at least."""
         nodes = await self._found()
-        milliseconds = max(1, int(ttl * 1000))
         key = revocation_key(name, self.prefix)
-        await nodes.command(key_slot(key), ("PSETEX", key, milliseconds, instant))
+        await nodes.command(key_slot(key), revoking(key, ttl, instant))
 
     async def ping(self) -> float:
         """Ask every node as requests ask, by the script, but charging nobody; seconds until all answered or failed.

@@ -193,8 +193,9 @@ class MemoryStore:
         return instant if until > now else 0
 
     async def revoke(self, name: str, ttl: float, instant: int = EVER) -> None:
-        """Put a token, a session or a subject among the revoked, for `ttl` seconds."""
+        """Put a token, a session or a subject among the revoked, for `ttl` seconds at least."""
         now = self._clock()
+        until, known = self._revoked.get(name, (0, 0))
         if name not in self._revoked and len(self._revoked) >= self._max_keys:
             self._revoked = {key: kept for key, kept in self._revoked.items() if kept[0] > now}
             if len(self._revoked) >= self._max_keys:
@@ -207,7 +208,9 @@ class MemoryStore:
                     )  # fmt: skip
                 # The one that ends first is the least loss.
                 del self._revoked[min(self._revoked, key=lambda key: self._revoked[key])]
-        self._revoked[name] = now + int(ttl * 1_000_000), instant
+        if until > now:
+            instant = EVER if EVER in (known, instant) else max(known, instant)
+        self._revoked[name] = max(until, now + int(ttl * 1_000_000)), instant
 
     async def ping(self) -> float:
         """It is always there."""

@@ -17,7 +17,15 @@ from asgi_guard.policy.revocation import EVER, Marks
 from asgi_guard.stores.base import UNWATCHED
 from asgi_guard.stores.batching import Line
 from asgi_guard.stores.eviction import policy_of
-from asgi_guard.stores.server_link import CLIENT_OPTIONS, ServerLink, beside, in_one_write, probe, signs_of_life
+from asgi_guard.stores.server_link import (
+    CLIENT_OPTIONS,
+    ServerLink,
+    beside,
+    in_one_write,
+    probe,
+    revoking,
+    signs_of_life,
+)
 from asgi_guard.stores.urls import advised, check_store_url, reading_url, try_client, unverified
 from asgi_guard.stores.wire import question, revocation_key
 
@@ -137,9 +145,8 @@ class RedisStore:
         self._connected().tell(question(request, self.prefix))
 
     async def revoke(self, name: str, ttl: float, instant: int = EVER) -> None:
-        """Put a token, a session or a subject among the revoked, for `ttl` seconds."""
-        milliseconds = max(1, int(ttl * 1000))
-        await self._run(("PSETEX", revocation_key(name, self.prefix), milliseconds, instant))
+        """Put a token, a session or a subject among the revoked, for `ttl` seconds at least."""
+        await self._run(revoking(revocation_key(name, self.prefix), ttl, instant))
 
     async def ping(self) -> float:
         """Ask as requests ask, by the script, but charging nobody; seconds that it took.

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 SCRIPT = files(__package__).joinpath("admit.lua").read_bytes()
 SCRIPT_SHA1 = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
+REVOKE = files(__package__).joinpath("revoke.lua").read_bytes()
+"""It goes along with each call: revocations are few, and no server has to know it."""
 
 
 _PING = Limit("ping", "1000/second by route", "route", interval=1000, burst=1000)
@@ -111,6 +113,17 @@ def probe(asked: Sequence[Question], now: int) -> list[list[bytes]]:
         now: microseconds since the Unix epoch by our own clock; 0 leaves it to the server's.
     """
     return [[b"EVAL", SCRIPT, *encode((), now)], [b"EVALSHA", SCRIPT_SHA1, *encode(asked, now)]]
+
+
+def revoking(key: bytes, ttl: float, instant: int) -> Sequence[bytes | str | int]:
+    """The command that puts a token, a session or a subject among the revoked.
+
+    Args:
+        key: what is revoked, as `wire.revocation_key` names it.
+        ttl: seconds for which that is kept; a millisecond at least.
+        instant: of a subject, up to when its tokens are revoked, in microseconds since the Unix epoch; else `EVER`.
+    """
+    return b"EVAL", REVOKE, 1, key, max(1, int(ttl * 1000)), instant
 
 
 class ServerLink:

@@ -57,7 +57,7 @@ def test_the_wheel_works_by_itself(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("asgi_guard-*.whl")
     with ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert {"asgi_guard/stores/admit.lua", "asgi_guard/py.typed"} <= set(names)
+    assert {"asgi_guard/stores/admit.lua", "asgi_guard/stores/revoke.lua", "asgi_guard/py.typed"} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "examples/", "benchmarks/"))]
     venv.create(tmp_path / "env", with_pip=True)
     programs = tmp_path / "env" / ("Scripts" if os.name == "nt" else "bin")

@@ -229,7 +229,8 @@ NEEDED = "+evalsha +eval +mget +psetex +time +client|setname"
 
 async def test_the_least_permissions(server: Server) -> None:
     """A user who may run these commands on keys of the prefix only can do all that a store does."""
-    server.client.execute_command("ACL", "SETUSER", "guard", "on", ">p@ss/word", "~asgi-guard:*", *NEEDED.split())
+    rules = f"{NEEDED} +pttl".split()
+    server.client.execute_command("ACL", "SETUSER", "guard", "on", ">p@ss/word", "~asgi-guard:*", *rules)
     store = RedisStore(f"unix://guard:p%40ss%2Fword@{server.socket}", timeout=PATIENCE)
 
     await store.ping()

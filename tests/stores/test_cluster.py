@@ -254,7 +254,7 @@ async def test_a_sign_of_life_counts_what_limits_count(cluster: Cluster) -> None
     await few.aclose()
 
 
-NEEDED = "+evalsha +eval +mget +psetex +time +ping +client|setname +cluster|slots +asking"
+NEEDED = "+evalsha +eval +mget +psetex +pttl +time +ping +client|setname +cluster|slots +asking"
 
 
 async def test_the_least_permissions(cluster: Cluster) -> None:

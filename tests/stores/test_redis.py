@@ -16,7 +16,7 @@ from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.middleware import RateLimitMiddleware
 from asgi_guard.policy.bucket import Admission, Charge, decide
 from asgi_guard.policy.rates import SECOND, Limit
-from asgi_guard.policy.revocation import Marks
+from asgi_guard.policy.revocation import LONGEST_TTL, Marks
 from asgi_guard.stores import MemoryStore, RedisStore
 from asgi_guard.stores.base import Watch
 from asgi_guard.stores.server_link import SCRIPT, SCRIPT_SHA1
@@ -99,6 +99,40 @@ async def test_a_revocation_is_one_key_with_an_end(server: Server, store: RedisS
 
     assert 30_000 < server.client.pttl("asgi-guard:revoked:t") <= 90_500
     assert server.client.pttl("asgi-guard:revoked:ended") <= 1
+
+
+async def test_the_longer_of_two_revocations_holds(server: Server, store: RedisStore) -> None:
+    """A key keeps its end if a later revocation would end sooner, and is given a later one."""
+    for ttl, kept in ((600, 600), (60, 600), (900, 900)):
+        await store.revoke("t", ttl)
+        assert 1000 * (kept - 30) < server.client.pttl("asgi-guard:revoked:t") <= 1000 * kept
+
+
+async def test_a_revocation_over_what_someone_else_left(server: Server, store: RedisStore) -> None:
+    """A text that is no instant goes on revoking all, for ten years if it had no end; a list is no revocation."""
+    for text in ("soon", "-5", "1e3", "", "9" * 17):
+        server.client.set("asgi-guard:revoked:bob", text)
+        await store.revoke("bob", 60, 1_000)
+        assert (await store.admit(Admission((), marks=Marks(None, "bob", 10**15)))).revoked, text
+        assert server.client.pttl("asgi-guard:revoked:bob") > 1000 * (LONGEST_TTL - 60)
+    server.client.delete("asgi-guard:revoked:bob")
+    server.client.rpush("asgi-guard:revoked:bob", "list")
+    await store.revoke("bob", 60, 1_000)
+    assert server.client.get("asgi-guard:revoked:bob") == b"1000"
+    assert server.client.pttl("asgi-guard:revoked:bob") <= 60_000
+
+
+async def test_revocations_of_one_moment(server: Server, store: RedisStore) -> None:
+    """Whoever of many is the last to revoke a subject, the latest instant and the latest end hold."""
+    other = server.store()
+    instants = [10**15 + number for number in range(40)]
+    told = (
+        each.revoke("bob", 60 + at % 7, at) for each in (store, other) for at in sorted(instants, key=lambda at: at % 7)
+    )
+    await asyncio.gather(*told)
+    await other.aclose()
+    assert server.client.get("asgi-guard:revoked:bob") == b"%d" % instants[-1]
+    assert 63_000 < server.client.pttl("asgi-guard:revoked:bob") <= 66_000
 
 
 async def test_prefixes_keep_guards_apart(server: Server, store: RedisStore) -> None:

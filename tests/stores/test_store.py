@@ -10,7 +10,7 @@ import pytest
 
 from asgi_guard.policy.bucket import Admission, Charge, Verdict
 from asgi_guard.policy.rates import SECOND, Limit
-from asgi_guard.policy.revocation import Marks
+from asgi_guard.policy.revocation import EVER, Marks
 from asgi_guard.stores import ClusterStore, MemoryStore, RedisStore, SentinelStore, Store, open_store
 from tests.stores.server import PATIENCE, SLOW, VAST, ask, limit, until
 
@@ -157,6 +157,32 @@ async def test_revocation_ends_with_the_tokens_life(store: Store) -> None:
 
     await store.revoke("t1", 600)
     assert (await store.admit(Admission((), "t1"))).revoked
+
+
+async def test_no_revocation_is_cut_short(store: Store) -> None:
+    """Whoever revokes again, for a shorter time or up to an earlier instant, ends nothing that was revoked before."""
+    for ttl in (600, 0.001):
+        await store.revoke("t1", ttl)
+    for ttl, instant in ((600, 2_000), (0.001, 1_000)):
+        await store.revoke("bob", ttl, instant)
+    for instant in (EVER, 1_000):
+        await store.revoke("eve", 600, instant)
+    await asyncio.sleep(0.01)
+
+    assert (await store.admit(Admission((), "t1"))).revoked
+    told = [(await store.admit(Admission((), marks=Marks(None, "bob", issued)))).revoked for issued in (2_000, 2_001)]
+    assert told == [True, False]
+    assert (await store.admit(Admission((), marks=Marks(None, "eve", 2_000)))).revoked
+
+
+async def test_a_revocation_that_has_ended_counts_no_more(store: Store) -> None:
+    """What was revoked up to a later instant, and is forgotten, does not come back with the next revocation."""
+    await store.revoke("bob", 0.001, 2_000)
+    await asyncio.sleep(0.01)
+    await store.revoke("bob", 600, 1_000)
+
+    told = [(await store.admit(Admission((), marks=Marks(None, "bob", issued)))).revoked for issued in (1_000, 1_001)]
+    assert told == [True, False]
 
 
 async def test_a_session_and_a_subject_are_looked_up_in_the_same_call(store: Store) -> None:
