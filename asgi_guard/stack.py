@@ -352,6 +352,7 @@ def _introspection(section: AuthSettings, http_client: Callable[[], httpx.AsyncC
         audience=() if section.introspection_unsafe_any_audience else asked.audience or (),
         unsafe_subject=section.introspection_unsafe_subject,
         unsafe_any_type=section.introspection_unsafe_any_type,
+        unsafe_any_audience=section.introspection_unsafe_any_audience,
         client=http_client,
         **asked.model_dump(exclude={"audience", "jwks_url", "algorithms", "profile"}),
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import Problem
+from asgi_guard.policy.claims import NO_AUDIENCE
 from asgi_guard.policy.limit_sets import OF_IDENTITIES
 from asgi_guard.policy.rates import holds_limits, parse_limits
 from asgi_guard.policy.routes import UNNAMED, RouteTable, sample
@@ -87,8 +88,7 @@ def _needs(settings: GuardSettings) -> Iterator[tuple[str, str, bool, tuple[str,
 def _credentials(auth: AuthSettings) -> Iterator[Problem]:
     """Who is believed, where it is not told whole, or told of nobody."""
     if auth.issuer is not None and not auth.audiences:
-        message = "name this API: a token without an audience could be meant for anyone"
-        yield Problem(f"{PREFIX}AUTH_AUDIENCE", message)
+        yield Problem(f"{PREFIX}AUTH_AUDIENCE", NO_AUDIENCE)
     if len({each.issuer for each in auth.trusted}) < len(auth.trusted):
         yield Problem(f"{PREFIX}AUTH_ISSUERS", "an issuer is named twice")
     if not auth.trusted and auth.introspection_url is None:
@@ -170,8 +170,7 @@ def _introspection(auth: AuthSettings) -> Iterator[Problem]:
         message = f"say whose tokens the endpoint tells of, which its origin does not tell: one of {known}, or another"
         yield Problem(f"{PREFIX}AUTH_INTROSPECTION_ISSUER", message)
     if not asked.audience and not auth.introspection_unsafe_any_audience and auth.issuer is None:
-        message = "name this API: a token without an audience could be meant for anyone"
-        yield Problem(f"{PREFIX}AUTH_AUDIENCE", message)
+        yield Problem(f"{PREFIX}AUTH_AUDIENCE", NO_AUDIENCE)
 
 
 def _resource(auth: AuthSettings) -> Iterator[Problem]:

@@ -31,7 +31,7 @@ from asgi_guard.identity.fetching import (
     why,
 )
 from asgi_guard.policy.breaker import Breaker
-from asgi_guard.policy.claims import SCOPE_CLAIMS, parse_required
+from asgi_guard.policy.claims import NO_AUDIENCE, SCOPE_CLAIMS, parse_required
 from asgi_guard.policy.introspection import IntrospectionCache, IntrospectionPolicy, IntrospectionTimes, origin_of
 from asgi_guard.policy.listing import all_listed
 from asgi_guard.policy.plain_types import require_fields
@@ -39,7 +39,7 @@ from asgi_guard.policy.token import MAX_TOKEN_BYTES, too_large
 from asgi_guard.policy.token_cache import TokenCache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from asgi_guard.policy.identity import User
 
@@ -72,7 +72,7 @@ class Introspection:
         client_id: by which this API is known to it.
         client_secret: the secret that goes with it.
         issuer: the issuer of every token that it calls active; the endpoint's origin unless said.
-        audience: of which a token has to name one; empty takes tokens for any API.
+        audience: of which a token has to name one.
         leeway: seconds by which its clock may differ.
         scope_claims: where scopes are; the first of these that is there counts.
         max_token_age: seconds after which a token is refused though it is active; the answer then has to say `iat`.
@@ -85,6 +85,9 @@ class Introspection:
             and gives them the subject `client:ID`.
         unsafe_any_type: whether a token is taken whatever sort it is said to be, and where none is said. It is unsafe,
             since endpoints call refresh tokens active too, which live long.
+        unsafe_any_audience: whether a token is taken whomever it was made for; `audience` is then left empty. It is
+            unsafe, since any other API of the issuer could use the tokens that it is sent here: it is right only where
+            the issuer calls no token active that was made for another one.
         times: for how long answers count.
         client: makes the HTTP client, a new one each time, which is closed in the end: the place for a proxy, a CA
             bundle, or headers.
@@ -105,6 +108,7 @@ class Introspection:
     required_claims: Sequence[str] | str = ()
     unsafe_subject: Sequence[str] | str = ()
     unsafe_any_type: bool = False
+    unsafe_any_audience: bool = False
     times: IntrospectionTimes = field(default_factory=IntrospectionTimes)
     client: Callable[[], httpx.AsyncClient] = default_client
 
@@ -114,7 +118,7 @@ class Introspection:
         lists = {name: getattr(self, name) for name in listed}
         for name, value in all_listed(**lists).items():
             object.__setattr__(self, name, value)
-        problems: list[Problem] = []
+        problems = list(self._wrong_with_audience())
         for name, check in (("url", partial(check_url, query=True)), ("required_claims", parse_required)):
             try:
                 check(getattr(self, name))
@@ -122,6 +126,12 @@ class Introspection:
                 problems.append(Problem(name, str(error)))
         if problems:
             raise ConfigError(problems)
+
+    def _wrong_with_audience(self) -> Iterator[Problem]:
+        if not self.audience and not self.unsafe_any_audience:
+            yield Problem("audience", NO_AUDIENCE)
+        elif self.audience and self.unsafe_any_audience:
+            yield Problem("unsafe_any_audience", "it takes tokens for any API: leave it out, or the audience")
 
     def introspector(self) -> Introspector:
         """What asks there."""

@@ -9,7 +9,7 @@ from asgi_guard.errors import ConfigError, Problem, TokenError
 from asgi_guard.identity.fetching import check_name, check_url, default_client
 from asgi_guard.identity.jwks import KeyEngine
 from asgi_guard.policy import token
-from asgi_guard.policy.claims import SCOPE_CLAIMS, ClaimsPolicy, Profile, parse_required, scopes_of
+from asgi_guard.policy.claims import NO_AUDIENCE, SCOPE_CLAIMS, ClaimsPolicy, Profile, parse_required, scopes_of
 from asgi_guard.policy.frozen import frozen
 from asgi_guard.policy.identity import User, revocation_key
 from asgi_guard.policy.keyring import KeyTimes
@@ -76,7 +76,7 @@ class Issuer:
             except ValueError as error:
                 problems.append(Problem(name, str(error)))
         if not self.audience:
-            problems.append(Problem("audience", "name this API: a token without an audience could be meant for anyone"))
+            problems.append(Problem("audience", NO_AUDIENCE))
         try:
             parse_required(self.required_claims)
         except ValueError as error:

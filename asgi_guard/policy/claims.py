@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 Profile: TypeAlias = Literal["any", "at+jwt"]
 SCOPE_CLAIMS = ("scope", "scp")
 """Where scopes are looked for: RFC 8693 section 4.2, and what issuers wrote before it."""
+NO_AUDIENCE = "name this API: a token without an audience could be meant for anyone"
+"""What is wrong where no audience is asked for."""
 _SHA256 = re.compile(r"[A-Za-z0-9_-]{43}")
 _AT_JWT = ("at+jwt", "application/at+jwt")
 _AT_JWT_CLAIMS = ("exp", "iat", "jti", "client_id")

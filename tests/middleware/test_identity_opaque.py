@@ -120,7 +120,7 @@ async def test_the_users_of_one_client_are_not_one(opaque: OpaqueIssuer) -> None
     tokens.append(opaque.token("3", **said))
     seen = {}
     for members in ("", "username", "username, client_id"):
-        asked = Introspection(opaque.url, *CLIENT, unsafe_subject=members)
+        asked = Introspection(opaque.url, *CLIENT, unsafe_subject=members, unsafe_any_audience=True)
         layer = IdentityMiddleware(Echo(), introspection=asked)
         users = [await who(layer, token) for token in tokens]
         seen[members] = [user.subject for user in users]
@@ -273,7 +273,7 @@ def test_how_long_they_may_live(signed: dict[str, float] | None, asked: dict[str
     layer = IdentityMiddleware(
         Echo(),
         issuers=[] if signed is None else [Issuer(name, "api", **signed)],  # type: ignore[arg-type]
-        introspection=Introspection(f"{name}/introspect", *CLIENT, **asked),
+        introspection=Introspection(f"{name}/introspect", *CLIENT, audience="api", **asked),
     )
     assert lives_of(layer) == {name: life}
 
@@ -343,9 +343,34 @@ def test_what_is_not_told_whole(environment: dict[str, str], variable: str, mess
     assert "hunter2" not in str(found)
 
 
+@pytest.mark.parametrize(
+    ("options", "option", "message"),
+    [
+        ({}, "audience", "name this API"),
+        ({"audience": ()}, "audience", "name this API"),
+        ({"audience": " , "}, "audience", "name this API"),
+        ({"audience": "api", "unsafe_any_audience": True}, "unsafe_any_audience", "leave it out, or the audience"),
+    ],
+)
+def test_an_api_has_to_be_named(options: dict[str, Any], option: str, message: str) -> None:
+    """Tokens for any API are taken where that is said, and not where no audience is; nor is both said."""
+    with pytest.raises(ConfigError, match=message) as caught:
+        Introspection("https://id.example.com/introspect", *CLIENT, **options)
+    assert [problem.name for problem in caught.value.problems] == [option]
+
+
+async def test_tokens_for_any_api(opaque: OpaqueIssuer) -> None:
+    """Where that is said, a token is taken that was made for another API, or for none."""
+    asked = Introspection(opaque.url, *CLIENT, unsafe_any_audience=True)
+    layer = IdentityMiddleware(Echo(), introspection=asked)
+    for audience in ("elsewhere", None):
+        assert (await who(layer, opaque.token(f"for {audience}".replace(" ", "-"), aud=audience))).subject == "alice"
+    await layer.shutdown()
+
+
 def test_a_secret_is_not_in_a_repr() -> None:
     """Neither the configuration nor what asks tells the secret."""
-    asked = Introspection("https://id.example.com/introspect", "shop", "hunter2")
+    asked = Introspection("https://id.example.com/introspect", "shop", "hunter2", audience="api")
     assert "hunter2" not in repr(asked) + repr(asked.introspector())
     with pytest.raises(ConfigError, match="https"):
-        Introspection("ftp://id.example.com", "shop", "hunter2")
+        Introspection("ftp://id.example.com", "shop", "hunter2", audience="api")
