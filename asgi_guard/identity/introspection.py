@@ -49,7 +49,8 @@ MAX_BODY = 64 * 1024
 MAX_ASKED = 32
 """Tokens that are asked about at once, in each line: more would be an attack on the issuer through us."""
 MAX_WAITING = 512
-"""Requests that may wait for an answer, in each line."""
+"""Tokens that may be asked about or wait for that, in each line. Requests with the same token wait for the same answer,
+and count once: one that waits takes hardly more than the server holds of it anyway."""
 ABOUT_THE_TOKEN = frozenset({400, 403, 413, 414, 422})
 """Answers by which servers, and firewalls before them, mean what was sent: one such token, which anybody can send, does
 not keep the others from being asked about."""
@@ -161,11 +162,15 @@ class _Line:
     """Tokens that wait to be asked about: those that were active a while ago in one line, strangers in another.
 
     So a flood of invented tokens delays only other unknown tokens.
+
+    Attributes:
+        turns: for those that are asked about.
+        questions: how many there are, whether or not it is their turn, or anybody still waits for the answer.
     """
 
     def __init__(self) -> None:
         self.turns = asyncio.Semaphore(MAX_ASKED)
-        self.waiting = 0
+        self.questions = 0
 
 
 class _OddTokenError(Exception):
@@ -242,13 +247,8 @@ class Introspector:
             return user
         digest = TokenCache.digest(token)
         self._enter()
-        line = self._lines[self._cache.stale(digest, self._clock()) is not None]
-        if line.waiting >= MAX_WAITING:
-            raise _OverloadedError("too many tokens wait to be asked about already", 1)
-        line.waiting += 1
         try:
-            question = self._asking(digest) or self._ask_about(digest, token, line)
-            return await self._answer(question)
+            return await self._answer(self._asking(digest) or self._ask_about(digest, token))
         except (_OverloadedError, _UnansweredError):
             raise
         except KeysUnavailableError:
@@ -256,8 +256,6 @@ class Introspector:
             if user is None:
                 raise
             return user
-        finally:
-            line.waiting -= 1
 
     async def _answer(self, question: asyncio.Task[User]) -> User:
         """Wait for it. A waiter that is cancelled does not cancel it, for others wait too, nor it one that waits."""
@@ -290,17 +288,22 @@ class Introspector:
         task = self._asked.get(digest)
         return None if task is None or task.get_loop() is not asyncio.get_running_loop() else task
 
-    def _ask_about(self, digest: bytes, token: bytes, line: _Line) -> asyncio.Task[User]:
+    def _ask_about(self, digest: bytes, token: bytes) -> asyncio.Task[User]:
+        line = self._lines[self._cache.stale(digest, self._clock()) is not None]
+        if line.questions >= MAX_WAITING:
+            raise _OverloadedError("too many tokens wait to be asked about already", 1)
         now = time.monotonic()
         if not self._breaker.allows(now):
             raise self._not_asked(now)
         work = self._run(digest, token, line, probing=self._breaker.is_open)
         task = asyncio.get_running_loop().create_task(work, name="asgi-guard introspection")
         self._asked[digest] = task
-        task.add_done_callback(lambda done: self._forget(digest, done))
+        line.questions += 1
+        task.add_done_callback(lambda done: self._forget(digest, line, done))
         return task
 
-    def _forget(self, digest: bytes, task: asyncio.Task[User]) -> None:
+    def _forget(self, digest: bytes, line: _Line, task: asyncio.Task[User]) -> None:
+        line.questions -= 1
         if self._asked.get(digest) is task:
             del self._asked[digest]
         if not task.cancelled():

@@ -69,7 +69,10 @@ async def test_a_token_is_asked_about_once(issuer: OpaqueIssuer, asked: Introspe
 async def test_who_was_answered_waits_no_more(
     issuer: OpaqueIssuer, asked: Introspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Room to wait is for those who wait: whoever was answered, refused, sent away or left makes room for the next."""
+    """Room is for tokens that are asked about: one that was answered or refused, or sent away, makes room for the next.
+
+    So does one that nobody waits for any more, once it is answered.
+    """
     monkeypatch.setattr(introspection, "MAX_WAITING", 1)
     for each in range(3):
         assert (await asked.obtain(issuer.token(f"good {each}").encode())).subject == "alice"
@@ -82,7 +85,10 @@ async def test_who_was_answered_waits_no_more(
             await asked.obtain(b"one too many")
         leaving.cancel()
         await asyncio.wait([leaving])
+        with pytest.raises(KeysUnavailableError, match="wait to be asked about"):
+            await asked.obtain(b"one too many")
         issuer.slow = 0
+        assert (await asked.obtain(b"slow %d" % each)).subject == "alice"
 
 
 async def test_who_waits_while_the_issuer_fails_does_not_ask_it(
@@ -109,6 +115,23 @@ async def test_many_who_show_the_same_token_ask_once(issuer: OpaqueIssuer, asked
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [getattr(result, "subject", None) for result in results[1::2]] == ["alice"] * 25
     assert issuer.asked == {"opaque-token": 1}
+
+
+async def test_requests_with_one_token_take_one_place(
+    issuer: OpaqueIssuer, clock: Now, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many requests wait with the same token, known or not, they keep no other from being asked about."""
+    monkeypatch.setattr(introspection, "MAX_WAITING", 2)
+    asked = introspecting(issuer, clock=clock)
+    one, another = (issuer.token(name).encode() for name in ("one", "another"))
+    for ahead in (0, 61):
+        clock.ahead, issuer.slow = ahead, 0.1
+        waiting = [asyncio.create_task(asked.obtain(one)) for _ in range(50)]
+        await asyncio.sleep(0.01)
+        assert (await asked.obtain(another)).subject == "alice"
+        assert {user.subject for user in await asyncio.gather(*waiting)} == {"alice"}
+    assert issuer.asked == {"one": 2, "another": 2}
+    await asked.aclose()
 
 
 async def test_a_refused_token_is_not_asked_about_again_and_again(
