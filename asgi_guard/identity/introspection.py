@@ -150,10 +150,6 @@ class Introspection:
         return Introspector(self.url, self.client_id, self.client_secret, policy, times=self.times, client=self.client)
 
 
-class _OverloadedError(KeysUnavailableError):
-    """Too many tokens are to be asked about. Anyone can bring that about, so no answer of before counts for it."""
-
-
 class _UnansweredError(KeysUnavailableError):
     """The endpoint was asked, and does not answer for this token. That is no outage, so no answer of before counts."""
 
@@ -161,7 +157,8 @@ class _UnansweredError(KeysUnavailableError):
 class _Line:
     """Tokens that wait to be asked about: those that were active a while ago in one line, strangers in another.
 
-    So a flood of invented tokens delays only other unknown tokens.
+    So a flood of invented tokens delays only other unknown tokens. For a known one of which the answer does not come in
+    time, that of before counts as in an outage: a slow issuer shuts nobody out whom one that is away does not.
 
     Attributes:
         turns: for those that are asked about.
@@ -249,7 +246,7 @@ class Introspector:
         self._enter()
         try:
             return await self._answer(self._asking(digest) or self._ask_about(digest, token))
-        except (_OverloadedError, _UnansweredError):
+        except _UnansweredError:
             raise
         except KeysUnavailableError:
             user = self._cache.stale(digest, self._clock())
@@ -291,7 +288,7 @@ class Introspector:
     def _ask_about(self, digest: bytes, token: bytes) -> asyncio.Task[User]:
         line = self._lines[self._cache.stale(digest, self._clock()) is not None]
         if line.questions >= MAX_WAITING:
-            raise _OverloadedError("too many tokens wait to be asked about already", 1)
+            raise KeysUnavailableError("too many tokens wait to be asked about already", 1)
         now = time.monotonic()
         if not self._breaker.allows(now):
             raise self._not_asked(now)
@@ -318,7 +315,7 @@ class Introspector:
             async with asyncio.timeout(TIMEOUT):
                 await line.turns.acquire()
         except TimeoutError:
-            raise _OverloadedError("too many tokens are to be asked about", 1) from None
+            raise KeysUnavailableError("too many tokens are to be asked about", 1) from None
         try:
             if self._breaker.is_open and not probing:  # since it waited
                 raise self._not_asked(time.monotonic())
