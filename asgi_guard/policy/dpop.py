@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import urlsafe_b64encode
+from collections import OrderedDict
 from dataclasses import dataclass
 from hashlib import sha256
 from hmac import compare_digest
@@ -303,8 +304,9 @@ class SeenProofs:
         self._life = life
         self._size = size
         self._share = max(1, size // 10)
-        self._seen: dict[str, tuple[float, str]] = {}  # until when, and whose: all live equally long, so the first to
-        self._owned: dict[str, int] = {}  # come is the first to go; and how many each user has
+        # Until when, and whose: all live equally long, so the first to come is the first to go.
+        self._seen: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._owned: dict[str, int] = {}  # how many each user has
 
     def __len__(self) -> int:
         return len(self._seen)

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode
+from collections import OrderedDict
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ from asgi_guard.policy.claims import SCOPE_CLAIMS, ClaimsPolicy, check_required,
 from asgi_guard.policy.frozen import frozen
 from asgi_guard.policy.identity import User, revocation_key
 from asgi_guard.policy.revocation import marks_of, subject_key
+from asgi_guard.policy.token_cache import put_last
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -229,14 +231,15 @@ class IntrospectionCache:
 
     Args:
         times: for how long answers count.
-        size: how many answers of each sort are kept; the oldest leaves first.
+        size: how many answers of each sort are kept; the oldest leaves first. Those that count no more leave a few at a
+            time, as others come.
     """
 
     def __init__(self, times: IntrospectionTimes, size: int = 10_000) -> None:
         self._times = times
         self._size = size
-        self._active: dict[bytes, tuple[User, float, float]] = {}
-        self._inactive: dict[bytes, tuple[str, float]] = {}
+        self._active: OrderedDict[bytes, tuple[User, float, float]] = OrderedDict()
+        self._inactive: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
 
     def fresh(self, digest: bytes, now: float) -> User | None:
         """The user of a token that was called active a moment ago; None if it has to be asked about.
@@ -248,17 +251,15 @@ class IntrospectionCache:
         Raises:
             TokenError: it was refused a moment ago.
         """
-        known = self._active.get(digest)
-        if known is not None:
-            user, asked, ends = known
-            if asked <= now < asked + self._times.positive and now < ends:
-                return user
-            return None
+        try:
+            user, asked, ends = self._active[digest]  # most are there, and `get` takes longer
+        except KeyError:
+            pass
+        else:
+            return user if asked <= now < asked + self._times.positive and now < ends else None
         refused = self._inactive.get(digest)
-        if refused is not None:
-            reason, asked = refused
-            if asked <= now < asked + self._times.negative:
-                raise TokenError(reason, "the issuer said so a moment ago")
+        if refused is not None and self._refuses(refused, now):
+            raise TokenError(refused[0], "the issuer said so a moment ago")
         return None
 
     def stale(self, digest: bytes, now: float) -> User | None:
@@ -266,27 +267,27 @@ class IntrospectionCache:
         known = self._active.get(digest)
         if known is None:
             return None
-        user, asked, ends = known
-        usable = asked <= now < asked + self._times.positive + self._times.stale_for and now < ends
-        return user if usable else None
+        return known[0] if self._may_count(known, now) else None
+
+    def _may_count(self, known: tuple[User, float, float], now: float) -> bool:
+        """Whether a positive answer counts yet, if only while the issuer cannot be asked."""
+        _, asked, ends = known
+        return asked <= now < asked + self._times.positive + self._times.stale_for and now < ends
+
+    def _refuses(self, refused: tuple[str, float], now: float) -> bool:
+        """Whether a negative answer counts yet."""
+        return refused[1] <= now < refused[1] + self._times.negative
 
     def accept(self, digest: bytes, user: User, now: float) -> None:
         """Remember a positive answer."""
         self._inactive.pop(digest, None)
         ends = inf if user.expires is None else user.expires
-        _put(self._active, digest, (user, now, ends), self._size)
+        put_last(self._active, digest, (user, now, ends), self._size, lambda known: not self._may_count(known, now))
 
     def refuse(self, digest: bytes, reason: str, now: float) -> None:
         """Remember a negative answer; a positive one before it is forgotten."""
         self._active.pop(digest, None)
-        _put(self._inactive, digest, (reason, now), self._size)
-
-
-def _put(entries: dict[bytes, Any], digest: bytes, entry: tuple[Any, ...], size: int) -> None:
-    entries.pop(digest, None)
-    if len(entries) >= size:
-        del entries[next(iter(entries))]
-    entries[digest] = entry
+        put_last(self._inactive, digest, (reason, now), self._size, lambda refused: not self._refuses(refused, now))
 
 
 def is_opaque(token: bytes) -> bool:

@@ -22,7 +22,7 @@ from asgi_guard.policy.identity import (
     store_key,
 )  # fmt: skip
 from asgi_guard.policy.keys import KeySet
-from asgi_guard.policy.token_cache import LIFETIME, TokenCache
+from asgi_guard.policy.token_cache import AT_ONCE, LIFETIME, TokenCache
 from tests.asgi import http_scope
 
 USER = User("alice", ("read", "write"), MappingProxyType({"sub": "alice"}), "https://issuer.test", expires=1000.0)
@@ -183,6 +183,21 @@ def test_the_oldest_entry_leaves_first() -> None:
     assert cache.get(b"1", 100.0) is not None
     cache.put(b"3", USER, 100.0, KEYS)
     assert [cache.get(digest, 100.0) is not None for digest in (b"1", b"2", b"3")] == [False, True, True]
+
+
+def test_what_is_over_leaves_as_others_come() -> None:
+    """After a crowd, tokens that come one at a time clear it away, a few with each, and what counts yet stays."""
+    cache, kept = TokenCache(), []
+    for number in range(1000):
+        cache.put(b"crowd %d" % number, USER, 100.0, KEYS)
+    for number in range(80):
+        cache.put(b"late %d" % number, USER, 161.0 + number / 2, KEYS)
+        kept.append(len(cache))
+    assert kept[0] >= 1000 - 2 * AT_ONCE
+    assert kept[-1] == 80
+    cache.put(b"crowd 0", USER, 222.0, KEYS)
+    assert [cache.get(b"late %d" % number, 222.0) is not None for number in (0, 3)] == [False, True]
+    assert len(cache) == 78
 
 
 @pytest.mark.parametrize("size", [0, -1])

@@ -391,6 +391,22 @@ def test_who_is_asked_about_again_counts_as_new() -> None:
     assert [cache.fresh(name, NOW) for name in (b"a", b"b", b"c")] == [None, ALICE, None]
 
 
+def test_answers_that_count_no_more_leave_as_others_come() -> None:
+    """Of a crowd, what would not even count in an outage leaves with those who come later; what may count stays."""
+    cache = IntrospectionCache(IntrospectionTimes())
+    for number in range(100):
+        cache.accept(b"good %d" % number, ALICE, NOW)
+        cache.refuse(b"bad %d" % number, "inactive", NOW)
+    for number in range(20):
+        cache.accept(b"later good %d" % number, ALICE, NOW + 359)
+        cache.refuse(b"later bad %d" % number, "inactive", NOW + 10)
+    assert (len(cache._active), len(cache._inactive)) == (120, 20)
+    for number in range(20):
+        cache.accept(b"later good %d" % number, ALICE, NOW + 360)
+    assert len(cache._active) == 20
+    assert cache.fresh(b"later good 0", NOW + 360) is ALICE
+
+
 @pytest.mark.parametrize(
     ("token", "opaque"),
     [
