@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import Problem
 from asgi_guard.policy.claims import NO_AUDIENCE
+from asgi_guard.policy.identity import names_of_one_key
 from asgi_guard.policy.limit_sets import OF_IDENTITIES
 from asgi_guard.policy.rates import holds_limits, parse_limits
 from asgi_guard.policy.routes import UNNAMED, RouteTable, sample
@@ -103,10 +103,8 @@ def _credentials(auth: AuthSettings) -> Iterator[Problem]:
         yield from _without(auth, "auth", "api_keys", ("api_key_header",))
     if auth.issuer is None and auth.jwks_url is not None:
         yield Problem(f"{PREFIX}AUTH_JWKS_URL", f"it has no effect without {PREFIX}AUTH_ISSUER")
-    names = Counter(key.sha256 for key in auth.api_keys)
-    for key in auth.api_keys:
-        if names.pop(key.sha256, 1) > 1:
-            yield Problem(f"{PREFIX}AUTH_API_KEYS", f"the key of {key.name!r} has another name too: keep one")
+    for message in names_of_one_key(auth.api_keys):
+        yield Problem(f"{PREFIX}AUTH_API_KEYS", message)
 
 
 def _costs_missing(settings: GuardSettings) -> Iterator[Problem]:

@@ -23,7 +23,7 @@ from asgi_guard.middleware.request_id import Generator, Trusted
 from asgi_guard.operations.draining import DrainSignal
 from asgi_guard.policy.address import LOCAL
 from asgi_guard.policy.certificate import CertificateSource
-from asgi_guard.policy.claims import SCOPE_CLAIMS, Profile
+from asgi_guard.policy.claims import MAX_LEEWAY, SCOPE_CLAIMS, Profile
 from asgi_guard.policy.dpop import PROOF_ALGORITHMS, DPoPMode
 from asgi_guard.policy.introspection import issuer_of
 from asgi_guard.policy.log_record import LogFormat
@@ -62,7 +62,7 @@ class IssuerSettings(Section):
     audience: AnyNames | None = None
     jwks_url: str | None = None
     algorithms: NamesOrNone | None = None
-    leeway: float | None = Field(default=None, ge=0, le=300)
+    leeway: float | None = Field(default=None, ge=0, le=MAX_LEEWAY)
     max_token_age: float | None = Field(default=None, gt=0)
     max_token_lifetime: float | None = Field(default=None, gt=0)
     profile: Profile | None = None
@@ -87,7 +87,7 @@ class AuthSettings(Section):
         default=None, description="where the issuer's keys are, if not by OIDC discovery: then `iss` may be any text"
     )
     algorithms: NamesOrNone = Field(default=DEFAULT_ALGORITHMS, description="the signature algorithms that are allowed")
-    leeway: float = Field(default=30, ge=0, le=300, description="seconds by which the issuer's clock may differ")
+    leeway: float = Field(default=30, ge=0, le=MAX_LEEWAY, description="seconds by which the issuer's clock may differ")
     max_token_age: float | None = Field(
         default=None, gt=0, description="seconds after which a token is too old, expired or not"
     )

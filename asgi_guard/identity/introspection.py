@@ -31,7 +31,7 @@ from asgi_guard.identity.fetching import (
     why,
 )
 from asgi_guard.policy.breaker import Breaker
-from asgi_guard.policy.claims import NO_AUDIENCE, SCOPE_CLAIMS, parse_required
+from asgi_guard.policy.claims import NO_AUDIENCE, SCOPE_CLAIMS, parse_required, wrong_bounds
 from asgi_guard.policy.introspection import IntrospectionCache, IntrospectionPolicy, IntrospectionTimes, origin_of
 from asgi_guard.policy.listing import all_listed
 from asgi_guard.policy.plain_types import require_fields
@@ -74,7 +74,7 @@ class Introspection:
         client_secret: the secret that goes with it.
         issuer: the issuer of every token that it calls active; the endpoint's origin unless said.
         audience: of which a token has to name one.
-        leeway: seconds by which its clock may differ.
+        leeway: seconds by which its clock may differ, 300 at most.
         scope_claims: where scopes are; the first of these that is there counts.
         max_token_age: seconds after which a token is refused though it is active; the answer then has to say `iat`.
         max_token_lifetime: seconds from `iat` to `exp`, both of which the answer then has to say, beyond which a token
@@ -119,7 +119,8 @@ class Introspection:
         lists = {name: getattr(self, name) for name in listed}
         for name, value in all_listed(**lists).items():
             object.__setattr__(self, name, value)
-        problems = list(self._wrong_with_audience())
+        bounds = wrong_bounds(self.leeway, self.max_token_age, self.max_token_lifetime)
+        problems = [*self._wrong_with_audience(), *bounds]
         for name, check in (("url", partial(check_url, query=True)), ("required_claims", parse_required)):
             try:
                 check(getattr(self, name))

@@ -9,7 +9,15 @@ from asgi_guard.errors import ConfigError, Problem, TokenError
 from asgi_guard.identity.fetching import check_name, check_url, default_client
 from asgi_guard.identity.jwks import KeyEngine
 from asgi_guard.policy import token
-from asgi_guard.policy.claims import NO_AUDIENCE, SCOPE_CLAIMS, ClaimsPolicy, Profile, parse_required, scopes_of
+from asgi_guard.policy.claims import (
+    NO_AUDIENCE,
+    SCOPE_CLAIMS,
+    ClaimsPolicy,
+    Profile,
+    parse_required,
+    scopes_of,
+    wrong_bounds,
+)
 from asgi_guard.policy.frozen import frozen
 from asgi_guard.policy.identity import User, revocation_key
 from asgi_guard.policy.keyring import KeyTimes
@@ -36,7 +44,7 @@ class Issuer:
         audience: of which a token has to name one.
         jwks_url: where its keys are, if they shall not be discovered.
         algorithms: the allowed ones, all asymmetric.
-        leeway: seconds by which its clock may differ.
+        leeway: seconds by which its clock may differ, 300 at most.
         max_token_age: seconds after which a token is refused though it has not expired.
         require_jti: whether a token has to have an id, without which it cannot be revoked.
         max_token_lifetime: seconds from `iat` to `exp` beyond which a token is refused from the first.
@@ -67,7 +75,7 @@ class Issuer:
 
     def __post_init__(self) -> None:
         require_fields(self)
-        problems: list[Problem] = []
+        problems = list(wrong_bounds(self.leeway, self.max_token_age, self.max_token_lifetime))
         for name, message in self._wrong_with_urls():
             problems.append(Problem(name, message))
         for name in ("audience", "algorithms", "required_claims", "scope_claims"):

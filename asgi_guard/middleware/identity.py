@@ -25,7 +25,7 @@ from asgi_guard.policy.access import NOT_REVOKED, Failure
 from asgi_guard.policy.cors_names import is_forbidden_header
 from asgi_guard.policy.credentials import Credential, MalformedCredentialsError, find, key_alone
 from asgi_guard.policy.dpop import ProofError
-from asgi_guard.policy.identity import ANONYMOUS, NO_AUTH, APIKey, User, api_key_digest
+from asgi_guard.policy.identity import ANONYMOUS, NO_AUTH, APIKey, User, api_key_digest, names_of_one_key
 from asgi_guard.policy.routes import AuthMode, Route, RouteTable
 from asgi_guard.policy.token_cache import TokenCache
 
@@ -94,6 +94,8 @@ class IdentityMiddleware(Layer):
         if not issuers and introspection is None and not api_keys:
             message = "nobody could show who they are: give issuers, introspection or api_keys"
             raise ConfigError([Problem("issuers", message)])
+        if doubles := [Problem("api_keys", message) for message in names_of_one_key(api_keys)]:
+            raise ConfigError(doubles)
         taken = api_key_header.lower() == "authorization" and (issuers or introspection is not None)
         if taken or is_forbidden_header(api_key_header.lower()):
             message = f"{api_key_header!r} is where something else stands: name another header, such as x-api-key"

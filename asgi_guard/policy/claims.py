@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from asgi_guard.errors import TokenError
+from asgi_guard.errors import Problem, TokenError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 Profile: TypeAlias = Literal["any", "at+jwt"]
 SCOPE_CLAIMS = ("scope", "scp")
 """Where scopes are looked for: RFC 8693 section 4.2, and what issuers wrote before it."""
 NO_AUDIENCE = "name this API: a token without an audience could be meant for anyone"
 """What is wrong where no audience is asked for."""
+MAX_LEEWAY = 300
+"""Seconds by which clocks may differ at most: beyond that a token's end would mean little."""
 _SHA256 = re.compile(r"[A-Za-z0-9_-]{43}")
 _AT_JWT = ("at+jwt", "application/at+jwt")
 _AT_JWT_CLAIMS = ("exp", "iat", "jti", "client_id")
@@ -135,6 +137,16 @@ class ClaimsPolicy:
             raise TokenError("audience", "aud is missing, or neither a string nor a list of strings")
         if self.audience.isdisjoint(named):
             raise TokenError("audience", f"aud is {_shown(audience)}, which names none of {sorted(self.audience)}")
+
+
+def wrong_bounds(leeway: float, max_token_age: float | None, max_token_lifetime: float | None) -> Iterator[Problem]:
+    """What is wrong with the bounds in time that tokens are to be held to, by the names of these arguments."""
+    # Written so that each holds for NaN, too.
+    if not 0 <= leeway <= MAX_LEEWAY:
+        yield Problem("leeway", f"it is none of 0 to {MAX_LEEWAY} seconds")
+    for name, bound in (("max_token_age", max_token_age), ("max_token_lifetime", max_token_lifetime)):
+        if bound is not None and not bound > 0:
+            yield Problem(name, "it is not more than 0 seconds, so that no token would be taken")
 
 
 def claim(claims: Mapping[str, Any], name: str) -> Any:

@@ -5,15 +5,19 @@ That shape is a convention of attributes, so it works without Starlette and in f
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.policy.frozen import FrozenDict
 from asgi_guard.policy.listing import one_text
 from asgi_guard.policy.plain_types import require_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 
 class Marks(NamedTuple):
@@ -180,6 +184,14 @@ class APIKey:
 
 def _unusable(message: str) -> ConfigError:
     return ConfigError([Problem(APIKey.__name__, message)])
+
+
+def names_of_one_key(keys: Sequence[APIKey]) -> Iterator[str]:
+    """What is wrong with keys of which one has several names: whose it is, and what it may do, would be chance."""
+    counts = Counter(key.sha256 for key in keys)
+    for key in keys:
+        if counts.pop(key.sha256, 1) > 1:
+            yield f"the key of {key.name!r} has another name too: keep one"
 
 
 def api_key_digest(key: bytes) -> str:

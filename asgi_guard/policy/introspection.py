@@ -34,6 +34,7 @@ from asgi_guard.errors import TokenError
 from asgi_guard.policy.claims import SCOPE_CLAIMS, ClaimsPolicy, check_required, scopes_of
 from asgi_guard.policy.frozen import frozen
 from asgi_guard.policy.identity import User, revocation_key
+from asgi_guard.policy.plain_types import require_fields, require_times
 from asgi_guard.policy.revocation import marks_of, subject_key
 from asgi_guard.policy.token_cache import put_last
 
@@ -217,11 +218,18 @@ class IntrospectionTimes:
         positive: the token is active.
         negative: it is not.
         stale_for: how much longer a positive answer counts while the issuer cannot be asked; 0 refuses at once.
+
+    Raises:
+        ConfigError: a time is negative or no number.
     """
 
     positive: float = 60
     negative: float = 10
     stale_for: float = 300
+
+    def __post_init__(self) -> None:
+        require_fields(self)
+        require_times(self)
 
 
 class IntrospectionCache:

@@ -29,12 +29,12 @@ keys, and beyond the cooldown it would keep a key that has been rotated in from 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.policy.plain_types import require_fields
+from asgi_guard.policy.plain_types import require_fields, require_times
 
 if TYPE_CHECKING:
     from asgi_guard.policy.keys import KeySet, VerificationKey
@@ -76,9 +76,7 @@ class KeyTimes:
 
     def __post_init__(self) -> None:
         require_fields(self)
-        for field in fields(self):
-            if not getattr(self, field.name) >= 0:  # written so that it holds for NaN, too
-                raise ConfigError([Problem(field.name, "it is negative, or no number")])
+        require_times(self)
         if self.ttl == 0 or self.min_ttl == 0:
             raise ConfigError([Problem("ttl", "keys need a life: give ttl and min_ttl more than 0 seconds")])
         if self.min_ttl > self.max_ttl:

@@ -46,6 +46,17 @@ def wrong_types(declared: Mapping[str, object], given: Mapping[str, object]) -> 
             yield Problem(name, wrong_type(value, said))
 
 
+def require_times(made: DataclassInstance) -> None:
+    """See to it that the fields of a dataclass, which are seconds, are numbers that are not negative.
+
+    Raises:
+        ConfigError: with every one that is not.
+    """
+    # Written so that it holds for NaN, too.
+    if negative := [each.name for each in fields(made) if not getattr(made, each.name) >= 0]:
+        raise ConfigError([Problem(name, "it is negative, or no number") for name in negative])
+
+
 def require_fields(made: DataclassInstance) -> None:
     """See to it that the fields of a dataclass are of the types that it declares.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,6 +36,7 @@ from asgi_guard import (
     SecurityHeadersMiddleware,
     SentinelStore,
 )
+from asgi_guard.policy.introspection import IntrospectionTimes
 from tests.asgi import Echo, get
 from tests.configuring import DIGEST
 
@@ -62,6 +64,7 @@ OTHERS: list[tuple[Callable[[], object], str]] = [
     (lambda: Issuer("https://a.example", "api", leeway="30"), "leeway"),  # type: ignore[arg-type]
     (lambda: Introspection("https://a.example", "api", None), "client_secret"),  # type: ignore[arg-type]
     (lambda: KeyTimes(ttl="300"), "ttl"),  # type: ignore[arg-type]
+    (lambda: IntrospectionTimes(positive="60"), "positive"),  # type: ignore[arg-type]
     (lambda: Possession(dpop="accept", dpop_nonce_secret=b"0" * 32), "dpop_nonce_secret"),  # type: ignore[arg-type]
     (lambda: Route("/", cost="2"), "cost"),  # type: ignore[arg-type]
     (lambda: Check(5, MemoryStore().ping), "name"),  # type: ignore[arg-type]
@@ -98,6 +101,9 @@ def test_others(make: Callable[[], object], named: str) -> None:
         (lambda: Check("db", MemoryStore().ping, timeout=-1), ["timeout: the check 'db' has -1 s"]),
         (lambda: KeyTimes(ttl=0), ["ttl: keys need a life"]),
         (lambda: KeyTimes(cooldown=-1), ["cooldown: it is negative"]),
+        (lambda: KeyTimes(ttl=math.nan, stale_for=-1), ["ttl: it is negative, or no", "stale_for: it is negative"]),
+        (lambda: IntrospectionTimes(positive=-1), ["positive: it is negative"]),
+        (lambda: IntrospectionTimes(stale_for=math.nan), ["stale_for: it is negative, or no number"]),
         (lambda: KeyTimes(min_ttl=9, max_ttl=8), ["min_ttl: it is longer than max_ttl"]),
         (lambda: RedisStore("foo"), ["url: the URL cannot be read: write redis://"]),
         (lambda: MemoryStore(max_keys=0), ["max_keys: 0 is no number of buckets"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -246,6 +247,13 @@ async def test_api_key() -> None:
     assert not (await who(layer, (b"x-api-key", KEY.encode()))).is_authenticated
 
 
+def test_a_key_has_one_name() -> None:
+    """One key under several names is refused, as the environment does: whose it is would be the last one's to say."""
+    keys = [ROBOT, APIKey("other", "0" * 64), APIKey("admin", ROBOT.sha256, ("admin",))]
+    with pytest.raises(ConfigError, match=r"^api_keys: the key of 'robot' has another name too: keep one$"):
+        IdentityMiddleware(Echo(), api_keys=keys)
+
+
 @pytest.mark.parametrize("header", ["Authorization", "cookie", "host", "origin", "sec-fetch-site"])
 def test_a_header_of_others(issuer: LocalIssuer, header: str) -> None:
     """API keys come in no header in which something else comes: bearer tokens, where they are taken, first of all."""
@@ -419,6 +427,9 @@ async def test_lifespan(issuer: LocalIssuer) -> None:
         ({"algorithms": []}, {"algorithms"}),
         ({"profile": "id"}, {"profile"}),
         ({"required_claims": ["=x"]}, {"required_claims"}),
+        *(({"leeway": leeway}, {"leeway"}) for leeway in (-1, 300.5, 30_000, math.nan, math.inf)),
+        *(({"max_token_age": age}, {"max_token_age"}) for age in (0, -5, math.nan)),
+        ({"max_token_lifetime": 0, "leeway": 301}, {"max_token_lifetime", "leeway"}),
         ({"issuer": "http://a.example", "audience": "", "algorithms": ["none"]}, {"issuer", "audience", "algorithms"}),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -349,11 +350,14 @@ def test_what_is_not_told_whole(environment: dict[str, str], variable: str, mess
         ({}, "audience", "name this API"),
         ({"audience": ()}, "audience", "name this API"),
         ({"audience": " , "}, "audience", "name this API"),
+        ({"audience": "api", "leeway": 301}, "leeway", "none of 0 to 300 seconds"),
+        ({"audience": "api", "leeway": math.nan}, "leeway", "none of 0 to 300 seconds"),
+        ({"audience": "api", "max_token_age": 0}, "max_token_age", "no token would be taken"),
         ({"audience": "api", "unsafe_any_audience": True}, "unsafe_any_audience", "leave it out, or the audience"),
     ],
 )
-def test_an_api_has_to_be_named(options: dict[str, Any], option: str, message: str) -> None:
-    """Tokens for any API are taken where that is said, and not where no audience is; nor is both said."""
+def test_what_tokens_are_to_be_held_to(options: dict[str, Any], option: str, message: str) -> None:
+    """Tokens for any API are taken only where that is said, and nothing else; bounds are those of the environment."""
     with pytest.raises(ConfigError, match=message) as caught:
         Introspection("https://id.example.com/introspect", *CLIENT, **options)
     assert [problem.name for problem in caught.value.problems] == [option]
