@@ -151,10 +151,18 @@ class Verifier:
         )
         return cls(claims, engine, algorithms)
 
+    def check_algorithm(self, algorithm: str) -> None:
+        """Check the header's `alg`, before a key is looked for: none would be found, and one might be fetched.
+
+        Raises:
+            TokenError: it is not allowed for this issuer, but may be for another.
+        """
+        if algorithm not in self.algorithms:
+            allowed = ", ".join(sorted(self.algorithms))
+            raise TokenError("algorithm", f"{algorithm} is not allowed for {self.claims.issuer} (allowed: {allowed})")
+
     def user(self, parsed: token.ParsedToken, key: VerificationKey, now: float) -> User:
         """Verify the signature, then the claims, and say who it is."""
-        if parsed.algorithm not in self.algorithms:
-            raise TokenError("algorithm", f"{parsed.algorithm} is not allowed for {self.claims.issuer}")
         self.claims.check_type(parsed.header)
         if not key.verifies(parsed.algorithm, parsed.signing_input, parsed.signature):
             raise TokenError("signature", "the signature is not that of the issuer's key")

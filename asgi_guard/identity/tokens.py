@@ -105,7 +105,8 @@ class Tokens:
         """Tell whose a token is: at once, unless somebody has to be asked first.
 
         In this order: a token that is too long is refused; an opaque one is its issuer's to judge; one that is
-        remembered is good; any other is parsed, its issuer found, then its key, and signature and claims are checked.
+        remembered is good; any other is parsed, its issuer found, whose its algorithm has to be, then its key, and
+        signature and claims are checked.
 
         Raises:
             TokenError: what is wrong with it. Awaiting raises that, or `KeysUnavailableError`: it cannot be judged.
@@ -144,12 +145,13 @@ class Tokens:
         return not self.verifiers or is_opaque(value)
 
     def _parse(self, value: bytes) -> tuple[token.ParsedToken, Verifier]:
-        """Parse a token and find its issuer, before any signature is checked."""
+        """Parse a token and find its issuer, before any key is looked for."""
         parsed = token.parse(value, self._algorithms)
         issuer = parsed.claims.get("iss")
         verifier = self.verifiers.get(issuer) if isinstance(issuer, str) else None
         if verifier is None:
             raise TokenError("issuer", f"iss is {ascii(issuer)[:128]}, which is none of {sorted(self.verifiers)}")
+        verifier.check_algorithm(parsed.algorithm)
         return parsed, verifier
 
     def _verify(self, digest: bytes, parsed: token.ParsedToken, verifier: Verifier, key: VerificationKey) -> User:

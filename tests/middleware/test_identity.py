@@ -194,6 +194,22 @@ async def test_algorithm_of_another_issuer(issuer: LocalIssuer) -> None:
     assert not (await who(layer, bearer(issuer.token("c")))).is_authenticated
 
 
+async def test_no_key_is_looked_for_of_an_algorithm_that_is_not_allowed(issuer: LocalIssuer) -> None:
+    """A token by an algorithm of another issuer's is refused for that, 401, and nobody is asked, there or not."""
+    other = LocalIssuer("https://other.test", algorithm="ES256")
+    layer = IdentityMiddleware(
+        AccessMiddleware(Echo()),
+        issuers=[issuer.accepted(algorithms=["RS256"]), other.accepted(algorithms=["ES256"])],
+    )
+    issuer.published, issuer.outage = other.published, True
+    token = issuer.token()
+    assert (await get(layer, headers=[bearer(token)])).status == 401
+    with pytest.raises(TokenError, match=r"ES256 is not allowed for .* \(allowed: RS256\)") as caught:
+        await layer.tokens.verify(token.encode())
+    assert caught.value.reason == "algorithm"
+    assert issuer.fetches == {}
+
+
 @pytest.mark.parametrize(
     "headers",
     [
