@@ -175,8 +175,19 @@ async def read_json(response: httpx.Response, most: int) -> Any:
 def why(error: Exception) -> str:
     """Why something could not be fetched: what was found wrong here stands for itself, anything else with its type.
 
-    The text may hold what an issuer sent, and so is escaped and cut.
+    The text may hold what an issuer sent, and so is escaped and cut. Time that has run out has none of its own.
     """
     kind, text = type(error), ascii(str(error)[:640])
+    if isinstance(error, TimeoutError | httpx.TimeoutException) and not str(error):
+        return f"{kind.__name__}: no answer within {_limit(error):g} s"
     ours = kind is ValueError or kind.__module__.partition(".")[0] == "asgi_guard"
     return text[1:-1] if ours else f"{kind.__name__}: {text}"
+
+
+def _limit(error: Exception) -> float:
+    """Seconds that there were for an answer: those that a user's own client has for it, or ours."""
+    try:
+        limits = error.request.extensions["timeout"] if isinstance(error, httpx.TimeoutException) else {}
+    except (RuntimeError, KeyError):  # what raises it did not say of which request it is
+        limits = {}
+    return limits.get(type(error).__name__.removesuffix("Timeout").lower()) or TIMEOUT

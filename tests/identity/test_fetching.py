@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from asgi_guard.errors import KeysUnavailableError
-from asgi_guard.identity.fetching import check_url, default_client, opened
+from asgi_guard.identity import fetching, introspection
+from asgi_guard.identity.fetching import check_url, default_client, opened, why
 from asgi_guard.identity.introspection import Introspection
 from tests.introspecting import CLIENT, OpaqueIssuer
 
@@ -95,3 +96,39 @@ async def test_everybody_else_is_asked_by_the_proxy(proxy: Proxy) -> None:
     for url in ("http://issuer.test/", "http://127.0.0.1:9/"):
         with pytest.raises(RuntimeError, match="closed"):
             await client.send(httpx.Request("GET", url))
+
+
+@pytest.mark.parametrize(
+    ("own", "said"), [(None, "TimeoutError: no answer within 0.2 s"), (0.05, "ReadTimeout: no answer within 0.05 s")]
+)
+async def test_time_that_has_run_out_is_told(
+    own: float | None, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a slow issuer the log and the error tell how long was waited, by the client's own limit or by ours."""
+    for module in (fetching, introspection):
+        monkeypatch.setattr(module, "TIMEOUT", 0.2)
+    with OpaqueIssuer() as issuer:
+        issuer.slow = 0.5
+        made = Introspection(issuer.url, *CLIENT, audience="api", client=lambda: httpx.AsyncClient(timeout=own))
+        asked = made.introspector()
+        with pytest.raises(KeysUnavailableError, match=f"cannot be asked: {said}"):
+            await asked.obtain(b"opaque-token")
+        await asked.aclose()
+    assert said in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (httpx.ReadTimeout(""), "ReadTimeout: no answer within 3 s"),
+        (
+            httpx.ConnectTimeout("", request=httpx.Request("GET", "https://id.test")),
+            "ConnectTimeout: no answer within 3 s",
+        ),
+        (TimeoutError(110, "Connection timed out"), "TimeoutError: '[Errno 110] Connection timed out'"),
+        (ValueError("it is odd"), "it is odd"),
+    ],
+)
+def test_why_something_could_not_be_fetched(error: Exception, said: str) -> None:
+    """What has a text of its own is told by that; time that has run out, by how long there was."""
+    assert why(error) == said
