@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import ssl
 from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -28,20 +30,38 @@ EXPECTED = (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError, ValueError
 NEW_EACH = "each call of http_client has to make a new one, which the guard closes"
 
 
+_ours: ContextVar[bool] = ContextVar("asgi_guard_asks", default=False)
+"""Whether a client of ours sends a request: nothing is taken from the log of an app's own."""
+
+
+def _without_query(record: logging.LogRecord) -> bool:
+    """Leave the query out of the URL in a line of httpx's log, if the line is on a request of ours."""
+    if _ours.get() and isinstance(record.args, tuple):
+        record.args = tuple(public_url(str(each)) if isinstance(each, httpx.URL) else each for each in record.args)
+    return True
+
+
 class _Client(httpx.AsyncClient):
     """A client that goes by the proxies of the environment (`HTTP_PROXY` and its kin), but not to this machine itself.
 
     What is said to loopback may be said over http, since nobody on the network can stand in for it; a proxy could.
+
+    httpx has a line for each request in its own log, at INFO, with the URL. Its query may be a secret: it is left out.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._direct = httpx.AsyncClient(**options, trust_env=False)
+        logging.getLogger("httpx").addFilter(_without_query)  # which is there once, however often it is added
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        if is_loopback(request.url.host):
-            return await self._direct.send(request, **options)
-        return await super().send(request, **options)
+        ours = _ours.set(True)
+        try:
+            if is_loopback(request.url.host):
+                return await self._direct.send(request, **options)
+            return await super().send(request, **options)
+        finally:
+            _ours.reset(ours)
 
     async def aclose(self) -> None:
         await self._direct.aclose()

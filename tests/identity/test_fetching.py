@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -132,3 +133,17 @@ async def test_time_that_has_run_out_is_told(
 def test_why_something_could_not_be_fetched(error: Exception, said: str) -> None:
     """What has a text of its own is told by that; time that has run out, by how long there was."""
     assert why(error) == said
+
+
+async def test_no_query_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """What httpx logs of a request of ours has no query, which may be a secret; an app may log what it asks itself."""
+    caplog.set_level(logging.INFO, "httpx")
+    with OpaqueIssuer() as issuer:
+        url = f"{issuer.url}?code=hunter2"
+        for client in (default_client, default_client, httpx.AsyncClient):
+            each = Introspection(url, *CLIENT, audience="api", client=client).introspector()
+            assert (await each.obtain(issuer.token().encode())).subject == "alice"
+            await each.aclose()
+    lines = [record.getMessage() for record in caplog.records if record.name == "httpx"]
+    ours = f'HTTP Request: POST {issuer.url} "HTTP/1.1 200 OK"'
+    assert lines == [ours, ours, ours.replace(issuer.url, url)]
