@@ -16,12 +16,12 @@ from asgi_guard.configuration.cautions import NOTHING_SAID, warnings
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import ConfigError, Problem, wrong_type
 from asgi_guard.identity.fetching import default_client
-from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
+from asgi_guard.middleware import IdentityMiddleware
 from asgi_guard.middleware.rate_limit import limits_in
 from asgi_guard.operations.readiness import checks_of
 from asgi_guard.revocation import Revocations, lives_of, nobody_looks, require_user
 from asgi_guard.settings import GuardSettings, SettingsError
-from asgi_guard.stack import stack
+from asgi_guard.stack import stack, store_of
 from asgi_guard.stores import no_store
 from asgi_guard.stores.base import is_same
 
@@ -179,16 +179,6 @@ class Guard(Chain):
         if store is None or identity is None or not self.settings.auth.revocation:
             raise nobody_looks("it is not true, so nobody would look the token up")
         return Revocations(store, lives_of(identity))
-
-
-def store_of(layers: Sequence[Layer]) -> Store | None:
-    """The store of layers: that of limits and revocations, else the one that counts proofs; None without either."""
-    for layer in reversed(layers):
-        if isinstance(layer, RateLimitMiddleware):
-            return layer.store
-        if isinstance(layer, IdentityMiddleware):
-            return layer.possession.store
-    return None
 
 
 async def no_app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -109,8 +109,18 @@ def stack(
     made = [layer for layer in layers if layer is not None]
     for layer in made:
         if isinstance(layer, MetricsMiddleware):
-            watch(layer, made)
+            watch(layer, made, store_of(made))
     return made
+
+
+def store_of(layers: Sequence[Layer]) -> Store | None:
+    """The store of layers: that of limits and revocations, else the one that counts proofs; None without either."""
+    for layer in reversed(layers):
+        if isinstance(layer, RateLimitMiddleware):
+            return layer.store
+        if isinstance(layer, IdentityMiddleware):
+            return layer.possession.store
+    return None
 
 
 _ARGUMENTS = {"functions": "limit_functions"}

@@ -21,11 +21,11 @@ from asgi_guard.cli.production import Deployment, as_json, facts_of, report, sho
 from asgi_guard.configuration.cautions import OPEN, warnings
 from asgi_guard.configuration.variables import PREFIX, written
 from asgi_guard.errors import AsgiGuardError, ConfigError, with_cause
-from asgi_guard.guard import store_of
 from asgi_guard.identity.fetching import public_url
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
 from asgi_guard.policy.servers import SERVERS, ServerName, drain_problem
 from asgi_guard.settings import variables
+from asgi_guard.stack import store_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from asgi_guard.chain.exchange import Exchange, trusts_nobody
 from asgi_guard.configuration.arguments import typed
 from asgi_guard.errors import ConfigError, Problem, StoreUnavailableError, TokenError, require_choice
+from asgi_guard.limiting.undecided import Undecided
 from asgi_guard.policy import certificate
 from asgi_guard.policy.bucket import Admission, Charge
 from asgi_guard.policy.certificate import CertificateSource
@@ -33,6 +34,8 @@ logger = logging.getLogger("asgi_guard")
 
 PROOFS_KEY = "asgi_guard.proofs"
 """Where the scope says how many guards further out have counted this request's proof: each counts it once."""
+WITHOUT_STORE = "requests with a token that is bound to a key meet 503"
+"""What holds while the store does not answer: a proof may have been seen before."""
 
 
 class Possession:
@@ -78,6 +81,7 @@ class Possession:
         self._source = client_cert
         self._trusts_proxy, self._trusts_socket = trusts_proxy, trusts_socket
         self.store = store if self.dpop and store is not None and store.shared else None
+        self._undecided = Undecided(self.store, WITHOUT_STORE)
         self._seen = SeenProofs(self.policy.life)
         life = int(self.policy.life * SECOND)
         self._once = Limit("dpop", f"1/{self.policy.life:.0f}s", "dpop", life, 1)
@@ -169,14 +173,27 @@ class Possession:
 
     async def _ask(self, store: Store, name: str) -> None:
         # A bucket that holds one unit, and is full again when the proof cannot be taken any more.
-        verdict = await store.admit(Admission((Charge(self._once, f"{{dpop:{name}}}"),)))
+        try:
+            verdict = await store.admit(Admission((Charge(self._once, f"{{dpop:{name}}}"),)))
+        except StoreUnavailableError as error:
+            self._undecided.note(error)
+            raise
+        if self._undecided.awaited:
+            self._undecided.answered()
         if not verdict.admitted:
             raise _replayed()
 
     async def startup(self) -> None:
-        """Warn where the store may forget proofs."""
-        if told := await self.caution():
-            logger.warning("%s", told)
+        """Connect to the store before the first proof does, and warn where it may forget proofs, or does not answer."""
+        if self.store is None:
+            return
+        try:
+            await self.store.ping()
+        except StoreUnavailableError as error:
+            self._undecided.at_start(error)
+        else:
+            if told := await self.caution():
+                logger.warning("%s", told)
 
     async def caution(self) -> str | None:
         """What to warn of: that the store may forget proofs."""

@@ -25,15 +25,15 @@ class Undecided:
     Of an outage, during which it is not asked, a store tells itself.
 
     Args:
-        store: the store.
+        store: the store; None where there is none that could fail.
         meanwhile: what holds without it.
 
     Attributes:
         awaited: whether the log's last word is that the store does not answer, and the next answer takes that back.
     """
 
-    def __init__(self, store: Store, meanwhile: str) -> None:
-        self._watched = store if isinstance(store, Watched) else None
+    def __init__(self, store: Store | None, meanwhile: str) -> None:
+        self._watched = store if store is not None and isinstance(store, Watched) else None
         self._meanwhile = meanwhile
         self._quiet_until = 0.0
         self.awaited = False

@@ -11,7 +11,6 @@ from asgi_guard.middleware import (
     CSRFMiddleware,
     IdentityMiddleware,
     MetricsMiddleware,
-    RateLimitMiddleware,
 )
 from asgi_guard.stores.base import Watch, Watched
 
@@ -20,17 +19,18 @@ if TYPE_CHECKING:
 
     from asgi_guard.chain.layer import Layer
     from asgi_guard.identity.jwks import KeyEngine
+    from asgi_guard.stores import Store
 
 
-def watch(metrics: MetricsMiddleware, layers: Sequence[Layer]) -> None:
-    """Let the metrics tell of these layers too."""
+def watch(metrics: MetricsMiddleware, layers: Sequence[Layer], store: Store | None) -> None:
+    """Let the metrics tell of these layers too, and of the store that they ask, if they ask one."""
+    if store is not None and isinstance(store, Watched):
+        _watch_store(metrics, store)
     for layer in layers:
         if isinstance(layer, AccessLogMiddleware):
             _watch_log(metrics, layer)
         elif isinstance(layer, CSRFMiddleware):
             _watch_csrf(metrics, layer)
-        elif isinstance(layer, RateLimitMiddleware) and isinstance(layer.store, Watched):
-            _watch_store(metrics, layer.store)
         elif isinstance(layer, IdentityMiddleware):
             _watch_identity(metrics, layer)
 

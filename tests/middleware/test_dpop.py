@@ -19,6 +19,7 @@ from tests.middleware.limiting import Fickle, bearer
 if TYPE_CHECKING:
     from asgi_guard import RedisStore
     from asgi_guard.asgi import Header
+    from tests.middleware.limiting import Mood
     from tests.stores.server import Server
 
 KEY = ProofKey()
@@ -87,8 +88,29 @@ async def test_a_store_that_may_forget_proofs_is_told_of_at_start(
         async def caution(self) -> str | None:
             return "the store forgets"
 
-    await IdentityMiddleware(Echo(), issuers=[issuer.accepted()], possession=Forgetful(dpop="accept")).startup()
+    forgetful = Forgetful(dpop="accept", store=Fickle())
+    await IdentityMiddleware(Echo(), issuers=[issuer.accepted()], possession=forgetful).startup()
     assert caplog.messages == ["the store forgets"]
+
+
+async def test_a_store_that_cannot_tell_proofs_is_told_of(
+    issuer: LocalIssuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log tells of a store that does not answer, at start and later: what bound tokens meet, and the end of it."""
+    store = Fickle(mood="away")
+    front = Front(issuer, store=store)
+    await front.layer.startup()
+    meanwhile = "requests with a token that is bound to a key meet 503"
+    assert caplog.messages == [f"away; until it does, {meanwhile}"]
+    course: tuple[tuple[Mood, tuple[int, str]], ...] = (("away", AWAY), ("well", OK), ("well", OK), ("deaf", AWAY))
+    for mood, answer in course:
+        store.mood = mood
+        assert await front.says(*shown(bound(issuer))) == answer
+    assert caplog.messages[1:] == [
+        "the store answers again",
+        f"the store did not decide a request: deaf; where that happens, {meanwhile}",
+    ]
+    await front.layer.shutdown()
 
 
 async def test_a_proof_shows_who_it_is(issuer: LocalIssuer) -> None:

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from asgi_guard import Guard
+from asgi_guard import AuthSettings, Guard, GuardSettings
 from asgi_guard.configuration.sections import MetricsSettings
 from asgi_guard.middleware import AccessLogMiddleware
 from asgi_guard.operations.instruments import exposition, prometheus
 from asgi_guard.stores import RedisStore
 from tests.asgi import Echo, get
 from tests.guarded import settings
+from tests.middleware.test_dpop import bound, shown
 from tests.operations.test_log_writer import standard_output
 
 if TYPE_CHECKING:
@@ -84,6 +85,22 @@ async def test_an_open_breaker(issuer: LocalIssuer) -> None:
     assert value("store_breakers_open") == 1
     assert value("store_failures_total") - failures == 3
     assert value("key_fetches_total", issuer=issuer.url, outcome="failed") > before
+    await store.aclose()
+
+
+async def test_a_store_that_only_counts_proofs(issuer: LocalIssuer) -> None:
+    """A store is told though there are no limits: it counts the proofs of tokens, and without it they are refused."""
+    store = RedisStore("unix:///nowhere/at/all")
+    section = AuthSettings(issuer=issuer.url, audience=(issuer.audience,), dpop="accept")
+    told = GuardSettings(auth=section, metrics=MetricsSettings(path="/metrics"))
+    guard = Guard(Echo(), told, http_client=issuer.client, store=store)
+    assert guard.store is store
+    failures, opened = value("store_failures_total"), value("store_breakers_open")
+    for _ in range(4):
+        assert (await get(guard, "/", shown(bound(issuer)))).status == 503
+    await scraped(guard)
+    assert value("store_failures_total") - failures == 3
+    assert value("store_breakers_open") - opened == 1
     await store.aclose()
 
 
