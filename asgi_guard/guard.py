@@ -20,7 +20,7 @@ from asgi_guard.middleware import IdentityMiddleware
 from asgi_guard.middleware.rate_limit import limits_in
 from asgi_guard.operations.readiness import checks_of
 from asgi_guard.revocation import Revocations, lives_of, nobody_looks, require_user
-from asgi_guard.settings import GuardSettings, SettingsError
+from asgi_guard.settings import ROUTES, ROUTES_FILE, GuardSettings, SettingsError
 from asgi_guard.stack import stack, store_of
 from asgi_guard.stores import no_store
 from asgi_guard.stores.base import is_same
@@ -208,7 +208,7 @@ def configure(
             except ConfigError as more:
                 # A variable at fault has its default there, which nobody chose; of rows, only those at fault are left
                 # out.
-                told = {problem.name for problem in problems} - {f"{PREFIX}ROUTES"}
+                told = {problem.name for problem in problems} - {ROUTES, ROUTES_FILE}
                 problems += (each for each in more.problems if each.name not in told and each not in problems)
             raise ConfigError(problems) from None
     return settings, stack(app, settings, store, checks, http_client, limit_functions)

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 WORKERS = f"{PREFIX}RATE_WORKERS"
 """By which whoever starts several processes says how many."""
+ROUTES, ROUTES_FILE = f"{PREFIX}ROUTES", f"{PREFIX}ROUTES_FILE"
+"""By which the rows of the route table come."""
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 """By which prometheus_client is told where several processes measure together."""
 
@@ -199,6 +201,7 @@ class GuardSettings(BaseSettings):
     _unread: dict[str, str] = PrivateAttr(default_factory=dict)
     _resembling: dict[str, str] = PrivateAttr(default_factory=dict)
     _scraped_whole: bool = PrivateAttr(default=False)
+    _routes_variable: str = PrivateAttr(default=ROUTES)
 
     def __init__(self, **values: Any) -> None:
         counted = _count_workers(values)
@@ -237,6 +240,11 @@ class GuardSettings(BaseSettings):
         return self._scraped_whole
 
     @property
+    def routes_variable(self) -> str:
+        """The variable that what is wrong with a row is told by: the one of the file, if the rows are from there."""
+        return self._routes_variable
+
+    @property
     def route_table(self) -> RouteTable:
         """The rows, ready to be matched; where identity is off, what no row names is open."""
         return RouteTable(self.routes, open_to_all=not self.auth.on)
@@ -268,9 +276,9 @@ class GuardSettings(BaseSettings):
         """Put the rows of the file in the place of `routes`, while nobody has seen the settings yet."""
         if self.routes_file is None:
             return
-        name = f"{PREFIX}ROUTES_FILE"
+        name = ROUTES_FILE
         if self.routes:
-            yield Problem(name, f"{PREFIX}ROUTES is set too: keep the route table in one place")
+            yield Problem(name, f"rows are given too ({ROUTES}, or routes=): keep the route table in one place")
             return
         try:
             document = tomllib.loads(self.routes_file.read_text("utf-8"))
@@ -292,6 +300,7 @@ class GuardSettings(BaseSettings):
             yield from (Problem(name, problem.message) for problem in problems_of(error))
         else:
             object.__setattr__(self, "routes", table.routes)
+            self._routes_variable = name
 
 
 def _no_folder(settings: GuardSettings) -> Iterator[Problem]:

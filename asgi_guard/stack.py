@@ -66,7 +66,7 @@ def stack(
     Raises:
         ConfigError: with everything that is wrong, by variable name.
     """
-    problems = _Problems()
+    problems = _Problems(settings.routes_variable)
     table = settings.route_table
     if store is None:  # one that holds nothing yet is falsy
         store = problems.collect("store", lambda: _store(settings))
@@ -123,14 +123,16 @@ def store_of(layers: Sequence[Layer]) -> Store | None:
     return None
 
 
-_ARGUMENTS = {"functions": "limit_functions"}
-"""What is no setting, but an argument of `Guard`: the layer's name for it, and that of the argument."""
-
-
 class _Problems:
-    """Collects what is wrong with each section, so that all of it can be reported together."""
+    """Collects what is wrong with each section, so that all of it can be reported together.
 
-    def __init__(self) -> None:
+    Args:
+        rows: the variable that the route table is from.
+    """
+
+    def __init__(self, rows: str) -> None:
+        # The layers' names for what is no option of a section, and what it is told by.
+        self._arguments = {"functions": "limit_functions", "routes": rows}
         self.found: list[Problem] = []
 
     def collect(self, section: str, make: Callable[[], T], **renamed: str) -> T | None:
@@ -149,7 +151,7 @@ class _Problems:
                 option, _, where = problem.name.partition(": ")
                 option = renamed.get(option, option)
                 named = PREFIX + (f"{section}_{option}" if option in fields else option).upper()
-                variable = _ARGUMENTS.get(option, named)
+                variable = self._arguments.get(option, named)
                 message = f"{where}: {problem.message}" if where else problem.message
                 self.found.append(Problem(variable, message, problem.kind))
             return None

@@ -14,11 +14,10 @@ from asgi_guard.policy.rates import holds_limits, parse_limits
 from asgi_guard.policy.routes import UNNAMED, RouteTable, sample
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator
 
     from asgi_guard.configuration.section_base import Section
     from asgi_guard.configuration.sections import AuthSettings
-    from asgi_guard.policy.routes import Route
     from asgi_guard.settings import GuardSettings
 
 CROSS_CHECKED = frozenset({"routes", "auth", "rate", "cors", "csrf", "hosts", "proxy", "request_id"})
@@ -55,7 +54,7 @@ def cross_check(settings: GuardSettings, at_fault: Collection[str] = ()) -> Iter
         yield Problem(f"{PREFIX}RATE_LIMIT", f"{settings.rate.limit!r} holds no limit: leave it out if none is meant")
     yield from _plans_missing(settings)
     yield from _exempt_missing(settings)
-    yield from _dead_rows(settings.routes)
+    yield from _dead_rows(settings)
     yield from _costs_missing(settings)
     yield from _paths_taken(settings)
     yield from _unused(settings, at_fault)
@@ -113,10 +112,10 @@ def _costs_missing(settings: GuardSettings) -> Iterator[Problem]:
         own = route.limits
         if own is not None and not holds_limits(own) and route.cost > 1:
             message = f"the row {route} costs {route.cost}, and its own limits, {own!r}, are none: leave either out"
-            yield Problem(f"{PREFIX}ROUTES", message)
+            yield Problem(settings.routes_variable, message)
         elif own is None and route.cost > 1 and not holds_limits(settings.rate.limit) and not settings.rate.plans:
             message = f"the row {route} costs {route.cost}, and no limit counts it: set {PREFIX}RATE_LIMIT"
-            yield Problem(f"{PREFIX}ROUTES", message)
+            yield Problem(settings.routes_variable, message)
 
 
 def _headers_taken(settings: GuardSettings) -> Iterator[Problem]:
@@ -149,7 +148,8 @@ def _csrf_missing(settings: GuardSettings) -> Iterator[Problem]:
     yield from _without(settings.csrf, "csrf", "mode", _said(settings.csrf))
     for route in settings.routes:
         if not route.csrf:
-            yield Problem(f"{PREFIX}ROUTES", f"the row {route} is exempt from what is off: set {PREFIX}CSRF_MODE")
+            message = f"the row {route} is exempt from what is off: set {PREFIX}CSRF_MODE"
+            yield Problem(settings.routes_variable, message)
 
 
 def _introspection(auth: AuthSettings) -> Iterator[Problem]:
@@ -214,8 +214,9 @@ def _without(section: Section, name: str, needed: str, fields: tuple[str, ...]) 
             yield Problem(f"{PREFIX}{name.upper()}_{field.upper()}", message)
 
 
-def _dead_rows(routes: Sequence[Route]) -> Iterator[Problem]:
+def _dead_rows(settings: GuardSettings) -> Iterator[Problem]:
     """Rows whose every request an earlier row takes: whatever they say does not hold."""
+    routes = settings.routes
     table = RouteTable(routes)
     for index, route in enumerate(routes):
         takers = {table.match(sample(route.path), method) for method in route.methods or (UNNAMED,)}
@@ -224,7 +225,7 @@ def _dead_rows(routes: Sequence[Route]) -> Iterator[Problem]:
             twice = any(str(routes[taker]) == str(route) for taker in takers)
             advice = "it stands there twice" if twice else "put it first"
             message = f"the row {route} never holds, since {earlier} before it takes its requests: {advice}"
-            yield Problem(f"{PREFIX}ROUTES", message)
+            yield Problem(settings.routes_variable, message)
 
 
 def _plans_missing(settings: GuardSettings) -> Iterator[Problem]:
@@ -278,19 +279,20 @@ def _identity_missing(settings: GuardSettings) -> Iterator[Problem]:
     remedy = f"set {PREFIX}AUTH_ISSUER or {PREFIX}AUTH_API_KEYS"
     for route in settings.routes:
         if not auth.on and (route.scopes or route.any_scopes or route.auth in ("required", "optional")):
-            yield Problem(f"{PREFIX}ROUTES", f"the row {route} asks who it is, and nobody can say: {remedy}")
+            yield Problem(settings.routes_variable, f"the row {route} asks who it is, and nobody can say: {remedy}")
         if auth.on and route.auth == "none" and _of_identities(_keys(route.limits or "")):
             message = f"the row {route} looks at no credentials, so {route.limits!r} knows no identities: limit by ip"
-            yield Problem(f"{PREFIX}ROUTES", message)
-    limits = [("RATE_LIMIT", settings.rate.limit), *(("ROUTES", route.limits or "") for route in settings.routes)]
+            yield Problem(settings.routes_variable, message)
+    limits = [(f"{PREFIX}RATE_LIMIT", settings.rate.limit)]
+    limits += ((settings.routes_variable, route.limits or "") for route in settings.routes)
     if auth.on:  # else nobody has a plan
-        limits += (("RATE_PLANS", text) for text in settings.rate.plans.values())
+        limits += ((f"{PREFIX}RATE_PLANS", text) for text in settings.rate.plans.values())
     for name, text in limits:
         keys = _keys(text)
         if not auth.on and _of_identities(keys):
-            yield Problem(f"{PREFIX}{name}", f"{text!r} limits identities, and there are none: {remedy}")
+            yield Problem(name, f"{text!r} limits identities, and there are none: {remedy}")
         elif not auth.api_keys and "api-key" in keys:
-            yield Problem(f"{PREFIX}{name}", f"{text!r} limits API keys, and there are none: set {PREFIX}AUTH_API_KEYS")
+            yield Problem(name, f"{text!r} limits API keys, and there are none: set {PREFIX}AUTH_API_KEYS")
 
 
 def _of_identities(keys: Iterable[str]) -> bool:

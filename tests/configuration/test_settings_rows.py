@@ -129,7 +129,55 @@ def test_a_row_in_python_may_say_a_list_as_a_text() -> None:
 def test_routes_in_one_place_only(tmp_path: Path) -> None:
     """Routes in both places would hide one another, so one of them has to go."""
     found = problems(ROUTES_FILE=str(tmp_path), ROUTES='[{"path": "/"}]')
-    assert found == {"ROUTES_FILE": ["ASGI_GUARD_ROUTES is set too: keep the route table in one place"]}
+    told = "rows are given too (ASGI_GUARD_ROUTES, or routes=): keep the route table in one place"
+    assert found == {"ROUTES_FILE": [told]}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('limits = "5/minutee by ip"', "did you mean '5/minute by ip'?"),
+        ('limits = "5/minute by ip"\ncost = 6', "costs 6"),
+        ('security = { csp = "report-to main" }', "security of the row any method /a: csp: report-to main"),
+        ("cost = 5", "no limit counts it"),
+        ('limits = ";"\ncost = 5', "its own limits, ';', are none"),
+        ("csrf = false", "is exempt from what is off"),
+        ('path = "/*"\n\n[[routes]]\npath = "/b"', "the row any method /b never holds"),
+        ('auth = "required"', "asks who it is, and nobody can say"),
+        ('limits = "5/minute by user"', "limits identities, and there are none"),
+    ],
+)
+def test_what_is_wrong_with_rows_of_a_file_is_told_by_it(tmp_path: Path, row: str, message: str) -> None:
+    """What a layer, or another setting, finds wrong with a row of a file has the name of the file's variable."""
+    file = tmp_path / "routes.toml"
+    file.write_text("[[routes]]\n" + ("" if row.startswith("path") else 'path = "/a"\n') + row + "\n")
+    found = problems(ROUTES_FILE=str(file))
+    assert list(found) == ["ROUTES_FILE"]
+    assert any(message in told for told in found["ROUTES_FILE"])
+
+
+def test_rows_of_a_file_that_look_at_no_credentials(tmp_path: Path) -> None:
+    """So it is where identities are known, and a row of the file looks at none."""
+    file = tmp_path / "routes.toml"
+    file.write_text('[[routes]]\npath = "/a"\nauth = "none"\nlimits = "5/minute by user"\n')
+    (found,) = problems(ROUTES_FILE=str(file), AUTH_API_KEYS=f"ci={DIGEST}").items()
+    assert found[0] == "ROUTES_FILE"
+    assert "looks at no credentials" in found[1][0]
+
+
+def test_all_that_is_wrong_with_rows_of_a_file_is_told_at_once(tmp_path: Path) -> None:
+    """What the settings find wrong with the rows of a file hides nothing of what the layers do."""
+    file = tmp_path / "routes.toml"
+    file.write_text('[[routes]]\npath = "/a"\ncost = 5\n[[routes]]\npath = "/b"\nlimits = "5/minutee by ip"\n')
+    (told,) = problems(ROUTES_FILE=str(file)).values()
+    assert len(told) == 2
+
+
+def test_rows_in_python_beside_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever gives rows in Python, where the variable names a file, is told of both."""
+    monkeypatch.setenv("ASGI_GUARD_ROUTES_FILE", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"rows are given too \(ASGI_GUARD_ROUTES, or routes=\)"):
+        GuardSettings(routes=(Route("/a"),))
 
 
 def test_a_row_with_security_headers(monkeypatch: pytest.MonkeyPatch) -> None:
