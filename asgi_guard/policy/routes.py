@@ -40,6 +40,8 @@ _HIDDEN = re.compile(rb"%(?:2f|5c)", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LISTS = {"methods": '("GET",)', "scopes": '("items:read",)', "any_scopes": '("items:read",)'}
 """The columns that hold several texts, and how such are written."""
+_METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
+"""Methods are tokens (RFC 9110 9.1), of which those are left out that are probably meant as more: `*`, `GET|POST`."""
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
 
@@ -129,7 +131,7 @@ def row_faults(values: Mapping[str, Any]) -> Iterator[str]:
     methods, scopes = values.get("methods", ()), (*values.get("scopes", ()), *values.get("any_scopes", ()))
     if "path" in values:
         yield from (f"path {fault}" for fault in path_faults(values["path"]))
-    if any(method != method.upper() or not method.isalpha() for method in methods):
+    if not all(map(_METHOD.fullmatch, methods)):
         yield f"methods {', '.join(methods)}: methods are upper-case words, as in POST"
     for method in methods:
         if meant := not_a_method(method):

@@ -284,6 +284,9 @@ def test_patterns(pattern: str, path: str, matches: bool) -> None:
         (("HEAD",), "head", True),
         (("GET", "HEAD"), "HEAD", True),
         (("POST", "HEAD"), "HEAD", True),
+        (("M-SEARCH", "MY_OWN2"), "M-SEARCH", True),
+        (("M-SEARCH", "MY_OWN2"), "my_own2", True),
+        (("VERSION-CONTROL", "BASELINE-CONTROL"), "VERSION", False),
     ],
 )
 def test_methods(allowed: tuple[str, ...], method: str, matches: bool) -> None:
@@ -449,6 +452,10 @@ def test_a_table_is_taken_as_it_is() -> None:
         ({"path": "/a\0"}, "no request would match"),
         ({"path": "/a", "methods": ("post",)}, "upper-case"),
         ({"path": "/a", "methods": ("GET", "")}, "upper-case"),
+        ({"path": "/a", "methods": ("\u00c4\u00d6",)}, "upper-case"),
+        ({"path": "/a", "methods": ("*",)}, "upper-case"),
+        ({"path": "/a", "methods": ("GET|POST",)}, "upper-case"),
+        ({"path": "/a", "methods": ("-",)}, "upper-case"),
         ({"path": "/a", "methods": ("GET", "DELTE")}, "methods DELTE: there is no such method; did you mean DELETE?"),
         ({"path": "/a", "methods": ("WEBSOCKET",)}, "methods WEBSOCKET: a WebSocket handshake is a GET: write GET"),
         ({"path": "/a", "methods": ("POST", "WSS")}, "methods WSS: a WebSocket handshake is a GET: write GET"),
