@@ -24,6 +24,7 @@ from asgi_guard import (
     GuardSettings,
     HostMiddleware,
     IdentityMiddleware,
+    Issuer,
     LogSettings,
     MemoryStore,
     RateLimitMiddleware,
@@ -32,12 +33,13 @@ from asgi_guard import (
     Route,
     SecurityHeadersMiddleware,
     csrf,
+    revoke,
 )
 from asgi_guard.chain.exchange import _VIEW, Exchange
 from asgi_guard.policy.identity import api_key_digest
 from asgi_guard.policy.routes import RouteTable
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
-from tests.chain.others import KEY, Foreign
+from tests.chain.others import KEY, Foreign, Slow
 from tests.middleware.limiting import Fickle, counted, held
 
 if TYPE_CHECKING:
@@ -202,6 +204,49 @@ async def test_guards_that_are_called_at_once(server: Server) -> None:
     ids = [[scope["state"]["request_id"] for scope in echo.scopes] for echo in echoes]
     assert ids[0][1] == ids[1][1]
     await shut(one, two)
+
+
+async def test_guards_that_are_called_at_once_know_the_callers_trace() -> None:
+    """Of guarded apps that an app calls at once, each writes the caller's trace to the log, and shows it to the app."""
+    lines: list[bytes] = []
+    echoes = Echo(), Echo()
+    one, two = (AccessLogMiddleware(RequestIDMiddleware(Slow(echo)), write=lines.append) for echo in echoes)
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    parent = f"00-{trace_id}-00f067aa0ba902b7-01".encode()
+    assert (await get(RequestIDMiddleware(Fan(one, two)), headers=[(b"traceparent", parent)])).status == 200
+    assert [json.loads(line)["trace_id"] for line in lines] == [trace_id] * 2
+    assert [echo.scopes[0]["state"]["trace"].trace_id for echo in echoes] == [trace_id] * 2
+
+
+async def test_a_logout_at_one_of_guards_that_are_called_at_once(issuer: LocalIssuer) -> None:
+    """A token that is revoked in one of guarded apps that are called at once is revoked where the caller looks too."""
+
+    async def logout(scope: Scope, receive: Receive, send: Send) -> None:
+        await revoke(scope)
+        await Echo()(scope, receive, send)
+
+    auth = AuthSettings(issuer=issuer.url, audience=(issuer.audience,), revocation=True)
+    settings = GuardSettings(auth=auth, log=LogSettings(format="off"))
+    first, second = (Guard(app, settings, http_client=issuer.client) for app in (Slow(Echo()), logout))
+    fan = Fan(first, second)
+    outer = Guard(fan, settings, http_client=issuer.client)
+    bearer = [(b"authorization", f"Bearer {issuer.token()}".encode())]
+    assert (await get(outer, headers=bearer)).status == 200
+    assert fan.statuses == [200, 200]
+    assert [(await get(guard, headers=bearer)).status for guard in (outer, second, first)] == [401, 401, 200]
+    await shut(first, second, outer)
+
+
+async def test_what_an_outer_guard_had_against_a_token_that_an_inner_one_accepts(issuer: LocalIssuer) -> None:
+    """The log has nothing against a token that the guard which serves it accepts, though one further out does not."""
+    lines: list[bytes] = []
+    inner = IdentityMiddleware(Echo(), issuers=[issuer.accepted()])
+    outer = IdentityMiddleware(Foreign(inner), issuers=[Issuer("https://another.example", "api")])
+    bearer = [(b"authorization", f"Bearer {issuer.token()}".encode())]
+    assert (await get(AccessLogMiddleware(outer, write=lines.append), headers=bearer)).status == 200
+    (record,) = [json.loads(line) for line in lines]
+    assert record["user.id"] == "alice"
+    assert "asgi_guard.detail" not in record
 
 
 class Late(Fickle):
