@@ -203,6 +203,8 @@ def _is_on(name: str, layers: Sequence[Layer], settings: GuardSettings) -> bool:
     """A layer that is there and has nothing to believe or to answer is off all the same."""
     if name == "proxy":
         return bool(settings.proxy.trusted or settings.proxy.hops)
+    if name == "health":
+        return bool(settings.health.live_path or settings.health.ready_path)
     return any(layer.name == name for layer in layers)
 
 

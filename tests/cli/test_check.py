@@ -60,6 +60,19 @@ def test_everything_configured(command: Command, monkeypatch: pytest.MonkeyPatch
         assert secret not in ran.out + shown
 
 
+@pytest.mark.parametrize(
+    ("paths", "on"),
+    [(("off", "off"), False), (("off", "/ready"), True), (("/live", "off"), True)],
+)
+def test_probes_that_are_off(
+    command: Command, monkeypatch: pytest.MonkeyPatch, paths: tuple[str, str], on: bool
+) -> None:
+    """Health is on while a probe is answered, and off where none is."""
+    for name, path in zip(("LIVE", "READY"), paths, strict=True):
+        monkeypatch.setenv(f"ASGI_GUARD_HEALTH_{name}_PATH", path)
+    assert orjson.loads(command("check", "--json").out)["layers"]["health"] is on
+
+
 def test_rows_of_the_route_table(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each row is shown with its number and what it says."""
     monkeypatch.setenv("ASGI_GUARD_AUTH_API_KEYS", f"ci={DIGEST}")
