@@ -56,7 +56,9 @@ from asgi_guard.middleware import (
 )
 from asgi_guard.operations.draining import draining
 from asgi_guard.operations.readiness import Check
+from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.identity import Anonymous, APIKey, Auth, User
+from asgi_guard.policy.introspection import IntrospectionTimes
 from asgi_guard.policy.keyring import KeyTimes
 from asgi_guard.policy.routes import Route
 from asgi_guard.policy.security import SecurityHeaders
@@ -74,6 +76,7 @@ __all__ = [
     "AsgiGuardError",
     "Auth",
     "AuthSettings",
+    "Breaker",
     "CORSMiddleware",
     "CORSSettings",
     "CSRFMiddleware",
@@ -90,6 +93,7 @@ __all__ = [
     "HostsSettings",
     "IdentityMiddleware",
     "Introspection",
+    "IntrospectionTimes",
     "Issuer",
     "KeyTimes",
     "KeysUnavailableError",

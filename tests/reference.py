@@ -32,10 +32,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Layers": (
         "DrainMiddleware", "HealthMiddleware", "MetricsMiddleware", "ProxyMiddleware", "RequestIDMiddleware",
         "AccessLogMiddleware", "SecurityHeadersMiddleware", "HostMiddleware", "CORSMiddleware", "CSRFMiddleware",
-        "ResourceMetadataMiddleware", "IdentityMiddleware", "Issuer", "KeyTimes", "Introspection", "Possession",
-        "RateLimitMiddleware", "AccessMiddleware",
+        "ResourceMetadataMiddleware", "IdentityMiddleware", "Issuer", "KeyTimes", "Introspection", "IntrospectionTimes",
+        "Possession", "RateLimitMiddleware", "AccessMiddleware",
     ),
-    "Stores": ("Store", "MemoryStore", "RedisStore", "SentinelStore", "ClusterStore"),
+    "Stores": ("Store", "MemoryStore", "RedisStore", "SentinelStore", "ClusterStore", "Breaker"),
     "Errors": (
         "AsgiGuardError", "ConfigError", "Problem", "TokenError", "KeysUnavailableError", "StoreUnavailableError",
         "UnknownScopeError",
@@ -45,9 +45,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 METHODS = {
     "Guard": ("revoke", "revoke_session", "revoke_subject"),
-    "Store": ("admit", "tell", "revoke", "ping", "aclose"),
+    "Store": ("ping", "aclose"),
 }
-"""Methods that users call, or write."""
+"""Methods that users call."""
 
 _PART = re.compile(r"^(Args|Attributes|Raises|Returns):\n", re.MULTILINE)
 

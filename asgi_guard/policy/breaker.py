@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.policy.plain_types import require_fields
 
 
 @dataclass(slots=True)
@@ -11,20 +14,32 @@ class Breaker:
 
     Closed, everyone asks. After `threshold` failures in a row it opens: nobody asks for `first_wait` seconds,
     doubling with each further failure up to `max_wait`. Then one asks, while the others still do not; its success
-    closes the breaker. A sign of life lets the next one ask at once.
+    closes the breaker. A sign of life lets the next one ask at once. What has failed is counted in it, so each store is
+    given one of its own.
 
     Attributes:
         threshold: failures in a row that open it.
         first_wait: seconds until the first probe.
         max_wait: the longest wait between probes.
+
+    Raises:
+        ConfigError: no number of failures would open it, or a wait is negative or no number.
     """
 
     threshold: int = 3
     first_wait: float = 0.5
     max_wait: float = 10.0
-    _failures: int = 0
-    _open_until: float | None = None
-    _hastened: int = -1  # how many failures there were when the last sign of life was heeded
+    _failures: int = field(default=0, init=False)
+    _open_until: float | None = field(default=None, init=False)
+    _hastened: int = field(default=-1, init=False)  # how many failures there were when the last sign of life was heeded
+
+    def __post_init__(self) -> None:
+        require_fields(self)
+        if self.threshold < 1:
+            raise ConfigError([Problem("threshold", f"{self.threshold} is no number of failures: 1 opens it at once")])
+        for name, wait in (("first_wait", self.first_wait), ("max_wait", self.max_wait)):
+            if not wait >= 0:  # written so that it holds for NaN, too
+                raise ConfigError([Problem(name, "it is negative, or no number")])
 
     @property
     def is_open(self) -> bool:

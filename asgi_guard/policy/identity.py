@@ -55,7 +55,7 @@ class User:
             nobody says.
         key: its name in the store: bounded in length, and not reversible to the subject.
         token_id: the token's name among the revoked, or None if it has no `jti`.
-        marks: what else a token is looked up by among the revoked; None for an API key.
+        marks: what else a token is looked up by among the revoked, for the guard alone; None for an API key.
         plan: the plan of limits that an API key's entry names.
         auth: what stands in `scope["auth"]`.
     """

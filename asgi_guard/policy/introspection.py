@@ -34,7 +34,7 @@ from asgi_guard.errors import TokenError
 from asgi_guard.policy.claims import SCOPE_CLAIMS, ClaimsPolicy, check_required, scopes_of
 from asgi_guard.policy.frozen import frozen
 from asgi_guard.policy.identity import User, revocation_key
-from asgi_guard.policy.plain_types import require_fields, require_times
+from asgi_guard.policy.plain_types import require_times
 from asgi_guard.policy.revocation import marks_of, subject_key
 from asgi_guard.policy.token_cache import put_last
 
@@ -228,7 +228,6 @@ class IntrospectionTimes:
     stale_for: float = 300
 
     def __post_init__(self) -> None:
-        require_fields(self)
         require_times(self)
 
 

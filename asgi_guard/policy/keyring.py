@@ -34,7 +34,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.policy.plain_types import require_fields, require_times
+from asgi_guard.policy.plain_types import require_times
 
 if TYPE_CHECKING:
     from asgi_guard.policy.keys import KeySet, VerificationKey
@@ -75,7 +75,6 @@ class KeyTimes:
     max_backoff: float = 60
 
     def __post_init__(self) -> None:
-        require_fields(self)
         require_times(self)
         if self.ttl == 0 or self.min_ttl == 0:
             raise ConfigError([Problem("ttl", "keys need a life: give ttl and min_ttl more than 0 seconds")])

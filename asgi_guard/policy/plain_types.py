@@ -46,17 +46,6 @@ def wrong_types(declared: Mapping[str, object], given: Mapping[str, object]) -> 
             yield Problem(name, wrong_type(value, said))
 
 
-def require_times(made: DataclassInstance) -> None:
-    """See to it that the fields of a dataclass, which are seconds, are numbers that are not negative.
-
-    Raises:
-        ConfigError: with every one that is not.
-    """
-    # Written so that it holds for NaN, too.
-    if negative := [each.name for each in fields(made) if not getattr(made, each.name) >= 0]:
-        raise ConfigError([Problem(name, "it is negative, or no number") for name in negative])
-
-
 def require_fields(made: DataclassInstance) -> None:
     """See to it that the fields of a dataclass are of the types that it declares.
 
@@ -66,3 +55,15 @@ def require_fields(made: DataclassInstance) -> None:
     declared = {each.name: each.type for each in fields(made)}
     if problems := list(wrong_types(declared, {name: getattr(made, name) for name in declared})):
         raise ConfigError(problems)
+
+
+def require_times(made: DataclassInstance) -> None:
+    """See to it that all fields of a dataclass are lengths of time, 0 at least.
+
+    Raises:
+        ConfigError: with every one that is of another type, or else with every one that is negative, or no number.
+    """
+    require_fields(made)
+    # Written so that it holds for NaN, too.
+    if negative := [each.name for each in fields(made) if not getattr(made, each.name) >= 0]:
+        raise ConfigError([Problem(name, "it is negative, or no number") for name in negative])

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 class Store(Protocol):
     """Where buckets, revocations and requests under way are kept.
 
+    The name is for annotations. What a store is asked, and answers, is the guard's own, and changes with it: use one of
+    the stores that come with the package.
+
     Whatever waits for an answer (`admit`, `revoke`, `ping`) raises `StoreUnavailableError`, and nothing else, where the
     store does not answer in time.
     """

@@ -12,6 +12,7 @@ from asgi_guard import (
     AccessLogMiddleware,
     APIKey,
     AsgiGuardError,
+    Breaker,
     Check,
     ClusterStore,
     ConfigError,
@@ -22,6 +23,7 @@ from asgi_guard import (
     HostMiddleware,
     IdentityMiddleware,
     Introspection,
+    IntrospectionTimes,
     Issuer,
     KeyTimes,
     MemoryStore,
@@ -36,7 +38,6 @@ from asgi_guard import (
     SecurityHeadersMiddleware,
     SentinelStore,
 )
-from asgi_guard.policy.introspection import IntrospectionTimes
 from tests.asgi import Echo, get
 from tests.configuring import DIGEST
 
@@ -65,6 +66,7 @@ OTHERS: list[tuple[Callable[[], object], str]] = [
     (lambda: Introspection("https://a.example", "api", None), "client_secret"),  # type: ignore[arg-type]
     (lambda: KeyTimes(ttl="300"), "ttl"),  # type: ignore[arg-type]
     (lambda: IntrospectionTimes(positive="60"), "positive"),  # type: ignore[arg-type]
+    (lambda: Breaker(threshold=1.5), "threshold"),  # type: ignore[arg-type]
     (lambda: Possession(dpop="accept", dpop_nonce_secret=b"0" * 32), "dpop_nonce_secret"),  # type: ignore[arg-type]
     (lambda: Route("/", cost="2"), "cost"),  # type: ignore[arg-type]
     (lambda: Check(5, MemoryStore().ping), "name"),  # type: ignore[arg-type]
@@ -105,6 +107,9 @@ def test_others(make: Callable[[], object], named: str) -> None:
         (lambda: IntrospectionTimes(positive=-1), ["positive: it is negative"]),
         (lambda: IntrospectionTimes(stale_for=math.nan), ["stale_for: it is negative, or no number"]),
         (lambda: KeyTimes(min_ttl=9, max_ttl=8), ["min_ttl: it is longer than max_ttl"]),
+        (lambda: Breaker(threshold=0), ["threshold: 0 is no number of failures"]),
+        (lambda: Breaker(first_wait=-1), ["first_wait: it is negative"]),
+        (lambda: Breaker(max_wait=float("nan")), ["max_wait: it is negative, or no number"]),
         (lambda: RedisStore("foo"), ["url: the URL cannot be read: write redis://"]),
         (lambda: MemoryStore(max_keys=0), ["max_keys: 0 is no number of buckets"]),
         (lambda: CSRFMiddleware(Echo(), exempt=["x", "/a"]), ["exempt: path 'x' does not start with '/'"]),
