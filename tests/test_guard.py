@@ -14,6 +14,7 @@ from asgi_guard import (
     AuthSettings,
     ConfigError,
     CORSSettings,
+    DrainMiddleware,
     Guard,
     GuardSettings,
     HealthSettings,
@@ -484,3 +485,27 @@ async def test_a_slash_slips_from_no_limit_of_an_open_row(issuer: LocalIssuer, i
     paths = ("/login", "/login/", "/login", "/login/")
     assert [(await call(front, http_scope("POST", path))).status for path in paths] == [200, 200, 429, 429]
     assert (await call(front, http_scope("POST", "/login/x"))).status == 200
+
+
+@pytest.mark.parametrize("draining", [False, True])
+async def test_what_is_lost_of_an_apps_headers(draining: bool) -> None:
+    """Of an app's headers are lost what servers say of themselves, credentials for no origin, and another id."""
+    names = (
+        "server", "x-powered-by", "access-control-allow-credentials", "x-request-id", "connection", "via", "etag",
+        "cache-control", "content-security-policy", "x-frame-options", "ratelimit", "traceparent",
+        "strict-transport-security", "access-control-expose-headers",
+    )  # fmt: skip
+    told = GuardSettings(
+        cors=CORSSettings(allow_origins=(PAGE,)),
+        rate=RateSettings(limit="9/second by ip"),
+        log=LogSettings(format="off"),
+    )
+    front = DrainMiddleware(Guard(Echo(headers=[(name.encode(), b"own") for name in names]), told))
+    await front.startup()
+    if draining:
+        front.draining.begin()
+    exchange = await get(front, headers=[ORIGIN], http_version="1.1")
+    await front.shutdown()
+    lost = {name for name in names if (name.encode(), b"own") not in exchange.starts[0]["headers"]}
+    lost_always = {"server", "x-powered-by", "access-control-allow-credentials", "x-request-id"}
+    assert lost == (lost_always | {"connection"} if draining else lost_always)
