@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 class AccessLogMiddleware(Layer):
     r"""Writes one line of JSON for every HTTP exchange and WebSocket session, when it is over.
 
-    Query values are redacted, no header but the user agent is logged, and no input can make two lines of one. A line is
-    4096 bytes at most, which a pipe takes whole beside other workers' lines: of a longer one the path, the query, the
-    user agent and the user are cut.
+    Query values are redacted, no header but the user agent (and in `gcp` the host) is logged, and no input can make two
+    lines of one. A line is 4096 bytes at most, which a pipe takes whole beside other workers' lines: of a longer one
+    the path, the query, the user agent and the user are cut.
 
     Args:
         app: the app within.

@@ -1,6 +1,7 @@
 """What one exchange was, for the access log: facts, how loud they are, and which of them are hidden.
 
-Query strings are logged by their keys; every value becomes `[REDACTED]`. No other header than the user agent is logged.
+Query strings are logged by their keys; every value becomes `[REDACTED]`. No other header than the user agent is logged,
+and the host where the schema is `gcp`.
 """
 
 from __future__ import annotations

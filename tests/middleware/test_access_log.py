@@ -179,6 +179,16 @@ def test_an_unknown_format() -> None:
         AccessLogMiddleware(Echo(), format="xml")  # type: ignore[arg-type]  # which is what is tested
 
 
+@pytest.mark.parametrize(("schema", "hosts"), [("json", 0), ("ecs", 0), ("gcp", 1), ("datadog", 0)])
+async def test_which_headers_are_logged(schema: Any, hosts: int, lines: Lines) -> None:
+    """Of a request's headers the line has the user agent and, in Google Cloud's schema, the host: no other one."""
+    others = ("cookie", "authorization", "referer", "origin", "x-forwarded-for", "x-api-key", "content-type", "accept")
+    headers = [(name.encode(), b"hidden") for name in others]
+    await get(lines.layer(Echo(), format=schema), "/a", [*headers, (b"user-agent", b"shown"), (b"host", b"at.example")])
+    (line,) = lines
+    assert (line.count(b"hidden"), line.count(b"shown"), line.count(b"at.example")) == (0, 1, hosts)
+
+
 async def test_gcp_without_a_host(lines: Lines) -> None:
     """A request that names no host has its line in Google Cloud's schema, too: HTTP/1.0 asks for none."""
     await call(lines.layer(Echo(), format="gcp"), {**http_scope(path="/a"), "headers": []})
