@@ -226,7 +226,7 @@ def _options(words: list[str]) -> tuple[str, int, OnStoreFailure | None]:
 
 def holds_limits(text: str | None) -> bool:
     """Whether there is a limit in a text of limits; None is no text. What parts them may stand there alone."""
-    return text is not None and bool(text.strip("; "))
+    return any(part.strip() for part in (text or "").split(";"))
 
 
 def parse_rate(text: str, name: str) -> Limit:

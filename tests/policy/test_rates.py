@@ -10,7 +10,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard.policy.rates import KEY_KINDS, LEASE, MAX_SPAN, SECOND, Limit, parse_limits, parse_rate, slug
+from asgi_guard.policy.rates import (
+    KEY_KINDS,
+    LEASE,
+    MAX_SPAN,
+    SECOND,
+    Limit,
+    holds_limits,
+    parse_limits,
+    parse_rate,
+    slug,
+)
 
 
 @pytest.mark.parametrize(
@@ -41,10 +51,13 @@ def test_parse(text: str, key: str, interval: int, burst: int) -> None:
     assert parse_limits(text) == (Limit(key, text.strip(), key, interval, burst),)
 
 
-@pytest.mark.parametrize("text", ["", " ", ";", " ; ;"])
+@pytest.mark.parametrize("text", ["", " ", ";", " ; ;", "\n", "\t;\r\n", ";\u00a0"])
 def test_nothing_is_no_limit(text: str) -> None:
-    """An empty text is no limit."""
+    """An empty text is no limit, and neither is what parts them, with white space of any sort."""
     assert parse_limits(text) == ()
+    assert not holds_limits(text)
+    assert not holds_limits(None)
+    assert holds_limits(f"{text};1/second by ip{text}")
 
 
 def test_several_have_names_of_their_own() -> None:
