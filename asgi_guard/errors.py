@@ -26,7 +26,8 @@ class Problem:
     Attributes:
         name: the environment variable or argument at fault.
         message: what is wrong and what to write instead, without secret values.
-        kind: what sort of problem it is, in one word for programs, as `invalid` or `insecure`; may be empty.
+        kind: what sort of problem it is, in one word for programs, as `invalid` or `insecure`: of what CORS is told,
+            and of origins for CSRF. Empty for any other.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A FastAPI app behind the guard. It holds no word of the guard but the dependencies' types.
+"""A FastAPI app behind the guard. Of the guard it knows the type of its users, and the id of the request.
 
 Run it with a local issuer and calls to try:
 

@@ -219,7 +219,7 @@ class AuthSettings(Section):
 
 
 class RateSettings(Section):
-    """How much each client may ask. On once a limit is set, here or in a row."""
+    """How much each client may ask. On once a limit is set, here or in a row, of messages too."""
 
     limit: str = Field(
         default="", description="the default limits: `60/second burst 120 by user; 10/second by anonymous`"

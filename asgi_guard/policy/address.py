@@ -46,7 +46,7 @@ class Address:
 
 
 class Networks:
-    """Networks, to be asked whether they hold an address: `Networks(parse_networks(["10.0.0.0/8"]))`."""
+    """Networks, to be asked whether they hold an address: `parse_networks(["10.0.0.0/8"])`."""
 
     __slots__ = ("_networks", "_spans")
 

@@ -101,5 +101,5 @@ def problem(
 
 
 def ambiguous_path(request_id: str | None) -> Answer:
-    """Refuse a path that routers could take for those of different rows of the route table (`RouteTable.disputed`)."""
+    """Refuse a path that routers could take for those of different rows of the route table (`RouteTable.find`)."""
     return problem(400, Reason.PATH_AMBIGUOUS, "The path can be read in more than one way.", request_id=request_id)
