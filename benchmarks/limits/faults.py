@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from benchmarks.calls import quiet
+from benchmarks.interval import Interval
 from benchmarks.limits import peers, scripts
 from benchmarks.limits.contenders import OURS, Contender, Limiter, Setup, named, renamed
 from benchmarks.limits.outages import TIMEOUT, attempt
 from benchmarks.limits.rounds import CLIENTS
 from benchmarks.limits.servers import PREFIX
+from benchmarks.rounds import shuffler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 CALLS = 8
 TASKS = 64
 BETWEEN_FLUSHES = 0.02
+"""Seconds."""
 SETTLED = 15.0
 """Seconds after which every limiter can be asked again."""
 
@@ -56,15 +59,17 @@ class Flush:
 
     Attributes:
         name: the contender.
-        checks: how many were made.
+        checks: how many were made, in all turns.
         failed: how many of them raised.
         flushes: how often the server forgot.
+        share: of the checks of a turn, that raised.
     """
 
     name: str
     checks: int
     failed: int
     flushes: int
+    share: Interval
 
 
 def stall(
@@ -141,25 +146,35 @@ async def _eventually(limiter: Limiter, client: str) -> int:
 
 
 def flush(
-    target: Target, contenders: Sequence[Contender], seconds: float, passed: Callable[[float], None]
+    target: Target, contenders: Sequence[Contender], turns: int, seconds: float, passed: Callable[[float], None]
 ) -> list[Flush]:
-    """Make the server forget its scripts while each contender is under load.
+    """Make the server forget its scripts while each contender is under load, round after round.
 
     Args:
         target: a server of our own.
         contenders: all that are present.
-        seconds: for how long, each.
+        turns: of each contender.
+        seconds: for how long, each turn.
         passed: is told which share of this part is done, each time.
     """
-    found = []
-    for contender in contenders:
-        with quiet():
-            found.append(asyncio.run(_flush(target, contender, seconds)))
-        passed(1 / len(contenders))
-    return found
+    found: dict[str, list[tuple[int, int, int]]] = {contender.name: [] for contender in contenders}
+    order, dice = list(contenders), shuffler()
+    for _ in range(turns):
+        dice.shuffle(order)
+        for contender in order:
+            with quiet():
+                found[contender.name].append(asyncio.run(_flush(target, contender, seconds)))
+            passed(1 / len(contenders) / turns)
+    return [_summed(name, made) for name, made in found.items()]
 
 
-async def _flush(target: Target, contender: Contender, seconds: float) -> Flush:
+def _summed(name: str, turns: Sequence[tuple[int, int, int]]) -> Flush:
+    checks, failed, flushes = map(sum, zip(*turns, strict=True))
+    return Flush(name, checks, failed, flushes, Interval.of([lost / made for made, lost, _ in turns]))
+
+
+async def _flush(target: Target, contender: Contender, seconds: float) -> tuple[int, int, int]:
+    """Checks, how many of them failed, and flushes, of one turn."""
     assert target.own, "a server that someone gave keeps its scripts"
     limiter = await contender.open(Setup(target.url, prefix=f"{PREFIX}flush:"))
     checks = failed = flushes = 0
@@ -193,4 +208,4 @@ async def _flush(target: Target, contender: Contender, seconds: float) -> Flush:
             await forgetting
     finally:
         await limiter.aclose()
-    return Flush(contender.name, checks, failed, flushes)
+    return checks, failed, flushes

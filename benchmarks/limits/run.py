@@ -45,7 +45,8 @@ class Budget:
         outage: seconds of requests to our layer in each kind of outage.
         patience: seconds until a call of another in an outage is given up.
         stall: seconds that the server stands still.
-        flush: seconds of load for each contender while scripts are flushed.
+        turns: of load for each contender while scripts are flushed, of
+        flush: seconds each.
         steps: of the pure policy.
         compare: seconds for which each contender is asked for too much.
     """
@@ -65,7 +66,8 @@ class Budget:
     outage: float = 2.0
     patience: float = 10.0
     stall: float = 1.0
-    flush: float = 1.0
+    turns: int = 7
+    flush: float = 0.5
     steps: int = 2_000_000
     compare: float = 1.0
 
@@ -73,7 +75,7 @@ class Budget:
 FULL = Budget()
 QUICK = Budget(
     two=(1, 64), rounds=3, seconds=0.05, further=0, clients=20_000, stores=(1_000, 100_000), flood=200_000, refusals=10,
-    outage=1.0, patience=2.0, flush=0.2, steps=1_000_000, compare=0.2,
+    outage=1.0, patience=2.0, turns=3, flush=0.2, steps=1_000_000, compare=0.2,
 )  # fmt: skip
 
 
@@ -145,7 +147,7 @@ def expected(budget: Budget, contenders: int) -> dict[str, float]:
         "refusals": 1 + budget.refusals * 0.05,
         "outages": 2 * budget.outage + budget.patience,
         "stall": 1 + budget.stall,
-        "flush": contenders * budget.flush * 1.1,
+        "flush": contenders * budget.turns * budget.flush * 1.1,
         "steps": budget.steps * 8e-6,
         "admissions": contenders * budget.compare * 1.1,
     }
@@ -207,7 +209,7 @@ def measure(store: str | None, budget: Budget, begin: Callable[[float], Callable
             refused.measure(own, contenders, budget.refusals, part("refusals")) if own else [],
             outages.measure(contenders, budget.outage, budget.patience, part("outages")),
             faults.stall(own, contenders, budget.stall, budget.patience, part("stall")) if own else [],
-            faults.flush(own, contenders, budget.flush, part("flush")) if own else [],
+            faults.flush(own, contenders, budget.turns, budget.flush, part("flush")) if own else [],
             exact.generate(budget.steps, part("steps")),
             exact.compare(own, contenders, budget.compare, part("admissions")) if own else [],
         )

@@ -8,6 +8,7 @@ from benchmarks.figures import Figure, Suite
 from benchmarks.interval import Interval
 from benchmarks.limits import tables
 from benchmarks.limits.contenders import OURS
+from benchmarks.limits.faults import BETWEEN_FLUSHES, TASKS
 from benchmarks.limits.run import Brief, Figures
 from benchmarks.limits.scripts import ONE_CALL
 from benchmarks.limits.throughput import ASKED
@@ -86,7 +87,7 @@ def _others(found: Figures) -> Iterator[Figure]:
         if outage.later is not None:
             yield Figure((LATER, outage.kind, outage.name), "ms", Interval.of([outage.later]))
     for flush in found.flushes:
-        yield Figure((FLUSHED, flush.name), "x", Interval.of([flush.failed / max(1, flush.checks + flush.failed)]))
+        yield Figure((FLUSHED, flush.name), "x", flush.share)
 
 
 def sheets(suite: Suite) -> list[Sheet]:
@@ -127,13 +128,13 @@ def _bytes(suite: Suite) -> Sheet:
             for name in who
         ],
         "Bytes: of one client of one window. A refusal: of a client that is known to be over its limit, by the wall's "
-        "clock; asgi-guard's with its answer, others' the check alone. Failed checks: of those at 64 tasks while "
-        "SCRIPT FLUSH is called again and again.", frozenset({OURS}),
+        f"clock; asgi-guard's with its answer, others' the check alone. Failed checks: of those at {TASKS} tasks while "
+        f"SCRIPT FLUSH is called every {BETWEEN_FLUSHES * 1000:.0f} ms.", frozenset({OURS}),
     )  # fmt: skip
 
 
 def _share(value: Interval | None) -> str:
-    return "" if value is None else f"{value.median:.1%}"
+    return "" if value is None else tables.share(value)
 
 
 def _outages(suite: Suite) -> Sheet:

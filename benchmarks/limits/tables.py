@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks.limits.contenders import OURS
+from benchmarks.limits.faults import BETWEEN_FLUSHES, TASKS
 from benchmarks.limits.scripts import ONE_CALL
 from benchmarks.limits.throughput import ASKED
 from benchmarks.sheet import add, say, table
@@ -195,10 +196,22 @@ def _stalls(figures: Figures) -> Table:
 
 
 def _flushes(figures: Figures) -> Table:
-    made = table("SCRIPT FLUSH under load, at 64 tasks", ("limiter",), ("checks", "failed", "flushes"))
+    made = table(
+        f"SCRIPT FLUSH under load, at {TASKS} tasks, every {BETWEEN_FLUSHES * 1000:.0f} ms",
+        ("limiter",), ("checks", "failed", "flushes", "failed of a turn"),
+    )  # fmt: skip
     for one in figures.flushes:
-        add(made, one.name, f"{one.checks:,}", str(one.failed), str(one.flushes), style=_bold(one.name))
+        add(
+            made, one.name, f"{one.checks:,}", str(one.failed), str(one.flushes), share(one.share),
+            style=_bold(one.name),
+        )  # fmt: skip
     return made
+
+
+def share(value: Interval) -> str:
+    """A share in hundredths, and its interval, where it was taken more than once and is not the same each time."""
+    spread = f" ({value.low:.1%} to {value.high:.1%})" if value.low < value.high else ""
+    return f"{value.median:.1%}{spread}"
 
 
 def _admitted(figures: Figures) -> Table:

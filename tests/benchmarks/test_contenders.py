@@ -10,9 +10,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis.exceptions import RedisError
 
 from asgi_guard import RedisStore
-from benchmarks.limits import contenders, exact, faults, outages, peers, rounds, scripts, servers, sizes
+from benchmarks.interval import Interval
+from benchmarks.limits import contenders, exact, faults, outages, peers, rounds, scripts, servers, sizes, tables
 from benchmarks.limits.contenders import OURS, Contender, Setup, UnsuitableError, present
 from benchmarks.limits.rounds import Place, closed_loop, measure, percentile
 from benchmarks.limits.servers import PREFIX, Counters, Target, target
@@ -177,6 +179,27 @@ async def test_a_contender_that_fails_is_left_out_by_name(own: Target) -> None:
     assert 0.06 < sum(told) <= 0.091
 
 
+def test_the_share_that_a_flush_breaks_is_of_all_checks(own: Target) -> None:
+    """What fails is a part of what was checked, in each turn: all of it is 1, and none 0."""
+    who = [failing("all", 0, RedisError("gone")), failing("none", 10**9, RedisError("never"))]
+    told: list[float] = []
+    found = {one.name: one for one in faults.flush(own, who, 3, 0.05, told.append)}
+
+    assert [(one.share.median, one.share.low, one.share.high, one.share.rounds) for one in found.values()] == [
+        (1, 1, 1, 3), (0, 0, 0, 3),
+    ]  # fmt: skip
+    assert found["all"].failed == found["all"].checks >= 3 * faults.TASKS
+    assert found["none"].flushes >= 3
+    assert round(sum(told), 6) == 1
+
+
+def test_a_share_is_told_with_its_interval() -> None:
+    """In hundredths; where each turn is the same, or there was but one, once is enough."""
+    assert tables.share(Interval.of([0.008, 0.012, 0.01])) == "1.0% (0.8% to 1.2%)"
+    assert tables.share(Interval.of([0.0, 0.0])) == "0.0%"
+    assert tables.share(Interval.of([0.008])) == "0.8%"
+
+
 async def test_a_refused_check_is_not_measured(own: Target) -> None:
     """A check that is refused ends the measurement: the figure would be of something else."""
     limiter = await contenders.ours().open(Setup(own.url, count=1, seconds=86400, prefix=f"{PREFIX}refusing:"))
@@ -238,7 +261,7 @@ def test_what_someone_gave_is_not_harmed(own: Target) -> None:
     with pytest.raises(AssertionError, match="not emptied"):
         sizes.measure(given, [], 1, lambda _: None)
     with pytest.raises(AssertionError, match="keeps its scripts"):
-        faults.flush(given, [contenders.ours()], 0.01, lambda _: None)
+        faults.flush(given, [contenders.ours()], 1, 0.01, lambda _: None)
 
 
 def test_only_keys_of_benchmarks_are_taken_away(own: Target) -> None:
