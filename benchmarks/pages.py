@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING
 from benchmarks.figures import UnreadableError, merged, read, suites_in
 from benchmarks.layers.around import GUARD as WHOLE
 from benchmarks.layers.run import ADDS, TITLES
+from benchmarks.limits import peers
+from benchmarks.limits import suite as limits
+from benchmarks.limits.contenders import OURS
+from benchmarks.limits.faults import BETWEEN_FLUSHES
+from benchmarks.limits.tables import share
 from benchmarks.server.tables import BARE, CPU, GUARD, LEAST, NAMES, RATIO
-from benchmarks.sheet import Sheet, asked, both, number
+from benchmarks.sheet import Sheet, asked, both, number, plain
 from benchmarks.suites import KINDS
 
 if TYPE_CHECKING:
@@ -79,6 +84,8 @@ def _text(name: str, results: Results) -> str | None:
         return _headers(results)
     if name == "summary":
         return _summary(results)
+    if name == "faults":
+        return _faults(results)
     suite = results.suite(name)
     if suite is None or not suite.figures:
         return None
@@ -161,6 +168,29 @@ def _summary(results: Results) -> str | None:
         f"Guard adds, in microseconds of CPU time, as a mean of many requests: {', '.join(added)}. "
         f"Taken {layers.method['taken']}."
     )
+
+
+def _faults(results: Results) -> str | None:
+    """What becomes of a check while Redis is not well, beside the packages that one would take instead."""
+    suite = results.suite("limits")
+    if suite is None or not suite.names(1, limits.OUTAGE):
+        return None
+    who = (OURS, peers.FIXED.name, peers.THROTTLED.name)
+    rows = [
+        [f"Redis {kind}: a check waits, ms", *(_waited(suite, kind, name) for name in who)]
+        for kind in reversed(suite.names(1, limits.OUTAGE))
+    ]
+    flushed = [suite.find(limits.FLUSHED, name) for name in who]
+    if any(flushed):
+        shares = ["" if value is None else share(value) for value in flushed]
+        rows.append([f"scripts are flushed every {BETWEEN_FLUSHES * 1000:.0f} ms: checks that fail", *shares])
+    taken = f"asgi-guard: the first checks, then those once it is known. Taken {suite.method['taken']}."
+    return Sheet("While Redis is not well", ("what happens",), who, rows, taken).markdown()
+
+
+def _waited(suite: Suite, kind: str, name: str) -> str:
+    first, later = suite.find(limits.OUTAGE, kind, name), suite.find(limits.LATER, kind, name)
+    return f"{plain(first)}, then {plain(later)}" if later is not None else plain(first)
 
 
 def _ratios(server: Suite) -> Sheet:

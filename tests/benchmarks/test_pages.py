@@ -18,6 +18,7 @@ from benchmarks.__main__ import main
 from benchmarks.figures import Figure, Results, Suite, UnreadableError, merged, read
 from benchmarks.interval import Interval
 from benchmarks.layers.run import ADDS, QUANTILES, STACK
+from benchmarks.limits import suite as limits
 from benchmarks.limits.suite import CPU as CHECK_CPU
 from benchmarks.limits.suite import P50 as CHECK_P50
 from benchmarks.limits.suite import P99 as CHECK_P99
@@ -102,7 +103,7 @@ def test_the_pages_have_a_place_for_every_suite() -> None:
     page, readme = ((ROOT / name).read_text("utf-8") for name in ("docs/benchmarks.md", "README.md"))
     regions = re.findall(r"<!-- figures: (\w+) -->", page)
     assert sorted(regions) == sorted([*(kind.name for kind in suites.KINDS), "asked", "headers", "machine"])
-    assert re.findall(r"<!-- figures: (\w+) -->", readme) == ["summary"]
+    assert re.findall(r"<!-- figures: (\w+) -->", readme) == ["summary", "faults"]
     shown = {*re.findall(r"plots/(\w+)\.svg", page), *re.findall(r"plots/(\w+)\.svg", readme)}
     assert shown == set(PICTURES)
     for name in shown:
@@ -115,6 +116,57 @@ def test_the_summary() -> None:
     assert "| FastAPI | 100 / 100 | 0.50 | 0.50 | 0.50 | 0.50 |" in text
     assert "\n\nTaken today.\n\nIn process" in text
     assert "4.50 to a raw ASGI app. Taken yesterday." in text
+
+
+@pytest.mark.parametrize("name", pages.PAGES)
+def test_the_pages_are_of_the_figures_that_are_kept(name: str) -> None:
+    """What stands between the marks is what the kept figures give, by the code as it is."""
+    page = (ROOT / name).read_text("utf-8")
+    assert pages.filled(page, read(ROOT / pages.KEPT)) == page
+
+
+def test_what_becomes_of_checks_while_redis_is_not_well() -> None:
+    """It is told of each kind of outage, first the one that lasts, and of flushes, for whom there are figures."""
+    found = [
+        figure(limits.OUTAGE, "refuses connections", "asgi-guard", unit="ms", value=0.5),
+        figure(limits.OUTAGE, "never answers", "asgi-guard", unit="ms", value=50.0),
+        figure(limits.LATER, "never answers", "asgi-guard", unit="ms", value=0.012),
+        figure(limits.OUTAGE, "never answers", "throttled-py", unit="ms", value=5000.0),
+    ]
+    flushed = figure(limits.FLUSHED, "limits, fixed window", unit="x", value=0.01)
+    page = "<!-- figures: faults -->\n<!-- end -->\n"
+    results = Results.of([Suite("limits", found, {"taken": "today"})], quick=False)
+    rows = [line for line in pages.filled(page, results).splitlines() if line.startswith("| Redis")]
+    assert rows == [
+        "| Redis never answers: a check waits, ms | 50.0, then 0.012 |  | 5,000 |",
+        "| Redis refuses connections: a check waits, ms | 0.50 |  |  |",
+    ]
+    assert "scripts" not in pages.filled(page, results)
+    results.suites[0].figures.append(flushed)
+    assert "every 20 ms: checks that fail |  | 1.0% (0.9% to 1.1%) |  |\n" in pages.filled(page, results)
+    assert pages.filled(page, Results.of([Suite("limits", [])], quick=False)) == page
+
+
+def test_what_the_readme_says_of_faults_follows_from_the_figures() -> None:
+    """In each kept run: who waits for how long while Redis hangs, and whose checks fail when scripts are flushed."""
+    suite = read(ROOT / pages.KEPT).suite("limits")
+    assert suite is not None
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert "| Redis hangs | 50 ms, then hardly anything; as each limit says | an error when the Redis client" in readme
+    assert "once that is known less than a tenth of a millisecond" in " ".join(readme.split())
+    assert "| scripts flushed under load | no check fails | some fail with limits, none with throttled-py |" in readme
+
+    def found(*of: str) -> float:
+        value = suite.find(*of)
+        assert value is not None
+        return value.median
+
+    kind, others = "never answers", ("limits, fixed window", "throttled-py")
+    assert found(limits.OUTAGE, kind, "asgi-guard") < 100
+    assert found(limits.LATER, kind, "asgi-guard") < 0.1
+    assert all(found(limits.OUTAGE, kind, other) > 1000 for other in others)
+    failed = {who: found(limits.FLUSHED, who) > 0 for who in ("asgi-guard", *others)}
+    assert failed == {"asgi-guard": False, "limits, fixed window": True, "throttled-py": False}
 
 
 def test_what_is_not_reached_is_said() -> None:
