@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.child import child
@@ -15,7 +15,7 @@ from benchmarks.figures import Figure, Suite
 from benchmarks.interval import Interval
 from benchmarks.limits import memory as stores
 from benchmarks.memory.process import Plan
-from benchmarks.sheet import Sheet, asked, plain
+from benchmarks.sheet import Sheet, asked, both, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,9 +28,11 @@ FLAT = 1.1
 """What a process may have grown to: tables are made anew now and then, and allocators fragment."""
 LEAK = 4.0
 """Bytes a request that are no leak; the least object has 16."""
-BLOCKS = 7
-ENOUGH = 50_000
-"""Requests in a block, of which a leak would be more than the allocators' own steps."""
+LEAST = 3
+"""Points before a step, and behind it."""
+LINE = " It is the slope of the line of least squares through {} points, with twice its error to each side."
+ENOUGH = 350_000
+"""Requests after warm-up, of which a leak would be more than the allocators' own steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +63,38 @@ QUICK = Budget(Plan(22_000, 44, 2_000), 0.92, (1_000, 20_000), 10_000)
 BRIEF = Budget(Plan(8_000, 32, 500), 0.9, (1_000,), 2_000)
 
 
-def rising(points: Sequence[tuple[int, int]]) -> tuple[float, float]:
-    """Bytes a request, and how many requests a block had: the middle one of the slopes of blocks of requests.
+def rising(points: Sequence[tuple[int, int]]) -> Interval:
+    """Bytes a request: the slope of least squares, and twice its error to each side.
 
-    A table that is made anew for more is a step in one of them; a leak is a slope in all.
+    A table that is made anew for more is a step, and no leak: if the line leaves over less than half as much with one
+    step, wherever that fits best, the slope is that of what is before it and behind it.
     """
-    blocks = min(BLOCKS, len(points) - 1)
-    ends = [points[round(number * (len(points) - 1) / blocks)] for number in range(blocks + 1)]
-    slopes = [(later - before) / (then - now) for (now, before), (then, later) in pairwise(ends)]
-    return statistics.median(slopes), (points[-1][0] - points[0][0]) / blocks
+    whole = _line([points])
+    parts = [_line([points[:at], points[at:]]) for at in range(LEAST, len(points) - LEAST + 1)]
+    least = min(parts, key=lambda line: line.left, default=whole)
+    line = least if least.left < whole.left / 2 else whole
+    return Interval(line.slope, line.slope - 2 * line.error, line.slope + 2 * line.error, len(points))
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    slope: float
+    left: float
+    """The sum of the squares of what it leaves over."""
+    error: float
+
+
+def _line(parts: Sequence[Sequence[tuple[int, int]]]) -> _Line:
+    """The line of least squares, with one slope in all parts and a height of its own in each."""
+    across = along = up = 0.0
+    for part in parts:
+        middle, height = statistics.fmean(x for x, _ in part), statistics.fmean(y for _, y in part)
+        across += sum((x - middle) ** 2 for x, _ in part)
+        along += sum((x - middle) * (y - height) for x, y in part)
+        up += sum((y - height) ** 2 for _, y in part)
+    slope, free = along / across, sum(map(len, parts)) - len(parts) - 1
+    left = max(0.0, up - slope * along)
+    return _Line(slope, left, math.sqrt(left / free / across))
 
 
 def _once(value: float) -> Interval:
@@ -100,10 +125,10 @@ def figures(points: Sequence[dict[str, Any]], warm_up: float) -> list[Figure]:
     told = {AT_FIRST: points[0], WARM: warm[0], LAST: warm[-1]}
     found = [Figure((STRANGERS, name), "MiB", _once(point["resident"] / 2**20)) for name, point in told.items()]
     found.append(Figure((STRANGERS, GROWN), "x", _once(warm[-1]["resident"] / warm[0]["resident"]), FLAT))
-    slope, requests = rising([(point["requests"], point["resident"]) for point in warm])
-    if requests < ENOUGH:
+    if warm[-1]["requests"] - warm[0]["requests"] < ENOUGH:
         return found
-    return [*found, Figure((STRANGERS, RISING), "bytes", _once(slope), LEAK)]
+    rise = rising([(point["requests"], point["resident"]) for point in warm])
+    return [*found, Figure((STRANGERS, RISING), "bytes", rise, LEAK)]
 
 
 def _stores(budget: Budget, advance: Callable[[float], None]) -> tuple[list[Figure], list[dict[str, Any]]]:
@@ -157,8 +182,9 @@ def sheets(suite: Suite) -> list[Sheet]:
     )
     rise = suite.find(STRANGERS, RISING)
     if rise is not None:
-        rows.append([RISING, "bytes", plain(rise)])
-        caption += f" Last row: the median growth per request over the {BLOCKS} parts of the run after warm-up."
+        rows.append([RISING, "bytes", both(rise)])
+        caption += " Last row: the growth per request of the run after warm-up."
+        caption += LINE.format(rise.rounds) if rise.rounds > 1 else ""
     found = [Sheet("Resident memory of a process that serves strangers", ("when", "in"), ("",), rows, caption)]
     columns = suite.names(2, STORE)
     held = [[name, *(plain(suite.find(STORE, name, column)) for column in columns)] for name in suite.names(1, STORE)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -53,6 +54,24 @@ def test_a_leak_is_found(resident: Callable[[int], int], reached: list[bool]) ->
     assert [figure.of[1] for figure in found if figure.asked is not None] == [run.GROWN, run.RISING]
 
 
+def test_a_rise_is_told_with_its_error() -> None:
+    """Of memory that goes up and down by a mebibyte the slope is found, and its error holds it, with a step or without.
+
+    Where less is known than what is asked, the verdict is undecided.
+    """
+    chance = random.Random(1)  # noqa: S311 - nothing is kept secret by it
+    noise = [chance.uniform(-1, 1) * 2**20 for _ in range(101)]
+    for bytes_each, step, verdict in ((0, 0, "reached"), (0, 8, "reached"), (4, 0, "undecided"), (8, 8, "NOT reached")):
+        points = [
+            {"requests": at, "resident": (110 + step * (at > 600_000)) * 2**20 + bytes_each * at + up_or_down}
+            for at, up_or_down in zip(range(0, 1_000_001, 10_000), noise, strict=True)
+        ]
+        (rise,) = [figure for figure in run.figures(points, 0.3) if figure.of[1] == run.RISING]
+        assert rise.value.low < bytes_each < rise.value.high
+        assert 0.5 < rise.value.high - rise.value.low < 4
+        assert (rise.value.rounds, rise.verdict) == (71, verdict)
+
+
 @pytest.mark.parametrize("rising", [True, False])
 def test_the_table_tells_of_the_rows_that_it_has(rising: bool) -> None:
     """A quick run, which has too few requests to tell how memory rises, has no row for that, and no word of it."""
@@ -61,7 +80,17 @@ def test_the_table_tells_of_the_rows_that_it_has(rising: bool) -> None:
     (sheet, *_) = run.sheets(Suite("memory", found, {"strangers": "100 requests"}))
     assert [row[0] for row in sheet.rows] == [*names]
     assert all(row[-1] for row in sheet.rows)
-    assert sheet.caption.endswith("over the 7 parts of the run after warm-up.") == rising
+    assert sheet.caption.endswith("Last row: the growth per request of the run after warm-up.") == rising
+
+
+def test_the_table_tells_how_a_rise_was_found() -> None:
+    """Its interval, and what that is of."""
+    rise = Figure((run.STRANGERS, run.RISING), "bytes", Interval(-0.2, -0.8, 0.4, 71), 4.0)
+    names = (run.AT_FIRST, run.WARM, run.LAST, run.GROWN)
+    found = [Figure((run.STRANGERS, name), "MiB", Interval.of([100.0])) for name in names]
+    (sheet, *_) = run.sheets(Suite("memory", [*found, rise], {"strangers": "100 requests"}))
+    assert sheet.rows[-1] == [run.RISING, "bytes", "-0.20 (-0.80 to 0.40)"]
+    assert sheet.caption.endswith("line of least squares through 71 points, with twice its error to each side.")
 
 
 @pytest.mark.long
