@@ -24,6 +24,11 @@ STRANGERS, STORE = "requests of strangers", "the store in memory"
 AT_FIRST, WARM, LAST = "at first", "after warm-up", "at the end"
 GROWN = "at the end / after warm-up"
 RISING = "bytes a request, after warm-up"
+HELD = "bytes a key held"
+AT_LEAST = 100_000
+"""Keys in all, where a store holds fewer: then there are several."""
+FEW = 50_000
+"""Keys, of which fewer do not tell how many bytes one takes."""
 FLAT = 1.1
 """What a process may have grown to: tables are made anew now and then, and allocators fragment."""
 LEAK = 4.0
@@ -55,7 +60,11 @@ class Budget:
 
     def expected(self) -> float:
         """About how many seconds it takes."""
-        return 4 + self.plan.requests * self.each + (sum(self.stores) + self.flood) * 15e-6
+        return 4 + self.plan.requests * self.each + self.filling()
+
+    def filling(self) -> float:
+        """About how many seconds of it stores are filled."""
+        return (sum(max(AT_LEAST, keys) for keys in self.stores) + self.flood) * 15e-6
 
 
 FULL = Budget(Plan(1_000_000, 100, 100_000), 0.3, (1_000, 100_000, 1_000_000), 1_000_000)
@@ -132,21 +141,24 @@ def figures(points: Sequence[dict[str, Any]], warm_up: float) -> list[Figure]:
 
 
 def _stores(budget: Budget, advance: Callable[[float], None]) -> tuple[list[Figure], list[dict[str, Any]]]:
-    lasting = (sum(budget.stores) + budget.flood) * 15e-6
+    lasting = budget.filling()
     filled, flooded = stores.measure(
-        budget.stores, min(100_000, max(budget.stores)), budget.flood, budget.plan.max_keys,
-        lambda share: advance(share * lasting),
-    )  # fmt: skip
-    found = []
-    for one in (*filled, flooded):
-        name = f"{one.keys:,} keys" if one is not flooded else f"{one.keys:,} keys, {one.max_keys:,} held at the most"
-        found += [
-            Figure((STORE, name, "first check us"), "us", _once(one.first)),
-            Figure((STORE, name, "again us"), "us", _once(one.again)),
-            Figure((STORE, name, "bytes a key held"), "bytes", _once(one.bytes_per_key)),
-            Figure((STORE, name, "peak MiB"), "MiB", _once(one.peak)),
-        ]
+        budget.stores, AT_LEAST, budget.flood, budget.plan.max_keys, lambda share: advance(share * lasting)
+    )
+    found = [figure for one in filled for figure in _filled(f"{one.keys:,} keys", one, AT_LEAST)]
+    found += _filled(f"{flooded.keys:,} keys, {flooded.max_keys:,} held at the most", flooded, flooded.held)
     return found, [asdict(one) for one in (*filled, flooded)]
+
+
+def _filled(name: str, one: stores.Memory, held: int) -> list[Figure]:
+    """Its figures; of the bytes a key only where enough are held in all: a process grows by many pages at once."""
+    figures = [
+        Figure((STORE, name, "first check us"), "us", _once(one.first)),
+        Figure((STORE, name, "again us"), "us", _once(one.again)),
+        Figure((STORE, name, HELD), "bytes", _once(one.bytes_per_key)),
+        Figure((STORE, name, "peak MiB"), "MiB", _once(one.peak)),
+    ]
+    return [figure for figure in figures if figure.of[-1] != HELD or held >= FEW]
 
 
 def measure(budget: Budget, advance: Callable[[float], None]) -> Suite:

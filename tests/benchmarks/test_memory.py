@@ -14,6 +14,7 @@ from benchmarks import subjects
 from benchmarks.__main__ import main
 from benchmarks.figures import Figure, Suite, read
 from benchmarks.interval import Interval
+from benchmarks.limits import memory as stores
 from benchmarks.memory import process, run
 from tests.asgi import call
 
@@ -91,6 +92,21 @@ def test_the_table_tells_how_a_rise_was_found() -> None:
     (sheet, *_) = run.sheets(Suite("memory", [*found, rise], {"strangers": "100 requests"}))
     assert sheet.rows[-1] == [run.RISING, "bytes", "-0.20 (-0.80 to 0.40)"]
     assert sheet.caption.endswith("line of least squares through 71 points, with twice its error to each side.")
+
+
+@pytest.mark.skipif(not stores.supported(), reason="memory is told in /proc")
+def test_bytes_a_key_are_told_only_where_many_are_held() -> None:
+    """Small stores are so many that they hold enough; of one that may hold a few, nothing is told of its bytes."""
+    budget = run.Budget(process.Plan(100, 10, 20), 0.5, (1_000,), 2_000)
+    passed: list[float] = []
+    found, _ = run._stores(budget, passed.append)
+    held = {figure.of[1]: figure.value.median for figure in found if figure.of[2] == run.HELD}
+    assert [*held] == ["1,000 keys"]
+    assert all(80 < each < 220 for each in held.values())
+    assert [figure.of[1] for figure in found if figure.of[2] == "peak MiB"] == [
+        *held, "2,000 keys, 20 held at the most",
+    ]  # fmt: skip
+    assert round(sum(passed), 6) == round(budget.filling(), 6)
 
 
 @pytest.mark.long
