@@ -43,6 +43,11 @@ COMPARE = "These figures are of this machine, at this moment. Compare with figur
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 STORE = "A Redis or Valkey to ask; one is started unless given."
+MIXED = click.option(
+    "--mixed",
+    is_flag=True,
+    help=f"Put files together though the machine was more than {figures.APART:g} times as slow for some as for others.",
+)
 
 
 @contextmanager
@@ -296,9 +301,10 @@ def compare_command(*, before: Path, after: Path, noise: float, everything: bool
 @main.command("plot")
 @click.argument("results", type=FILE, nargs=-1, required=True)
 @click.option("--to", "folder", type=FOLDER, default="plots", show_default=True, help="Where the pictures go.")
-def plot_command(*, results: tuple[Path, ...], folder: Path) -> None:
+@MIXED
+def plot_command(*, results: tuple[Path, ...], folder: Path, mixed: bool) -> None:
     """Draw the figures of JSON files, as PNG and SVG: of a suite that is in several, the last. It needs matplotlib."""
-    found = _read(*results)
+    found = _read(*results, mixed=mixed)
     if not _draw(found, folder):
         pictured = ", ".join(sorted({suite for suite, _ in PICTURES.values()}))
         measured = ", ".join(suite.name for suite in found.suites if suite.figures) or "none"
@@ -323,14 +329,15 @@ def _draw(results: Results, folder: Path) -> int:
 @main.command("pages")
 @click.argument("results", type=FILE, nargs=-1, required=True)
 @click.option("--root", type=FOLDER, default=".", show_default=True, help="The checkout.")
-def pages_command(*, results: tuple[Path, ...], root: Path) -> None:
+@MIXED
+def pages_command(*, results: tuple[Path, ...], root: Path, mixed: bool) -> None:
     """Put the figures of JSON files into README.md and docs/benchmarks.md, and the pictures into docs/plots.
 
     The figures themselves are kept in docs/benchmarks.json. Suites that are kept there and are in none of these files
-    stay, if they are of the same machine.
+    stay, if they are of the same machine, and it is as fast as it was.
     """
     try:
-        found = pages.joined(_read(*results), root)
+        found = pages.joined(_read(*results, mixed=mixed), root, mixed=mixed)
         for path in pages.write(found, root):
             click.echo(path)
     except figures.UnreadableError as error:
@@ -340,9 +347,9 @@ def pages_command(*, results: tuple[Path, ...], root: Path) -> None:
     _draw(found, root / "docs" / "plots")
 
 
-def _read(*paths: Path) -> Results:
+def _read(*paths: Path, mixed: bool = False) -> Results:
     try:
-        return figures.merged([figures.read(path) for path in paths])
+        return figures.merged([figures.read(path) for path in paths], mixed=mixed)
     except figures.UnreadableError as error:
         raise click.ClickException(str(error)) from error
 

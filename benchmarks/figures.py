@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 5
 """Of the JSON. It goes up when a figure changes its name or its meaning."""
+APART = 1.5
+"""How many times as slow a machine may be as itself, each time where it was quietest."""
 Unit: TypeAlias = Literal[
     "us", "ms", "1/s", "x", "slope", "blocks", "bytes", "MiB", "calls", "requests", "instructions"
 ]
@@ -116,6 +118,15 @@ class Results:
     machine: Machine
     suites: list[Suite]
 
+    @property
+    def yard(self) -> float | None:
+        """Microseconds that the yardstick took where the machine was quietest; None where nobody looked.
+
+        Moments differ: in one run, a suite may find it nearly twice as slow as another.
+        """
+        yards = [suite.yardstick.cpu.low for suite in self.suites if suite.figures and suite.yardstick is not None]
+        return min(yards, default=None)
+
     @classmethod
     def of(cls, suites: Iterable[Suite], *, quick: bool) -> Results:
         """What these suites found just now, here."""
@@ -132,14 +143,29 @@ class Results:
         return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE | (0 if short else orjson.OPT_INDENT_2))
 
 
-def merged(results: Sequence[Results]) -> Results:
+def slower(results: Sequence[Results]) -> float:
+    """How many times as slow the slowest machine was as the fastest, each where it was quietest; 1 if nobody knows."""
+    yards = [one.yard for one in results if one.yard is not None]
+    return max(yards) / min(yards) if yards else 1.0
+
+
+def merged(results: Sequence[Results], *, mixed: bool = False) -> Results:
     """Several results of one machine as one: of a suite that is in several, the last that has figures.
+
+    Args:
+        results: in their order.
+        mixed: whether they may be of machines that are called the same, and are not as fast as each other.
 
     Raises:
         UnreadableError: they are of different machines.
     """
     if len({one.machine.kind for one in results}) > 1:
-        raise UnreadableError("these are of different machines, or different Pythons: measure all on one")
+        raise UnreadableError("these are of different machines, systems or Pythons: measure all on one")
+    if (times := slower(results)) > APART and not mixed:
+        raise UnreadableError(
+            f"where it was quietest, the machine was {times:.2f} times as slow for one of these as for another: it is "
+            "another one, or was never quiet. Measure all on one, or say --mixed"
+        )
     suites: dict[str, Suite] = {}
     for suite in (suite for one in results for suite in one.suites):
         if suite.figures or suite.name not in suites:

@@ -25,9 +25,9 @@ class Machine:
     versions: dict[str, str]
 
     @property
-    def kind(self) -> tuple[str, int, str]:
-        """What has to be the same where figures are to be of one machine."""
-        return self.cpu, self.cores, self.python
+    def kind(self) -> tuple[str, int, str, str]:
+        """What has to be the same where figures are to be of one machine. Machines in a cloud share their names."""
+        return self.cpu, self.cores, self.system, self.python
 
     @classmethod
     def here(cls) -> Machine:

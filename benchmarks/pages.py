@@ -40,8 +40,13 @@ def write(results: Results, root: Path) -> Iterator[Path]:
     yield kept
 
 
-def joined(results: Results, root: Path) -> Results:
+def joined(results: Results, root: Path, *, mixed: bool = False) -> Results:
     """These results, and beside them the suites that are kept and that they lack.
+
+    Args:
+        results: just measured.
+        root: of the checkout.
+        mixed: whether what is kept may be of a machine that was not as fast.
 
     Raises:
         UnreadableError: what is kept cannot stand beside these, and would vanish.
@@ -50,7 +55,7 @@ def joined(results: Results, root: Path) -> Results:
     if not kept.exists():
         return results
     try:
-        return merged([read(kept), results])
+        return merged([read(kept), results], mixed=mixed)
     except UnreadableError as error:
         measured = {suite.name for suite in results.suites if suite.figures}
         lost = [name for name in suites_in(kept) if name not in measured]

@@ -117,6 +117,10 @@ def test_what_may_mislead_is_said() -> None:
     assert "One of the runs was a quick one" in said
     assert "They are of different machines" in said
     assert "10% beside their intervals, 30% with fewer than 6 rounds, 3% of what is counted" in said
+    assert "as slow" not in said
+    said = notes(results(20), results(50, yard=25.0))
+    assert "Where it was quietest, the machine was 2.50 times as slow for one of them as for the other" in said
+    assert "as slow" not in notes(results(20), results(20, yard=14.0))
     said = notes(before, before)
     assert "One of the runs" not in said
     assert said.endswith(

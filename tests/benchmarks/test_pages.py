@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from benchmarks import pages, suites
 from benchmarks.__main__ import main
-from benchmarks.figures import Figure, Results, Suite, UnreadableError, merged, read
+from benchmarks.figures import Figure, Results, Suite, UnreadableError, Yardstick, merged, read
 from benchmarks.interval import Interval
 from benchmarks.layers.run import ADDS, QUANTILES, STACK
 from benchmarks.limits import suite as limits
@@ -209,9 +209,55 @@ def test_several_results_are_merged() -> None:
     assert found.suite("scale") == first.suite("scale")
     assert merged([second, first]).suite("scale") == first.suite("scale")
     assert found.quick
-    elsewhere = replace(second, machine=replace(second.machine, cpu="another"))
-    with pytest.raises(UnreadableError, match="different machines"):
-        merged([first, elsewhere])
+    others: list[dict[str, Any]] = [{"cpu": "another"}, {"system": "Linux 7"}, {"python": "CPython 4"}]
+    for other in others:
+        elsewhere = replace(second, machine=replace(second.machine, **other))
+        with pytest.raises(UnreadableError, match="different machines"):
+            merged([first, elsewhere])
+
+
+def timed(name: str, *yards: float, of: Sequence[Figure] = (figure("x"),)) -> Suite:
+    """A suite, and what the yardstick took meanwhile."""
+    return Suite(name, list(of), {"taken": "today"}, yardstick=Yardstick(Interval.of(yards), Interval.of([1.0])))
+
+
+def test_machines_that_are_called_the_same_are_told_apart_by_their_speed() -> None:
+    """The yardstick of each file is compared where it was least, of suites with figures; busy moments do not matter."""
+    kept = Results.of([timed("auth", 29.0, 27.0, 28.0), timed("memory", 17.0, 16.0, 18.0)], quick=False)
+    for alike in (
+        Results.of([timed("limits", 24.1, 23.9, 24.0)], quick=False),
+        Results.of([timed("limits", 40.0, 50.0), timed("scale", 16.0)], quick=False),
+        Results.of([Suite("limits", [figure("x")])], quick=False),
+        Results.of([timed("limits", 40.0, of=())], quick=False),
+    ):
+        assert len(merged([kept, alike]).suites) >= 3
+    slow = Results.of([timed("limits", 40.0, 41.0)], quick=False)
+    for order in ([kept, slow], [slow, kept]):
+        with pytest.raises(UnreadableError, match=r"2\.50 times as slow .* say --mixed"):
+            merged(order)
+        assert len(merged(order, mixed=True).suites) == 3
+
+
+def test_pages_are_not_mixed_unless_asked_for(tmp_path: Path) -> None:
+    """Figures of a machine that is another by its speed do not come into pages that keep others, but by a flag."""
+    (tmp_path / "docs").mkdir()
+    for name in pages.PAGES:
+        (tmp_path / name).write_text("<!-- figures: machine -->\n<!-- end -->\n")
+    kept, path = tmp_path / pages.KEPT, tmp_path / "new.json"
+    kept.write_bytes(Results.of([timed("auth", 16.0)], quick=False).json())
+    path.write_bytes(Results.of([timed("limits", 40.0)], quick=False).json())
+    before = kept.read_bytes()
+
+    ran = CliRunner().invoke(main, ["pages", str(path), "--root", str(tmp_path)])
+    assert ran.exit_code == 1
+    assert "would take the place of docs/benchmarks.json, and lack what is there of auth: where it was" in ran.output
+    assert kept.read_bytes() == before
+    CliRunner().invoke(main, ["pages", str(path), "--root", str(tmp_path), "--mixed"])
+    assert {suite.name for suite in read(kept).suites} == {"auth", "limits"}
+    assert "took from 16.0 to 40.0" in (tmp_path / "README.md").read_text()
+    for options, said in (((), "2.50 times as slow"), (("--mixed",), "there are pictures of")):
+        ran = CliRunner().invoke(main, ["plot", str(path), str(kept), "--to", str(tmp_path), *options])
+        assert said in ran.output
 
 
 def test_steps_of_the_waterfall() -> None:
