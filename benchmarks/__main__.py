@@ -338,6 +338,8 @@ def pages_command(*, results: tuple[Path, ...], root: Path, mixed: bool) -> None
     """
     try:
         found = pages.joined(_read(*results, mixed=mixed), root, mixed=mixed)
+        for name in pages.hastened([figures.read(path) for path in results], root):
+            click.echo(f"{name}: a quick run takes the place of a full one", err=True)
         for path in pages.write(found, root):
             click.echo(path)
     except figures.UnreadableError as error:

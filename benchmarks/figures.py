@@ -82,6 +82,7 @@ class Suite:
         details: what else there is, for its tables and plots.
         yardstick: how fast the machine was meanwhile; None where nobody looked.
         failed: whether it broke off; why is among what was not measured.
+        quick: whether it is of a quick run; None where the results tell it of all of them, as older files do.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Suite:
     details: Any = None
     yardstick: Yardstick | None = None
     failed: bool = False
+    quick: bool | None = None
 
     def find(self, *of: str) -> Interval | None:
         """The value of the figure of this name, if it is there."""
@@ -108,7 +110,7 @@ class Results:
 
     Attributes:
         taken: when, in UTC.
-        quick: whether it was a quick one, whose figures are less steady.
+        quick: whether it was a quick one, whose figures are less steady; or some of its suites are of such a one.
         machine: of which the figures are.
         suites: what was measured.
     """
@@ -117,6 +119,15 @@ class Results:
     quick: bool
     machine: Machine
     suites: list[Suite]
+
+    def told(self) -> Results:
+        """The same: each suite tells whether it is of a quick run, and all of them whether one with figures is."""
+        suites = [replace(each, quick=self.quick if each.quick is None else each.quick) for each in self.suites]
+        return replace(self, suites=suites, quick=any(each.quick for each in suites if each.figures))
+
+    def hurried(self) -> list[str]:
+        """The names of the suites with figures that are of a quick run."""
+        return [suite.name for suite in self.told().suites if suite.figures and suite.quick]
 
     @property
     def yard(self) -> float | None:
@@ -131,7 +142,7 @@ class Results:
     def of(cls, suites: Iterable[Suite], *, quick: bool) -> Results:
         """What these suites found just now, here."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(now, quick, Machine.here(), list(suites))
+        return cls(now, quick, Machine.here(), [replace(suite, quick=quick) for suite in suites])
 
     def suite(self, name: str) -> Suite | None:
         """The suite of this name, if it was measured."""
@@ -167,10 +178,22 @@ def merged(results: Sequence[Results], *, mixed: bool = False) -> Results:
             "another one, or was never quiet. Measure all on one, or say --mixed"
         )
     suites: dict[str, Suite] = {}
-    for suite in (suite for one in results for suite in one.suites):
+    for suite in (suite for one in results for suite in one.told().suites):
         if suite.figures or suite.name not in suites:
             suites[suite.name] = suite
-    return replace(results[-1], suites=list(suites.values()), quick=any(one.quick for one in results))
+    return replace(results[-1], suites=list(suites.values())).told()
+
+
+def hastened(results: Sequence[Results]) -> list[str]:
+    """The suites of which a quick run takes the place of a full one, where these are put together."""
+    full: set[str] = set()
+    last: dict[str, bool] = {}
+    for one in results:
+        quick = one.hurried()
+        for name in (suite.name for suite in one.suites if suite.figures):
+            last[name] = name in quick
+            full |= {name} - {*quick}
+    return [name for name, quick in last.items() if quick and name in full]
 
 
 class UnreadableError(Exception):

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from benchmarks import figures
 from benchmarks.figures import UnreadableError, merged, read, suites_in
 from benchmarks.layers.around import GUARD as WHOLE
 from benchmarks.layers.run import ADDS, TITLES
@@ -19,7 +20,7 @@ from benchmarks.sheet import Sheet, asked, both, number, plain
 from benchmarks.suites import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from benchmarks.figures import Results, Suite
@@ -65,6 +66,14 @@ def joined(results: Results, root: Path, *, mixed: bool = False) -> Results:
         return results
 
 
+def hastened(results: Sequence[Results], root: Path) -> list[str]:
+    """The suites of which a quick run would take the place of a full one, in the pages or among these results."""
+    try:
+        return figures.hastened([read(root / KEPT), *results])
+    except UnreadableError:
+        return figures.hastened(results)
+
+
 def _short(suite: Suite) -> Suite:
     """The suite without what neither tables nor pictures need."""
     return replace(suite, details=None) if suite.name == "limits" else suite
@@ -104,7 +113,8 @@ def _text(name: str, results: Results) -> str | None:
 def _machine(results: Results) -> str:
     machine = results.machine
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-    pace = " These are of a quick run." if results.quick else ""
+    hurried = results.hurried()
+    pace = f" Of a quick run, so less steady: {', '.join(hurried)}." if hurried else ""
     return (
         f"{machine.cpu}, {machine.cores} cores, {machine.system}, {machine.python}; {versions}. The yardstick, a fixed "
         f"piece of work, took {_yards(results)} µs.{pace}"
@@ -117,8 +127,8 @@ def _yards(results: Results) -> str:
 
 
 def _asked(results: Results) -> str | None:
-    figures = [replace(figure, of=(suite.name, *figure.of)) for suite in results.suites for figure in suite.figures]
-    sheet = asked(figures)
+    every = [replace(figure, of=(suite.name, *figure.of)) for suite in results.suites for figure in suite.figures]
+    sheet = asked(every)
     if sheet is None:
         return None
     verdicts = [row[-1] for row in sheet.rows]

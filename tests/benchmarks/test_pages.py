@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from benchmarks import pages, suites
 from benchmarks.__main__ import main
-from benchmarks.figures import Figure, Results, Suite, UnreadableError, Yardstick, merged, read
+from benchmarks.figures import Figure, Results, Suite, UnreadableError, Yardstick, hastened, merged, read
 from benchmarks.interval import Interval
 from benchmarks.layers.run import ADDS, QUANTILES, STACK
 from benchmarks.limits import suite as limits
@@ -208,12 +208,47 @@ def test_several_results_are_merged() -> None:
     assert {suite.name for suite in found.suites} == {"auth", *(suite.name for suite in first.suites)}
     assert found.suite("scale") == first.suite("scale")
     assert merged([second, first]).suite("scale") == first.suite("scale")
-    assert found.quick
     others: list[dict[str, Any]] = [{"cpu": "another"}, {"system": "Linux 7"}, {"python": "CPython 4"}]
     for other in others:
         elsewhere = replace(second, machine=replace(second.machine, **other))
         with pytest.raises(UnreadableError, match="different machines"):
             merged([first, elsewhere])
+
+
+def run(name: str, *, quick: bool) -> Results:
+    return Results.of([Suite(name, [figure("x")], {"taken": "today"})], quick=quick)
+
+
+def test_a_quick_run_is_told_as_long_as_a_suite_is_of_it() -> None:
+    """What has no figures, or is measured again in full, makes nothing quick; what is of a quick run does, by name."""
+    full, empty = run("auth", quick=False), Results.of([Suite("auth", []), Suite("scale", [])], quick=True)
+    assert not merged([full, empty]).quick
+    mixed = merged([full, run("scale", quick=False), run("auth", quick=True)])
+    assert mixed.quick
+    page = "<!-- figures: machine -->\n<!-- end -->\n"
+    assert "Of a quick run, so less steady: auth.\n" in pages.filled(page, mixed)
+    again = merged([mixed, run("auth", quick=False)])
+    assert not again.quick
+    assert "quick run" not in pages.filled(page, again)
+    older = replace(mixed, suites=[replace(suite, quick=None) for suite in mixed.suites])
+    assert older.hurried() == ["auth", "scale"]
+    assert hastened([full, run("auth", quick=True), run("scale", quick=True)]) == ["auth"]
+    assert hastened([run("auth", quick=True), full]) == hastened([full, empty]) == []
+
+
+def test_a_quick_run_in_the_place_of_a_full_one_is_told(tmp_path: Path) -> None:
+    """The command that puts figures into pages says of which suite it does, and of no other."""
+    (tmp_path / "docs").mkdir()
+    for name in pages.PAGES:
+        (tmp_path / name).write_text("")
+    kept, path = tmp_path / pages.KEPT, tmp_path / "new.json"
+    kept.write_bytes(run("auth", quick=False).json())
+    for found, said in ((run("scale", quick=True), ""), (run("auth", quick=True), "auth: a quick run takes")):
+        path.write_bytes(found.json())
+        ran = CliRunner().invoke(main, ["pages", str(path), "--root", str(tmp_path)])
+        assert ("takes the place" in ran.output) == bool(said)
+        assert said in ran.output
+    assert read(kept).quick
 
 
 def timed(name: str, *yards: float, of: Sequence[Figure] = (figure("x"),)) -> Suite:
