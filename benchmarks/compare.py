@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.figures import APART, slower
-from benchmarks.interval import Interval
+from benchmarks.interval import FEW, Interval
 from benchmarks.layers.allocations import PEAK
 from benchmarks.sheet import Sheet, number
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 NOISE = 0.1
 """What a figure may differ by from run to run though nothing was changed: the interval of a run's own rounds knows
 nothing of how the machine was at another time."""
-FEW = 6
-"""Rounds below which an interval is but the least and the greatest figure: three times the noise counts as none."""
 LEAST = {"us": 0.5, "ms": 0.5, "slope": 0.02, "MiB": 2.0, "bytes": 16.0, "blocks": 1.0, "calls": 0.5}
 """Differences below these are none, however large they are as shares."""
 COUNTED = ("blocks", "calls", "instructions")
@@ -72,8 +70,8 @@ def differences(before: Results, after: Results, noise: float = NOISE) -> Iterat
     What is timed is divided by how much slower the second machine was while the same suite was measured: CPU time by
     CPU time, and what the clock on the wall tells by that; but for the part of it that only waits. A difference is
     beyond noise if the intervals of both medians, each made wider by half of the noise, have nothing in common; with
-    few rounds, by three times that. What is counted has `EXACT` for its noise, or less. Of a figure that was timed once
-    nothing is said.
+    fewer than `FEW` rounds, by three times that. What is counted has `EXACT` for its noise, or less. Of a figure that
+    was timed once nothing is said.
 
     Args:
         before: the first results.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from benchmarks.interval import Interval
+from benchmarks.interval import FEW, Interval
 from benchmarks.machine import Machine
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 5
 """Of the JSON. It goes up when a figure changes its name or its meaning."""
+MARGIN = 0.05
+"""The share by which a figure of few rounds has to be better or worse than what is asked, to be so."""
 APART = 1.5
 """How many times as slow a machine may be as itself, each time where it was quietest."""
 Unit: TypeAlias = Literal[
@@ -48,10 +50,17 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        """Whether it is what is asked, if anything is. Undecided, where its interval holds what is asked."""
+        """Whether it is what is asked, if anything is.
+
+        Undecided, where its interval holds what is asked; of fewer than `FEW` rounds, where all of them and `MARGIN`
+        are not on one side of it.
+        """
         if self.asked is None:
             return ""
-        if self.value.low < self.asked < self.value.high:
+        low, high = self.value.low, self.value.high
+        if self.value.rounds < FEW:
+            low, high = low - abs(low) * MARGIN, high + abs(high) * MARGIN
+        if low < self.asked < high:
             return "undecided"
         reached = self.value.median >= self.asked if self.more else self.value.median <= self.asked
         return "reached" if reached else "NOT reached"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+FEW = 6
+"""Rounds, of which fewer have no interval: what stands in its place is but the least and the greatest figure."""
 TAIL = 0.025
 """What may lie beyond each end of the interval."""
 
@@ -21,7 +23,7 @@ class Interval:
     Attributes:
         median: over the rounds.
         low: the lower end of the median's 95 % interval, and
-        high: the upper one; with fewer than 6 rounds, the least and the greatest figure.
+        high: the upper one; with fewer than `FEW` rounds, the least and the greatest figure.
         rounds: how many there were.
     """
 

@@ -16,7 +16,7 @@ from benchmarks.limits.contenders import OURS
 from benchmarks.limits.faults import BETWEEN_FLUSHES
 from benchmarks.limits.tables import share
 from benchmarks.server.tables import BARE, CPU, GUARD, LEAST, NAMES, RATIO
-from benchmarks.sheet import Sheet, asked, both, number, plain
+from benchmarks.sheet import Sheet, asked, both, number, plain, warned
 from benchmarks.suites import KINDS
 
 if TYPE_CHECKING:
@@ -199,7 +199,8 @@ def _faults(results: Results) -> str | None:
     if any(flushed):
         shares = ["" if value is None else share(value) for value in flushed]
         rows.append([f"scripts are flushed every {BETWEEN_FLUSHES * 1000:.0f} ms: checks that fail", *shares])
-    taken = f"asgi-guard: the first checks, then those once it is known. Taken {suite.method['taken']}."
+    taken = f"asgi-guard: the first checks, then those once it is known. {warned(flushed)}".strip()
+    taken = f"{taken} Taken {suite.method['taken']}."
     return Sheet("While Redis is not well", ("what happens",), who, rows, taken).markdown()
 
 

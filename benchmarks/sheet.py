@@ -10,8 +10,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.interval import FEW
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
@@ -150,9 +152,9 @@ def plain(value: Interval | None) -> str:
     return "" if value is None else number(value.median)
 
 
-def spread(value: Interval | None) -> str:
-    """The interval."""
-    return "" if value is None else f"{number(value.low)} to {number(value.high)}"
+def spread(value: Interval | None, shown: Callable[[float], str] = number) -> str:
+    """The interval, where it was taken more than once."""
+    return "" if value is None or value.rounds == 1 else f"{shown(value.low)} to {shown(value.high)}"
 
 
 def both(value: Interval | None) -> str:
@@ -160,6 +162,22 @@ def both(value: Interval | None) -> str:
     if value is None or value.rounds == 1:
         return plain(value)
     return f"{number(value.median)} ({spread(value)})"
+
+
+def ends(values: Iterable[Interval | None]) -> str:
+    """What the intervals of a table are, in words; none where nothing was taken more than once."""
+    rounds = {value.rounds for value in values if value is not None and value.rounds > 1}
+    few, median = sorted(each for each in rounds if each < FEW), "the 95 % interval of the median"
+    if not few:
+        return median if rounds else ""
+    least = f"the least and the greatest of {' or '.join(map(str, few))} rounds"
+    return f"{least}; of more, {median}" if max(rounds) >= FEW else least
+
+
+def warned(values: Iterable[Interval | None]) -> str:
+    """A sentence for a caption that says what the intervals of few rounds are; none where there are none such."""
+    told = ends(values)
+    return f"Interval: {told}." if told.startswith("the least") else ""
 
 
 def grid(
@@ -183,4 +201,5 @@ def asked(figures: Sequence[Figure]) -> Sheet | None:
         for figure in figures
         if figure.asked is not None
     ]  # fmt: skip
-    return Sheet("What is asked", ("figure", "found", "asked", ""), (), rows) if rows else None
+    caption = warned(figure.value for figure in figures if figure.asked is not None)
+    return Sheet("What is asked", ("figure", "found", "asked", ""), (), rows, caption) if rows else None

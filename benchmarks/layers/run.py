@@ -17,7 +17,7 @@ from benchmarks.interval import Interval
 from benchmarks.layers.allocations import HELD, LEFT, PEAK, Allocated, allocated
 from benchmarks.layers.around import BARE, GUARD, IDLE, around, growing
 from benchmarks.rounds import CLOCK, COLLECTOR, interleave, one_core
-from benchmarks.sheet import Sheet, asked, plain, spread
+from benchmarks.sheet import Sheet, asked, plain, spread, warned
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -162,9 +162,10 @@ def sheets(suite: Suite) -> list[Sheet]:
 
 
 def _sheet(suite: Suite, name: str) -> Sheet:
-    rows = []
+    rows, times = [], []
     for layer in suite.names(1, name):
         added, left = suite.find(name, layer, ADDS), suite.find(name, layer, LEFT)
+        times.append(added)
         held, peak = (suite.find(name, layer, what) for what in (HELD, PEAK))
         rows.append([
             layer, plain(suite.find(name, layer, TAKES)), plain(added), spread(added),
@@ -176,6 +177,6 @@ def _sheet(suite: Suite, name: str) -> Sheet:
         f"Each layer alone around the app, then all {len(rows) - len((BARE, IDLE, GUARD))} in one Guard, where "
         "RateLimit also looks, before Identity, whether the client is known to be over a limit. Blocks held: allocated "
         "and in use when the response begins, beyond the app's own. Peak: the most in use at once. Left: what only the "
-        "garbage collector frees.",
+        f"garbage collector frees. {warned(times)}".strip(),
         frozenset({GUARD}),
     )  # fmt: skip

@@ -12,7 +12,7 @@ from benchmarks.limits.faults import BETWEEN_FLUSHES, TASKS
 from benchmarks.limits.run import Brief, Figures
 from benchmarks.limits.scripts import ONE_CALL
 from benchmarks.limits.throughput import ASKED
-from benchmarks.sheet import Sheet, asked, plain, spread
+from benchmarks.sheet import Sheet, asked, plain, spread, warned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -101,6 +101,7 @@ def sheets(suite: Suite) -> list[Sheet]:
 
 def _sheet(suite: Suite, kind: str) -> Sheet:
     rows = []
+    rates = [figure.value for figure in suite.figures if figure.of[0] == kind and figure.of[-1] == RATE]
     for tasks in suite.names(1, kind):
         for who in suite.names(2, kind, tasks):
             name = (kind, tasks, who)
@@ -113,7 +114,7 @@ def _sheet(suite: Suite, kind: str) -> Sheet:
     return Sheet(
         f"A check of {kind}", ("limiter", "tasks"), ("checks/s", "interval", "ours is", P50, P99, "CPU us"), rows,
         "'Ours is': how many times as many checks asgi-guard made in the same round, the median. CPU us: of the "
-        f"client's process, a check. {suite.method['server']}.", frozenset({OURS}),
+        f"client's process, a check. {suite.method['server']}. {warned(rates)}".strip(), frozenset({OURS}),
     )  # fmt: skip
 
 
@@ -129,7 +130,9 @@ def _bytes(suite: Suite) -> Sheet:
         ],
         "Bytes: of one client of one window. A refusal: of a client that is known to be over its limit, by the wall's "
         f"clock; asgi-guard's with its answer, others' the check alone. Failed checks: of those at {TASKS} tasks while "
-        f"SCRIPT FLUSH is called every {BETWEEN_FLUSHES * 1000:.0f} ms.", frozenset({OURS}),
+        f"SCRIPT FLUSH is called every {BETWEEN_FLUSHES * 1000:.0f} ms. "
+        f"{warned(suite.find(FLUSHED, name) for name in who)}".strip(),
+        frozenset({OURS}),
     )  # fmt: skip
 
 

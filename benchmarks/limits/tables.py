@@ -72,7 +72,7 @@ def ratio(cell: Cell, asked: Mapping[int, float]) -> str:
 
 def spread(values: Interval) -> str:
     """A ratio's median, and the interval that it is in."""
-    return f"{values.median:.2f}x ({values.low:.2f} to {values.high:.2f})"
+    return f"{values.median:.2f}x" + (f" ({values.low:.2f} to {values.high:.2f})" if values.rounds > 1 else "")
 
 
 def show_skipped(console: Console, skipped: Sequence[Skipped]) -> None:

@@ -16,7 +16,7 @@ from benchmarks.limits.servers import NoServerError, target
 from benchmarks.rounds import CLOCK, COLLECTOR, interleave, one_core
 from benchmarks.scale import workers
 from benchmarks.scale.axes import ASKED, AXES, Axis, at_once, one_by_one, waiting
-from benchmarks.sheet import Sheet, both, number, plain, spread
+from benchmarks.sheet import Sheet, both, number, plain, spread, warned
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -172,7 +172,7 @@ def slope_of(suite: Suite, axis: str) -> Interval | None:
 
 def sheets(suite: Suite) -> list[Sheet]:
     """The tables."""
-    rows = []
+    rows, slopes = [], []
     for figure in suite.figures:
         if figure.of[0] != SLOPE or figure.of[1] == WORKERS:
             continue
@@ -180,13 +180,15 @@ def sheets(suite: Suite) -> list[Sheet]:
         costs = " / ".join(plain(suite.find(axis, size)) for size in suite.names(1, axis))
         wanted = "" if figure.asked is None else f"<= {figure.asked}: {figure.verdict}"
         value = figure.value
+        slopes.append(value)
         rows.append([
-            axis, sizes, costs, f"{value.median:.3f}", f"{value.low:.3f} to {value.high:.3f}", wanted,
+            axis, sizes, costs, f"{value.median:.3f}", spread(value, "{:.3f}".format), wanted,
         ])  # fmt: skip
     table = Sheet(
         "What the whole Guard adds to a request, by how much there is of something",
         ("of what", "how many", "adds, us", "slope", "interval", "asked"), (), rows,
-        "A slope of 0 costs the same whatever the size, 1 costs twice as much for twice as many.",
+        "A slope of 0 costs the same whatever the size, 1 costs twice as much for twice as many. "
+        f"{warned(slopes)}".strip(),
     )  # fmt: skip
     processes = [
         [size, plain(suite.find(WORKERS, size, RATE)), spread(suite.find(WORKERS, size, RATE)),
@@ -195,6 +197,7 @@ def sheets(suite: Suite) -> list[Sheet]:
     ]  # fmt: skip
     grown = slope_of(suite, WORKERS)
     caption = "" if grown is None else f"Slope of the CPU time: {number(grown.median)}."
+    caption += f" {warned(suite.find(WORKERS, size, RATE) for size in suite.names(1, WORKERS))}"
     return [
         table,
         Sheet(
@@ -202,6 +205,6 @@ def sheets(suite: Suite) -> list[Sheet]:
             ("processes",),
             (RATE, "interval", CPU),
             processes,
-            caption,
+            caption.strip(),
         ),
     ]

@@ -21,7 +21,7 @@ from benchmarks.server.process import absence
 from benchmarks.server.run import Budget, compare, pinned
 from benchmarks.server.serve import Served
 from benchmarks.server.tables import BARE, CPU, LEAST
-from benchmarks.sheet import Sheet, number, plain, spread
+from benchmarks.sheet import Sheet, number, plain, spread, warned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,17 +87,19 @@ def sheets(suite: Suite) -> list[Sheet]:
 
 
 def _sheet(suite: Suite, app: str) -> Sheet:
-    rows, rounds = [], 0
+    rows, found = [], []
     for name in suite.names(1, app):
         added = suite.find(app, name, ADDS)
         if added is not None:
-            rounds = added.rounds
+            found.append(added)
             rows.append([name, number(added.median), spread(added), NOTHING if added.low <= 0 <= added.high else ""])
+    rounds = max((added.rounds for added in found), default=0)
     return Sheet(
         f"Inside a server, around {APPS[app]}: with each layer more", ("up to this layer",),
         ("adds us", "interval", ""), rows,
         f"The bare app takes {plain(suite.find(app, BARE, CPU))} us of the server's CPU time for a request. Adds: what "
         f"more it takes than the bare app in the same round, the median of {rounds}. {NOTHING.capitalize()}: the "
         "interval holds 0. Where intervals overlap, the layers between look alike. "
-        f"{LINES[1:-1].capitalize()}: a wrapper that adds the very lines that the guard adds, and does nothing else.",
+        f"{LINES[1:-1].capitalize()}: a wrapper that adds the very lines that the guard adds, and does nothing else. "
+        f"{warned(found)}".strip(),
     )  # fmt: skip

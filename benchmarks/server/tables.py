@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.sheet import Sheet, asked, number, plain
+from benchmarks.sheet import Sheet, asked, number, plain, spread, warned
 
 if TYPE_CHECKING:
     from benchmarks.figures import Suite
@@ -34,17 +34,18 @@ def sheets(suite: Suite) -> list[Sheet]:
 
 
 def _sheet(suite: Suite, setting: str) -> Sheet:
-    rows, rounds = [], 0
+    rows, ratios = [], []
     for stack in suite.names(1, setting):
         ratio = suite.find(setting, stack, RATIO)
-        told = ["", ""] if ratio is None else [f"{ratio.median:.2f}", f"{ratio.low:.2f} to {ratio.high:.2f}"]
-        rounds = ratio.rounds if ratio is not None else rounds
+        told = ["", ""] if ratio is None else [f"{ratio.median:.2f}", spread(ratio, "{:.2f}".format)]
+        ratios.append(ratio)
         rest = [plain(suite.find(setting, stack, what)) for what in (RATE, P50, P95, P99)]
         cpu = suite.find(setting, stack, CPU)
         rows.append([NAMES[stack], "" if cpu is None else number(cpu.median), *told, *rest])
+    rounds = max((ratio.rounds for ratio in ratios if ratio is not None), default=0)
     return Sheet(
         f"Whole requests: {setting}", ("stack",), (CPU, RATIO, "interval", RATE, P50, P95, P99), rows,
         "CPU us: of the server's process, a request. bare / it: the median ratio of the bare app's CPU time to it over "
-        f"{rounds} interleaved rounds; 1 would cost nothing. {HEADERS_ALONE}",
+        f"{rounds} interleaved rounds; 1 would cost nothing. {HEADERS_ALONE} {warned(ratios)}".strip(),
         frozenset({NAMES[GUARD]}),
     )  # fmt: skip

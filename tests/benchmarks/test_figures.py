@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+import re
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from rich.console import Console
@@ -14,6 +17,9 @@ from benchmarks.figures import Figure, Results, Suite, UnreadableError, Yardstic
 from benchmarks.interval import Interval
 from benchmarks.sheet import Sheet, asked, number
 from benchmarks.suites import KINDS
+
+if TYPE_CHECKING:
+    from benchmarks.suites import Kind
 
 KEPT = Path(__file__).parents[2] / "docs" / "benchmarks.json"
 
@@ -106,15 +112,56 @@ def test_what_is_asked_is_told() -> None:
 
 
 def test_what_chance_may_decide_is_undecided() -> None:
-    """An interval that holds what is asked decides nothing; a figure that was taken once has no interval."""
+    """An interval that holds what is asked decides nothing; few rounds decide where all are well on one side of it."""
     near = Figure(("a",), "x", Interval(0.91, 0.85, 0.93, 9), asked=0.9, more=True)
     once = Figure(("b",), "x", Interval.of([0.91]), asked=0.9, more=True)
-    sheet = asked([near, once])
+    well = Figure(("c",), "x", Interval.of([0.95, 0.96, 0.97]), asked=0.9, more=True)
+    sheet = asked([near, once, well])
     assert sheet is not None
     assert [row[1:] for row in sheet.rows] == [
         ["0.91 (0.85 to 0.93) x", ">= 0.90", "undecided"],
-        ["0.91 x", ">= 0.90", "reached"],
+        ["0.91 x", ">= 0.90", "undecided"],
+        ["0.96 (0.95 to 0.97) x", ">= 0.90", "reached"],
     ]
+    few, more = sheet.caption.split("; of more, ")
+    assert (few, more) == ("Interval: the least and the greatest of 3 rounds", "the 95 % interval of the median.")
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([10.6], "NOT reached"),
+        ([10.4], "undecided"),
+        ([9.6], "undecided"),
+        ([9.4], "reached"),
+        ([9.0, 9.1, 9.6], "undecided"),
+        ([9.0, 9.1, 9.4], "reached"),
+        ([10.4, 12, 13], "undecided"),
+        ([9.9] * 6, "reached"),
+    ],
+)
+def test_few_rounds_decide_little(values: list[float], verdict: str) -> None:
+    """Fewer than six have to be all on one side, and five hundredths beyond; with six there is an interval."""
+    assert Figure(("a",), "us", Interval.of(values), asked=10).verdict == verdict
+
+
+def retaken(suite: Suite, rounds: int) -> Suite:
+    """The same, as if every figure had been taken in so many rounds."""
+    return replace(suite, figures=[replace(each, value=replace(each.value, rounds=rounds)) for each in suite.figures])
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_few_rounds_are_told_for_what_they_are(kind: Kind) -> None:
+    """A table with intervals of three rounds says that they are least and greatest; one round has no interval."""
+    suite = figures.read(KEPT).suite(kind.name)
+    assert suite is not None
+    for sheet in kind.sheets(retaken(suite, 3)):
+        cells = " ".join(cell for row in sheet.rows for cell in row)
+        if re.search(r"\d to -?\d", cells):
+            assert "least" in sheet.caption, sheet.title
+            assert "the 95 %" not in sheet.caption
+    for sheet in kind.sheets(retaken(suite, 1)):
+        assert not re.search(r"\d to -?\d", " ".join(cell for row in sheet.rows for cell in row))
 
 
 def test_tables_in_pages() -> None:
