@@ -21,6 +21,8 @@ NOISE = 0.1
 nothing of how the machine was at another time."""
 LEAST = {"us": 0.5, "ms": 0.5, "slope": 0.02, "MiB": 2.0, "bytes": 16.0, "blocks": 1.0, "calls": 0.5}
 """Differences below these are none, however large they are as shares."""
+METHOD = ("load", "server", "store", "packages", "cores")
+"""What figures depend on beside the machine, as suites tell it of themselves."""
 COUNTED = ("blocks", "calls", "instructions")
 """Units of what is all but the same each time, so that once is enough; the peak of bytes is, too."""
 EXACT = 0.03
@@ -146,7 +148,9 @@ def notes(before: Results, after: Results, found: Sequence[Difference], noise: f
         "what is counted"
     )
     lines = [f"{beyond} of {len(found)} figures differ by more than noise ({meant})."]
-    lines += [_seen(suite, other, found) for suite, other in _shared(before, after)]
+    for suite, other in _shared(before, after):
+        if suite.figures and other.figures:
+            lines += [_seen(suite, other, found), *_otherwise(suite, other)]
     if alone := sum(len(suite.figures) for one in (before, after) for suite in one.suites) - 2 * len(found):
         lines.append(f"{alone} figures are in one of the files only.")
     if before.quick != after.quick:
@@ -166,4 +170,14 @@ def _seen(suite: Suite, other: Suite, found: Sequence[Difference]) -> str:
     seen = [each.seen for each in found if each.name.startswith(f"{suite.name}: ") and each.seen is not None]
     unseen = f"for half of its figures, changes under {statistics.median(seen):.0%} would go unnoticed" if seen else ""
     slower = f"the same piece of work took {speed(suite, other).median:.2f} times as long, which is taken out"
+    if suite.yardstick is None or other.yardstick is None:
+        slower = "how fast the machine was is not known of both, so times are compared as they are"
     return f"{suite.name}: {slower}; {unseen or 'it was measured once'}."
+
+
+def _otherwise(suite: Suite, other: Suite) -> Iterator[str]:
+    """What a suite was measured with the second time that was not the same the first time."""
+    for name in METHOD:
+        first, second = (each.method.get(name, "not told") for each in (suite, other))
+        if first != second:
+            yield f"{suite.name}: {name}: before {first}; after {second}."

@@ -128,6 +128,35 @@ def test_what_may_mislead_is_said() -> None:
     )
 
 
+def test_what_was_not_measured_is_not_spoken_of() -> None:
+    """A suite without figures on one side has no line; where no yardstick was taken, none is told of."""
+    empty = Results.of([Suite("layers", [], skipped={"layers": "why"}), *results(20).suites[1:]], quick=True)
+    for before, after in ((empty, results(20)), (results(20), empty), (empty, empty)):
+        assert "layers" not in notes(before, after)
+    before = results(20)
+    bare = replace(before, suites=[replace(before.suites[0], yardstick=None)])
+    for one, other in ((before, bare), (bare, before)):
+        said = notes(one, other)
+        assert "layers: how fast the machine was is not known of both, so times are compared as they are; " in said
+        assert "which is taken out" not in said
+
+
+def test_what_was_measured_otherwise_is_said() -> None:
+    """Another load, server, store, package or core has a line; what is the same, or is of the figures, has none."""
+    before = results(20)
+    (suite,) = before.suites
+    method = {"load": "wrk", "cores": "pinned to core 1", "packages": "limits 5.8.0", "taken": "then", "rounds": "9"}
+    other = {**method, "load": "oha", "packages": "limits 6", "taken": "now", "rounds": "8", "store": "x"}
+    found = [replace(before, suites=[replace(suite, method=each)]) for each in (method, other)]
+    lines = [line for line in notes(*found).splitlines() if "; after" in line]
+    assert lines == [
+        "layers: load: before wrk; after oha.",
+        "layers: store: before not told; after x.",
+        "layers: packages: before limits 5.8.0; after limits 6.",
+    ]
+    assert "; after" not in notes(found[0], found[0])
+
+
 def test_a_change_that_is_seen_is_told_from_how_large_it_would_be() -> None:
     """What a figure has to change by to be seen is what it is: a little less is not seen, and a little more is."""
     (least,) = [each.seen for each in compare.differences(results(20), results(20))]
