@@ -361,6 +361,22 @@ def printer() -> Console:
     return Console(width=None if sys.stdout.isatty() else WIDTH)
 
 
+def leave_on_signals() -> None:
+    """Let what ends the process end what it started too: servers, and folders.
+
+    That is SIGTERM, and SIGHUP as of a terminal that is closed, unless `nohup` has it ignored.
+    """
+
+    def leave(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a shell and its terminal may both tell of the same end
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    closed = getattr(signal, "SIGHUP", None)
+    if closed is not None and signal.getsignal(closed) is not signal.SIG_IGN:
+        signal.signal(closed, leave)
+
+
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are ended, and folders taken away
+    leave_on_signals()
     main()

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
 
 from benchmarks.child import child
 
@@ -50,6 +52,49 @@ def test_an_interrupt_is_told_by_the_parent_alone(server: Server, code: str, cou
     for each in started:
         with pytest.raises(ProcessLookupError):
             os.kill(each, 0)
+
+
+def until_asked(folder: Path) -> None:
+    """Wait until a server, whose socket is in a folder in this one, is under load."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with suppress(redis.RedisError):
+            for path in folder.glob("*/s"):
+                if "cmdstat_evalsha" in redis.Redis(unix_socket_path=str(path)).info("commandstats"):
+                    return
+        time.sleep(0.02)
+    raise TimeoutError(folder)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="children are told in /proc")
+@pytest.mark.parametrize(
+    ("before", "signals", "status"),
+    [
+        ("", [signal.SIGHUP, signal.SIGHUP], 129),
+        ("", [signal.SIGTERM], 143),
+        ("trap '' HUP; ", [signal.SIGHUP, signal.SIGTERM], 143),
+    ],
+    ids=["closed terminal", "terminated", "nohup"],
+)
+def test_a_server_is_ended_with_its_benchmark(
+    tmp_path: Path, before: str, signals: list[signal.Signals], status: int
+) -> None:
+    """Whether it is terminated or its terminal is closed, which `nohup` has it pass over; its folder goes too."""
+    command = ["sh", "-c", f'{before}exec "$0" -m benchmarks limits --quick', sys.executable]
+    where, nowhere = {**os.environ, "TMPDIR": str(tmp_path)}, subprocess.DEVNULL
+    with subprocess.Popen(command, start_new_session=True, env=where, stdout=nowhere, stderr=nowhere) as running:
+        until_asked(tmp_path)
+        started = children(running.pid)
+        for number in signals:
+            running.send_signal(number)
+            time.sleep(0.01)
+        assert running.wait(timeout=20) == status
+    left = []
+    for each in started:
+        with suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
+            left.append(each)
+    assert (bool(started), left, [*tmp_path.iterdir()]) == (True, [], [])
 
 
 def test_a_child_is_waited_for() -> None:
