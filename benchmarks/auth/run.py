@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from asgi_guard import IdentityMiddleware
 from asgi_guard.errors import TokenError
+from asgi_guard.policy.keyring import KeyTimes
 from asgi_guard.testing import LocalIssuer
 from benchmarks.auth import hostile, rotation
 from benchmarks.auth.verifiers import PYJWT, SIGNATURE, absences, signature, verifiers
@@ -196,7 +197,9 @@ def sheets(suite: Suite) -> list[Sheet]:
     rotated = Sheet(
         "A key is rotated, in milliseconds", ("what",), asking,
         [row for row in grid(suite, ("rotation",), asking) if row[0] != rotation.FETCHES],
-        f"{suite.method['rotation'].capitalize()}. {rotation.FETCHES.capitalize()}: {', '.join(fetched)}.",
+        f"{suite.method['rotation'].capitalize()}, without the cooldown of {KeyTimes().cooldown:.0f} s that both have "
+        f"by default between fetches for unknown keys. {rotation.FETCHES.capitalize()} within it: "
+        f"{', '.join(fetched)}; a key that is rotated in is refused within it, too.",
     )  # fmt: skip
     found = [verified, ratio, refused, rotated]
     wanted = asked(suite.figures)
