@@ -169,6 +169,31 @@ def test_what_the_readme_says_of_faults_follows_from_the_figures() -> None:
     assert failed == {"asgi-guard": False, "limits, fixed window": True, "throttled-py": False}
 
 
+def test_what_the_page_says_of_its_figures_follows_from_them() -> None:
+    """Which of what is asked is not reached, what a server makes of layers, and how wide intervals of ratios are."""
+    kept = read(ROOT / pages.KEPT)
+    page = " ".join((ROOT / "docs" / "benchmarks.md").read_text("utf-8").split())
+    first = [(suite.name, figure.verdict) for suite in kept.suites for figure in suite.figures if figure.verdict]
+    assert "Why the first three are not: a server checks" in page
+    assert "The fourth is taken in process" in page
+    assert first[:4] == [(name, "NOT reached") for name in ("server", "server", "server", "layers")]
+
+    server, inside = kept.suite("server"), kept.suite("layers")
+    assert server is not None
+    assert inside is not None
+    bare, guarded = (server.find("raw ASGI app, embedded store", of, tables.CPU) for of in ("bare", "guard"))
+    alone = inside.find("raw", "the whole Guard", ADDS)
+    assert bare is not None
+    assert guarded is not None
+    assert alone is not None
+    assert "in a server the same layers cost up to two and a half times as much" in page
+    assert 2 < (guarded.median - bare.median) / alone.median < 2.6
+
+    wide = [each.value.high - each.value.low for each in server.figures if each.of[-1] == tables.RATIO]
+    assert "intervals of a few hundredths, and at worst of a sixth" in page
+    assert 0.1 < max(wide) < 1 / 6 + 0.01
+
+
 def test_what_is_not_reached_is_said() -> None:
     """Whatever is asked of any suite stands in one table, and how much of it is not reached below."""
     page = "<!-- figures: asked -->\n<!-- end -->\n"
