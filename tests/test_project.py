@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
+
+import pytest
 
 import asgi_guard
 from asgi_guard import (
@@ -43,6 +47,33 @@ def test_the_lowest_versions_are_those_of_the_project() -> None:
     assert set(pinned) == set(bounds)
     for name, bound in bounds.items():
         assert [*pinned[name].split("."), "0", "0"][:3] == [*bound.split("."), "0", "0"][:3], name
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the gate is a script of bash's")
+@pytest.mark.parametrize(
+    ("said", "valgrind", "status"),
+    [
+        ("instructions a guarded request: 7; good", True, 0),
+        ("no figure is recorded for x: times are compared instead", True, 1),
+        ("valgrind is not installed: times are compared instead", False, 0),
+    ],
+)
+def test_the_gate_is_not_passed_by_times_where_instructions_can_be_counted(
+    tmp_path: Path, said: str, valgrind: bool, status: int
+) -> None:
+    """With valgrind, instructions have to have been counted in the end; without it, what is said of times will do."""
+    for name in ("bash", "dirname", "mktemp", "tee", "grep", "rm"):
+        (tmp_path / name).symlink_to(shutil.which(name) or "")
+    made = f'[ "$1" != instructions ] || echo "{said}"'
+    for name in ("make", "chromium", "haproxy", "nginx", *(("valgrind",) if valgrind else ())):
+        (tmp_path / name).write_text(f"#!{tmp_path}/bash\n{made if name == 'make' else ''}\n")
+        (tmp_path / name).chmod(0o755)
+    where = {"PATH": str(tmp_path), "CONFORMANCE_VECTORS": "x"}
+    ran = subprocess.run(
+        [tmp_path / "bash", ROOT / ".ci" / "run"], env=where, capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, said in ran.stdout) == (status, True), ran.stderr
+    assert ("instructions were not counted" in ran.stdout) == bool(status)
 
 
 def test_the_commands_that_are_named_exist() -> None:

@@ -4,7 +4,8 @@
    a busy machine too. They are compared with the figure of this very build of Python, since another compiles to others.
 2. Without valgrind, or with a Python that callgrind cannot find its way in, or that has no recorded figure, times are
    compared instead: those of guarded requests beside those of a fixed piece of work, in turns. Machines differ in such
-   ratios, so the margin is wide.
+   ratios, and busy ones from themselves, so the margin is wide: only what makes a request twice as slow is found surely
+   where the ratio was recorded, and less elsewhere.
 """
 
 from __future__ import annotations
