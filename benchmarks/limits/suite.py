@@ -130,7 +130,8 @@ def _bytes(suite: Suite) -> Sheet:
         ],
         "Bytes: of one client of one window. A refusal: of a client that is known to be over its limit, by the wall's "
         f"clock; asgi-guard's with its answer, others' the check alone. Failed checks: of those at {TASKS} tasks while "
-        f"SCRIPT FLUSH is called every {BETWEEN_FLUSHES * 1000:.0f} ms. "
+        f"SCRIPT FLUSH is called every {BETWEEN_FLUSHES * 1000:.0f} ms: more, the busier the machine, since a "
+        "script has to be loaded and called before it is forgotten again. "
         f"{warned(suite.find(FLUSHED, name) for name in who)}".strip(),
         frozenset({OURS}),
     )  # fmt: skip

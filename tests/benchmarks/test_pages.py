@@ -154,19 +154,19 @@ def test_what_the_readme_says_of_faults_follows_from_the_figures() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     assert "| Redis hangs | 50 ms, then hardly anything; as each limit says | an error when the Redis client" in readme
     assert "once that is known less than a tenth of a millisecond" in " ".join(readme.split())
-    assert "| scripts flushed under load | no check fails | some fail with limits, none with throttled-py |" in readme
+    assert "| scripts flushed under load | no check fails | some may fail, with limits and throttled-py |" in readme
 
     def found(*of: str) -> float:
         value = suite.find(*of)
         assert value is not None
-        return value.median
+        return value.high if of[0] == limits.FLUSHED else value.median
 
     kind, others = "never answers", ("limits, fixed window", "throttled-py")
     assert found(limits.OUTAGE, kind, "asgi-guard") < 100
     assert found(limits.LATER, kind, "asgi-guard") < 0.1
     assert all(found(limits.OUTAGE, kind, other) > 1000 for other in others)
-    failed = {who: found(limits.FLUSHED, who) > 0 for who in ("asgi-guard", *others)}
-    assert failed == {"asgi-guard": False, "limits, fixed window": True, "throttled-py": False}
+    assert found(limits.FLUSHED, "asgi-guard") == 0
+    assert max(found(limits.FLUSHED, other) for other in others) > 0
 
 
 def test_what_the_page_says_of_its_figures_follows_from_them() -> None:
