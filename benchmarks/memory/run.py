@@ -178,8 +178,11 @@ def measure(budget: Budget, advance: Callable[[float], None]) -> Suite:
         f"subject, request id, path or query; half with a good token; a store of at most "
         f"{budget.plan.max_keys:,} keys; the first {budget.warm_up:.0%} warm up",
     }
-    few = {RISING: "a quick run has too few requests to tell a leak from a table that is made anew"}
-    skipped = {} if any(RISING in figure.of for figure in strangers) else few
+    skipped = {}
+    if not any(RISING in figure.of for figure in strangers):
+        skipped[RISING] = "a quick run has too few requests to tell a leak from a table that is made anew"
+    if len([figure for figure in filled if figure.of[-1] == HELD]) < len(details):
+        skipped[HELD] = f"not of stores that hold fewer than {FEW:,}: a process grows by many pages at once"
     return Suite("memory", strangers + filled, method, skipped, details={"strangers": points, "stores": details})
 
 

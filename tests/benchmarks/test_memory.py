@@ -128,3 +128,4 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 10 < at_first.median < last.median < 1000
     assert [figure.of[1] for figure in suite.figures if figure.asked is not None] == [run.GROWN]
     assert "100 keys, 20 held at the most" in ran.output
+    assert [*suite.skipped] == [run.RISING, run.HELD]
