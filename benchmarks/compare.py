@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.figures import APART, slower
+from benchmarks.figures import APART, times_as_slow
 from benchmarks.interval import FEW, Interval
 from benchmarks.layers.allocations import PEAK
 from benchmarks.sheet import Sheet, number
@@ -157,7 +157,7 @@ def notes(before: Results, after: Results, found: Sequence[Difference], noise: f
         lines.append("One of the runs was a quick one, whose figures are less steady, and are of fewer rounds.")
     if before.machine.kind != after.machine.kind:
         lines.append("They are of different machines: that one piece of work is slower does not say that all are.")
-    elif (times := slower([before, after])) > APART:
+    elif (times := times_as_slow([before, after])) > APART:
         lines.append(
             f"Where it was quietest, the machine was {times:.2f} times as slow for one of them as for the other: it "
             "may be another of the same name."

@@ -163,7 +163,7 @@ class Results:
         return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE | (0 if short else orjson.OPT_INDENT_2))
 
 
-def slower(results: Sequence[Results]) -> float:
+def times_as_slow(results: Sequence[Results]) -> float:
     """How many times as slow the slowest machine was as the fastest, each where it was quietest; 1 if nobody knows."""
     yards = [one.yard for one in results if one.yard is not None]
     return max(yards) / min(yards) if yards else 1.0
@@ -181,7 +181,7 @@ def merged(results: Sequence[Results], *, mixed: bool = False) -> Results:
     """
     if len({one.machine.kind for one in results}) > 1:
         raise UnreadableError("these are of different machines, systems or Pythons: measure all on one")
-    if (times := slower(results)) > APART and not mixed:
+    if (times := times_as_slow(results)) > APART and not mixed:
         raise UnreadableError(
             f"where it was quietest, the machine was {times:.2f} times as slow for one of these as for another: it is "
             "another one, or was never quiet. Measure all on one, or say --mixed"
