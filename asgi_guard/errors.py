@@ -111,11 +111,15 @@ class StoreUnavailableError(AsgiGuardError):
     Attributes:
         retry_after: seconds until the next try may be made.
         sent: whether the store may have been asked, so that what was asked may yet be done.
+        revoked: whether the token is that was to be looked up, where the store tells that at least; else None.
     """
 
-    def __init__(self, message: str, retry_after: float = 1.0, *, sent: bool = True) -> None:
+    def __init__(
+        self, message: str, retry_after: float = 1.0, *, sent: bool = True, revoked: bool | None = None
+    ) -> None:
         self.retry_after = retry_after
         self.sent = sent
+        self.revoked = revoked
         super().__init__(message)
 
 

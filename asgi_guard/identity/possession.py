@@ -81,7 +81,7 @@ class Possession:
         self._source = client_cert
         self._trusts_proxy, self._trusts_socket = trusts_proxy, trusts_socket
         self.store = store if self.dpop and store is not None and store.shared else None
-        self._undecided = Undecided(self.store, WITHOUT_STORE)
+        self._undecided = Undecided(self.store, lambda _: WITHOUT_STORE)
         self._seen = SeenProofs(self.policy.life)
         life = int(self.policy.life * SECOND)
         self._once = Limit("dpop", f"1/{self.policy.life:.0f}s", "dpop", life, 1)

@@ -10,6 +10,8 @@ from asgi_guard.errors import with_cause
 from asgi_guard.stores.base import Watched
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asgi_guard.errors import StoreUnavailableError
     from asgi_guard.stores import Store
 
@@ -26,13 +28,13 @@ class Undecided:
 
     Args:
         store: the store; None where there is none that could fail.
-        meanwhile: what holds without it.
+        meanwhile: tells what holds without it, by what it was met with.
 
     Attributes:
         awaited: whether the log's last word is that the store does not answer, and the next answer takes that back.
     """
 
-    def __init__(self, store: Store | None, meanwhile: str) -> None:
+    def __init__(self, store: Store | None, meanwhile: Callable[[StoreUnavailableError], str]) -> None:
         self._watched = store if store is not None and isinstance(store, Watched) else None
         self._meanwhile = meanwhile
         self._quiet_until = 0.0
@@ -41,7 +43,7 @@ class Undecided:
     def at_start(self, error: StoreUnavailableError) -> None:
         """Tell that the store does not answer before there is any request."""
         self.awaited = not self._is_outage
-        logger.warning("%s; until it does, %s", with_cause(error, error.__cause__), self._meanwhile)
+        logger.warning("%s; until it does, %s", with_cause(error, error.__cause__), self._meanwhile(error))
 
     def note(self, error: StoreUnavailableError) -> None:
         """Note that a request was not decided."""
@@ -50,7 +52,8 @@ class Undecided:
         elif not self.awaited and (now := time.monotonic()) >= self._quiet_until:
             self._quiet_until = now + QUIET
             said = with_cause(error, error.__cause__)
-            logger.warning("the store did not decide a request: %s; where that happens, %s", said, self._meanwhile)
+            meanwhile = self._meanwhile(error)
+            logger.warning("the store did not decide a request: %s; where that happens, %s", said, meanwhile)
 
     def answered(self) -> None:
         """Note that the store answers."""

@@ -159,7 +159,7 @@ class RateLimitMiddleware(Layer):
             str, int
         ] = {}  # tokens that were found revoked, and until when they are not looked up again
         self._refused = not revocation  # whether it is known that whoever is revoked is refused, further in
-        self._undecided = Undecided(self.store, " and ".join(self._without()))
+        self._undecided = Undecided(self.store, lambda error: " and ".join(self._without(error)))
         self.denied = DenyCache(int(deny_cache * SECOND))
         self._accounts = Accounts(self.denied, clock)
         self._clock = clock
@@ -184,11 +184,11 @@ class RateLimitMiddleware(Layer):
         """Let the store's connections go."""
         await self.store.aclose()
 
-    def _without(self) -> Iterator[str]:
-        """What holds while the store does not answer."""
+    def _without(self, error: StoreUnavailableError) -> Iterator[str]:
+        """What holds while the store does not answer, or does not count."""
         if choices := sorted({str(limit.on_failure) for limit in self._every_limit()}):
             yield f"limits meet {', '.join(map(repr, choices))}"
-        if self._revocation:
+        if self._revocation and error.revoked is None:
             yield "no token can be looked up among the revoked"
 
     def _every_limit(self) -> Iterator[Limit]:
@@ -341,7 +341,10 @@ class RateLimitMiddleware(Layer):
     ) -> Answer | None:
         """What each limit says for when the store does not answer."""
         if request.token_id is not None or request.marks is not None:
-            exchange.revocation, exchange.retry_after = Revocation.UNKNOWN, error.retry_after
+            if error.revoked is None:
+                exchange.revocation, exchange.retry_after = Revocation.UNKNOWN, error.retry_after
+            elif error.revoked:
+                self._note_revoked(exchange)
         if request.charges and error.sent:
             self._accounts.doubt(exchange)
         elif request.charges:

@@ -21,6 +21,8 @@
 -- Answers   "now,admitted,revoked,state,state,...,admitted,revoked,state,...", each request in its turn; a settled one
 --           has no words. `revoked` is 1 if the token or its session is named, else the instant up to which its
 --           subject's tokens are revoked, else 0. The states are those before the decision.
+--           Where the server lets nothing be written (it is full, or a replica), these in a pair with its error: nobody
+--           is charged or settled then, and of the words those on the revoked alone hold.
 --
 -- A state is the instant, in microseconds, at which the bucket is full again; no key means full. Of a set it is how many
 -- others are under way. Numbers stay below 2^53, so they are exact; '%.0f' writes them out, since tostring would keep
@@ -160,16 +162,28 @@ for index = 1, #asked do
   end
 end
 
--- What needs memory is written first: a server that is full refuses that, and the whole script with it, but no longer once
--- the script has written or removed anything.
+-- What needs memory is written first: a server that is full refuses that, but no longer once the script has written or
+-- removed anything. So it is the first that is refused, if any, and what was looked up is told all the same.
+local write = redis.pcall
 for key in pairs(changed) do
   local left = ceil((states[key] - now) / 1000)
-  redis.call('PSETEX', key, left < 1 and 1 or left, texts[key])
+  local reply = write('PSETEX', key, left < 1 and 1 or left, texts[key])
+  if reply.err then return { table.concat(answer, ','), reply.err } end
+  write = redis.call
 end
 if usual == 0 then
+  local refusal
+  local function refuses(...)
+    local reply = write(...)
+    write, refusal = redis.call, type(reply) == 'table' and reply.err
+    return refusal
+  end
+
   for key, leases in pairs(begun) do
-    if foreign[key] then redis.call('DEL', key) end
-    for lease in pairs(leases) do redis.call('ZADD', key, now + lives[key], lease) end
+    if foreign[key] and refuses('DEL', key) then return { table.concat(answer, ','), refusal } end
+    for lease in pairs(leases) do
+      if refuses('ZADD', key, now + lives[key], lease) then return { table.concat(answer, ','), refusal } end
+    end
   end
   for key in pairs(begun) do
     redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
@@ -178,7 +192,9 @@ if usual == 0 then
   end
   for key, leases in pairs(over) do
     for lease in pairs(leases) do
-      if not under_way[key][lease] and (begun[key] or not foreign[key]) then redis.call('ZREM', key, lease) end
+      if not under_way[key][lease] and (begun[key] or not foreign[key]) and refuses('ZREM', key, lease) then
+        return { table.concat(answer, ','), refusal }
+      end
     end
   end
 end

@@ -12,6 +12,9 @@ The order of decisions for a request:
    whatever stage it is at; what was not sent by then is never sent, and so never charged. Time in which other work held
    up the event loop is no time of the store's: what has arrived meanwhile is read first.
 
+A server that lets nothing be written, since it is full or a replica, has failed whoever is to be counted. What it tells
+of tokens holds all the same, and is asked also while the breaker is open.
+
 A request whose caller is gone is dropped if it was not sent, and disturbs nobody if it was.
 
 What is told, and not asked, nobody waits for. It may be what probes. Accounts of requests that are over are kept until
@@ -37,6 +40,7 @@ from asgi_guard.stores.base import UNWATCHED
 from asgi_guard.stores.outages import Outages
 from asgi_guard.stores.owed import Account, Owed
 from asgi_guard.stores.patience import Patience
+from asgi_guard.stores.wire import Unwritten, look_up
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Sequence
@@ -71,6 +75,8 @@ SLICE = 256
 """Accounts that are told late at once: so few that the requests behind them wait for milliseconds only."""
 PARTING = 5.0
 """Seconds that a line that is let go has for all that waits."""
+_UNWRITABLE = re.compile(r"(?:^|: -)(?:MISCONF|NOREPLICAS|OOM|READONLY) ", re.ASCII)
+"""How a server begins that refuses to write for a while, and can be read."""
 _PASSING = re.compile(r"(?:^|: -)(?:BUSY|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY) ", re.ASCII)
 """How a server begins that refuses for a while. It has charged nobody."""
 NOT_ASKED = "the store has failed lately and is not asked"
@@ -87,7 +93,7 @@ class Link(Protocol):
     async def open(self) -> None:
         """Connect, where there is no connection."""
 
-    async def ask(self, questions: Sequence[Question]) -> Sequence[Verdict | Exception | None]:
+    async def ask(self, questions: Sequence[Question]) -> Sequence[Verdict | Exception | Unwritten | None]:
         """Ask all of these, in order; what it cannot answer it raises, or gives for the questions that it concerns.
 
         It may be called again before it has answered. What is asked later is decided later.
@@ -134,17 +140,23 @@ class Line:
         self._starting = False  # whether one of them has not sent anything yet
         self._epoch = 0  # how many connections have failed
         self._probing = False  # whether one asks while the breaker is open
+        self._reads = False  # whether the server, when it failed last, only refused to write
         self._owed = Owed()
         self._late = 0  # how many of what was owed wait or are under way
         self._reminder: asyncio.TimerHandle | None = None  # of what is owed; there is one while anything is
 
-    def check(self, number: int) -> None:
-        """See that so many may be asked at this moment. Where the breaker is open, that makes nobody the probe.
+    def _only_reads(self, question: Question) -> bool:
+        """Whether a question can be answered though the breaker is open, since nothing is written for it."""
+        return self._reads and not question.request.charges
+
+    def check(self, question: Question, number: int) -> None:
+        """See that a question may be asked at this moment, with others. An open breaker makes nobody the probe by that.
 
         Raises:
-            StoreUnavailableError: they may not.
+            StoreUnavailableError: it may not.
         """
-        if self._breaker.is_open and (wait := self._breaker.retry_after(time.monotonic())) > 0:
+        wait = 0.0 if self._only_reads(question) else self._breaker.retry_after(time.monotonic())
+        if wait > 0:
             raise StoreUnavailableError(NOT_ASKED, wait, sent=False)
         if len(self._waiting) + number > MAX_WAITING:
             raise StoreUnavailableError(TOO_MANY, sent=False)
@@ -162,16 +174,28 @@ class Line:
             StoreUnavailableError: it is not asked.
         """
         now = time.monotonic()
-        if self._breaker.is_open and not along and not self._breaker.allows(now):
+        aside = self._breaker.is_open and self._only_reads(question)
+        if self._breaker.is_open and not along and not aside and not self._breaker.allows(now):
             raise StoreUnavailableError(NOT_ASKED, self._breaker.retry_after(now), sent=False)
         if len(self._waiting) >= MAX_WAITING:
             raise StoreUnavailableError(TOO_MANY, sent=False)
-        self._probing = self._breaker.is_open
+        if not aside:
+            self._probing = self._breaker.is_open
         future: asyncio.Future[Verdict] = self._loop.create_future()
         self._deadlines.append((self._patience.now() + self._timeout, future))
         self._patience.attend()
         self._enqueue(question, future)
         return future
+
+    async def look_up(self, question: Question) -> bool | None:
+        """Whether a token is revoked, for a question that may not be asked; None where that cannot be told either."""
+        only = look_up(question)
+        if only is None or not self._only_reads(only):
+            return None
+        try:
+            return (await self.ask(only)).revoked
+        except StoreUnavailableError:
+            return None
 
     def tell(self, question: Question) -> None:
         """Ask without waiting for the answer.
@@ -332,7 +356,7 @@ class Line:
         if self._breaker.is_open and not any(future is None or not future.done() for _, future, _ in self._waiting):
             self._breaker.hasten(time.monotonic())
 
-    async def _call(self, batch: _Batch) -> Sequence[Verdict | Exception | None]:
+    async def _call(self, batch: _Batch) -> Sequence[Verdict | Exception | Unwritten | None]:
         """Ask all of a batch."""
         began = time.perf_counter()  # some loops count in milliseconds
         self._asked += len(batch)
@@ -377,29 +401,41 @@ class Line:
             keys += len(question.keys) + len(question.sets) or 1
         return batch
 
-    def _answer(self, batch: Iterable[_Waiter], verdicts: Sequence[Verdict | Exception | None]) -> None:
+    def _answer(self, batch: _Batch, verdicts: Sequence[Verdict | Exception | Unwritten | None]) -> None:
+        self._note(batch, verdicts)
         refused = []
         for (question, future, account), verdict in zip(batch, verdicts, strict=True):
             if future is None:
-                if isinstance(verdict, Exception) and _passes(verdict):
+                if _passes(verdict):
                     refused.append((question, account))
+            elif future.done():
                 continue
-            if future.done():
-                continue
-            if isinstance(verdict, Exception):
+            elif isinstance(verdict, Unwritten):
+                future.set_exception(self.unavailable(verdict.error, sent=False, revoked=verdict.revoked))
+            elif isinstance(verdict, Exception):
                 future.set_exception(verdict)
             elif verdict is not None:
                 future.set_result(verdict)
         while self._deadlines and self._deadlines[0][1].done():
             self._deadlines.popleft()
-        self.works()
-        # Behind that, by which what was refused before is due again if the breaker closes.
+        # Behind what was noted, by which what was refused before is due again if the breaker closes.
         for question, account in refused:
             self._owe(question, account, refused=True)
 
+    def _note(self, batch: _Batch, verdicts: Sequence[Verdict | Exception | Unwritten | None]) -> None:
+        """Note how the server answers: that it counts nobody is a failure, which that it can be read does not end."""
+        failure = next((verdict.error for verdict in verdicts if isinstance(verdict, Unwritten)), None)
+        if (failure is None and not self._reads) or any(
+            question.request.charges and not isinstance(verdict, Unwritten)
+            for (question, _, _), verdict in zip(batch, verdicts, strict=True)
+        ):
+            self.works()
+        elif failure is not None:
+            self.fails(failure)
+
     def works(self) -> None:
         """Note that the store answers."""
-        self._probing = False
+        self._probing = self._reads = False
         if self._breaker.succeeded():
             self._outages.ends()
             self._owed.again()
@@ -454,22 +490,27 @@ class Line:
     def fails(self, error: Exception) -> None:
         """Note a failure. What was under way when the breaker opened does not open it for longer: that is one stall."""
         self._watch.failed()
+        self._reads = isinstance(error, ResponseError) and _UNWRITABLE.search(str(error)) is not None
         if self._breaker.is_open and not self._probing:
             return
         self._probing = False
         if self._breaker.failed(time.monotonic()):
             self._outages.begins(error)
 
-    def unavailable(self, error: Exception, *, sent: bool = True) -> StoreUnavailableError:
+    def unavailable(self, error: Exception, *, sent: bool = True, revoked: bool | None = None) -> StoreUnavailableError:
         """The error for those who were not answered, without what the server said, which may hold anything."""
         wait = self._breaker.retry_after(time.monotonic()) or 1.0
-        failure = StoreUnavailableError(f"the store does not answer ({type(error).__name__})", wait, sent=sent)
+        said = f"the store does not answer ({type(error).__name__})"
+        failure = StoreUnavailableError(said, wait, sent=sent, revoked=revoked)
         failure.__cause__ = error
         return failure
 
 
-def _passes(error: Exception) -> bool:
+def _passes(answer: object) -> bool:
     """Whether a server that answers this charged nobody, and may well do so later."""
+    error = answer.error if isinstance(answer, Unwritten) else answer
+    if not isinstance(error, Exception):
+        return False
     return isinstance(error, TryAgainError | ClusterDownError) or _PASSING.search(str(error)) is not None
 
 

@@ -16,11 +16,11 @@ from asgi_guard.policy.revocation import EVER
 from asgi_guard.stores.eviction import policy_of
 from asgi_guard.stores.hosts import read_hosts
 from asgi_guard.stores.nodes import NodePlan, Nodes
-from asgi_guard.stores.parts import merge, slot_of, split, taken
+from asgi_guard.stores.parts import is_revoked, merge, slot_of, split, taken
 from asgi_guard.stores.server_link import probe, revoking, signs_of_life
 from asgi_guard.stores.topology import ATTEMPT
 from asgi_guard.stores.urls import URLError, advised, reading_url, try_client, unverified
-from asgi_guard.stores.wire import revocation_key
+from asgi_guard.stores.wire import look_up, revocation_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -136,24 +136,34 @@ class ClusterStore:
         late = not nodes.topology.known
         if late:
             await nodes.topology.ready(self._timeout)
-        asked = nodes.put(parts)
+        try:
+            asked = nodes.put(parts)
+        except StoreUnavailableError as error:
+            if request.token_id is not None or request.marks is not None:
+                looked_up = (nodes.look_up(part, deadline) for part in parts)
+                error.revoked = is_revoked(await asyncio.gather(*looked_up))
+            raise
         if late or len(parts) > 1:
             # Of what was put at once, the lines keep the deadline.
             await _done(asked, deadline if late else None)
         if len(parts) == 1:
             return await nodes.answer(parts[0], asked[0], deadline)
         answered: list[tuple[Part, Verdict]] = []
-        failure: StoreUnavailableError | None = None
+        failures: list[StoreUnavailableError] = []
+        known: list[bool | None] = []  # of the token's revocation
         for part, future in zip(parts, asked, strict=True):
             try:
                 answered.append((part, await nodes.answer(part, future, deadline)))
             except StoreUnavailableError as error:
-                failure = failure if failure is not None and failure.sent else error
-        if failure is not None or not all(verdict.admitted for _, verdict in answered):
+                failures.append(error)
+                known.append(error.revoked if look_up(part.question) else False)
+        if failures or not all(verdict.admitted for _, verdict in answered):
             back = tuple(charge for part, verdict in answered for charge in taken(part, verdict))
             if back:
                 self.tell(Admission(back, lease=request.lease, settles=True))
-        if failure is not None:
+        if failures:
+            failure = max(failures, key=lambda each: each.sent)
+            failure.revoked = is_revoked([*known, *(verdict.revoked for _, verdict in answered)])
             raise failure
         return merge(answered)
 

@@ -8,7 +8,7 @@ from redis.exceptions import AskError, ClusterDownError, NoScriptError, Response
 
 from asgi_guard.stores.parts import slot_of
 from asgi_guard.stores.server_link import SCRIPT, SCRIPT_SHA1, ServerLink
-from asgi_guard.stores.wire import Question, decode, encode, pack
+from asgi_guard.stores.wire import Question, encode, pack, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from asgi_guard.policy.bucket import Verdict
     from asgi_guard.stores.hosts import Address
+    from asgi_guard.stores.wire import Unwritten
 
 ASKING = pack(b"ASKING")
 SLOT_ERRORS = (AskError, TryAgainError, ClusterDownError)
@@ -70,8 +71,9 @@ class NodeLink(ServerLink):
         self._address = address
         self._redirected = redirected
 
-    async def ask(self, questions: Sequence[Question]) -> Sequence[Verdict | Exception | None]:
+    async def ask(self, questions: Sequence[Question]) -> Sequence[Verdict | Exception | Unwritten | None]:
         """Ask by one call of the script a slot, all in one write. What one slot meets is no matter of the others."""
+        replies = self._replies
         commands = self._commands(questions)
         answered, again = [], []
         for command, reply in zip(commands, await self._call((b"EVALSHA", SCRIPT_SHA1), commands), strict=True):
@@ -90,7 +92,7 @@ class NodeLink(ServerLink):
         ]
         if len(failures) == len(answered):
             raise failures[0]
-        results: list[Verdict | Exception | None] = [None] * len(questions)
+        results: list[Verdict | Exception | Unwritten | None] = [None] * len(questions)
         for command, reply in answered:
             concerned = [questions[place] for place in command.places]
             if isinstance(reply, AskError):
@@ -99,9 +101,11 @@ class NodeLink(ServerLink):
             if isinstance(reply, ResponseError):
                 for place in command.places:
                     results[place] = reply
-            else:
-                for place, verdict in zip(command.places, decode(reply, concerned), strict=True):
-                    results[place] = verdict
+                continue
+            if isinstance(reply, list):
+                self._refused(reply, replies)
+            for place, verdict in zip(command.places, read(reply, concerned), strict=True):
+                results[place] = verdict
         return results
 
     def _commands(self, questions: Sequence[Question]) -> list[_Command]:
@@ -115,7 +119,9 @@ class NodeLink(ServerLink):
         now = 0 if self._clock is None else self._clock()
         return _Command(places, encode([questions[place] for place in places], now), asking)
 
-    async def _call(self, script: tuple[bytes, bytes], commands: Sequence[_Command]) -> list[bytes | ResponseError]:
+    async def _call(
+        self, script: tuple[bytes, bytes], commands: Sequence[_Command]
+    ) -> list[bytes | list[bytes] | ResponseError]:
         """Run commands: their answers, or what the node refused them with."""
         words = []
         for command in commands:

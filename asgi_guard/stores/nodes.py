@@ -27,7 +27,7 @@ from asgi_guard.stores.owed import Account, Owed
 from asgi_guard.stores.parts import slot_of
 from asgi_guard.stores.server_link import beside, in_one_write
 from asgi_guard.stores.topology import Topology
-from asgi_guard.stores.wire import Question
+from asgi_guard.stores.wire import Question, look_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -150,7 +150,7 @@ class Nodes:
         # All are looked at before any is asked: a probe that another node's refusal took back would be used up.
         for part, line in zip(parts, lines, strict=True):
             try:
-                line.check(lines.count(line))
+                line.check(part.question, lines.count(line))
             except StoreUnavailableError:
                 self.topology.refresh(self.topology.node_of(part.slot))
                 raise
@@ -158,6 +158,18 @@ class Nodes:
             line.ask(part.question, along=line in lines[:place])
             for place, (part, line) in enumerate(zip(parts, lines, strict=True))
         ]
+
+    async def look_up(self, part: Part, deadline: float) -> bool | None:
+        """What a slot tells of whether a token is revoked, for a request that is not asked; None for nothing."""
+        only = look_up(part.question)
+        if only is None:
+            return False
+        part = part._replace(question=only)
+        try:
+            (asked,) = self.put((part,))
+            return (await self.answer(part, asked, deadline)).revoked
+        except StoreUnavailableError:
+            return None
 
     async def answer(self, part: Part, future: asyncio.Future[Verdict], deadline: float) -> Verdict:
         """The answer to a part, if need be from the node that the one that was asked names instead.

@@ -12,7 +12,7 @@ from asgi_guard.policy.revocation import Marks
 from asgi_guard.stores.wire import Question, question, revocation_key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from asgi_guard.policy.bucket import Admission
 
@@ -78,6 +78,12 @@ def merge(answered: Sequence[tuple[Part, Verdict]]) -> Verdict:
             readings[place] = _before(charge, reading) if taken and not admitted else reading
     ordered = tuple(readings[place] for place in range(len(readings)))
     return Verdict(admitted, ordered, any(verdict.revoked for _, verdict in answered))
+
+
+def is_revoked(known: Iterable[bool | None]) -> bool | None:
+    """Whether a token is revoked, from what each slot tells of it; None where one does not, and none says so."""
+    told = set(known)
+    return True if True in told else None if None in told else False
 
 
 def taken(part: Part, verdict: Verdict) -> tuple[Charge, ...]:

@@ -138,7 +138,13 @@ class RedisStore:
 
     async def admit(self, request: Admission) -> Verdict:
         """Decide all that a request asks, in one call with those that wait beside it."""
-        return await self._connected().ask(question(request, self.prefix))
+        line, asked = self._connected(), question(request, self.prefix)
+        try:
+            answer = line.ask(asked)
+        except StoreUnavailableError as error:
+            error.revoked = await line.look_up(asked)
+            raise
+        return await answer
 
     def tell(self, request: Admission) -> None:
         """Have a request decided or settled without waiting for it."""

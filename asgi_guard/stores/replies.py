@@ -77,6 +77,11 @@ class Replies(asyncio.Protocol):
         self._transport.write(b"".join(commands))
         return future
 
+    @property
+    def under_way(self) -> list[asyncio.Future[list[Reply]]]:
+        """What was asked and is not answered yet."""
+        return [asked.future for asked in self._asked]
+
     def data_received(self, data: bytes) -> None:
         """Read the replies that are whole. One that nobody asked for, or that makes no sense, ends the connection."""
         data, at = self._left + data if self._left else data, 0

@@ -17,7 +17,7 @@ from asgi_guard.policy.bucket import Admission, Charge
 from asgi_guard.policy.rates import SECOND, Limit
 from asgi_guard.stores.batching import CONNECT_TIMEOUT
 from asgi_guard.stores.replies import Replies
-from asgi_guard.stores.wire import decode, encode, pack, question
+from asgi_guard.stores.wire import encode, pack, question, read, refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from asgi_guard.policy.bucket import Verdict
     from asgi_guard.policy.revocation import Marks
-    from asgi_guard.stores.wire import Question
+    from asgi_guard.stores.wire import Question, Unwritten
 
 SCRIPT = files(__package__).joinpath("admit.lua").read_bytes()
 SCRIPT_SHA1 = sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
@@ -91,6 +91,7 @@ async def in_one_write(client: Any, commands: Sequence[Sequence[bytes | str | in
 
     Raises:
         ResponseError: the server refused some: the error of the last that it did, but where that did not know a script.
+            One that lets nothing be written refuses what asks for that.
         RedisError, OSError: it does not answer.
     """
     connection = client.connection
@@ -98,7 +99,9 @@ async def in_one_write(client: Any, commands: Sequence[Sequence[bytes | str | in
     errors: list[ResponseError] = []
     for _ in commands:
         try:
-            await connection.read_response()
+            answer = await connection.read_response()
+            if isinstance(answer, list):
+                errors.append(refusal(answer))
         except ResponseError as error:
             errors.append(error)
     if errors:
@@ -126,6 +129,10 @@ def revoking(key: bytes, ttl: float, instant: int) -> Sequence[bytes | str | int
     return b"EVAL", REVOKE, 1, key, max(1, int(ttl * 1000)), instant
 
 
+_HERE = ("OOM ", "MISCONF ")
+"""How a server begins that cannot write: it is full, or so is its disk. Any other that refuses may be no master."""
+
+
 class ServerLink:
     """One connection of the client's, kept for as long as it works."""
 
@@ -149,8 +156,9 @@ class ServerLink:
         # The client has no public name for it.
         self._replies = Replies(connection._writer.transport)
 
-    async def ask(self, questions: Sequence[Question]) -> Sequence[Verdict | Exception | None]:
+    async def ask(self, questions: Sequence[Question]) -> Sequence[Verdict | Exception | Unwritten | None]:
         """Ask by one call of the script."""
+        replies = self._replies
         arguments = encode(questions, 0 if self._clock is None else self._clock())
         (answer,) = await self.call([pack(b"EVALSHA", SCRIPT_SHA1, *arguments)])
         if isinstance(answer, NoScriptError):
@@ -158,7 +166,14 @@ class ServerLink:
             (answer,) = await self.call([pack(b"EVAL", SCRIPT, *arguments)])
         if isinstance(answer, ResponseError):
             raise answer
-        return decode(answer, questions)
+        if isinstance(answer, list):
+            self._refused(answer, replies)
+        return read(answer, questions)
+
+    def _refused(self, answer: Sequence[bytes], replies: Replies | None) -> None:
+        """Note that nothing may be written over a connection: the next one may lead to a master if it does not."""
+        if self._replies is replies and not str(refusal(answer)).startswith(_HERE):
+            self._leave()
 
     def call(self, commands: Sequence[bytes]) -> asyncio.Future[list[Any]]:
         """Send commands in one write, and get their replies."""
@@ -168,15 +183,22 @@ class ServerLink:
 
     def close(self) -> None:
         """Drop the connection. Whoever still waits for an answer on it is told that it has ended."""
+        if self._replies is not None:
+            self._replies.end(RedisConnectionError("the connection was dropped"))
+        self._leave()
+
+    def _leave(self) -> None:
+        """Let the connection go once whoever waits for an answer on it has that."""
         connection, self._connection = self._connection, None
         replies, self._replies = self._replies, None
-        if replies is not None:
-            replies.end(RedisConnectionError("the connection was dropped"))
         if connection is not None:
-            task = asyncio.get_running_loop().create_task(self._release(connection))
+            under_way = [] if replies is None else replies.under_way
+            task = asyncio.get_running_loop().create_task(self._release(connection, under_way))
             self._releasing.add(task)
             task.add_done_callback(self._releasing.discard)
 
-    async def _release(self, connection: Any) -> None:
+    async def _release(self, connection: Any, under_way: Sequence[asyncio.Future[Any]]) -> None:
+        if under_way:
+            await asyncio.wait(under_way, timeout=CONNECT_TIMEOUT)
         await connection.disconnect(nowait=True)
         await self._pool.release(connection)

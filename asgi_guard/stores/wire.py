@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
+from redis.exceptions import ResponseError
 
 from asgi_guard.policy.bucket import Admission, Verdict, allowed, decide
 from asgi_guard.policy.revocation import is_revoked
@@ -34,6 +35,18 @@ class Question(NamedTuple):
 _made: Callable[[tuple[Admission, tuple[int, ...], list[bytes], list[bytes]]], Question]
 _made = partial(tuple.__new__, Question)
 """Makes a question of all its parts, as `asked` makes an admission."""
+
+
+class Unwritten(NamedTuple):
+    """The answer to a request that is not counted, since the server lets nothing be written: it is full, or a replica.
+
+    Attributes:
+        error: what the server says.
+        revoked: whether the request's token is, which can be read all the same.
+    """
+
+    error: ResponseError
+    revoked: bool
 
 
 def question(request: Admission, prefix: str) -> Question:
@@ -73,6 +86,15 @@ def question(request: Admission, prefix: str) -> Question:
     return _made((request, tuple(shape), keys, sets))
 
 
+def look_up(asked: Question) -> Question | None:
+    """What a question asks of its token alone, which charges nobody; None where it asks nothing of one."""
+    request, (_, subject, named, *_), keys, _ = asked
+    if not subject + named:
+        return None
+    request = request._replace(charges=(), lease="")
+    return _made((request, (0, subject, named), keys[: subject + named], []))
+
+
 def revocation_key(name: str, prefix: str) -> bytes:
     """The key of a token, a session or a subject among the revoked."""
     return f"{prefix}revoked:{name}".encode("utf-8", "surrogatepass")
@@ -106,8 +128,24 @@ def encode(questions: Sequence[Question], now: int = 0) -> list[bytes]:
     return [b"%d" % (len(keys) + len(sets)), *keys, *sets, told, *leases]
 
 
+def refusal(answer: Sequence[bytes]) -> ResponseError:
+    """What the server says, in an answer of the script, of why it lets nothing be written."""
+    return ResponseError(answer[1].decode("utf-8", "replace").strip().removeprefix("-"))  # as servers before 7 have it
+
+
+def read(answer: bytes | Sequence[bytes], questions: Sequence[Question]) -> Sequence[Verdict | Unwritten | None]:
+    """What the script's answer says to each question. Where nothing was written, whoever only looks up is answered."""
+    if isinstance(answer, bytes):
+        return decode(answer, questions)
+    error, answers = refusal(answer), []
+    for asked, verdict in zip(questions, decode(answer[0], questions), strict=True):
+        counted = verdict is None or asked.request.charges
+        answers.append(Unwritten(error, verdict is not None and verdict.revoked) if counted else verdict)
+    return answers
+
+
 def decode(answer: bytes, questions: Sequence[Question]) -> list[Verdict | None]:
-    """The verdicts that the script's answer holds; None for accounts, which nobody waits for."""
+    """The verdicts that the script's words hold; None for accounts, which nobody waits for."""
     words: list[int] = orjson.loads(b"[%b]" % answer)  # numbers and commas, so several times as fast as `int` of each
     now, at = words[0], 1
     verdicts: list[Verdict | None] = []

@@ -143,12 +143,12 @@ def _following(node: Process) -> bool:
     return bool(node.client.info("replication")["master_link_status"] == "up")
 
 
-def names(master: int) -> Iterator[str]:
-    """Keys whose slots are a master's at the start."""
+def names(master: int, prefix: str = "") -> Iterator[str]:
+    """Keys whose slots are a master's at the start, with another prefix behind the store's."""
     first, last = RANGES[master]
     for number in range(1_000_000):
         name = f"k{number}"
-        if first <= key_slot((PREFIX + name).encode()) <= last:
+        if first <= key_slot((PREFIX + prefix + name).encode()) <= last:
             yield name
 
 
@@ -156,9 +156,9 @@ def slot(name: str) -> int:
     return key_slot((PREFIX + name).encode())
 
 
-def name(master: int, number: int = 0) -> str:
-    """A key whose slot is a master's."""
-    return next(islice(names(master), number, None))
+def name(master: int, number: int = 0, prefix: str = "") -> str:
+    """A key whose slot is a master's, with another prefix behind the store's."""
+    return next(islice(names(master, prefix), number, None))
 
 
 async def left(store: ClusterStore, *keys: str) -> list[int]:

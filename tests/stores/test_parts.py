@@ -13,7 +13,7 @@ from asgi_guard.policy.bucket import Admission, Charge, Verdict
 from asgi_guard.policy.rates import SECOND, Limit
 from asgi_guard.policy.revocation import Marks
 from asgi_guard.stores import MemoryStore
-from asgi_guard.stores.parts import merge, slot_of, split, taken
+from asgi_guard.stores.parts import is_revoked, merge, slot_of, split, taken
 from asgi_guard.stores.wire import question
 from tests.stores.server import limit
 
@@ -25,6 +25,15 @@ CHARGES = st.lists(
     unique_by=lambda charge: charge[0],
 )
 Charges: TypeAlias = "list[tuple[str, Limit, int, bool]]"
+
+
+@pytest.mark.parametrize(
+    ("known", "revoked"),
+    [([], False), ([False, False], False), ([False, None], None), ([None, True, False], True), ([True], True)],
+)
+def test_what_is_known_of_a_token(known: list[bool | None], revoked: bool | None) -> None:
+    """One slot that says so is enough for a token to be revoked, and one that says nothing, for that to be unknown."""
+    assert is_revoked(known) is revoked
 
 
 def admission(charges: Charges, lease: str, token_id: str | None = None) -> Admission:

@@ -1,0 +1,216 @@
+"""What a server tells that lets nothing be written, since it is full or a replica: who is revoked, all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asgi_guard import AccessMiddleware, IdentityMiddleware, RateLimitMiddleware, RedisStore
+from asgi_guard.errors import StoreUnavailableError
+from asgi_guard.policy.breaker import Breaker
+from asgi_guard.policy.bucket import Admission, Charge, Verdict
+from asgi_guard.policy.revocation import Marks, subject_key
+from asgi_guard.stores.server_link import ServerLink
+from asgi_guard.stores.wire import Unwritten, pack, question
+from tests.asgi import Echo, get
+from tests.middleware.limiting import bearer
+from tests.stores.cluster import PREFIX, Cluster, name
+from tests.stores.server import PATIENCE, SLOW, Server, limit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asgi_guard.stores import Store
+    from asgi_guard.testing import LocalIssuer
+    from tests.clock import Clock
+
+FEW = limit("2 at once by ip")
+STATES = ("full", "a replica", "alone")
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server that the test may break."""
+    with Server() as started:
+        yield started
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A cluster that the test may break."""
+    with Cluster() as started:
+        yield started
+
+
+def unwritable(server: Server, state: str = "full") -> None:
+    """Have a server let nothing be written, in one of three ways."""
+    if state == "a replica":
+        server.client.replicaof("127.0.0.1", 1)
+    elif state == "alone":
+        server.client.config_set("min-replicas-to-write", 2)
+    else:
+        server.client.config_set("maxmemory", 1)
+
+
+async def counted(store: Store, token: str, *keys: str, lease: str = "") -> bool | None:
+    """What is told of a token where the request beside it cannot be counted."""
+    charges = [Charge(SLOW, key) for key in keys]
+    if lease:
+        charges.append(Charge(FEW, f"{keys[0]}-way"))
+    with pytest.raises(StoreUnavailableError) as caught:
+        await store.admit(Admission(tuple(charges), token, lease))
+    return caught.value.revoked
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_who_is_revoked_is_told_all_the_same(server: Server, state: str) -> None:
+    """Nobody is counted, and of every token it is told whether it is revoked, also once the breaker is open."""
+    breaker = Breaker(first_wait=600, max_wait=600)
+    store = server.store(breaker=breaker)
+    await store.revoke("gone", 600)
+    before = server.client.keys()
+    unwritable(server, state)
+
+    for _ in range(6):
+        for lease in ("", "l"):
+            told = await asyncio.gather(*(counted(store, token, token, lease=lease) for token in ("gone", "kept")))
+            assert told == [True, False]
+        looked_up = await asyncio.gather(*(store.admit(Admission((), token)) for token in ("gone", "kept")))
+        assert [verdict.revoked for verdict in looked_up] == [True, False]
+        assert (await store.admit(Admission((), marks=Marks("gone", None)))).revoked
+
+    assert breaker.is_open
+    assert server.client.keys() == before
+    with pytest.raises(StoreUnavailableError) as refused:
+        await store.admit(Admission((Charge(SLOW, "a"),)))
+    assert (refused.value.sent, refused.value.revoked) == (False, None)
+    await store.aclose()
+
+
+async def test_look_ups_end_no_outage(server: Server, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """That tokens are looked up neither closes the breaker nor is its probe; the log tells one outage, and its end."""
+    store = server.store(breaker=Breaker(threshold=1, first_wait=10, max_wait=10))
+    unwritable(server)
+    assert await counted(store, "t", "a") is False
+    clock.now += 10
+    for _ in range(3):
+        assert not (await store.admit(Admission((), "t"))).revoked
+    assert [each.is_open for each in store.breakers] == [True]
+    server.client.config_set("maxmemory", 0)
+    assert (await store.admit(Admission((Charge(SLOW, "a"),), "t"))).admitted  # so nothing else was the probe
+    assert not store.is_away
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+    assert "OOM command not allowed" in caplog.text
+    await store.aclose()
+
+
+async def test_a_server_that_is_gone_after_all_is_not_asked(server: Server) -> None:
+    """Once a server that was full does not answer at all, nobody waits for it on account of a token."""
+    store = RedisStore(server.url, timeout=0.2, breaker=Breaker(threshold=1, first_wait=600, max_wait=600))
+    unwritable(server)
+    assert await counted(store, "t", "a") is False
+    pid = server.pid
+    server.signal(pid, signal.SIGSTOP)
+    try:
+        assert await counted(store, "t", "a") is None
+        async with asyncio.timeout(PATIENCE):
+            for _ in range(500):
+                assert await counted(store, "t", "a") is None
+        with pytest.raises(StoreUnavailableError, match="is not asked"):
+            await store.admit(Admission((), "t"))
+    finally:
+        server.signal(pid, signal.SIGCONT)
+    await store.aclose()
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_who_is_asked_behind_a_refusal_is_answered(server: Server, state: str) -> None:
+    """A full server keeps its connection; what may be no master loses it once all that it was asked is answered."""
+    store = server.store()
+    await store.revoke("gone", 600)
+    await store.ping()  # so that the script is known
+    unwritable(server, state)
+    link = ServerLink(store.client(), None)
+    await link.open()
+    look, charge = (question(Admission(charges, "gone"), PREFIX) for charges in ((), (Charge(SLOW, "a"),)))
+
+    refused = asyncio.create_task(link.ask([charge]))
+    await asyncio.sleep(0)
+    waits = link.call([pack(b"XREAD", b"BLOCK", b"200", b"STREAMS", b"nothing", b"$")])
+    looked_up = asyncio.create_task(link.ask([look]))
+
+    assert [type(answer) for answer in await refused] == [Unwritten]
+    assert link.is_open is (state == "full")
+    assert not waits.done()
+    (verdict,) = await looked_up
+    assert isinstance(verdict, Verdict)
+    assert verdict.revoked
+    link.close()
+    await store.aclose()
+
+
+@pytest.mark.parametrize("allows", [True, False])
+async def test_tokens_in_front_of_a_full_server(
+    server: Server, issuer: LocalIssuer, allows: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Limits meet what they say, whoever is revoked is refused, and nobody else, whatever was chosen for an outage."""
+    store = server.store()
+    access = AccessMiddleware(Echo(), deny_unknown_revocation=not allows)
+    limited = RateLimitMiddleware(access, limit="1000/hour by user", store=store, revocation=True)
+    app = IdentityMiddleware(limited, issuers=[issuer.accepted()])
+    kept, gone = (issuer.token(subject) for subject in ("alice", "mallory"))
+    assert [(await get(app, headers=[bearer(token)])).status for token in (kept, gone)] == [200, 200]
+    await store.revoke(subject_key(issuer.url, "mallory"), 600, 2**52)
+    caplog.clear()
+    unwritable(server)
+    for _ in range(8):
+        assert [(await get(app, headers=[bearer(token)])).status for token in (kept, gone)] == [200, 401]
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.endswith("where that happens, limits meet 'local'")
+    assert 'so it is not asked for a while: ResponseError: "OOM' in second
+    await store.aclose()
+
+
+def token(master: int) -> str:
+    """The name of a token whose slot, among the revoked, is a master's."""
+    return name(master, prefix="revoked:")
+
+
+async def test_a_full_node_tells_who_is_revoked(cluster: Cluster) -> None:
+    """Where one node of a cluster is full, what it knows of the revoked is told, and so is what the others know."""
+    store = cluster.store(breaker=Breaker(first_wait=600, max_wait=600))
+    for master in range(2):
+        await store.revoke(token(master), 600)
+    cluster.nodes[0].client.config_set("maxmemory", 1)
+    for _ in range(5):
+        for master, revoked in ((0, True), (1, True), (2, False)):
+            assert await counted(store, token(master), name(0), name(1)) is revoked
+            assert (await store.admit(Admission((), token(master)))).revoked is revoked
+    assert [breaker.is_open for breaker in store.breakers].count(True) == 1
+    # What the other nodes took was given back.
+    assert (await store.admit(Admission((Charge(SLOW, name(1), 0),)))).readings[0].remaining == SLOW.burst
+    await store.aclose()
+
+
+@pytest.mark.parametrize("stuck", [True, False], ids=["stuck", "gone"])
+async def test_a_node_that_is_out_takes_no_revocation_along(cluster: Cluster, stuck: bool) -> None:
+    """While a node is out, what the others tell of the revoked counts, also once that node is not asked any more."""
+    store = cluster.store(timeout=0.3, breaker=Breaker(first_wait=600, max_wait=600))
+    lost, held, kept = (token(master) for master in range(3))
+    await store.revoke(held, 600)
+    if stuck:
+        cluster.nodes[0].signal(signal.SIGSTOP)
+    else:
+        cluster.nodes[0].kill()
+    for _ in range(5):
+        told = [await counted(store, each, name(0)) for each in (held, kept, lost)]
+        assert told == [True, False, None]
+        with pytest.raises(StoreUnavailableError) as caught:
+            await store.admit(Admission((), lost, marks=Marks(held, kept)))
+        assert caught.value.revoked is True
+    with pytest.raises(StoreUnavailableError, match="is not asked"):
+        await store.admit(Admission((Charge(SLOW, name(0)),)))
+    await store.aclose()
