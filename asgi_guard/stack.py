@@ -5,11 +5,12 @@ To follow a request, read `asgi_guard.chain.layer.Chain`, then the layers in the
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from asgi_guard.chain.exchange import trusts_nobody
 from asgi_guard.configuration.variables import PREFIX
-from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.errors import ConfigError, Problem, StoreUnavailableError
 from asgi_guard.identity.fetching import default_client
 from asgi_guard.identity.introspection import Introspection
 from asgi_guard.identity.possession import Possession
@@ -34,11 +35,13 @@ from asgi_guard.middleware import (
 from asgi_guard.middleware.rate_limit import KnownLimits
 from asgi_guard.operations.readiness import KEYS_OF, Check
 from asgi_guard.operations.watching import watch
+from asgi_guard.policy.bucket import Admission
 from asgi_guard.policy.ratelimit_headers import HEADER_NAMES
 from asgi_guard.policy.resource_metadata import path_of
 from asgi_guard.policy.routes import RouteTable
 from asgi_guard.settings import GuardSettings
 from asgi_guard.stores import Store, open_store, own_clock
+from asgi_guard.stores.batching import can_be_read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -198,7 +201,8 @@ def _health(
         denies_revoked = auth.revocation and auth.revocation_on_store_failure == "deny"
         denies = rate_limit is not None and rate_limit.needs_store(_identities(auth))
         required = denies or denies_revoked or counts_proofs
-        asked.append(Check("store", store.ping, required))
+        look = partial(_look_up, store) if denies_revoked and not denies and not counts_proofs else store.ping
+        asked.append(Check("store", look, required))
     if identity is not None and identity.tokens.verifiers:
         asked += _key_checks(identity)
     return HealthMiddleware(
@@ -209,6 +213,17 @@ def _health(
         check_timeout=section.check_timeout,
         details=section.details,
     )
+
+
+async def _look_up(store: Store) -> bool:
+    """Ask a store for a sign of life that has only to tell who is revoked, as one does that is full."""
+    try:
+        await store.ping()
+    except StoreUnavailableError as error:
+        if not can_be_read(error.__cause__):
+            raise
+        await store.admit(Admission((), "readiness"))
+    return True
 
 
 def _key_checks(identity: IdentityMiddleware) -> Iterator[Check]:

@@ -490,7 +490,7 @@ class Line:
     def fails(self, error: Exception) -> None:
         """Note a failure. What was under way when the breaker opened does not open it for longer: that is one stall."""
         self._watch.failed()
-        self._reads = isinstance(error, ResponseError) and _UNWRITABLE.search(str(error)) is not None
+        self._reads = can_be_read(error)
         if self._breaker.is_open and not self._probing:
             return
         self._probing = False
@@ -504,6 +504,11 @@ class Line:
         failure = StoreUnavailableError(said, wait, sent=sent, revoked=revoked)
         failure.__cause__ = error
         return failure
+
+
+def can_be_read(error: BaseException | None) -> bool:
+    """Whether a server that failed by this only refuses to write."""
+    return isinstance(error, ResponseError) and _UNWRITABLE.search(str(error)) is not None
 
 
 def _passes(answer: object) -> bool:

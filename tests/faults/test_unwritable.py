@@ -8,14 +8,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asgi_guard import AccessMiddleware, IdentityMiddleware, RateLimitMiddleware, RedisStore
+from asgi_guard import (
+    AccessMiddleware,
+    Guard,
+    IdentityMiddleware,
+    RateLimitMiddleware,
+    RateSettings,
+    RedisStore,
+    StoreSettings,
+)
 from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Admission, Charge, Verdict
 from asgi_guard.policy.revocation import Marks, subject_key
+from asgi_guard.stores.batching import can_be_read
 from asgi_guard.stores.server_link import ServerLink
-from asgi_guard.stores.wire import Unwritten, pack, question
+from asgi_guard.stores.wire import Unwritten, pack, question, read
 from tests.asgi import Echo, get
+from tests.guarded import settings
 from tests.middleware.limiting import bearer
 from tests.stores.cluster import PREFIX, Cluster, name
 from tests.stores.server import PATIENCE, SLOW, Server, limit
@@ -152,6 +162,16 @@ async def test_who_is_asked_behind_a_refusal_is_answered(server: Server, state: 
     await store.aclose()
 
 
+@pytest.mark.parametrize("said", [b"OOM command not allowed", b"-OOM command not allowed\r\n"])
+async def test_the_words_of_old_servers(said: bytes) -> None:
+    """Servers before 7 give a script an error as they would send it, and mean the same."""
+    asked = question(Admission((Charge(SLOW, "a"),), "t"), "")
+    (answer,) = read([b"1,1,1,0", said], [asked])
+    assert isinstance(answer, Unwritten)
+    assert (str(answer.error), answer.revoked) == ("OOM command not allowed", True)
+    assert can_be_read(answer.error)
+
+
 @pytest.mark.parametrize("allows", [True, False])
 async def test_tokens_in_front_of_a_full_server(
     server: Server, issuer: LocalIssuer, allows: bool, caplog: pytest.LogCaptureFixture
@@ -172,6 +192,27 @@ async def test_tokens_in_front_of_a_full_server(
     assert first.endswith("where that happens, limits meet 'local'")
     assert 'so it is not asked for a while: ResponseError: "OOM' in second
     await store.aclose()
+
+
+@pytest.mark.parametrize(("limit", "status"), [("9/second by user", 200), ("9/second by user on-failure deny", 503)])
+async def test_readiness_in_front_of_a_full_server(
+    server: Server, issuer: LocalIssuer, limit: str, status: int
+) -> None:
+    """A process that has to ask a full server who is revoked is ready, unless limits refuse without being counted."""
+
+    async def ready() -> int:
+        rate, store = RateSettings(limit=limit), StoreSettings.model_validate({"url": server.url, "timeout": 5})
+        guard = Guard(Echo(), settings(issuer, rate=rate, store=store), http_client=issuer.client)
+        answer = await get(guard, "/health/ready")
+        assert guard.store is not None
+        await guard.store.aclose()
+        return answer.status
+
+    assert await ready() == 200
+    unwritable(server)
+    assert await ready() == status
+    server.kill()
+    assert await ready() == 503
 
 
 def token(master: int) -> str:
