@@ -126,11 +126,11 @@ class Topology:
                 self._start()
 
     async def ready(self, seconds: float, *, patient: bool = False) -> None:
-        """Wait until a node is known.
+        """Wait until a node is known. Where none answered when they were asked last, nobody waits for the next answer.
 
         Args:
             seconds: to wait at most.
-            patient: whether to ask even where that has just failed.
+            patient: whether to ask, and to wait, even where that has just failed.
 
         Raises:
             StoreUnavailableError: none is.
@@ -141,7 +141,7 @@ class Topology:
             self._next = 0.0
             self._stop_waiting()
         self.refresh()
-        if self._task is not None:
+        if self._task is not None and (patient or self._failure is None):
             await asyncio.wait({self._task}, timeout=seconds)
         if not self.known:
             wait = max(PAUSE / 2, self._next - self._loop.time())

@@ -278,6 +278,38 @@ async def test_a_cluster_that_is_gone(cluster: Cluster, caplog: pytest.LogCaptur
         await each.aclose()
 
 
+async def test_nobody_waits_for_a_cluster_that_did_not_answer(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that starts while no node answers keeps no request waiting once it knows; later all is well."""
+    for node in cluster.nodes:
+        node.signal(signal.SIGSTOP)
+    store = cluster.store(timeout=600)
+    try:
+        monkeypatch.setattr("asgi_guard.stores.topology.ATTEMPT", 0.05)
+        with pytest.raises(StoreUnavailableError):
+            await store.ping()
+        monkeypatch.setattr("asgi_guard.stores.topology.ATTEMPT", 600)
+        async with asyncio.timeout(PATIENCE):
+            for _ in range(200):
+                with pytest.raises(StoreUnavailableError, match="no node of the cluster answers") as caught:
+                    await store.admit(ask("a"))
+                assert not caught.value.sent
+                assert caught.value.retry_after > 0
+                await asyncio.sleep(0.002)  # the nodes are asked again meanwhile
+    finally:
+        for node in cluster.nodes:
+            node.signal(signal.SIGCONT)
+
+    async def answered() -> bool:
+        with suppress(StoreUnavailableError):
+            return (await store.admit(ask("a"))).admitted
+        return False
+
+    await until(answered)
+    await store.aclose()
+
+
 async def test_connections_killed_under_load_lose_only_what_was_under_way(
     cluster: Cluster, store: ClusterStore
 ) -> None:
