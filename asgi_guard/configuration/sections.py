@@ -45,7 +45,9 @@ class StoreSettings(Section):
     timeout: float = Field(default=0.05, gt=0, le=10, description="seconds until an answer of the store counts as none")
     prefix: str = Field(default="asgi-guard:", max_length=64, description="put before every key in Redis")
     clock: Literal["server", "worker"] = Field(
-        default="server", description="whose time counts: `worker` where scripts may not ask for the server's"
+        default="server",
+        description="whose time counts: `worker` where scripts may not ask for the server's; clocks then have to "
+        "differ by far less than the shortest window of a limit",
     )
     max_keys: int = Field(default=100_000, ge=1000, description="how many buckets the memory holds")
 

@@ -52,10 +52,11 @@ if usual == 0 then
   sets, under_way, begun, over, foreign, lives = {}, {}, {}, {}, {}, {}
 
   -- How many are under way, this one aside. Who did not renew in time no longer is, nor who is of a clock that was ahead.
+  -- Callers' own clocks are never quite the same, and what they send overtakes, so a lease may end later than any of now.
   function others(key, lease, cost)
     local own = under_way[key]
     if not own then
-      local count = redis.pcall('ZCOUNT', key, now + 1, now + cost)
+      local count = redis.pcall('ZCOUNT', key, now + 1, now + 2 * cost)
       if type(count) == 'table' then
         if not find(count.err, 'WRONGTYPE', 1, true) then error(count) end
         foreign[key], count = true, 0
@@ -65,7 +66,7 @@ if usual == 0 then
     end
     if own[lease] == nil then
       local ends = tonumber(not foreign[key] and redis.call('ZSCORE', key, lease) or 0)
-      own[lease] = ends > now and ends <= now + cost
+      own[lease] = ends > now and ends <= now + 2 * cost
     end
     return own[lease] and sets[key] - 1 or sets[key]
   end
@@ -187,7 +188,7 @@ if usual == 0 then
   end
   for key in pairs(begun) do
     redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
-    redis.call('ZREMRANGEBYSCORE', key, now + lives[key] + 1, '+inf')
+    redis.call('ZREMRANGEBYSCORE', key, now + 2 * lives[key] + 1, '+inf')
     redis.call('PEXPIRE', key, ceil(lives[key] / 1000))
   end
   for key, leases in pairs(over) do

@@ -54,8 +54,8 @@ class RedisStore:
         prefix: put before every key.
         timeout: seconds until an answer counts as none.
         breaker: when to stop asking, and when to try again.
-        clock: microseconds since the Unix epoch, where scripts may not ask the server's clock; all workers' clocks then
-            have to agree. None asks the server's.
+        clock: microseconds since the Unix epoch, where scripts may not ask the server's clock; workers' clocks then
+            have to differ by far less than the shortest window of a limit. None asks the server's.
 
     Raises:
         ConfigError: an argument is of the wrong type, or the URL cannot be read.
