@@ -353,11 +353,11 @@ class RateLimitMiddleware(Layer):
         binding = [charge for charge in request.charges if charge.binding]
         if any(charge.limit.on_failure == "deny" for charge in binding):
             return unavailable(Reason.STORE_UNAVAILABLE, error.retry_after, exchange.request_id)
-        # A share of a limit that is smaller than the cost still admits one such request at a time.
-        shares = [
-            (charge, limit_set.share[charge.limit.name]) for charge in binding if charge.limit.on_failure == "local"
-        ]
-        charges = tuple(Charge(share, charge.key, min(charge.cost, share.burst)) for charge, share in shares)
+        charges = tuple(
+            Charge(limit_set.share[charge.limit.name], charge.key, charge.cost)
+            for charge in binding
+            if charge.limit.on_failure == "local"
+        )
         if not charges:
             return None
         lease = request.lease and f"{request.lease}-local"  # that of the store may go on being renewed

@@ -63,7 +63,8 @@ class LimitSet:
         by_client: whether all of them go by the client's address or identity, or by the route alone.
         policy: the `RateLimit-Policy` header of the limits that refuse, the same for every such request but one that is
             refused before it is known whose it is; None where some refuse only a part of the clients.
-        share: this worker's share of each limit that holds when the store does not answer, by name.
+        share: this worker's share of each limit that holds when the store does not answer, by name, which holds at
+            least what the dearest request under the limit costs.
     """
 
     limits: tuple[Limit, ...]
@@ -89,6 +90,14 @@ class LimitSet:
             policy=policy_header(refusing) if all(limit.enforced == 100 for limit in refusing) else None,
             share=share,
         )
+
+    def with_room(self, costs: Mapping[str, int]) -> LimitSet:
+        """The same, with shares that hold at least these costs, by the limits' names."""
+        share = {
+            name: limit if limit.at_once else replace(limit, burst=max(limit.burst, costs[name]))
+            for name, limit in self.share.items()
+        }
+        return replace(self, share=share)
 
     @property
     def needs_store(self) -> bool:
@@ -214,7 +223,26 @@ def compile_table(
     problems += _same_names(compiled)
     if problems:
         raise ConfigError(problems)
-    return tuple(compiled)
+    return tuple(_with_room(compiled))
+
+
+def _with_room(compiled: Sequence[RouteLimits]) -> Iterable[RouteLimits]:
+    """Have a worker's share of a limit hold what the dearest request costs, so that each pays its whole cost.
+
+    It is the same in all rows: they have the same buckets, and a smaller share would forget what a dearer row took.
+    """
+    costs: dict[str, int] = {}
+    for each in (each for row in compiled for each in row.all()):
+        for limit in each.limits:
+            costs[limit.name] = max(each.cost, costs.get(limit.name, 0))
+    for row in compiled:
+        yield replace(
+            row,
+            anonymous=row.anonymous.with_room(costs),
+            token=row.token.with_room(costs),
+            api_key=row.api_key.with_room(costs),
+            named={name: (of.with_room(costs), key.with_room(costs)) for name, (of, key) in row.named.items()},
+        )
 
 
 def _same_names(compiled: Iterable[RouteLimits]) -> Iterable[Problem]:

@@ -15,6 +15,7 @@ from asgi_guard import (
     RedisStore,
     Route,
 )
+from asgi_guard.policy.rates import SECOND
 from tests.asgi import Echo, call, get, websocket_scope
 from tests.middleware.limiting import Fickle, bearer, statuses
 
@@ -60,11 +61,28 @@ async def test_single_failures_are_told_now_and_then(
 
 
 async def test_a_share_smaller_than_the_cost() -> None:
-    """A request that costs more than this worker's share of the limit is still admitted, one at a time."""
+    """A request that costs more than this worker's share of the limit is admitted, one at a time, and pays all of it.
+
+    Nothing is forgotten of that by cheaper requests, which have the same bucket.
+    """
     layer = RateLimitMiddleware(
-        Echo(), limit="4/hour by ip", store=Fickle(mood="away"), workers=4, routes=[Route("/dear", cost=3)]
+        Echo(), limit="4/hour by ip", store=Fickle(mood="away"), workers=4, routes=[Route("/dear", cost=3)],
     )  # fmt: skip
+    layer._local._clock = lambda: now
+    now = 10**9
     assert await statuses(layer, 2, path="/dear") == [200, 429]
+    hour = 3600 * SECOND
+    for units, path, expected in (
+        (0, "/", 429),
+        (1, "/dear", 429),
+        (0, "/", 200),
+        (2, "/dear", 429),
+        (1, "/dear", 200),
+    ):
+        now += units * hour
+        assert await statuses(layer, 1, path=path) == [expected]
+    refused = await get(layer, path="/dear")
+    assert 3 * 3600 <= int(refused.headers["retry-after"]) <= 3 * 3600 * 1.1 + 1
 
 
 @pytest.mark.parametrize(("deny", "status"), [(True, 503), (False, 200)])

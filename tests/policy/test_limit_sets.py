@@ -238,6 +238,18 @@ def test_shares(text: str, workers: int, interval: int, burst: int) -> None:
     assert share.capacity == interval * burst
 
 
+def test_shares_have_room_for_the_dearest_request() -> None:
+    """A worker's share of a limit is the same in every row, and holds what the dearest row under the limit costs."""
+    routes = [Route("/a", cost=3), Route("/b", cost=5), Route("/c", cost=9, limits="9/hour by ip")]
+    text, plans = "60/hour by ip; 200/hour by user; 2 at once by ip", {"paid": "90/hour by user"}
+    table = compiled(text, routes, plans=plans, workers=20)
+    ann, bob = User("ann", plan="paid"), User("bob")
+    for place in (0, 1, 3):
+        held = [[share.burst for share in table[place].of(user).share.values()] for user in (None, ann, bob)]
+        assert held == [[5, 1], [5, 1, 5], [5, 10, 1]]
+    assert [share.burst for share in table[2].of(None).share.values()] == [9]
+
+
 def test_only_what_refuses_locally_has_a_share() -> None:
     """A limit in shadow, or one that allows or denies without the store, has no share."""
     text = "1/hour by ip shadow; 2/hour by ip on-failure allow; 3/hour by ip on-failure deny; 4/hour by ip enforce 1%"
