@@ -19,7 +19,8 @@ After KEY may stand, in any order:
 
 - `as NAME`: its name in headers, logs and the store;
 - `shadow`: it refuses nothing, and is only counted and logged;
-- `enforce N%`: it refuses for that share of its clients, always the same ones, and is in shadow for the others;
+- `enforce N%`: it refuses for that share of its clients, always the same ones, and is in shadow for the others (not
+  `by route`, where all are one);
 - `on-failure allow|deny|local`: what its requests meet when the store does not answer.
 """
 
@@ -159,6 +160,9 @@ def _parse(text: str, functions: Collection[str]) -> Limit:
         name, enforced, on_failure = _options(match["options"].split())
     except ValueError as error:
         raise ValueError(f"{text!r}: {error}") from None
+    if key == "route" and 0 < enforced < 100:
+        why = "all clients of a route share its bucket, so it is enforced for all of them or for none"
+        raise ValueError(f"{text!r}: {why}")
     return Limit(name, text, key, interval, burst, match["at_once"] is not None, enforced, on_failure)
 
 

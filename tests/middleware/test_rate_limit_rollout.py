@@ -69,7 +69,7 @@ async def test_what_shadow_would_have_refused_is_logged() -> None:
 @pytest.mark.parametrize("style", ["draft", "legacy", "off"])
 async def test_everything_in_shadow(style: Any) -> None:
     """With everything in shadow nothing is refused, and no header tells of limits."""
-    limit = "1/hour by ip; 1 at once by ip; 1/hour by route enforce 50%"
+    limit = "1/hour by ip; 1 at once by ip; 1/hour by header:x-a enforce 50%"
     layer = RateLimitMiddleware(Echo(), limit=limit, shadow=True, headers=style)
     for _ in range(3):
         exchange = await get(layer)

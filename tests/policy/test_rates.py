@@ -121,6 +121,9 @@ def test_malformed(text: str, says: str) -> None:
         ("5/second by ip enforce 0%", Limit("ip", "", "ip", 200_000, 5, enforced=0)),
         ("5/second by ip enforce 25%", Limit("ip", "", "ip", 200_000, 5, enforced=25)),
         ("5/second by ip enforce 100%", Limit("ip", "", "ip", 200_000, 5)),
+        ("5/second by route enforce 100%", Limit("route", "", "route", 200_000, 5)),
+        ("5/second by route enforce 0%", Limit("route", "", "route", 200_000, 5, enforced=0)),
+        ("5/second by route shadow", Limit("route", "", "route", 200_000, 5, enforced=0)),
         ("5/second by ip on-failure deny", Limit("ip", "", "ip", 200_000, 5, on_failure="deny")),
         (
             "5/second burst 9 by ip  on-failure  allow enforce 1%  as  a-1",
@@ -171,6 +174,8 @@ def test_keys_and_options(text: str, limit: Limit) -> None:
         ("5/second by ip enforce 101%", "'enforce 101%' is no option"),
         ("5/second by ip enforce -1%", "'enforce -1%' is no option"),
         ("5/second by ip on-failure maybe", "'on-failure maybe' is no option"),
+        ("5/second by route enforce 1%", "'5/second by route enforce 1%': all clients of a route share its bucket"),
+        ("2 at once by route enforce 99%", "it is enforced for all of them or for none"),
         ("5/second by ip softly please", "'softly please' is no option"),
         ("5/second by ip softly", "'softly' is no option"),
         ("5/second by ip softly 50%", "'softly 50%' is no option"),
