@@ -2,9 +2,10 @@
 
 By `RateLimit` and `RateLimit-Policy` as in draft-ietf-httpapi-ratelimit-headers-11, or by the older `X-RateLimit-*`.
 
-`q` and the older `-Limit` are the bucket's size; `w` the seconds in which it fills; `r` what is left; `t` the seconds
-until there is more: until the bucket is full, or, for a limit that refused, until the request would be admitted, which
-is never later than `Retry-After`. A limit on requests at once has neither `w` nor `t`, and `qu="concurrent-requests"`.
+`q` and the older `-Limit` are the bucket's size; `w` the seconds in which it fills, rounded up; `r` what is left; `t`
+the seconds until there is more: until the bucket is full, or, for a limit that refused, until the request would be
+admitted, which is never later than `Retry-After`. A limit on requests at once has neither `w` nor `t`, and
+`qu="concurrent-requests"`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,16 @@ def policy_header(limits: Iterable[Limit]) -> Header:
 def _policy(limit: Limit) -> str:
     if limit.at_once:
         return f'"{limit.name}";q={limit.burst};qu="concurrent-requests"'
-    return f'"{limit.name}";q={limit.burst};w={max(1, round(limit.capacity / SECOND))}'
+    return f'"{limit.name}";q={limit.burst};w={_window(limit)}'
+
+
+def _window(limit: Limit) -> int:
+    """The seconds in which a bucket fills, rounded up, so that nobody is promised more than the limit gives.
+
+    Intervals are whole microseconds, rounded up too. The time that adds, up to a hundredth, makes no further second.
+    """
+    longer = min(limit.burst - 1, limit.capacity // 100)
+    return -(-(limit.capacity - longer) // SECOND)
 
 
 def state_headers(verdict: Verdict, style: Style) -> tuple[Header, ...]:

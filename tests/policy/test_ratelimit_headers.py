@@ -26,12 +26,27 @@ JOBS = Limit("jobs", "", "user", LEASE, 3, at_once=True)
         ("100/minute by user; 1000/day by user", b'"user";q=100;w=60, "user-2";q=1000;w=86400'),
         ("1000/second burst 1 by ip", b'"ip";q=1;w=1'),
         ("7/second by ip", b'"ip";q=7;w=1'),
+        ("7/minute by ip", b'"ip";q=7;w=60'),
+        ("9999/second by ip", b'"ip";q=9999;w=1'),
+        ("30000/second by ip", b'"ip";q=30000;w=2'),  # a unit takes 34 us, so that 29411 come back in a second
+        ("100/second burst 101 by ip", b'"ip";q=101;w=2'),
+        ("100/second burst 149 by ip", b'"ip";q=149;w=2'),
+        ("60/minute burst 61 by ip", b'"ip";q=61;w=61'),
         ("3 at once by user as jobs", b'"jobs";q=3;qu="concurrent-requests"'),
     ],
 )
 def test_policy(text: str, value: bytes) -> None:
     """RateLimit-Policy names each limit with its bucket's size and the whole seconds, at least one, that fill it."""
     assert policy_header(parse_limits(text)) == (b"ratelimit-policy", value)
+
+
+@given(interval=st.integers(10, 86_400 * SECOND), burst=st.integers(1, 100_000))
+def test_the_policy_promises_no_more_than_the_limit_gives(interval: int, burst: int) -> None:
+    """What comes back in `w` seconds is `q`, to a hundredth, and `w` is not a second longer than that takes."""
+    _, value = policy_header([Limit("a", "", "ip", interval, burst)])
+    window = int(value.rpartition(b"w=")[2])
+    assert interval * burst * 99 <= window * SECOND * 100
+    assert (window - 1) * SECOND < interval * burst
 
 
 @pytest.mark.parametrize(
