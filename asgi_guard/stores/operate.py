@@ -119,6 +119,8 @@ async def _found(client: Any, prefix: str, keys: Sequence[str], now: int) -> lis
     found = []
     for place, (match, value) in enumerate(zip(matches, values, strict=True)):
         answer = under_way.get(place, value)
+        if isinstance(answer, ResponseError) and _is_of_another(answer):
+            continue  # requests read it as a full bucket
         if isinstance(answer, Exception):
             raise answer
         state, count = (0, int(answer)) if place in under_way else (_state(answer), 0)

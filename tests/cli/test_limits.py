@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +18,7 @@ from asgi_guard.policy.rates import parse_limits
 from asgi_guard.stores import RedisStore, operate
 from tests.asgi import Echo, get
 from tests.cli.running import invoke
+from tests.stores.cluster import Cluster
 from tests.stores.server import Server
 
 if TYPE_CHECKING:
@@ -246,6 +249,33 @@ def test_the_time_is_over(server: Server, command: Command, monkeypatch: pytest.
     assert ran.code == 0
     assert len(json.loads(ran.out)) == slow
     assert "these are not all: 3 buckets were looked at in 0.5 s" in ran.err
+
+
+def test_keys_of_other_types(server: Server) -> None:
+    """A key of another type that bears a bucket's name is none, and ends nothing."""
+    use(3)
+    server.client.rpush(f"a[b]*:{{ip:192.0.2.1}}:{IP}", "x")
+    server.client.hset(f"a[b]*:{{ip:{ALICE}}}:{AT_ONCE}", "x", "y")
+    assert [row["limit"] for row in rows("top")] == ["ip", "header-x-team", "route"]
+    assert [row["limit"] for row in rows("show", f"ip:{ALICE}")] == ["ip", "header-x-team"]
+
+
+@pytest.mark.filterwarnings("ignore:Call to '__init__' function with deprecated usage:DeprecationWarning")  # redis 7.4
+def test_the_permissions_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the permissions that the page on limits names, it looks into a cluster, too."""
+    page = (Path(__file__).parents[2] / "docs" / "limits.md").read_text()
+    table = page.partition("| a user of the server needs |")[2].partition("\n\n")[0]
+    named = [each.replace("\\|", "|") for each in re.findall(r"\+\S+[a-z]", table)]
+    with Cluster() as cluster:
+        for node in cluster.masters:
+            node.client.execute_command("ACL", "SETUSER", "few", "on", ">pw", "~asgi-guard:*", *named)
+        monkeypatch.setenv("ASGI_GUARD_STORE_URL", cluster.url.replace("://", "://few:pw@"))
+        monkeypatch.setenv("ASGI_GUARD_STORE_TIMEOUT", "5")
+        monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "10/day by ip; 7 at once by ip")
+        assert use(1) == [200]
+        for words in (("show", f"ip:{ALICE}"), ("top",)):
+            assert [row["left"] for row in rows(*words)] == [9]
+        assert "1 limit" in invoke("limits", "reset", f"ip:{ALICE}").output
 
 
 @pytest.mark.parametrize(
