@@ -7,6 +7,7 @@ tried.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from dataclasses import replace
@@ -18,8 +19,12 @@ from asgi_guard.stores.wire import Question
 if TYPE_CHECKING:
     from asgi_guard.policy.bucket import Charge
 
+logger = logging.getLogger("asgi_guard")
+
 MAX_OWED = 4096
 """Accounts that are kept at most. The oldest leave first: what they end or charge is the first to be over by itself."""
+QUIET = 60.0
+"""Seconds between two words in the log on accounts that are forgotten."""
 
 
 class Account(NamedTuple):
@@ -40,6 +45,7 @@ class Owed:
     def __init__(self) -> None:
         self._due: deque[Account] = deque()
         self._refused: deque[Account] = deque()
+        self._quiet_until = 0.0
 
     def __len__(self) -> int:
         return len(self._due) + len(self._refused)
@@ -65,6 +71,16 @@ class Owed:
         (self._refused if refused else self._due).append(account)
         if len(self) > MAX_OWED:
             (self._refused or self._due).popleft()
+            self._tell()
+
+    def _tell(self) -> None:
+        """Tell the log that accounts are forgotten."""
+        if (now := time.monotonic()) >= self._quiet_until:
+            self._quiet_until = now + QUIET
+            logger.warning(
+                "more requests have ended than can be kept for the store: the oldest count as under way for up to a "
+                "minute more, and what the app charged for them or gave back is lost"
+            )
 
     def again(self) -> None:
         """Have those that were refused due again."""

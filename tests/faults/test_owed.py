@@ -16,7 +16,7 @@ from asgi_guard.limiting.leases import Leases
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Admission, Charge
 from asgi_guard.stores import batching
-from asgi_guard.stores.batching import SLICE, Line
+from asgi_guard.stores.batching import MAX_WAITING, SLICE, Line
 from asgi_guard.stores.owed import MAX_OWED
 from asgi_guard.stores.wire import Question, encode, question
 from tests.asgi import get, http_scope
@@ -295,6 +295,27 @@ async def test_what_is_owed_is_bounded(clock: Clock) -> None:
     assert [each.request.lease for batch in link.asked[1:] for each in batch] == [
         f"{number}" for number in range(7, MAX_OWED + 7)
     ]
+
+
+async def test_more_than_can_be_told_in_one_moment(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """Of all that end in one moment as many are told as may wait and are kept; the log tells once a minute of more."""
+    link = Held(free=False)
+    served = line(link)
+    for number in range(MAX_WAITING + MAX_OWED):
+        served.tell(over(f"{number}", 0))
+    assert caplog.records == []
+    for pause, number in ((0, 0), (0, 1), (59, 2), (1, 3)):
+        clock.now += pause
+        served.tell(over(f"more-{number}", 0))
+    assert ["more requests have ended than can be kept" in record.getMessage() for record in caplog.records] == [
+        True
+    ] * 2
+
+    link.let_all_go_on()
+    await served.settled()
+    assert sum(map(len, link.asked)) == MAX_WAITING + MAX_OWED
+    assert link.asked[-1][-1].request.lease == "more-3"
+    assert await served.leave() == []
 
 
 @pytest.mark.parametrize(
