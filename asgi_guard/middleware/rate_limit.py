@@ -42,6 +42,7 @@ from asgi_guard.policy.rates import SECOND, OnStoreFailure
 from asgi_guard.policy.routes import AuthMode, Route, RouteTable
 from asgi_guard.stores import MemoryStore, no_store
 from asgi_guard.stores.base import Probed, is_same
+from asgi_guard.stores.batching import can_be_read
 from asgi_guard.stores.eviction import caution
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ class RateLimitMiddleware(Layer):
         """What holds while the store does not answer, or does not count."""
         if choices := sorted({str(limit.on_failure) for limit in self._every_limit()}):
             yield f"limits meet {', '.join(map(repr, choices))}"
-        if self._revocation and error.revoked is None:
+        if self._revocation and error.revoked is None and not can_be_read(error.__cause__):
             yield "no token can be looked up among the revoked"
 
     def _every_limit(self) -> Iterator[Limit]:

@@ -32,10 +32,18 @@ from itertools import islice
 from math import ceil
 from typing import TYPE_CHECKING, Protocol
 
-from redis.exceptions import ClusterDownError, RedisError, ResponseError, TryAgainError
+from redis.exceptions import (
+    ClusterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import StoreUnavailableError
+from asgi_guard.policy.bucket import Verdict
 from asgi_guard.stores.base import UNWATCHED
 from asgi_guard.stores.outages import Outages
 from asgi_guard.stores.owed import Account, Owed
@@ -47,7 +55,6 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from asgi_guard.policy.breaker import Breaker
-    from asgi_guard.policy.bucket import Verdict
     from asgi_guard.stores.base import Watch
     from asgi_guard.stores.wire import Question
 
@@ -175,7 +182,8 @@ class Line:
         """
         now = time.monotonic()
         aside = self._breaker.is_open and self._only_reads(question)
-        if self._breaker.is_open and not along and not aside and not self._breaker.allows(now):
+        with_probe = along and self._probing
+        if self._breaker.is_open and not with_probe and not aside and not self._breaker.allows(now):
             raise StoreUnavailableError(NOT_ASKED, self._breaker.retry_after(now), sent=False)
         if len(self._waiting) >= MAX_WAITING:
             raise StoreUnavailableError(TOO_MANY, sent=False)
@@ -424,14 +432,14 @@ class Line:
 
     def _note(self, batch: _Batch, verdicts: Sequence[Verdict | Exception | Unwritten | None]) -> None:
         """Note how the server answers: that it counts nobody is a failure, which that it can be read does not end."""
-        failure = next((verdict.error for verdict in verdicts if isinstance(verdict, Unwritten)), None)
-        if (failure is None and not self._reads) or any(
-            question.request.charges and not isinstance(verdict, Unwritten)
-            for (question, _, _), verdict in zip(batch, verdicts, strict=True)
-        ):
+        if not self._reads and Unwritten not in map(type, verdicts):
             self.works()
-        elif failure is not None:
-            self.fails(failure)
+            return
+        answered = zip((question for question, _, _ in batch), verdicts, strict=True)
+        if any(_wrote(question, verdict) for question, verdict in answered):
+            self.works()
+        elif failures := [verdict.error for verdict in verdicts if isinstance(verdict, Unwritten)]:
+            self.fails(failures[0])
 
     def works(self) -> None:
         """Note that the store answers."""
@@ -508,7 +516,14 @@ class Line:
 
 def can_be_read(error: BaseException | None) -> bool:
     """Whether a server that failed by this only refuses to write."""
+    if isinstance(error, OutOfMemoryError | ReadOnlyError):  # of which the client's own way drops the first word
+        return True
     return isinstance(error, ResponseError) and _UNWRITABLE.search(str(error)) is not None
+
+
+def _wrote(question: Question, answer: object) -> bool:
+    """Whether an answer shows that something was written: a refusal writes nothing, and an account may only remove."""
+    return isinstance(answer, Verdict) and answer.admitted and any(charge.cost for charge in question.request.charges)
 
 
 def _passes(answer: object) -> bool:

@@ -97,13 +97,17 @@ async def in_one_write(client: Any, commands: Sequence[Sequence[bytes | str | in
     connection = client.connection
     await connection.send_packed_command(connection.pack_commands(commands))
     errors: list[ResponseError] = []
+    leave = False
     for _ in commands:
         try:
             answer = await connection.read_response()
             if isinstance(answer, list):
                 errors.append(refusal(answer))
+                leave = not is_full(errors[-1])
         except ResponseError as error:
             errors.append(error)
+    if leave:
+        await connection.disconnect()  # as the client does where it is told: the next one may lead to a master
     if errors:
         raise next((error for error in reversed(errors) if not isinstance(error, NoScriptError)), errors[-1])
 
@@ -129,8 +133,9 @@ def revoking(key: bytes, ttl: float, instant: int) -> Sequence[bytes | str | int
     return b"EVAL", REVOKE, 1, key, max(1, int(ttl * 1000)), instant
 
 
-_HERE = ("OOM ", "MISCONF ")
-"""How a server begins that cannot write: it is full, or so is its disk. Any other that refuses may be no master."""
+def is_full(error: ResponseError) -> bool:
+    """Whether a server, or its disk, is full. Any other that refuses to write may be no master."""
+    return str(error).startswith(("OOM ", "MISCONF "))
 
 
 class ServerLink:
@@ -172,7 +177,7 @@ class ServerLink:
 
     def _refused(self, answer: Sequence[bytes], replies: Replies | None) -> None:
         """Note that nothing may be written over a connection: the next one may lead to a master if it does not."""
-        if self._replies is replies and not str(refusal(answer)).startswith(_HERE):
+        if self._replies is replies and not is_full(refusal(answer)):
             self._leave()
 
     def call(self, commands: Sequence[bytes]) -> asyncio.Future[list[Any]]:

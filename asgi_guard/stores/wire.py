@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,6 +33,8 @@ class Question(NamedTuple):
     sets: list[bytes]
 
 
+_BEFORE_7 = re.compile(r"^(?:@user_script: \d+: )?-")
+"""What servers before version 7 put before an error."""
 _made: Callable[[tuple[Admission, tuple[int, ...], list[bytes], list[bytes]]], Question]
 _made = partial(tuple.__new__, Question)
 """Makes a question of all its parts, as `asked` makes an admission."""
@@ -130,7 +133,7 @@ def encode(questions: Sequence[Question], now: int = 0) -> list[bytes]:
 
 def refusal(answer: Sequence[bytes]) -> ResponseError:
     """What the server says, in an answer of the script, of why it lets nothing be written."""
-    return ResponseError(answer[1].decode("utf-8", "replace").strip().removeprefix("-"))  # as servers before 7 have it
+    return ResponseError(_BEFORE_7.sub("", answer[1].decode("utf-8", "replace").strip()))
 
 
 def read(answer: bytes | Sequence[bytes], questions: Sequence[Question]) -> Sequence[Verdict | Unwritten | None]:

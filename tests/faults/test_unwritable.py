@@ -117,6 +117,47 @@ async def test_look_ups_end_no_outage(server: Server, clock: Clock, caplog: pyte
     await store.aclose()
 
 
+async def test_a_refusal_ends_no_outage(server: Server, clock: Clock) -> None:
+    """Whoever is over a limit, for whom nothing is written, does not show that a full server is well again."""
+    store = server.store(breaker=Breaker(threshold=1, first_wait=10, max_wait=10))
+    over = Admission((Charge(SLOW, "over", SLOW.burst),))
+    assert (await store.admit(over)).admitted
+    unwritable(server)
+    assert await counted(store, "t", "a") is False
+    for _ in range(3):
+        clock.now += 10
+        assert not (await store.admit(over)).admitted
+        assert store.is_away
+    await store.aclose()
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_a_revocation_that_fails_stops_no_look_up(server: Server, state: str) -> None:
+    """That a log-out cannot be written is told to the app, and whoever is revoked already goes on to be refused."""
+    store = server.store(breaker=Breaker(threshold=1, first_wait=600, max_wait=600))
+    await store.revoke("gone", 600)
+    unwritable(server, state)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError):
+            await store.revoke("late", 600)
+        assert [await counted(store, token, "a") for token in ("gone", "kept")] == [True, False]
+        assert (await store.admit(Admission((), "gone"))).revoked
+    await store.aclose()
+
+
+async def test_readiness_leaves_a_connection_that_leads_to_no_master(server: Server) -> None:
+    """Whoever pings a replica takes another connection the next time, which leads to the master where one is named."""
+    store = server.store()
+    await store.ping()
+    before = server.client.info("stats")["total_connections_received"]
+    unwritable(server, "a replica")
+    for more in (0, 1, 2):  # the first one finds out
+        with pytest.raises(StoreUnavailableError):
+            await store.ping()
+        assert server.client.info("stats")["total_connections_received"] == before + more
+    await store.aclose()
+
+
 async def test_a_server_that_is_gone_after_all_is_not_asked(server: Server) -> None:
     """Once a server that was full does not answer at all, nobody waits for it on account of a token."""
     store = RedisStore(server.url, timeout=0.2, breaker=Breaker(threshold=1, first_wait=600, max_wait=600))
@@ -162,7 +203,10 @@ async def test_who_is_asked_behind_a_refusal_is_answered(server: Server, state: 
     await store.aclose()
 
 
-@pytest.mark.parametrize("said", [b"OOM command not allowed", b"-OOM command not allowed\r\n"])
+OLD = b"@user_script: 172: -OOM command not allowed"
+
+
+@pytest.mark.parametrize("said", [b"OOM command not allowed", b"-OOM command not allowed\r\n", OLD])
 async def test_the_words_of_old_servers(said: bytes) -> None:
     """Servers before 7 give a script an error as they would send it, and mean the same."""
     asked = question(Admission((Charge(SLOW, "a"),), "t"), "")
@@ -233,6 +277,24 @@ async def test_a_full_node_tells_who_is_revoked(cluster: Cluster) -> None:
     assert [breaker.is_open for breaker in store.breakers].count(True) == 1
     # What the other nodes took was given back.
     assert (await store.admit(Admission((Charge(SLOW, name(1), 0),)))).readings[0].remaining == SLOW.burst
+    await store.aclose()
+
+
+@pytest.mark.parametrize("looked_up", [True, False])
+async def test_one_request_tries_a_full_node(cluster: Cluster, clock: Clock, looked_up: bool) -> None:
+    """Once the time has come to try a full node again one request does, and the others are turned away meanwhile."""
+    store = cluster.store(breaker=Breaker(threshold=1, first_wait=10, max_wait=10))
+    cluster.nodes[0].client.config_set("maxmemory", 1)
+    assert await counted(store, token(0), name(0)) is False
+    clock.now += 10
+
+    async def is_asked(number: int) -> bool:
+        charges = (Charge(SLOW, name(0)), Charge(SLOW, name(1)))
+        with pytest.raises(StoreUnavailableError) as caught:
+            await store.admit(Admission(charges, token(0) if looked_up else None))
+        return "is not asked" not in str(caught.value)
+
+    assert [await each for each in asyncio.as_completed(map(is_asked, range(20)))].count(True) == 1
     await store.aclose()
 
 
