@@ -76,9 +76,7 @@ class Guard(Chain):
         if fault := misfit(app):
             raise ConfigError([Problem("app", fault)])
         if is_of_one_route(app):
-            each = (
-                "Litestar makes its middleware for each route by itself, with limits and revocations that no other has"
-            )
+            each = "Litestar makes its middleware anew for each route, with a store in memory and probes of its own"
             raise ConfigError([Problem("app", f"{each}, and for no other path: wrap the app, Guard(Litestar(...))")])
         given: object = settings
         if not isinstance(given, GuardSettings | None):

@@ -13,7 +13,15 @@ from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import ConfigError, Problem, wrong_type
 from asgi_guard.policy.identity import User
 from asgi_guard.policy.plain_types import wrong_types
-from asgi_guard.policy.revocation import LONGEST_TTL, MARGIN, kept_for, longest_life, session_key, subject_key
+from asgi_guard.policy.revocation import (
+    DEFAULT_TTL,
+    LONGEST_TTL,
+    MARGIN,
+    kept_for,
+    longest_life,
+    session_key,
+    subject_key,
+)
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import Scope
@@ -91,11 +99,13 @@ def _require_types(**given: object) -> None:
 def _end(user: User) -> float:
     """When the token of an identity ends for whoever takes it, in seconds since the Unix epoch.
 
-    That is by its `exp`, where claims tell of one; an opaque token need not say it, and then may never end.
+    That is by its `exp`. An opaque token need not say one, and may never end; where its age is bounded here, others are
+    taken to bound it too, by 30 days at the most.
     """
-    here = inf if user.expires is None else user.expires
-    said: float = user.claims.get("exp", inf) if user.claims else here
-    return max(said, here)
+    if user.expires is None:
+        return inf
+    said: float = user.claims.get("exp", time.time() + DEFAULT_TTL) if user.claims else 0
+    return max(said, user.expires)
 
 
 class Revocations:

@@ -255,7 +255,8 @@ def _access_log(app: ASGIApp, settings: GuardSettings, table: RouteTable) -> Acc
     probes = [path for path in (settings.health.live_path, settings.health.ready_path) if path]
     auth = settings.auth
     issuers = {each.issuer for each in (*auth.trusted, auth.introspected) if each is not None}
-    return AccessLogMiddleware(app, quiet=probes, issuer=len(issuers) > 1, routes=table, **section.model_dump())
+    several = len(issuers) + bool(auth.api_keys) > 1
+    return AccessLogMiddleware(app, quiet=probes, issuer=several, routes=table, **section.model_dump())
 
 
 def _security(app: ASGIApp, settings: GuardSettings, table: RouteTable) -> SecurityHeadersMiddleware | None:

@@ -21,7 +21,7 @@ from asgi_guard import (
 )
 from asgi_guard.apps.own_guard import guarded
 from asgi_guard.configuration.sections import IssuerSettings
-from asgi_guard.policy.revocation import EVER, LONGEST_TTL, MARGIN
+from asgi_guard.policy.revocation import DEFAULT_TTL, EVER, LONGEST_TTL, MARGIN
 from asgi_guard.revocation import Revocations
 from tests.asgi import Exchange, call, http_scope
 from tests.guarded import KEY, settings
@@ -271,10 +271,11 @@ async def test_a_token_is_revoked_for_guards_that_take_it_for_longer(
     await store.aclose()
 
 
-async def test_an_opaque_token_that_tells_no_end_is_revoked_for_good() -> None:
-    """Where nobody says when a token ends, it is revoked for as long as may be, however its age is bounded here."""
-    user = User("alice", claims={"jti": "t"}, token_id="t", expires=time.time() + 60)
-    assert await Revocations(MemoryStore(), {}).token(user) == LONGEST_TTL
+@pytest.mark.parametrize(("ends", "kept"), [(None, LONGEST_TTL), (60, DEFAULT_TTL), (2 * DEFAULT_TTL, 2 * DEFAULT_TTL)])
+async def test_an_opaque_token_that_tells_no_end(ends: float | None, kept: float) -> None:
+    """It is revoked for as long as may be; where its age is bounded here, for 30 days at least."""
+    user = User("alice", claims={"jti": "t"}, token_id="t", expires=None if ends is None else time.time() + ends)
+    assert await Revocations(MemoryStore(), {}).token(user) == pytest.approx(kept, abs=5)
 
 
 async def test_a_session_that_is_no_text_is_refused(issuer: LocalIssuer) -> None:

@@ -169,14 +169,16 @@ def loose_mounts(app: object) -> Iterator[str]:
 
 def is_of_one_route(app: object) -> bool:
     """Whether something serves one route of an app: what Litestar hands its `middleware`, for every route anew."""
+    found = False
     for _ in range(MAX_LOOKED_AT):
         kinds = _kinds(app)
-        if "litestar.ExceptionHandlerMiddleware" in kinds:
-            return True
-        if app is None or "litestar.Litestar" in kinds:
+        if not kinds.isdisjoint({"litestar.Litestar", "litestar.ASGIRouter"}):
+            return False  # it serves all of them
+        if app is None:
             break
+        found = found or "litestar.ExceptionHandlerMiddleware" in kinds
         app = _attribute(app, "app")
-    return False
+    return found
 
 
 def _root_path(app: object) -> str | None:

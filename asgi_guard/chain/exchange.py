@@ -301,8 +301,11 @@ class Exchange:
         self.scope = scope
         view = None if self._views is None else self._views.get(scope.get(CHAIN_KEY))
         if view is not None:
-            for name, value in zip(_VIEW, view, strict=True):
-                setattr(self, name, value)
+            # As `_VIEW` has them; written out, since each chain that ends within another comes here.
+            (
+                self.scope, self.headers, self.repeated, self.method, self.path, self.root_path, self.claimed_root_path,
+                self.raw_path, self._table, self._found,
+            ) = view  # fmt: skip
 
     def turn_to(self, scope: Scope) -> None:
         """See the request again as the chain did that was handed it in this scope, whatever became of the scope."""

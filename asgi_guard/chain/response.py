@@ -13,7 +13,7 @@ from asgi_guard.policy.answer import Answer, Reason
 from asgi_guard.policy.bucket import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from asgi_guard.chain.exchange import Exchange
     from asgi_guard.policy.meter import Meter
@@ -23,6 +23,8 @@ logger = logging.getLogger("asgi_guard")
 MAX_DRAINED_BYTES = 8 * 1024 * 1024
 MAX_DRAINING_SECONDS = 2.0
 """How much of a refused request's body is read, and for how long, so that the refusal is not lost to a reset."""
+MAX_SILENT_SECONDS = 0.2
+"""How long the first part is waited for of a body that no header names."""
 WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that send none, as far as nothing says that one comes."""
 CUT_OFF = (1008, 4008)
@@ -251,12 +253,12 @@ class Response:
     def _is_unread(self) -> bool:
         """Tell whether a body is on its way. Who asked whether to send it (`Expect: 100-continue`) has not begun."""
         exchange, headers = self._exchange, self._exchange.headers
-        if b"transfer-encoding" not in headers:
-            length = headers.get(b"content-length")
-            # From HTTP/2 on a body may come with neither.
-            unnamed = exchange.method not in WITHOUT_BODY and exchange.scope.get("http_version", "1.1")[:1] != "1"
-            if length == b"0" or (length is None and not unnamed):
+        if _is_unnamed(headers):
+            # From HTTP/2 on a body may come all the same.
+            if exchange.method in WITHOUT_BODY or exchange.scope.get("http_version", "1.1").startswith("1"):
                 return False
+        elif headers.get(b"content-length") == b"0" and b"transfer-encoding" not in headers:
+            return False
         return not self._read and b"expect" not in headers
 
     async def _drain(self) -> None:
@@ -266,10 +268,15 @@ class Response:
         may never see the answer.
         """
         left = MAX_DRAINED_BYTES
+        # Where no header names a body the client may be waiting for the answer before it sends any.
+        unnamed = _is_unnamed(self._exchange.headers)
         try:
-            async with asyncio.timeout(MAX_DRAINING_SECONDS):
+            async with asyncio.timeout(MAX_SILENT_SECONDS if unnamed else MAX_DRAINING_SECONDS) as bound:
                 while left > 0:
                     message = await self.receive()
+                    if unnamed:
+                        unnamed = False
+                        bound.reschedule(asyncio.get_running_loop().time() + MAX_DRAINING_SECONDS)
                     left -= len(message.get("body", b""))
                     if message["type"] != "http.request" or not message.get("more_body", False):
                         return
@@ -286,3 +293,8 @@ class Response:
             logger.exception("a layer failed to mark the response to an error")
             self._marks = ()
             await self.answer(answer)
+
+
+def _is_unnamed(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether no header says that a body comes."""
+    return b"content-length" not in headers and b"transfer-encoding" not in headers

@@ -216,7 +216,7 @@ class Introspector:
         self._http: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lines = {known: _Line() for known in (True, False)}
-        self._quiet_until = self._quiet_on_failures_until = 0.0
+        self._quiet_until = self._quiet_on_failures_until = self._quiet_on_overload_until = 0.0
 
     def __repr__(self) -> str:
         return f"Introspector({self._shown!r})"
@@ -289,7 +289,7 @@ class Introspector:
     def _ask_about(self, digest: bytes, token: bytes) -> asyncio.Task[User]:
         line = self._lines[self._cache.stale(digest, self._clock()) is not None]
         if line.questions >= MAX_WAITING:
-            raise KeysUnavailableError("too many tokens wait to be asked about already", 1)
+            raise self._overloaded("too many tokens wait to be asked about already")
         now = time.monotonic()
         if not self._breaker.allows(now):
             raise self._not_asked(now)
@@ -316,7 +316,7 @@ class Introspector:
             async with asyncio.timeout(TIMEOUT):
                 await line.turns.acquire()
         except TimeoutError:
-            raise KeysUnavailableError("too many tokens are to be asked about", 1) from None
+            raise self._overloaded("too many tokens are to be asked about, or it is too slow") from None
         try:
             if self._breaker.is_open and not probing:  # since it waited
                 raise self._not_asked(time.monotonic())
@@ -354,6 +354,13 @@ class Introspector:
             self._quiet_until = now + QUIET
             logger.warning("%s does not answer for a token: %s", self._shown, error)
         return _UnansweredError(f"{self._shown} does not answer for this token: {error}", 1)
+
+    def _overloaded(self, what: str) -> KeysUnavailableError:
+        """The error for a token whose turn does not come: an answer of before counts instead, if there is one."""
+        if (now := time.monotonic()) >= self._quiet_on_overload_until:
+            self._quiet_on_overload_until = now + QUIET
+            logger.warning("%s: %s; what it said before counts, as far as that may", self._shown, what)
+        return KeysUnavailableError(what, 1)
 
     def _failed(self, error: Exception, *, probing: bool) -> KeysUnavailableError:
         """The error for a token without an answer. What was under way when the breaker opened does not count.

@@ -15,7 +15,7 @@ from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.operations.log_writer import LineWriter
 from asgi_guard.policy.listing import all_listed
 from asgi_guard.policy.log_entry import CLIENT_GONE, MAX_LINE, SHORTER, Entry, Remarks, sampled, severity, shorten, text
-from asgi_guard.policy.log_record import RECORDS, LogFormat, dropped, one_line
+from asgi_guard.policy.log_record import RECORDS, LogFormat, dropped, one_line, with_issuer
 from asgi_guard.policy.path_index import NO_ROW
 from asgi_guard.policy.routes import Route, RouteTable
 
@@ -44,8 +44,8 @@ class AccessLogMiddleware(Layer):
         slow_ms: milliseconds from which an exchange is marked as slow; None marks none. A body in several parts is
             judged by its first one, and a WebSocket that was accepted not at all: they last as long as they are wanted.
         quiet: paths whose successes are not logged: the probes. Scrapes that the Metrics layer answers are not either.
-        issuer: whether the issuer of a user's token is logged beside the user, for where there are several: each may
-            have an `alice`.
+        issuer: whether the issuer of a user's token is logged beside the user, for where there are several, or API keys
+            too: each may have an `alice`.
         gcp_project: the project of Google Cloud whose traces lines in the schema `gcp` are to stand beside; None writes
             the trace's bare id.
         routes: the route table; the path of the matching row is logged as the route, unless the app's router names one.
@@ -77,6 +77,8 @@ class AccessLogMiddleware(Layer):
         self._table = RouteTable.of(routes)
         self._format = format
         self._record = RECORDS.get(format, RECORDS["json"])
+        if issuer:
+            self._record = with_issuer(self._record)
         self._sample = sample
         self._slow = None if slow_ms is None else int(slow_ms * 1e6)
         self._quiet = all_listed(quiet=quiet)["quiet"]
@@ -171,6 +173,8 @@ class AccessLogMiddleware(Layer):
             None if user is None else user.subject,
             None if agent is None else text(agent),
         )
+        if self._issuer and user is not None:
+            entry.issuer = user.issuer
         if trace is not None:
             entry.trace_id, entry.parent_id = trace.trace_id, trace.parent_id
         if self._format == "gcp":
@@ -186,7 +190,7 @@ class AccessLogMiddleware(Layer):
             return False
         if exchange.answer is not None or exchange.detail is not None or exchange.client_doubt is not None:
             return False
-        if exchange.csrf_shadow is not None or (self._issuer and exchange.user is not None):
+        if exchange.csrf_shadow is not None:
             return False
         verdict = exchange.verdict
         if verdict is not None and not verdict.resets and any(reading.wait != 0 for reading in verdict.readings):
@@ -198,9 +202,7 @@ class AccessLogMiddleware(Layer):
         remarks = entry.remarks = Remarks(
             detail=exchange.detail, csrf_shadow=exchange.csrf_shadow, client_doubt=exchange.client_doubt
         )
-        answer, verdict, user = exchange.answer, exchange.verdict, exchange.user
-        if self._issuer and user is not None:
-            remarks.issuer = user.issuer
+        answer, verdict = exchange.answer, exchange.verdict
         if answer is not None and answer.reason is not None:
             remarks.refused_by, remarks.reason = exchange.answered_by, answer.reason
         if verdict is not None:

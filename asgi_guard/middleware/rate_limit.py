@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from asgi_guard.policy.identity import User
     from asgi_guard.policy.limit_sets import Kind, RouteLimits
     from asgi_guard.policy.rates import Limit
+    from asgi_guard.policy.revocation import Marks
     from asgi_guard.stores import Store
 
 logger = logging.getLogger("asgi_guard")
@@ -72,9 +73,10 @@ class RateLimitMiddleware(Layer):
         limit: the default limits, in the grammar of `asgi_guard.policy.rates`; empty for none.
         store: where the buckets are; this process's memory unless said.
         routes: the route table; its columns `limits`, `cost` and `auth`.
-        default: what an Access layer within asks where no row says: `required`, `optional`, or `none`. Who shows no
-            identity where one is required is refused there, so such a request is charged by its address alone: it is to
-            take nothing of others, not even for as long as it is under way.
+        default: what an Access layer within asks where no row says: `required`, `optional`, or `none`, which it is also
+            to be where there is no such layer. Who shows no identity where one is required, or credentials that lead to
+            nobody, is refused there, so such a request is charged by its address alone: it is to take nothing of
+            others, not even for as long as it is under way.
         plans: limits by name, for identities that have a plan, instead of the default ones by `user` and `api-key`.
         plan_claim: the claim of a token that names its plan. An API key's entry names its plan itself.
         functions: what limits may go by beyond the grammar's own words: functions from the scope to a text, which is
@@ -156,10 +158,10 @@ class RateLimitMiddleware(Layer):
         if isinstance(self.store, Probed) and any(each.counts for row in self.limits for each in row.all()):
             self.store.expect_at_once()
         self._revocation = revocation
-        self._revoked: dict[
-            str, int
-        ] = {}  # tokens that were found revoked, and until when they are not looked up again
-        self._refused = not revocation  # whether it is known that whoever is revoked is refused, further in
+        self._refuses = default != "none"  # whether an Access layer within refuses credentials that lead to nobody
+        # Tokens that were found revoked, and until when they are not looked up again.
+        self._revoked: dict[tuple[str | None, Marks | None], int] = {}
+        self._unjudged = False  # whether it was told that nobody refuses whoever is revoked
         self._undecided = Undecided(self.store, lambda error: " and ".join(self._without(error)))
         self.denied = DenyCache(int(deny_cache * SECOND))
         self._accounts = Accounts(self.denied, clock)
@@ -231,14 +233,15 @@ class RateLimitMiddleware(Layer):
         row, disputed = exchange.find(self._table)
         if disputed:
             return exchange.refuse_disputed()
-        user = exchange.user
-        limit_set = self.limits[row].of(user, self._plan_claim)
+        user, limits = exchange.user, self.limits[row]
+        fails = self._refuses and exchange.failure is not None
+        limit_set = limits.by_address if fails else limits.of(user, self._plan_claim)
         token_id = marks = None
         if self._revocation and user is not None:
             token_id, marks = user.token_id, user.marks
             self._note_look_up(exchange)
             if self._revoked and self._is_known_revoked(exchange, user):
-                limit_set, token_id, marks = self.limits[row].anonymous, None, None
+                limit_set, token_id, marks = limits.by_address, None, None
         exempt = self._exempts and self._is_exempt(exchange, user)
         if self._messages is not None and exchange.kind == "websocket" and not exempt:
             exchange.meter = Meter(self._messages, binding=not self._shadow)
@@ -262,24 +265,18 @@ class RateLimitMiddleware(Layer):
         return self._answered(exchange, limit_set, charges, verdict)
 
     def _note_look_up(self, exchange: Exchange) -> None:
-        """Say where the token is looked up, for whoever is to revoke it.
-
-        Raises:
-            ConfigError: the Access layer has judged before it is, so what is found would refuse nobody.
-        """
-        if exchange.judged:
-            fault = f"revoked tokens would be accepted: AccessMiddleware stands around this layer; {ADD_IT_BEFORE}"
-            raise ConfigError([Problem("revocation", fault)])
+        """Say where the token is looked up, for whoever is to revoke it; and that what is found is yet to be judged."""
+        exchange.judged = False
         if not any(is_same(self.store, store) for store in exchange.revocations):
             exchange.revocations += (self.store,)
 
     def _is_known_revoked(self, exchange: Exchange, user: User) -> bool:
         """Whether a token was found revoked a moment ago.
 
-        It is charged as a stranger's then, and not looked up: it is to take nothing of its owner's, not even while it
+        It is charged by its address then, and not looked up: it is to take nothing of its owner's, not even while it
         is under way.
         """
-        if self._revoked.get(user.token_id or "", 0) <= self._clock():
+        if self._revoked.get((user.token_id, user.marks), 0) <= self._clock():
             return False
         exchange.revocation = Revocation.REVOKED
         return True
@@ -287,10 +284,10 @@ class RateLimitMiddleware(Layer):
     def _note_revoked(self, exchange: Exchange) -> None:
         exchange.revocation = Revocation.REVOKED
         user, life = exchange.user, self.denied.life
-        if user is not None and user.token_id is not None and life:
+        if user is not None and life:
             if len(self._revoked) >= MAX_REVOKED:
                 self._revoked.clear()
-            self._revoked[user.token_id] = self._clock() + life
+            self._revoked[user.token_id, user.marks] = self._clock() + life
 
     def _is_exempt(self, exchange: Exchange, user: User | None) -> bool:
         # Where the address may be a proxy's, what is granted to that is not its clients'.
@@ -367,17 +364,17 @@ class RateLimitMiddleware(Layer):
         return self._answered(exchange, limit_set, charges, verdict)
 
     def leave(self, exchange: Exchange, response: Response, error: BaseException | None) -> None:
-        """Settle what the request was charged. The first identity shows whether whoever is revoked would be refused."""
+        """Settle what the request was charged; tell, once, where nobody has heeded what was found of a token."""
         if exchange.accounts:
             self._accounts.settle(exchange)
-        if not self._refused and exchange.user is not None and exchange.answer is None and error is None:
-            self._refused = True
-            if not exchange.judged:
-                logger.error(
-                    "revoked tokens are accepted: no AccessMiddleware stands within RateLimitMiddleware to refuse "
-                    "them; %s",
-                    ADD_IT_BEFORE,
-                )
+        looked_up = self._revocation and exchange.user is not None and not exchange.judged
+        if looked_up and not self._unjudged and exchange.answer is None and error is None:
+            self._unjudged = True
+            logger.error(
+                "a request with a token was answered within RateLimitMiddleware, and no AccessMiddleware within had "
+                "judged it: there, revoked tokens are accepted; %s",
+                ADD_IT_BEFORE,
+            )
 
     def _concluded(self, exchange: Exchange, limit_set: LimitSet, verdict: Verdict) -> Answer | None:
         exchange.verdict, exchange.limit_policy = verdict, limit_set.policy

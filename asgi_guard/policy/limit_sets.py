@@ -122,12 +122,14 @@ class RouteLimits:
     Attributes:
         named: those of identities that have a plan of that name, with a token and with an API key.
         known: the limits that hold whoever the client turns out to be, so that they can refuse before that is known.
+        by_address: those of whoever will be refused, which are to take nothing of others.
     """
 
     anonymous: LimitSet
     token: LimitSet
     api_key: LimitSet
     known: LimitSet
+    by_address: LimitSet
     named: Mapping[str, tuple[LimitSet, LimitSet]] = field(default_factory=dict)
 
     def of(self, user: User | None, claim: str | None = None) -> LimitSet:
@@ -176,12 +178,13 @@ def compile_row(
 
     others = tuple(limit for limit in limits if limit.key not in OF_IDENTITIES)
     by_name = {name: of_identities((*others, *replacing)) for name, replacing in (named or {}).items()}
-    of_strangers = limits if auth != "required" else tuple(limit for limit in limits if limit.key in OF_ADDRESSES)
+    by_address = applying(tuple(limit for limit in limits if limit.key in OF_ADDRESSES), "anonymous")
     known = [limit for limit in others if limit.key in ("ip", "route") or limit.key.startswith("header:")]
     return RouteLimits(
-        applying(of_strangers, "anonymous"),
+        by_address if auth == "required" else applying(limits, "anonymous"),
         *of_identities(limits),
         LimitSet.of(known, cost, place, workers),
+        by_address,
         named=by_name,
     )
 
@@ -239,6 +242,7 @@ def _with_room(compiled: Sequence[RouteLimits]) -> Iterable[RouteLimits]:
         yield replace(
             row,
             anonymous=row.anonymous.with_room(costs),
+            by_address=row.by_address.with_room(costs),
             token=row.token.with_room(costs),
             api_key=row.api_key.with_room(costs),
             named={name: (of.with_room(costs), key.with_room(costs)) for name, (of, key) in row.named.items()},

@@ -39,7 +39,6 @@ class Remarks:
         close_code: what a WebSocket was closed with.
         messages_received: messages of a WebSocket's client, and
         messages_sent: those of the app; None for anything but a session.
-        issuer: whose the user is, where there are several issuers.
     """
 
     error: str | None = None
@@ -55,7 +54,6 @@ class Remarks:
     close_code: int | None = None
     messages_received: int | None = None
     messages_sent: int | None = None
-    issuer: str | None = None
 
 
 @dataclass(slots=True)
@@ -69,6 +67,7 @@ class Entry:
         status: as sent; 499 where the client left first, None where nothing was sent.
         remarks: what else is to be said, if anything.
         project: Google Cloud's, in whose traces this one is.
+        issuer: whose the user is, where the name alone does not tell.
     """
 
     time: int
@@ -91,6 +90,7 @@ class Entry:
     parent_id: str | None = None
     host: str | None = None
     project: str | None = None
+    issuer: str | None = None
 
 
 def severity(entry: Entry) -> Literal["INFO", "WARN", "ERROR"]:

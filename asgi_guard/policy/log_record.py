@@ -69,8 +69,6 @@ def _url(entry: Entry, path: str) -> str:
 
 def _add_remarks(members: dict[str, Any], remarks: Remarks, error_type: str = "error.type") -> None:
     """Add what few exchanges have; but for the error, no schema has a name for it."""
-    if remarks.issuer is not None:
-        members["asgi_guard.issuer"] = remarks.issuer
     if remarks.error is not None:
         members[error_type] = remarks.error
     if remarks.reason is not None:
@@ -280,6 +278,18 @@ RECORDS: dict[LogFormat, Callable[[Entry], dict[str, Any]]] = {
     "datadog": _datadog,
 }
 """What makes the record of an entry, by schema. What is not known has no member."""
+
+
+def with_issuer(record: Callable[[Entry], dict[str, Any]]) -> Callable[[Entry], dict[str, Any]]:
+    """What makes the record of a schema, with the user's issuer, for which none has a name."""
+
+    def made(entry: Entry) -> dict[str, Any]:
+        members = record(entry)
+        if entry.issuer is not None:
+            members["asgi_guard.issuer"] = entry.issuer
+        return members
+
+    return made
 
 
 _UNPRINTABLE = re.compile("[\x80-\x9f\u2028-\u202e\u2066-\u2069]")

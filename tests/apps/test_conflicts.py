@@ -191,4 +191,6 @@ def test_a_guard_for_each_route(form: str) -> None:
     }
     with pytest.raises(ConfigError, match=r"app: .* wrap the app, Guard\(Litestar"):
         Litestar([mounted], middleware=listed[form], logging_config=None)
-    Guard(Litestar([mounted], middleware=[RequestIDMiddleware], logging_config=None), GuardSettings())
+    app = Litestar([mounted], middleware=[RequestIDMiddleware], logging_config=None)
+    Guard(app, GuardSettings())
+    Guard(app.asgi_handler, GuardSettings())

@@ -72,6 +72,23 @@ async def test_a_body_that_no_header_names(method: str, read: int) -> None:
     assert await upload(Upload([b"a"]), (b"content-length", b"0"), method=method, http_version="2") == ANSWER
 
 
+async def test_a_client_that_waits_for_the_answer_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no header names a body, one that does not begin to come is waited for but briefly."""
+    monkeypatch.setattr(response, "MAX_SILENT_SECONDS", 0.01)
+
+    class Silent(Upload):
+        async def receive(self) -> Message:
+            if not self.pieces:
+                await asyncio.Event().wait()
+            self.events.append("receive")
+            return {"type": "http.request", "body": self.pieces.pop(0), "more_body": True}
+
+    async with asyncio.timeout(response.MAX_DRAINING_SECONDS / 2):
+        assert await upload(Silent([]), http_version="2") == ANSWER
+    monkeypatch.setattr(response, "MAX_DRAINING_SECONDS", 0.05)
+    assert await upload(Silent([b"a", b"b"]), http_version="2") == ["receive"] * 2 + ANSWER
+
+
 async def test_an_endless_body_is_read_up_to_a_bound() -> None:
     """Reading stops when the bound is reached, and the refusal is sent."""
     piece = b"x" * 1024 * 1024

@@ -320,7 +320,7 @@ async def test_a_crowd_of_strangers_shuts_nobody_out(
 
 
 async def test_a_slow_issuer_shuts_no_known_user_out(
-    issuer: OpaqueIssuer, clock: Now, monkeypatch: pytest.MonkeyPatch
+    issuer: OpaqueIssuer, clock: Now, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where known tokens cannot all be asked about in time, what was said of them counts as in an outage, no longer."""
     monkeypatch.setattr(introspection, "MAX_ASKED", 1)
@@ -333,6 +333,8 @@ async def test_a_slow_issuer_shuts_no_known_user_out(
     clock.ahead, issuer.slow = 61, 0.6  # one is answered, and seven are asked about too late, if at all
     users = await asyncio.gather(*map(asked.obtain, tokens))
     assert [user.subject for user in users] == ["alice"] * 12
+    (told,) = (record.getMessage() for record in caplog.records if "said before counts" in record.getMessage())
+    assert "too many tokens" in told
     clock.ahead = 500
     late = await asyncio.gather(*map(asked.obtain, tokens), return_exceptions=True)
     assert sum(isinstance(each, KeysUnavailableError) for each in late) >= 4

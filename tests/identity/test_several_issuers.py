@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asgi_guard import AccessLogMiddleware, AuthSettings, Guard, GuardSettings, IdentityMiddleware, LogSettings
+from asgi_guard import (
+    AccessLogMiddleware,
+    APIKey,
+    AuthSettings,
+    Guard,
+    GuardSettings,
+    IdentityMiddleware,
+    LogSettings,
+)
 from asgi_guard.testing import LocalIssuer
 from tests.asgi import Echo, get
 
@@ -111,20 +120,21 @@ async def test_an_only_issuer_that_is_away(first: LocalIssuer) -> None:
 
 
 async def test_the_log_says_whose_a_user_is(first: LocalIssuer, partner: LocalIssuer) -> None:
-    """Where there are several issuers, each of which may have an alice, the log names the user's; else it does not."""
-    for others in ((partner,), ()):
+    """Where there are several issuers, or API keys too, each of which may be alice's, the log names the user's."""
+    key = APIKey("alice", sha256(b"secret").hexdigest())
+    for others, keys in (((partner,), ()), ((), (key,)), ((), ())):
         lines: list[bytes] = []
         named: Any = tuple({"issuer": each.url} for each in others)
-        auth = AuthSettings(issuer=first.url, audience=(first.audience,), issuers=named)
+        auth = AuthSettings(issuer=first.url, audience=(first.audience,), issuers=named, api_keys=keys)
         guard = Guard(Echo(), GuardSettings(auth=auth))
         (log,) = (layer for layer in guard.layers if isinstance(layer, AccessLogMiddleware))
         log.write = lines.append
         for issuer in (first, *others):
             await get(guard, headers=[(b"authorization", f"Bearer {issuer.token('alice')}".encode())])
-        await get(guard)
+        await get(guard, headers=[(b"x-api-key", b"secret")])
         told = [(record.get("user.id"), record.get("asgi_guard.issuer")) for record in map(json.loads, lines)]
         assert told == [
-            ("alice", first.url if others else None),
+            ("alice", first.url if others or keys else None),
             *(("alice", each.url) for each in others),
-            (None, None),
+            ("alice" if keys else None, None),
         ]

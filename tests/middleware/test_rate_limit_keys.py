@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asgi_guard import AccessMiddleware, APIKey, ConfigError, IdentityMiddleware, RateLimitMiddleware, Route
+from asgi_guard import (
+    AccessMiddleware,
+    APIKey,
+    ConfigError,
+    IdentityMiddleware,
+    MemoryStore,
+    RateLimitMiddleware,
+    Route,
+)
 from asgi_guard.limiting import charging
 from asgi_guard.middleware.rate_limit import KnownLimits
 from tests.asgi import Echo, get, websocket_scope
@@ -120,31 +128,32 @@ async def test_revocations_of_tokens_that_nobody_verified(
     assert app.scopes == []
 
 
-async def test_revocations_that_nobody_heeds(issuer: LocalIssuer, caplog: pytest.LogCaptureFixture) -> None:
-    """Where Access judges before revocations are known nobody is let in; where it is missing, that is told once."""
-    headers = [bearer(issuer.token(jti="one"))]
-    for access_within in (True, False):
-        limited = RateLimitMiddleware(AccessMiddleware(Echo()) if access_within else Echo(), revocation=True)
-        layer = IdentityMiddleware(limited, issuers=[issuer.accepted()])
-        assert (await get(layer)).status == (401 if access_within else 200)
-        assert await statuses(layer, 2, headers=headers) == [200, 200]
-        told = [record.levelname for record in caplog.records if "revoked tokens are accepted" in record.message]
-        assert told == ([] if access_within else ["ERROR"])
-
-    app = Echo()
-    around = AccessMiddleware(RateLimitMiddleware(app, revocation=True))
-    for _ in range(2):
-        exchange = await get(IdentityMiddleware(around, issuers=[issuer.accepted()]), headers=headers)
-        assert (exchange.status, app.scopes) == (500, [])
-        assert "AccessMiddleware stands around this layer" in str(exchange.error)
+@pytest.mark.parametrize("access", ["within", "around", "nowhere"])
+async def test_revocations_that_nobody_heeds(
+    issuer: LocalIssuer, access: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where no Access judges what was found of a token, that is told, once."""
+    limited = RateLimitMiddleware(AccessMiddleware(Echo()) if access == "within" else Echo(), revocation=True)
+    within = AccessMiddleware(limited) if access == "around" else limited
+    layer = IdentityMiddleware(within, issuers=[issuer.accepted()])
+    assert (await get(layer)).status == (200 if access == "nowhere" else 401)
+    assert await statuses(layer, 3, headers=[bearer(issuer.token(jti="one"))]) == [200] * 3
+    told = [record.levelname for record in caplog.records if "revoked tokens are accepted" in record.message]
+    assert told == ([] if access == "within" else ["ERROR"])
 
 
-async def test_a_guard_within_a_guard_heeds_its_own_revocations(issuer: LocalIssuer) -> None:
-    """That an outer Access has judged says nothing of an inner chain, whose Identity looks anew."""
-    limited = RateLimitMiddleware(AccessMiddleware(Echo()), revocation=True)
+async def test_access_within_access_heeds_revocations(issuer: LocalIssuer, caplog: pytest.LogCaptureFixture) -> None:
+    """That an outer Access has judged before a token was looked up does not matter where another one is within."""
+    store = MemoryStore()
+    limited = RateLimitMiddleware(AccessMiddleware(Echo()), store=store, revocation=True)
     inner = IdentityMiddleware(limited, issuers=[issuer.accepted()])
     outer = IdentityMiddleware(AccessMiddleware(inner), issuers=[issuer.accepted()])
-    assert (await get(outer, headers=[bearer(issuer.token(jti="one"))])).status == 200
+    both = IdentityMiddleware(AccessMiddleware(limited), issuers=[issuer.accepted()])
+    token = issuer.token(jti="one")
+    assert [(await get(app, headers=[bearer(token)])).status for app in (outer, both)] == [200, 200]
+    await store.revoke((await inner.tokens.verify(token.encode())).token_id or "", 60)
+    assert [(await get(app, headers=[bearer(token)])).status for app in (outer, both)] == [401, 401]
+    assert "revoked tokens are accepted" not in caplog.text
 
 
 async def test_credentials_that_are_not_valid(issuer: LocalIssuer) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -19,6 +19,7 @@ from asgi_guard import (
     Route,
 )
 from asgi_guard.limiting.accounts import Accounts
+from asgi_guard.middleware import rate_limit
 from asgi_guard.policy.bucket import Charge, Reading, Verdict
 from asgi_guard.policy.deny_cache import DenyCache
 from asgi_guard.policy.rates import SECOND, Limit
@@ -91,6 +92,59 @@ async def test_a_revoked_token_under_way_holds_nothing_of_its_owner(issuer: Loca
     now[0] += SECOND
     assert (await get(front, headers=bearer(stolen), client=FAR)).status == 429
     assert store.asked[-1].token_id is not None
+
+
+@pytest.mark.parametrize(
+    ("shows", "auth"),
+    [
+        ("nothing", "required"),
+        ("an old token", "required"),
+        ("an old token", "optional"),
+        ("a revoked token", "required"),
+        ("a revoked token", "optional"),
+    ],
+)
+async def test_who_is_refused_holds_nothing_of_others_meanwhile(
+    issuer: LocalIssuer, shows: str, auth: Literal["required", "optional"]
+) -> None:
+    """A request that will be refused takes no place of others, not even for as long as the store is asked."""
+    store = Fickle()
+    front = guard(issuer, store, "1 at once by route; 9/hour by ip", Route("/items/*", auth=auth))
+    shown = {
+        "nothing": [],
+        "an old token": bearer(issuer.token("mallory", lifetime=-600)),
+        "a revoked token": bearer(issuer.token("mallory", jti="one")),
+    }[shows]
+    if shows == "a revoked token":
+        assert (await get(front, "/items/1", headers=shown, client=FAR)).status == 200
+        await front.revoke_subject("mallory")
+        assert (await get(front, "/items/1", headers=shown, client=FAR)).status == 401
+    store.gate = asyncio.Event()
+    store.asked.clear()
+    others = [asyncio.ensure_future(get(front, "/items/1", headers=shown, client=FAR)) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    good = asyncio.ensure_future(get(front, "/items/1", headers=bearer(issuer.token("alice"))))
+    await asyncio.sleep(0.01)
+    store.gate.set()
+    assert [(await each).status for each in (*others, good)] == [401, 401, 401, 200]
+    assert [[charge.limit.name for charge in each.charges] for each in store.asked] == [
+        ["ip"], ["ip"], ["ip"], ["route-at-once", "ip"],
+    ]  # fmt: skip
+
+
+async def test_strangers_do_not_fill_the_memory_of_revoked_tokens(
+    issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many tokens are found revoked, only so many are remembered."""
+    monkeypatch.setattr(rate_limit, "MAX_REVOKED", 3)
+    store = MemoryStore()
+    limited = RateLimitMiddleware(AccessMiddleware(Echo()), store=store, revocation=True)
+    front = IdentityMiddleware(limited, issuers=[issuer.accepted()])
+    for number in range(8):
+        token = issuer.token("alice", jti=f"t{number}")
+        await store.revoke((await front.tokens.verify(token.encode())).token_id or "", 60)
+        assert (await get(front, headers=bearer(token))).status == 401
+        assert 0 < len(limited._revoked) <= 3
 
 
 async def test_a_forged_request_takes_nothing_of_its_user(issuer: LocalIssuer, store: Store) -> None:

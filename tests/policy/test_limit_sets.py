@@ -56,6 +56,7 @@ def test_who_shows_no_identity_where_one_is_required() -> None:
     assert names(own.anonymous) == ["own-ip"]
     assert names(maybe.anonymous) == names(open_.anonymous) == everything
     assert names(closed.anonymous) == names(others.anonymous) == ["ip", "anonymous"]
+    assert [names(each.by_address) for each in (own, maybe, others)] == [["own-ip"], *[["ip", "anonymous"]] * 2]
     assert names(others.token) == names(others.api_key) == [each for each in everything if each != "anonymous"]
     assert names(others.known) == ["ip", "route", "header-a", "route-at-once"]
     *_, closed, others = compiled(limit, routes, functions=("tenant",))

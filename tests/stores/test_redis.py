@@ -92,6 +92,19 @@ async def test_an_instant_that_is_none_revokes_all(server: Server, store: RedisS
         assert (await store.admit(Admission((), marks=Marks(None, "bob", 10**15)))).revoked, text
 
 
+async def test_a_first_revocation_needs_no_more_than_requests_do(server: Server) -> None:
+    """A user of the server who may not ask how long a key has left can revoke all the same, but nothing twice."""
+    allowed = "+evalsha +eval +mget +psetex +time +client|setname"
+    server.client.acl_setuser("few", enabled=True, nopass=True, keys=["*"], commands=allowed.split())
+    store = RedisStore(server.url.replace("unix://", "unix://few:any@"), timeout=PATIENCE)
+    await store.revoke("t", 60)
+    assert (await store.admit(Admission((), "t"))).revoked
+    with pytest.raises(StoreUnavailableError):
+        await store.revoke("t", 60)
+    await store.aclose()
+    server.client.acl_deluser("few")
+
+
 async def test_a_revocation_is_one_key_with_an_end(server: Server, store: RedisStore) -> None:
     """A revoked token is one key that expires with the token, after a millisecond at least."""
     await store.revoke("t", 90.5)
