@@ -44,10 +44,25 @@ def test_without_valgrind_times_are_compared(baseline: Path, monkeypatch: pytest
     assert result.exit_code == 0
     assert result.output.startswith("valgrind is not installed: times are compared instead\n")
 
-    baseline.write_text(json.dumps({"instructions": {}, "ratio": 1e-6}))
+    baseline.write_text(json.dumps({"instructions": {check.build(): 1000}, "ratio": 1e-6}))
     result = CliRunner().invoke(benchmarks.main, ["instructions"])
     assert result.exit_code == 1
-    assert f"no figure is recorded for {check.build()}" in result.output
+    assert "too much" in result.output
+
+
+@pytest.mark.parametrize(("collected", "recordable"), [(4500, True), (0, False)])
+def test_a_figure_is_missed_only_where_it_can_be_recorded(
+    baseline: Path, monkeypatch: pytest.MonkeyPatch, collected: int, recordable: bool
+) -> None:
+    """A build of Python without a figure is told as such; one that callgrind finds no way in is told for that."""
+    monkeypatch.setattr(check, "counted", lambda: check.read(f"==1== Collected : {collected}\n", 10))
+    baseline.write_text(json.dumps({"instructions": {}, "ratio": 1e6}))
+    result = CliRunner().invoke(benchmarks.main, ["instructions"])
+    assert result.exit_code == 0
+    assert result.output.splitlines()[0].endswith(": times are compared instead")
+    assert result.output.startswith(f"no figure is recorded for {check.build()}") == recordable
+    assert result.output.startswith("callgrind does not find functools_reduce") != recordable
+    assert (CliRunner().invoke(benchmarks.main, ["instructions", "--record"]).exit_code == 0) == recordable
 
 
 def test_recording_keeps_the_figures_of_other_builds(baseline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
