@@ -366,15 +366,16 @@ def leave_on_signals() -> None:
 
     That is SIGTERM, and SIGHUP as of a terminal that is closed, unless `nohup` has it ignored.
     """
+    ends = [each for name in ("SIGTERM", "SIGHUP") if (each := getattr(signal, name, None)) is not None]
 
     def leave(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_IGN)  # a shell and its terminal may both tell of the same end
+        for each in ends:  # a shell and its terminal may both tell of the same end, each in its way
+            signal.signal(each, signal.SIG_IGN)
         sys.exit(128 + number)
 
-    signal.signal(signal.SIGTERM, leave)
-    closed = getattr(signal, "SIGHUP", None)
-    if closed is not None and signal.getsignal(closed) is not signal.SIG_IGN:
-        signal.signal(closed, leave)
+    for each in ends:
+        if each is signal.SIGTERM or signal.getsignal(each) is not signal.SIG_IGN:
+            signal.signal(each, leave)
 
 
 if __name__ == "__main__":

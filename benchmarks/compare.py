@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from benchmarks.figures import APART, times_as_slow
 from benchmarks.interval import FEW, Interval
 from benchmarks.layers.allocations import PEAK
+from benchmarks.memory.run import RISING
 from benchmarks.sheet import Sheet, number
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ NOISE = 0.1
 nothing of how the machine was at another time."""
 LEAST = {"us": 0.5, "ms": 0.5, "slope": 0.02, "MiB": 2.0, "bytes": 16.0, "blocks": 1.0, "calls": 0.5}
 """Differences below these are none, however large they are as shares."""
+LEAST_RISE = 1.0
+"""The same, of the bytes that a process grows by a request: a small leak is less than what a key's bytes differ by."""
 METHOD = ("load", "server", "store", "packages", "cores")
 """What figures depend on beside the machine, as suites tell it of themselves."""
 COUNTED = ("blocks", "calls", "instructions")
@@ -103,6 +106,10 @@ def _counted(figure: Figure) -> bool:
     return figure.unit in COUNTED or figure.of[-1:] == (PEAK,)
 
 
+def _least(figure: Figure) -> float:
+    return LEAST_RISE if figure.of[-1:] == (RISING,) else LEAST.get(figure.unit, 0.0)
+
+
 def _difference(suite: str, first: Figure, second: Figure, slower: Interval, noise: float) -> Difference:
     one, two = first.value, second.value
     least = min(one.rounds, two.rounds)
@@ -111,7 +118,7 @@ def _difference(suite: str, first: Figure, second: Figure, slower: Interval, noi
     scaled = _scaled(two, slower, first.unit, max(first.waits, second.waits))
     other_low, other_high = _wide(scaled, noise)
     known = least > 1 or _counted(first)
-    apart = (other_low > high or other_high < low) and abs(scaled.median - one.median) >= LEAST.get(first.unit, 0.0)
+    apart = (other_low > high or other_high < low) and abs(scaled.median - one.median) >= _least(first)
     apart = known and apart
     better = None if not apart else (scaled.median > one.median) == first.more
     measurable = known and one.median > 0 and other_low > 0
@@ -132,7 +139,8 @@ def sheet(found: Sequence[Difference], *, everything: bool = False) -> Sheet:
     beyond = sorted((each for each in found if each.beyond), key=lambda each: -abs(each.change))
     rows = [
         [
-            each.name, each.unit, number(each.before), number(each.after), f"{each.change:+.0%}",
+            each.name, each.unit, number(each.before), number(each.after),
+            f"{each.change:+.0%}" if each.before > 0 else "",  # a share of nothing, or of less, says nothing
             "" if each.better is None else "better" if each.better else "WORSE",
         ]
         for each in (found if everything else beyond)

@@ -41,7 +41,7 @@ def of(found: Figures | Brief) -> Suite:
 
 
 def _rounds(kinds: Sequence[Throughput]) -> str:
-    few, *more = sorted({cell.per_second.rounds for kind in kinds for cell in kind.cells})
+    few, *more = sorted({cell.per_second.rounds for kind in kinds for cell in kind.cells}) or [0]
     return f"{few}" + "".join(f", and {each} of those whose ratio is asked, at its levels" for each in more)
 
 

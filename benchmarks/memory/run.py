@@ -35,6 +35,8 @@ LEAK = 4.0
 """Bytes a request that are no leak; the least object has 16."""
 LEAST = 3
 """Points before a step, and behind it."""
+GRAIN = 0.01
+"""Bytes a request by which slopes may differ for rounding alone."""
 LINE = " It is the slope of the line of least squares through {} points, with twice its error to each side."
 ENOUGH = 350_000
 """Requests after warm-up, of which a leak would be more than the allocators' own steps."""
@@ -76,12 +78,16 @@ def rising(points: Sequence[tuple[int, int]]) -> Interval:
     """Bytes a request: the slope of least squares, and twice its error to each side.
 
     A table that is made anew for more is a step, and no leak: if the line leaves over less than half as much with one
-    step, wherever that fits best, the slope is that of what is before it and behind it.
+    step, wherever that fits best, the slope is that of what is before it and behind it. Where these have slopes that
+    differ by more than their errors, it is no step, but a rise that begins or ends: the line goes through all points.
     """
-    whole = _line([points])
-    parts = [_line([points[:at], points[at:]]) for at in range(LEAST, len(points) - LEAST + 1)]
-    least = min(parts, key=lambda line: line.left, default=whole)
-    line = least if least.left < whole.left / 2 else whole
+    line = whole = _line([points])
+    splits = [(points[:at], points[at:]) for at in range(LEAST, len(points) - LEAST + 1)]
+    if splits:
+        best = min(splits, key=lambda parts: _line(parts).left)
+        stepped, (before, behind) = _line(best), (_line([part]) for part in best)
+        alike = abs(before.slope - behind.slope) <= 2 * (before.error + behind.error) + GRAIN
+        line = stepped if alike and stepped.left < whole.left / 2 else whole
     return Interval(line.slope, line.slope - 2 * line.error, line.slope + 2 * line.error, len(points))
 
 

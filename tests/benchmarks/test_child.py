@@ -71,10 +71,11 @@ def until_asked(folder: Path) -> None:
     ("before", "signals", "status"),
     [
         ("", [signal.SIGHUP, signal.SIGHUP], 129),
-        ("", [signal.SIGTERM], 143),
+        ("", [signal.SIGHUP, signal.SIGTERM], 129),
+        ("", [signal.SIGTERM, signal.SIGHUP], 143),
         ("trap '' HUP; ", [signal.SIGHUP, signal.SIGTERM], 143),
     ],
-    ids=["closed terminal", "terminated", "nohup"],
+    ids=["closed terminal", "closed and terminated", "terminated and closed", "nohup"],
 )
 def test_a_server_is_ended_with_its_benchmark(
     tmp_path: Path, before: str, signals: list[signal.Signals], status: int

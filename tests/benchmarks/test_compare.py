@@ -13,6 +13,7 @@ from benchmarks.__main__ import main
 from benchmarks.figures import Figure, Results, Suite, Yardstick
 from benchmarks.interval import Interval
 from benchmarks.layers.allocations import PEAK
+from benchmarks.memory.run import RISING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,6 +78,9 @@ def results(
             False,
         ),
         (results(158, rounds=1, unit="bytes"), results(316, rounds=1, unit="bytes"), False, None),
+        (results(40, unit="bytes"), results(54, unit="bytes"), False, None),
+        (results(0, unit="bytes", what=RISING), results(14, unit="bytes", what=RISING), True, False),
+        (results(0, unit="bytes", what=RISING), results(0.9, unit="bytes", what=RISING), False, None),
         (results(80, unit="ms", waits=50), results(110, yard=20, unit="ms", waits=50), False, None),
         (results(80, unit="ms"), results(110, yard=20, unit="ms", waits=50), False, None),
         (results(80, unit="ms", waits=50), results(80, yard=20, unit="ms", waits=50), True, True),
@@ -102,6 +106,14 @@ def test_what_one_alone_has_is_passed_over() -> None:
     assert list(compare.differences(results(1), results(1, unit="ms"))) == []
 
 
+def test_of_what_was_nothing_no_share_is_told() -> None:
+    """A rise from nothing, or from less, is in the table as two figures; one from something has its share too."""
+    for before, by in ((0, ""), (-0.2, ""), (7, "+100%")):
+        first, second = (results(each, unit="bytes", what=RISING) for each in (before, 14))
+        found = list(compare.differences(first, second))
+        assert [row[-2:] for row in compare.sheet(found).rows] == [[by, "WORSE"]]
+
+
 def notes(before: Results, after: Results) -> str:
     return "\n".join(compare.notes(before, after, list(compare.differences(before, after))))
 
@@ -120,7 +132,7 @@ def test_what_may_mislead_is_said() -> None:
     assert "as slow" not in said
     said = notes(results(20), results(50, yard=25.0))
     assert "Where it was quietest, the machine was 2.50 times as slow for one of them as for the other" in said
-    assert "as slow" not in notes(results(20), results(20, yard=14.0))
+    assert "as slow" not in notes(results(20), results(20, yard=19.9))
     said = notes(before, before)
     assert "One of the runs" not in said
     assert said.endswith(

@@ -14,10 +14,11 @@ from redis.exceptions import RedisError
 
 from asgi_guard import RedisStore
 from benchmarks.interval import Interval
-from benchmarks.limits import contenders, exact, faults, outages, peers, rounds, scripts, servers, sizes, tables
+from benchmarks.limits import contenders, exact, faults, outages, peers, rounds, scripts, servers, sizes, suite, tables
 from benchmarks.limits.contenders import OURS, Contender, Setup, UnsuitableError, present
 from benchmarks.limits.rounds import Place, closed_loop, measure, percentile
 from benchmarks.limits.servers import PREFIX, Counters, Target, target
+from benchmarks.limits.throughput import Throughput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 def own() -> Iterator[Target]:
     with target(None) as found:
         yield found
+
+
+def test_where_nobody_could_be_asked_no_rounds_are_told() -> None:
+    """A kind of check without a contender, and no kind at all, have no rounds."""
+    assert [suite._rounds(kinds) for kinds in ([], [Throughput("one window", [], [])])] == ["0", "0"]
 
 
 class Failing:
