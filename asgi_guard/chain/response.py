@@ -13,7 +13,7 @@ from asgi_guard.policy.answer import Answer, Reason
 from asgi_guard.policy.bucket import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from asgi_guard.chain.exchange import Exchange
     from asgi_guard.policy.meter import Meter
@@ -225,8 +225,11 @@ class Response:
         exchange, status, headers, body = self._exchange, answer.status, answer.headers, answer.body
         start, end = "http.response.start", "http.response.body"
         if exchange.kind == "http":
-            if self._is_unread():
-                await exchange.wait(self._drain())
+            asked = exchange.headers
+            # Most refused requests, and preflights, have no body: they pay for no call.
+            named = b"content-length" in asked or b"transfer-encoding" in asked
+            if (named or exchange.method not in WITHOUT_BODY) and self._is_unread(named=named):
+                await exchange.wait(self._drain(named=named))
         elif self.can_answer:
             start, end = "websocket.http.response.start", "websocket.http.response.body"
         else:
@@ -250,32 +253,31 @@ class Response:
             self._note_failure(error, of_head=not self.finished)
             raise
 
-    def _is_unread(self) -> bool:
-        """Tell whether a body is on its way. Who asked whether to send it (`Expect: 100-continue`) has not begun."""
+    def _is_unread(self, *, named: bool) -> bool:
+        """Tell whether a body is on its way. Who asked whether to send it (`Expect: 100-continue`) has not begun.
+
+        From HTTP/2 on one may come that no header names.
+        """
         exchange, headers = self._exchange, self._exchange.headers
-        if _is_unnamed(headers):
-            # From HTTP/2 on a body may come all the same.
-            if exchange.method in WITHOUT_BODY or exchange.scope.get("http_version", "1.1").startswith("1"):
-                return False
-        elif headers.get(b"content-length") == b"0" and b"transfer-encoding" not in headers:
+        if not named and exchange.scope.get("http_version", "1.1").startswith("1"):
+            return False
+        if headers.get(b"content-length") == b"0" and b"transfer-encoding" not in headers:
             return False
         return not self._read and b"expect" not in headers
 
-    async def _drain(self) -> None:
+    async def _drain(self, *, named: bool) -> None:
         """Read the request's body before it is answered without the app, within bounds.
 
         A server closes a connection whose request was not read; a client that is still sending then meets a reset, and
-        may never see the answer.
+        may never see the answer. One that names no body may be waiting for the answer before it sends any.
         """
         left = MAX_DRAINED_BYTES
-        # Where no header names a body the client may be waiting for the answer before it sends any.
-        unnamed = _is_unnamed(self._exchange.headers)
         try:
-            async with asyncio.timeout(MAX_SILENT_SECONDS if unnamed else MAX_DRAINING_SECONDS) as bound:
+            async with asyncio.timeout(MAX_DRAINING_SECONDS if named else MAX_SILENT_SECONDS) as bound:
                 while left > 0:
                     message = await self.receive()
-                    if unnamed:
-                        unnamed = False
+                    if not named:
+                        named = True  # as good as
                         bound.reschedule(asyncio.get_running_loop().time() + MAX_DRAINING_SECONDS)
                     left -= len(message.get("body", b""))
                     if message["type"] != "http.request" or not message.get("more_body", False):
@@ -293,8 +295,3 @@ class Response:
             logger.exception("a layer failed to mark the response to an error")
             self._marks = ()
             await self.answer(answer)
-
-
-def _is_unnamed(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether no header says that a body comes."""
-    return b"content-length" not in headers and b"transfer-encoding" not in headers
