@@ -227,9 +227,11 @@ class Response:
         if exchange.kind == "http":
             asked = exchange.headers
             # Most refused requests, and preflights, have no body: they pay for no call.
-            named = b"content-length" in asked or b"transfer-encoding" in asked
-            if (named or exchange.method not in WITHOUT_BODY) and self._is_unread(named=named):
-                await exchange.wait(self._drain(named=named))
+            if b"content-length" in asked or b"transfer-encoding" in asked:
+                if self._is_unread():
+                    await exchange.wait(self._drain(MAX_DRAINING_SECONDS))
+            elif exchange.method not in WITHOUT_BODY and not self._read and not self._is_http_1:
+                await exchange.wait(self._drain(MAX_SILENT_SECONDS))
         elif self.can_answer:
             start, end = "websocket.http.response.start", "websocket.http.response.body"
         else:
@@ -253,32 +255,36 @@ class Response:
             self._note_failure(error, of_head=not self.finished)
             raise
 
-    def _is_unread(self, *, named: bool) -> bool:
-        """Tell whether a body is on its way. Who asked whether to send it (`Expect: 100-continue`) has not begun.
-
-        From HTTP/2 on one may come that no header names.
-        """
-        exchange, headers = self._exchange, self._exchange.headers
-        if not named and exchange.scope.get("http_version", "1.1").startswith("1"):
-            return False
-        if headers.get(b"content-length") == b"0" and b"transfer-encoding" not in headers:
+    def _is_unread(self) -> bool:
+        """Tell whether a body is on its way. Who asked whether to send it (`Expect: 100-continue`) has not begun."""
+        headers = self._exchange.headers
+        if headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers:
             return False
         return not self._read and b"expect" not in headers
 
-    async def _drain(self, *, named: bool) -> None:
+    @property
+    def _is_http_1(self) -> bool:
+        """Whether a header has to name a body, as it need not from HTTP/2 on."""
+        http_version: str = self._exchange.scope.get("http_version", "1.1")
+        return http_version.startswith("1")
+
+    async def _drain(self, first: float) -> None:
         """Read the request's body before it is answered without the app, within bounds.
 
         A server closes a connection whose request was not read; a client that is still sending then meets a reset, and
         may never see the answer. One that names no body may be waiting for the answer before it sends any.
+
+        Args:
+            first: seconds that the first part has to come.
         """
         left = MAX_DRAINED_BYTES
         try:
-            async with asyncio.timeout(MAX_DRAINING_SECONDS if named else MAX_SILENT_SECONDS) as bound:
+            async with asyncio.timeout(first) as bound:
                 while left > 0:
                     message = await self.receive()
-                    if not named:
-                        named = True  # as good as
-                        bound.reschedule(asyncio.get_running_loop().time() + MAX_DRAINING_SECONDS)
+                    if first < MAX_DRAINING_SECONDS:
+                        first = MAX_DRAINING_SECONDS
+                        bound.reschedule(asyncio.get_running_loop().time() + first)
                     left -= len(message.get("body", b""))
                     if message["type"] != "http.request" or not message.get("more_body", False):
                         return
