@@ -185,15 +185,7 @@ class Possession:
 
     async def startup(self) -> None:
         """Connect to the store before the first proof does, and warn where it may forget proofs, or does not answer."""
-        if self.store is None:
-            return
-        try:
-            await self.store.ping()
-        except StoreUnavailableError as error:
-            self._undecided.at_start(error)
-        else:
-            if told := await self.caution():
-                logger.warning("%s", told)
+        await self._undecided.startup(self.caution)
 
     async def caution(self) -> str | None:
         """What to warn of: that the store may forget proofs."""

@@ -6,13 +6,12 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from asgi_guard.errors import with_cause
+from asgi_guard.errors import StoreUnavailableError, with_cause
 from asgi_guard.stores.base import Watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
-    from asgi_guard.errors import StoreUnavailableError
     from asgi_guard.stores import Store
 
 logger = logging.getLogger("asgi_guard")
@@ -35,15 +34,24 @@ class Undecided:
     """
 
     def __init__(self, store: Store | None, meanwhile: Callable[[StoreUnavailableError], str]) -> None:
+        self._store = store
         self._watched = store if store is not None and isinstance(store, Watched) else None
         self._meanwhile = meanwhile
         self._quiet_until = 0.0
         self.awaited = False
 
-    def at_start(self, error: StoreUnavailableError) -> None:
-        """Tell that the store does not answer before there is any request."""
-        self.awaited = not self._is_outage
-        logger.warning("%s; until it does, %s", with_cause(error, error.__cause__), self._meanwhile(error))
+    async def startup(self, caution: Callable[[], Awaitable[str | None]]) -> None:
+        """Connect to the store before the first request does; tell where it does not answer, or what to warn of."""
+        if self._store is None:
+            return
+        try:
+            await self._store.ping()
+        except StoreUnavailableError as error:
+            self.awaited = not self._is_outage
+            logger.warning("%s; until it does, %s", with_cause(error, error.__cause__), self._meanwhile(error))
+        else:
+            if told := await caution():
+                logger.warning("%s", told)
 
     def note(self, error: StoreUnavailableError) -> None:
         """Note that a request was not decided."""

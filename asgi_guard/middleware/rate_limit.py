@@ -171,13 +171,7 @@ class RateLimitMiddleware(Layer):
 
     async def startup(self) -> None:
         """Connect to the store before the first request does. A failure is logged, and the operator's choice holds."""
-        try:
-            await self.store.ping()
-        except StoreUnavailableError as error:
-            self._undecided.at_start(error)
-        else:
-            if told := await self.caution():
-                logger.warning("%s", told)
+        await self._undecided.startup(self.caution)
 
     async def caution(self) -> str | None:
         """What to warn of: that the store may forget revocations."""
