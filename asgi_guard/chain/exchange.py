@@ -365,6 +365,12 @@ class Exchange:
         return None if relayed or self.client_doubt else self.client
 
     @property
+    def is_http_1(self) -> bool:
+        """Whether HTTP/1 carries it, where headers say what later versions frame by themselves."""
+        http_version: str = self.scope.get("http_version", "1.1")
+        return self.kind == "http" and http_version.startswith("1")
+
+    @property
     def is_of_page(self) -> bool:
         """Whether a page asks, in a browser that may be on a machine which is told more than others are.
 

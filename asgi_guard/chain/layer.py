@@ -196,7 +196,7 @@ def _last(exchange: Exchange, answer: Answer) -> Answer:
 
     Servers close it once an app has raised. Else a proxy would send another client's request on it, which is then lost.
     """
-    if exchange.kind != "http" or not exchange.scope.get("http_version", "1.1").startswith("1"):
+    if not exchange.is_http_1:
         return answer
     return replace(answer, headers=(*answer.headers, (b"connection", b"close")))
 

@@ -230,7 +230,7 @@ class Response:
             if b"content-length" in asked or b"transfer-encoding" in asked:
                 if self._is_unread():
                     await exchange.wait(self._drain(MAX_DRAINING_SECONDS))
-            elif exchange.method not in WITHOUT_BODY and not self._read and not self._is_http_1:
+            elif exchange.method not in WITHOUT_BODY and not self._read and not exchange.is_http_1:
                 await exchange.wait(self._drain(MAX_SILENT_SECONDS))
         elif self.can_answer:
             start, end = "websocket.http.response.start", "websocket.http.response.body"
@@ -261,12 +261,6 @@ class Response:
         if headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers:
             return False
         return not self._read and b"expect" not in headers
-
-    @property
-    def _is_http_1(self) -> bool:
-        """Whether a header has to name a body, as it need not from HTTP/2 on."""
-        http_version: str = self._exchange.scope.get("http_version", "1.1")
-        return http_version.startswith("1")
 
     async def _drain(self, first: float) -> None:
         """Read the request's body before it is answered without the app, within bounds.

@@ -131,7 +131,7 @@ class IdentityMiddleware(Layer):
         """Find out who it is. Only a token whose key has to be fetched first takes a wait."""
         # An outer guard's user is none of this one's: what it accepts, it has to see for itself.
         exchange.user = exchange.failure = exchange.detail = None
-        exchange.ambient, exchange.revocation, exchange.judged = False, NOT_REVOKED, False
+        exchange.ambient, exchange.revocation = False, NOT_REVOKED
         # A disputed path is refused whoever asks, and charged to nobody: it is to cost no signature check.
         row, disputed = exchange.find(self._table)
         unasked = disputed or self._unasked[row]
