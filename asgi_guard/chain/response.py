@@ -7,13 +7,13 @@ import logging
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from asgi_guard.asgi import Head, Message, Receive, Send
+from asgi_guard.asgi import Head, Header, Headers, Message, Receive, Send
 from asgi_guard.chain.told import note
 from asgi_guard.policy.answer import Answer, Reason
 from asgi_guard.policy.bucket import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from asgi_guard.chain.exchange import Exchange
     from asgi_guard.policy.meter import Meter
@@ -105,7 +105,7 @@ class Response:
             elif not self.disconnected:  # some middlewares end a body that its client has left in the middle
                 self.finished = True
         elif kind in _RESPONSE_STARTS:
-            message = self._marked(message)
+            message = {**message, "headers": self._marked(message.get("headers") or (), message.get("status"))}
             if self.status is None:
                 self.status, self.started = message.get("status", 101), True
             else:
@@ -142,8 +142,9 @@ class Response:
         if of_head:
             self.status = None
 
-    def _marked(self, message: Message) -> Message:
-        exchange, head = self._exchange, Head(message.get("headers") or (), message.get("status"))
+    def _marked(self, headers: Iterable[Header], status: int | None) -> Headers:
+        """The headers of a response, and what the layers add to them."""
+        exchange, head = self._exchange, Head(headers, status)
         seen = exchange.scope
         if seen is not self._scope:
             # Another chain further in was handed another one: see the request as this one was, for as long as it marks.
@@ -157,7 +158,7 @@ class Response:
         finally:
             if seen is not self._scope:
                 exchange.turn_to(seen)
-        return {**message, "headers": head.lines}
+        return head.lines
 
     async def receive(self) -> Message:
         """The `receive` that the app gets: the server's, watched for the body's end and the client's leaving."""
@@ -244,10 +245,10 @@ class Response:
         if exchange.method == "HEAD":
             body = b""
         # As `send` does it, without asking what is sent.
-        message = self._marked({"type": start, "status": status, "headers": headers})
+        lines = self._marked(headers, status)
         self.status, self.started = status, True
         try:
-            await self._send(message)
+            await self._send({"type": start, "status": status, "headers": lines})
             self.sent += len(body)
             self.finished = True
             await self._send({"type": end, "body": body})

@@ -180,15 +180,16 @@ class Line:
         Raises:
             StoreUnavailableError: it is not asked.
         """
-        now = time.monotonic()
-        aside = self._breaker.is_open and self._only_reads(question)
-        with_probe = along and self._probing
-        if self._breaker.is_open and not with_probe and not aside and not self._breaker.allows(now):
-            raise StoreUnavailableError(NOT_ASKED, self._breaker.retry_after(now), sent=False)
+        is_open = self._breaker.is_open
+        aside = is_open and self._only_reads(question)
+        if is_open and not aside and not (along and self._probing):
+            now = time.monotonic()
+            if not self._breaker.allows(now):
+                raise StoreUnavailableError(NOT_ASKED, self._breaker.retry_after(now), sent=False)
         if len(self._waiting) >= MAX_WAITING:
             raise StoreUnavailableError(TOO_MANY, sent=False)
         if not aside:
-            self._probing = self._breaker.is_open
+            self._probing = is_open
         future: asyncio.Future[Verdict] = self._loop.create_future()
         self._deadlines.append((self._patience.now() + self._timeout, future))
         self._patience.attend()
@@ -397,16 +398,16 @@ class Line:
     def _next_batch(self) -> _Batch:
         """The first that still wait, up to half of all that wait or are asked, or `MIN_BATCH`, until it is full."""
         batch: _Batch = []
-        keys = 0
+        waiting, keys = self._waiting, 0
         # Who is answered together often asks again together. So without this a large and a small call would take turns
         # for good, and this process would wait for the large one with nothing to do.
-        half = max(MIN_BATCH, (len(self._waiting) + self._asked + 1) // 2)
-        while self._waiting and keys < MAX_KEYS and len(batch) < half:
-            waiter = question, future, _ = self._waiting.popleft()
+        half = max(MIN_BATCH, (len(waiting) + self._asked + 1) // 2)
+        while waiting and keys < MAX_KEYS and len(batch) < half:
+            waiter = (_, _, own, sets), future, _ = waiting.popleft()
             if future is not None and future.done():
                 continue
             batch.append(waiter)
-            keys += len(question.keys) + len(question.sets) or 1
+            keys += len(own) + len(sets) or 1
         return batch
 
     def _answer(self, batch: _Batch, verdicts: Sequence[Verdict | Exception | Unwritten | None]) -> None:
@@ -418,14 +419,15 @@ class Line:
                     refused.append((question, account))
             elif future.done():
                 continue
+            elif isinstance(verdict, Verdict):
+                future.set_result(verdict)
             elif isinstance(verdict, Unwritten):
                 future.set_exception(self.unavailable(verdict.error, sent=False, revoked=verdict.revoked))
-            elif isinstance(verdict, Exception):
-                future.set_exception(verdict)
             elif verdict is not None:
-                future.set_result(verdict)
-        while self._deadlines and self._deadlines[0][1].done():
-            self._deadlines.popleft()
+                future.set_exception(verdict)
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][1].done():
+            deadlines.popleft()
         # Behind what was noted, by which what was refused before is due again if the breaker closes.
         for question, account in refused:
             self._owe(question, account, refused=True)

@@ -70,22 +70,22 @@ def question(request: Admission, prefix: str) -> Question:
         shape[2] += 1
         keys.append(revocation_key(marks.session, prefix))
     for charge in charges:
-        limit, cost, binding = charge.limit, charge.cost, charge.binding
+        limit, binding = charge.limit, 1 if charge.binding else 0
         name = (prefix + charge.key).encode("utf-8", "surrogatepass")
         if limit.at_once:
             if not lease:
                 raise ValueError("a request that is counted among those under way needs a name")
             sets.append(name)
-            shape += (limit.interval, limit.burst, 1 if binding else 0, 1)
+            shape += (limit.interval, limit.burst, binding, 1)
         else:
-            if cost < 0 and not settles:
+            units, capacity = charge.advance, limit.capacity
+            if units < 0 and not settles:
                 raise ValueError("a cost is negative: units are given back only when an account is settled")
-            units, capacity = cost * limit.interval, limit.capacity
             if not -capacity <= units <= capacity:
                 # More than all of it is too much, however much more; so no number leaves the range of exact ones.
                 units = capacity + 1 if units > 0 else -capacity
             keys.append(name)
-            shape += (units, capacity, 1 if binding else 0, 0)
+            shape += (units, capacity, binding, 0)
     return _made((request, tuple(shape), keys, sets))
 
 
