@@ -37,7 +37,7 @@ class SecurityHeadersMiddleware(Layer):
         hsts: the `Strict-Transport-Security`, sent over https only.
         referrer_policy: the `Referrer-Policy`.
         permissions_policy: the `Permissions-Policy`.
-        frame_options: the `X-Frame-Options`.
+        frame_options: the `X-Frame-Options`; with `SAMEORIGIN`, the preset's policy lets the app's own pages frame it.
         opener_policy: the `Cross-Origin-Opener-Policy`.
         embedder_policy: the `Cross-Origin-Embedder-Policy`.
         resource_policy: the `Cross-Origin-Resource-Policy`.
@@ -115,6 +115,8 @@ class SecurityHeadersMiddleware(Layer):
         else:
             if not present.isdisjoint(policy.taken):
                 head.remove(policy.taken)
+            if b"x-frame-options" in present:
+                lines = policy.framed_by(lines, head.lines)
             head.lines += [line for line in lines if line[0] not in present]
         if private:
             head.lines.append(_NO_STORE)

@@ -16,7 +16,7 @@ from asgi_guard.policy.csp import NONCE, csp_problems, directives, in_lower_case
 from asgi_guard.policy.header_values import DEFAULT_HSTS, endpoint_problems, endpoints, is_sendable, value_problems
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from asgi_guard.asgi import Header
 
@@ -83,7 +83,10 @@ _NAMES = {
     "cache_control": "cache-control",
 }
 """The header of each option that replaces one, whatever the preset."""
+_CSP = _NAMES["csp"].encode()
 _OF_HOST = "strict-transport-security"
+_FRAMING = {b"DENY": b"frame-ancestors 'none'", b"SAMEORIGIN": b"frame-ancestors 'self'"}
+"""What each X-Frame-Options is in a Content-Security-Policy. Where that says who may frame, browsers go by it alone."""
 SECURITY_HEADERS = frozenset({_OF_HOST, *_NAMES.values(), *(name for preset in _PRESETS.values() for name in preset)})
 """Every header that a preset or an option makes."""
 TELLING = frozenset({b"server", b"x-powered-by"})
@@ -104,7 +107,7 @@ class SecurityHeaders:
         hsts: the `Strict-Transport-Security`; two years with subdomains unless said.
         referrer_policy: the `Referrer-Policy`.
         permissions_policy: the `Permissions-Policy`.
-        frame_options: the `X-Frame-Options`, for browsers that do not know `frame-ancestors`.
+        frame_options: the `X-Frame-Options`; with `SAMEORIGIN`, the preset's policy lets the app's own pages frame it.
         opener_policy: the `Cross-Origin-Opener-Policy`.
         embedder_policy: the `Cross-Origin-Embedder-Policy`.
         resource_policy: the `Cross-Origin-Resource-Policy`.
@@ -181,6 +184,7 @@ class SecurityPolicy:
         taken: the names of what is taken away; nothing under the preset `off`.
         no_store: whether responses to identified users are kept from caches; not under `off` either, unless something
             is said of caching beside it, which is for all others.
+        frames_by_preset: whether it is the preset alone that says in the Content-Security-Policy who may frame.
     """
 
     plain: tuple[Header, ...]
@@ -190,6 +194,7 @@ class SecurityPolicy:
     unchanged: tuple[Header, ...] = ()
     taken: frozenset[bytes] = TELLING
     no_store: bool = True
+    frames_by_preset: bool = False
 
     @classmethod
     def of(cls, headers: SecurityHeaders | None = None) -> Self:
@@ -209,6 +214,8 @@ class SecurityPolicy:
                 chosen.pop(name, None)
             elif value is not None:
                 chosen[name] = in_lower_case(value) if option.startswith("csp") else value
+        if said.csp is None and said.frame_options == "SAMEORIGIN" and preset != "off":
+            chosen[_NAMES["csp"]] = _framed(chosen[_NAMES["csp"]].encode(), b"SAMEORIGIN").decode()
         named = endpoints(said.reporting_endpoints)
         secure = {name: _reporting(name, value, named, secure=True) for name, value in chosen.items()}
         if named:
@@ -229,7 +236,21 @@ class SecurityPolicy:
             unchanged=_lines({name: value for name, value in secure.items() if name == _OF_HOST}),
             taken=taken,
             no_store=preset != "off" or "cache-control" in chosen,
+            frames_by_preset=said.csp is None and preset != "off",
         )
+
+    def framed_by(self, lines: tuple[Header, ...], own: Iterable[Header]) -> tuple[Header, ...]:
+        """The lines beside the app's own `X-Frame-Options`: what the preset says of frames is to be the same.
+
+        Args:
+            lines: those that the response would get.
+            own: the app's, in any spelling.
+        """
+        said = {value.strip().upper() for name, value in own if name.lower() == b"x-frame-options"}
+        if len(said) != 1 or not self.frames_by_preset:
+            return lines
+        (word,) = said
+        return tuple((name, _framed(value, word) if name == _CSP else value) for name, value in lines)
 
     def with_nonce(self, nonce: str, *, secure: bool) -> tuple[Header, ...]:
         """The lines of a response whose app has asked for a nonce."""
@@ -239,6 +260,15 @@ class SecurityPolicy:
         source = f"'nonce-{nonce}'".encode()
         filled = {name: source.join(parts) for name, parts in self.nonces[secure]}
         return tuple((name, filled.get(name, value)) for name, value in lines)
+
+
+def _framed(policy: bytes, frame_options: bytes) -> bytes:
+    """A preset's policy with what this `X-Frame-Options` says; one that browsers do not know changes nothing."""
+    wanted = _FRAMING.get(frame_options)
+    if wanted is not None:
+        for other in _FRAMING.values():
+            policy = policy.replace(other, wanted)
+    return policy
 
 
 def _reporting(name: str, value: str, named: dict[str, str], *, secure: bool) -> str:

@@ -114,6 +114,30 @@ async def test_a_page_runs_on_when_it_is_loaded_again(sites: Sites, visits: Visi
     assert [each.status for each in site.asked("/")] == [200, 304]
 
 
+@pytest.mark.parametrize("preset", ["api", "page"])
+async def test_a_page_that_its_own_site_may_frame(sites: Sites, visits: Visits, preset: Preset) -> None:
+    """What says SAMEORIGIN, as Django's decorator does, is framed by pages of its own origin, and by no others."""
+
+    async def framed(scope: Scope, receive: Receive, send: Send) -> None:
+        own = [(b"content-type", b"text/html"), (b"x-frame-options", b"SAMEORIGIN")]
+        body = b"<p>framed"
+        if scope["path"] == "/":
+            own.append((b"content-security-policy", b"default-src 'self' data:"))
+            body = b"<link rel=icon href=data:,><iframe src=/framed></iframe>"
+        await send({"type": "http.response.start", "status": 200, "headers": own})
+        await send({"type": "http.response.body", "body": body})
+
+    settings = GuardSettings(security=SecuritySettings(preset=preset), log=LogSettings(format="off"))
+    site = sites.at(f"framing.{preset}.localhost", Guard(framed, settings))
+    visit = await visits.at(site.origin)
+    assert await visit.page.frames[1].inner_text("body") == "framed"
+    stranger = await visits.at(sites.at("elsewhere.localhost").origin)
+    await stranger.page.set_content(f"<iframe src={site.origin}/framed></iframe>")
+    assert stranger.page.frames[1].url != f"{site.origin}/framed"
+    assert len(stranger.errors) == 1
+    assert visit.errors == []
+
+
 async def test_an_answer_that_is_no_page_runs_nothing(sites: Sites, visits: Visits) -> None:
     """Under the preset `api`, what is opened as a page runs no script, has no style, and loads nothing."""
     site = guarded(sites, "api-preset.localhost", preset="api")

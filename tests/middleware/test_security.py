@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import example, given
@@ -62,6 +62,31 @@ async def test_the_apps_own_win() -> None:
     names = [name.lower() for name, _ in headers]
     assert names.count(b"content-security-policy") == names.count(b"x-frame-options") == 1
     assert b"x-content-type-options" in names
+
+
+@pytest.mark.parametrize(
+    ("options", "own", "ancestors"),
+    [
+        ({}, [b"SAMEORIGIN"], "'self'"),
+        ({}, [b" sameorigin "], "'self'"),
+        ({"preset": "page"}, [b"SAMEORIGIN"], "'self'"),
+        ({"frame_options": "SAMEORIGIN"}, [], "'self'"),
+        ({"frame_options": "SAMEORIGIN"}, [b"deny"], "'none'"),
+        ({}, [b"DENY"], "'none'"),
+        ({}, [b"ALLOWALL"], "'none'"),
+        ({}, [b"SAMEORIGIN", b"DENY"], "'none'"),
+        ({"csp": "frame-ancestors 'none'"}, [b"SAMEORIGIN"], "'none'"),
+        ({"csp": "frame-ancestors 'self'"}, [b"DENY"], "'self'"),
+    ],
+)
+async def test_who_may_frame(options: dict[str, Any], own: list[bytes], ancestors: str) -> None:
+    """Where the app says who may frame, the preset's policy says the same; one that the operator wrote stays."""
+    echo = Echo(headers=[(b"X-Frame-Options", value) for value in own])
+    headers = (await get(SecurityHeadersMiddleware(echo, **options))).headers
+    (found,) = (each for each in headers["content-security-policy"].split("; ") if each.startswith("frame-ancestors"))
+    assert found == f"frame-ancestors {ancestors}"
+    expected = b", ".join(own).decode() or options.get("frame_options")
+    assert headers["x-frame-options"] == expected
 
 
 async def test_the_servers_name_is_taken_away() -> None:

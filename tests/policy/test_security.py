@@ -126,12 +126,26 @@ OPTIONS = {
     "csp_report_only": ("content-security-policy-report-only", "script-src https:"),
     "referrer_policy": ("referrer-policy", "no-referrer, same-origin"),
     "permissions_policy": ("permissions-policy", 'camera=(self "https://a.example"), usb=*, midi=self, hid=()'),
-    "frame_options": ("x-frame-options", "SAMEORIGIN"),
+    "frame_options": ("x-frame-options", "DENY"),
     "opener_policy": ("cross-origin-opener-policy", "same-origin-allow-popups"),
     "embedder_policy": ("cross-origin-embedder-policy", "credentialless"),
     "resource_policy": ("cross-origin-resource-policy", "cross-origin"),
     "cache_control": ("cache-control", "no-cache"),
 }
+
+
+@pytest.mark.parametrize("preset", ALL)
+def test_own_pages_may_frame(preset: Preset) -> None:
+    """SAMEORIGIN is what the preset's policy says of frames, too, since browsers go by that; one's own policy stays."""
+    name, framed = "content-security-policy", policy_of(preset, frame_options="SAMEORIGIN")
+    own = policy_of(preset, frame_options="SAMEORIGIN", csp="frame-ancestors 'none'")
+    for view in (plain, secure):
+        expected = {**view(policy_of(preset)), "x-frame-options": "SAMEORIGIN"}
+        if preset != "off":
+            expected[name] = expected[name].replace("frame-ancestors 'none'", "frame-ancestors 'self'")
+            assert "frame-ancestors 'self'" in expected[name]
+        assert view(framed) == expected
+        assert view(own)[name] == "frame-ancestors 'none'"
 
 
 @pytest.mark.parametrize("option", OPTIONS)
