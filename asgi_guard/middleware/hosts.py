@@ -64,7 +64,7 @@ class HostMiddleware(Layer):
             return None
         if verdict == "redirect":
             query = exchange.scope.get("query_string") or b""
-            location = https_location(hosts[0], exchange.path, query, exchange.raw_path)
+            location = https_location(hosts[0], exchange.path, query, exchange.raw_path, exchange.root_path)
             # A shared cache whose keys have no scheme would answer the https request, too, with this.
             return Answer(308, ((b"location", location), (b"cache-control", b"no-store")))
         if verdict == "insecure":

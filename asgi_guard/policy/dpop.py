@@ -31,7 +31,7 @@ from asgi_guard.errors import TokenError
 from asgi_guard.policy import keys, token
 from asgi_guard.policy.claims import instant
 from asgi_guard.policy.identity import store_key
-from asgi_guard.policy.routes import route_path
+from asgi_guard.policy.routes import taken_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,14 +101,9 @@ def url_of(scheme: str, host: Sequence[bytes], raw_path: bytes | None, path: str
         raw_path = _quoted(path)
     sent = raw_path.partition(b"?")[0].decode("latin-1")
     if root_path:
-        sent = _before(sent, f"/{root_path.strip('/')}") + sent
+        decoded = unquote_to_bytes(sent.encode("latin-1")).decode("utf-8", "surrogateescape")
+        sent = _quoted(taken_path(decoded, root_path)).decode() + sent
     return None if "#" in sent else _normalised(scheme, host[0].decode("latin-1"), sent)
-
-
-def _before(sent: str, root_path: str) -> str:
-    """What has been taken from the path before it was sent here."""
-    path = unquote_to_bytes(sent.encode("latin-1")).decode("utf-8", "surrogateescape")
-    return "" if root_path == "/" or route_path(path, root_path) != path else _quoted(root_path).decode()
 
 
 def _quoted(path: str) -> bytes:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 from asgi_guard.errors import ConfigError, Problem
-from asgi_guard.policy.routes import path_faults
+from asgi_guard.policy.routes import path_faults, taken_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,7 +113,7 @@ def is_host(value: bytes) -> bool:
     return _match(value) is not None
 
 
-def https_location(host: bytes, path: str, query: bytes, raw_path: bytes | None = None) -> bytes:
+def https_location(host: bytes, path: str, query: bytes, raw_path: bytes | None = None, root_path: str = "") -> bytes:
     """Where a redirect goes: the same host without its port, which was the plain one's, and the same path and query.
 
     Args:
@@ -121,6 +121,7 @@ def https_location(host: bytes, path: str, query: bytes, raw_path: bytes | None 
         path: the decoded path.
         query: the query, as it was sent.
         raw_path: the path as it was sent, where the server tells: what is encoded in it stays so.
+        root_path: where the app is mounted. A proxy may have taken it from the path; the client has to name it again.
     """
     match = _HOST.fullmatch(host)
     name = match["name"] if match else host
@@ -130,6 +131,8 @@ def https_location(host: bytes, path: str, query: bytes, raw_path: bytes | None 
         # Encoded anew: whatever the server decoded of it, no byte of it can end the header or the authority. Leading
         # slashes are folded, lest `//evil.example` after the host be read as something else by someone.
         target = quote("/" + path.lstrip("/"), safe=_PATH_CHARACTERS, errors="replace")
+    if root_path:
+        target = quote(taken_path(path, root_path), safe=_PATH_CHARACTERS, errors="replace") + target
     if query:
         target += "?" + quote(query, safe=_PATH_CHARACTERS + "?%")  # a query arrives encoded; only stray bytes are
     return b"https://" + name + target.encode()

@@ -231,6 +231,12 @@ def route_path(path: str, root_path: str) -> str:
     return below if below.startswith("/") else path
 
 
+def taken_path(path: str, root_path: str) -> str:
+    """What a proxy has taken from a path before it came here: the root path, where the path does not begin with it."""
+    root_path = f"/{root_path.strip('/')}"
+    return "" if root_path == "/" or route_path(path, root_path) != path else root_path
+
+
 def joined_path(path: str, root_path: str) -> str | None:
     """What is below the root path to a router that does not look where it begins and ends; None if that is the same.
 

@@ -58,6 +58,14 @@ async def test_redirect() -> None:
     }
 
 
+async def test_redirect_below_a_root_path() -> None:
+    """A root path that a proxy has taken away stands in the redirect, and not twice where it was left."""
+    layer = HostMiddleware(Echo(), allowed="api.example.com", https_redirect=True)
+    for path in ("/items", "/api/items"):
+        scope = scope_of(b"api.example.com", path=path, raw_path=path.encode(), root_path="/api")
+        assert (await call(layer, scope)).headers["location"] == "https://api.example.com/api/items"
+
+
 async def test_secure_is_not_redirected() -> None:
     """A request over https reaches the app."""
     layer = HostMiddleware(Echo(), allowed="api.example.com", https_redirect=True)

@@ -222,6 +222,26 @@ def test_location_as_sent(path: str, raw_path: bytes, location: bytes) -> None:
     assert https_location(b"a.example", path, b"", raw_path) == b"https://a.example" + location
 
 
+@pytest.mark.parametrize(
+    ("root_path", "path", "location"),
+    [
+        ("/api", "/items", b"/api/items"),  # a proxy has taken the root path away, or the server keeps it apart
+        ("/api", "/api/items", b"/api/items"),
+        ("/api", "/api", b"/api"),
+        ("/api", "/apis", b"/api/apis"),
+        ("/api", "//evil.example", b"/api/evil.example"),
+        ("/", "/items", b"/items"),
+        ("api/", "/items", b"/api/items"),
+        ("//evil.example", "/", b"/evil.example/"),
+        ("/a b\r\n", "/items", b"/a%20b%0D%0A/items"),
+    ],
+)
+def test_location_below_a_root_path(root_path: str, path: str, location: bytes) -> None:
+    """A redirect goes to the address that the client has to ask for, with the root path before it."""
+    for raw_path in (None, path.encode()):
+        assert https_location(b"a.example", path, b"", raw_path, root_path) == b"https://a.example" + location
+
+
 def test_the_longest_host() -> None:
     """A name of 254 characters, with its last dot, and any port make a host; one character more makes none."""
     name = b"a" * 253 + b"."
@@ -238,14 +258,17 @@ def test_the_longest_host() -> None:
     st.text(st.characters(), max_size=30),
     st.binary(max_size=30),
     st.none() | st.binary(max_size=30) | st.binary(max_size=30).map(b"/".__add__),
+    st.text(st.characters(), max_size=30),
 )
-@example(b"api.example.com", "\ud800", b"", None)
-@example(b"API.example.com.:81", "/@evil.example", b"@evil", b"/@evil.example")
-def test_a_redirect_stays_on_the_host(host: bytes, path: str, query: bytes, raw_path: bytes | None) -> None:
+@example(b"api.example.com", "\ud800", b"", None, "\ud800")
+@example(b"API.example.com.:81", "/@evil.example", b"@evil", b"/@evil.example", "@evil.example")
+def test_a_redirect_stays_on_the_host(
+    host: bytes, path: str, query: bytes, raw_path: bytes | None, root_path: str
+) -> None:
     """Whatever a client sends, a redirect goes to the allowed host alone, in one line of plain ASCII."""
     if SECURE.decide([host], "http") != "redirect":
         host = b"api.example.com"
-    location = https_location(host, path, query, raw_path)
+    location = https_location(host, path, query, raw_path, root_path)
     assert re.fullmatch(rb"[!-~]+", location)
     parts = urlsplit(location.decode())
     assert parts.scheme == "https"
