@@ -81,10 +81,19 @@ def endpoint_problems(values: Sequence[str]) -> Iterator[Problem]:
         match = _ENDPOINT.fullmatch(value)
         if match is None or not is_sendable(value) or set(value) & set('"\\,;'):
             yield Problem(field, f"{value!r} is no endpoint: write default=https://reports.example.com/csp")
-        elif urlsplit(match["url"]).scheme != "https" or not urlsplit(match["url"]).hostname:
+        elif not _is_https(match["url"]):
             yield Problem(field, f"{value!r}: browsers send reports to https URLs only")
     if len(endpoints(values)) < len(values) and all(map(_ENDPOINT.fullmatch, values)):
         yield Problem(field, "an endpoint is named twice")
+
+
+def _is_https(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # is looked at only when it is asked for
+    except ValueError:
+        return False
+    return parts.scheme == "https" and bool(parts.hostname)
 
 
 def _takes_value(directive: str) -> bool:

@@ -199,6 +199,8 @@ def test_what_caches_are_told(value: str) -> None:
         ("preset", "pages"),
         ("reporting_endpoints", ["https://a.example"]),
         ("reporting_endpoints", ["a=http://a.example"]),
+        ("reporting_endpoints", ["a=https://[::1/csp"]),
+        ("reporting_endpoints", ["a=https://a.example:99999/csp"]),
         ("reporting_endpoints", ['a=https://a.example/"']),
         ("reporting_endpoints", ["a=https://a.example", "a=https://b.example"]),
     ],
