@@ -58,11 +58,15 @@ class Head:
         self.names -= names
 
     def vary(self, field: bytes) -> None:
-        """Name a request header in `Vary` (RFC 9110 12.5.5), once, leaving what the app said there."""
+        """Name a request header in `Vary` (RFC 9110 12.5.5), once, beside what the app said there, in one line.
+
+        Of several lines some caches heed the last alone, nginx before 1.23 among them, and would hand one user's page
+        to another.
+        """
         if b"vary" in self.names:
-            for name, value in self.lines:
-                if name.lower() == b"vary":
-                    named = {item.strip() for item in value.lower().split(b",")}
-                    if field.lower() in named or b"*" in named:
-                        return
-        self.add(b"vary", field)
+            said = [value for name, value in self.lines if name.lower() == b"vary"]
+            named = {item.strip() for value in said for item in value.lower().split(b",")}
+            if field.lower() in named or b"*" in named:
+                return
+            field = b", ".join((*filter(None, said), field))
+        self.set(b"vary", field)

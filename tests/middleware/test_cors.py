@@ -127,6 +127,15 @@ async def test_the_apps_own() -> None:
     assert exchange.starts[0]["headers"] == own
 
 
+@pytest.mark.parametrize("origin", [[ORIGIN], [(b"origin", b"https://evil.example")], []])
+async def test_what_the_apps_answer_varies_by(origin: list[Header]) -> None:
+    """`Vary` is one line with all that the answer depends on: of several, some caches heed one."""
+    own = [(b"Vary", b"Cookie"), (b"vary", b"Accept-Encoding")]
+    exchange = await get(layer(Echo(headers=own)), headers=origin)
+    lines = [value for name, value in exchange.starts[0]["headers"] if name.lower() == b"vary"]
+    assert lines == [b"Cookie, Accept-Encoding, origin"]
+
+
 async def test_unhandled_exception() -> None:
     """A page may read the response to an unhandled exception."""
 
