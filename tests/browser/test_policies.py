@@ -138,6 +138,31 @@ async def test_a_page_that_its_own_site_may_frame(sites: Sites, visits: Visits, 
     assert visit.errors == []
 
 
+@pytest.mark.parametrize("named", [False, True])
+async def test_where_a_form_leads(sites: Sites, visits: Visits, named: bool) -> None:
+    """The redirect that answers a form of a page leads to another origin only where `form-action` names that."""
+    word = "named" if named else "unnamed"
+    provider = sites.at(f"provider.{word}.localhost")
+
+    async def login(scope: Scope, receive: Receive, send: Send) -> None:
+        status, headers = 200, [(b"content-type", b"text/html")]
+        if scope["method"] == "POST":
+            status, headers = 302, [(b"location", f"{provider.origin}/authorize".encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"<form method=post><button>log in</button></form>"})
+
+    policy = f"default-src 'self'; form-action 'self' {provider.origin}" if named else None
+    settings = GuardSettings(security=SecuritySettings(preset="page", csp=policy), log=LogSettings(format="off"))
+    visit = await visits.at(sites.at(f"form.{word}.localhost", Guard(login, settings)).origin)
+    if named:
+        async with visit.page.expect_navigation(url=f"{provider.origin}/authorize"):
+            await visit.page.click("button")
+    else:
+        async with visit.page.expect_console_message(lambda message: "form-action" in message.text):
+            await visit.page.click("button")
+    assert bool(provider.asked("/authorize")) is named
+
+
 async def test_an_answer_that_is_no_page_runs_nothing(sites: Sites, visits: Visits) -> None:
     """Under the preset `api`, what is opened as a page runs no script, has no style, and loads nothing."""
     site = guarded(sites, "api-preset.localhost", preset="api")
