@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
+from asgi_guard.policy.origins import is_installed
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -256,7 +258,7 @@ def _cors(facts: Facts) -> Finding:
     loose = [origin for origin in facts.origins if "*" in origin]
     if loose:
         return Finding("fail", f"{loose[0]} is more than one origin", "ASGI_GUARD_CORS_ALLOW_ORIGINS with exact ones")
-    insecure = [origin for origin in facts.origins if not origin.startswith("https://")]
+    insecure = [origin for origin in facts.origins if not (origin.startswith("https://") or is_installed(origin))]
     if insecure:
         return Finding("fail", f"{insecure[0]} can be forged on the way", "ASGI_GUARD_CORS_ALLOW_ORIGINS with https")
     if facts.any_method:

@@ -98,6 +98,7 @@ def test_nothing_said() -> None:
         ({"origins": ("*",)}, "cors", "fail", "more than one"),
         ({"origins": ("https://*.shop.example",)}, "cors", "fail", "more than one"),
         ({"origins": ("http://shop.example",)}, "cors", "fail", "forged"),
+        ({"origins": ("tauri://localhost", "https://shop.example")}, "cors", "pass", "2 exact origins"),
         ({"any_method": True}, "cors", "fail", "any method"),
         ({"credentials": False}, "cors", "pass", "without credentials"),
     ],
