@@ -149,7 +149,8 @@ async def test_what_a_page_may_use(secure_sites: Sites, visits: Visits) -> None:
     await visits.context.set_geolocation({"latitude": 0, "longitude": 0})
     visit = await visits.at(secure_sites.at("features.test", guard).origin + "/")
     allowed = await visit.page.evaluate("document.featurePolicy.allowedFeatures()")
-    assert not {"camera", "microphone", "geolocation", "payment", "usb", "clipboard-read"} & set(allowed)
+    told = {"camera", "microphone", "geolocation", "payment", "fullscreen", "publickey-credentials-get"}
+    assert not {*told, "usb", "clipboard-read"} & set(allowed)
     assert "clipboard-write" in allowed
     locate = "new Promise(told => navigator.geolocation.getCurrentPosition(() => told(0), error => told(error.code)))"
     assert await visit.page.evaluate(locate) == 1
