@@ -60,13 +60,22 @@ class Head:
     def vary(self, field: bytes) -> None:
         """Name a request header in `Vary` (RFC 9110 12.5.5), once, beside what the app said there, in one line.
 
-        Of several lines some caches heed the last alone, nginx before 1.23 among them, and would hand one user's page
-        to another.
+        `field` is lower case. Of several lines some caches heed the last alone, nginx before 1.23 among them, and would
+        hand one user's page to another.
         """
         if b"vary" in self.names:
-            said = [value for name, value in self.lines if name.lower() == b"vary"]
-            named = {item.strip() for value in said for item in value.lower().split(b",")}
-            if field.lower() in named or b"*" in named:
-                return
-            field = b", ".join((*filter(None, said), field))
-        self.set(b"vary", field)
+            said, others = b"", []
+            for line in self.lines:
+                if line[0].lower() != b"vary":
+                    others.append(line)
+                elif line[1]:
+                    said = said + b", " + line[1] if said else line[1]
+            named = said.lower()
+            if field in named or b"*" in named:  # perhaps; a part of a name is none
+                fields = {item.strip() for item in named.split(b",")}
+                if field in fields or b"*" in fields:
+                    return
+            if said:
+                field = said + b", " + field
+            self.lines = others
+        self.add(b"vary", field)
