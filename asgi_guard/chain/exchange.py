@@ -371,6 +371,11 @@ class Exchange:
         return self.kind == "http" and http_version.startswith("1")
 
     @property
+    def is_secure(self) -> bool:
+        """Whether it came over TLS, as the server or a trusted proxy says."""
+        return self.scheme in ("https", "wss")
+
+    @property
     def is_of_page(self) -> bool:
         """Whether a page asks, in a browser that may be on a machine which is told more than others are.
 

@@ -129,4 +129,5 @@ class AccessMiddleware(Layer):
             origin=exchange.lines(b"origin"),
             host=exchange.lines(b"host"),
             trusts=self._trusts_origin,
+            secure=exchange.is_secure,
         )

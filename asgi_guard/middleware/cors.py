@@ -152,7 +152,8 @@ class CORSMiddleware(Layer):
         """Browsers let any page open a WebSocket anywhere; only the server can refuse (RFC 6455 10.2)."""
         origins = exchange.lines(b"origin")
         if len(origins) == 1 and (
-            self.policy.allows_origin(origins[0]) or is_same_origin(origins[0], exchange.lines(b"host"))
+            self.policy.allows_origin(origins[0])
+            or is_same_origin(origins[0], exchange.lines(b"host"), secure=exchange.is_secure)
         ):
             return None
         return problem(

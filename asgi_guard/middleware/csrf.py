@@ -165,6 +165,7 @@ class CSRFMiddleware(Layer):
             origin=exchange.lines(b"origin"),
             host=exchange.lines(b"host"),
             trusts=self.trusts,
+            secure=exchange.is_secure,
         )
         if page == "own":
             return None

@@ -1,9 +1,9 @@
 """Cross-site request forgery, decided by what browsers say of a request (Fetch Metadata, then Origin).
 
 Only identities that the browser sends by itself (a cookie) can be abused so; a bearer token cannot. The order of
-decisions is that of Go's `http.CrossOriginProtection`, with three repairs: an Origin with user information is refused,
-WebSocket handshakes, though they are GETs, are judged by their Origin, and a Host may name the port that goes without
-saying in the Origin.
+decisions is that of Go's `http.CrossOriginProtection`, with four repairs: an Origin with user information is refused,
+WebSocket handshakes, though they are GETs, are judged by their Origin, a Host may name the port that goes without
+saying in the Origin, and over TLS a Host without one is of no page of plain http.
 
 1. A safe method (GET, HEAD, OPTIONS) that is no WebSocket handshake: allowed.
 2. `Sec-Fetch-Site` is `same-origin` or `none`: allowed.
@@ -42,6 +42,7 @@ def allows(
     origin: Sequence[bytes],
     host: Sequence[bytes],
     trusts: Callable[[bytes], bool],
+    secure: bool = False,
 ) -> bool:
     """Tell whether a request that a browser authenticated by itself may go on.
 
@@ -49,7 +50,8 @@ def allows(
     """
     if method in SAFE_METHODS and not websocket:
         return True
-    return whose_page(fetch_site=fetch_site, origin=origin, host=host, trusts=trusts) != "foreign"
+    page = whose_page(fetch_site=fetch_site, origin=origin, host=host, trusts=trusts, secure=secure)
+    return page != "foreign"
 
 
 def whose_page(
@@ -58,6 +60,7 @@ def whose_page(
     origin: Sequence[bytes],
     host: Sequence[bytes],
     trusts: Callable[[bytes], bool],
+    secure: bool = False,
 ) -> Page:
     """Tell whose page a request comes from: `own` for a trusted origin's too; `unsaid` where no header tells.
 
@@ -66,6 +69,7 @@ def whose_page(
         origin: the lines of `Origin`.
         host: the lines of `Host`.
         trusts: tells whether an origin is trusted (the same origins as CORS allows with credentials).
+        secure: whether the request came over TLS, as the server or a trusted proxy says.
     """
     if len(origin) > 1 or len(fetch_site) > 1:
         return "foreign"
@@ -74,7 +78,7 @@ def whose_page(
     if not fetch_site:
         if not origin:
             return "unsaid"
-        if is_same_origin(origin[0], host):
+        if is_same_origin(origin[0], host, secure=secure):
             return "own"
     return "own" if origin and trusts(origin[0]) else "foreign"
 
@@ -109,20 +113,22 @@ class ForgeryExemptions:
         return (row != NO_ROW and not self._table.routes[row].csrf) or self._paths.match(path, method) != NO_ROW
 
 
-def is_same_origin(origin: bytes, host: Sequence[bytes]) -> bool:
-    """Tell whether an Origin's host and port are the request's own. The scheme is not known here, and not compared.
+def is_same_origin(origin: bytes, host: Sequence[bytes], *, secure: bool = False) -> bool:
+    """Tell whether an Origin's host and port are the request's own.
 
     An Origin leaves the default port of its scheme out (RFC 6454 6.2); some proxies write it into Host. It counts as
-    that of the Origin's own scheme alone: what is at `http://app.example` is not at `app.example:443`.
+    that of the Origin's own scheme alone: what is at `http://app.example` is not at `app.example:443`, and so not at
+    `app.example` over TLS, whose port that is. Whoever is on the network can write a page of plain http. A request that
+    came over no TLS may have come over one to a proxy that does not say so: of it nothing follows.
     """
     authority = _authority(origin) if len(host) == 1 else None
     if authority is None:
         return False
-    named = host[0].lower()
+    scheme, named = origin.partition(b"://")[0].lower(), host[0].lower()
+    default = None if authority.rpartition(b":")[2].isdigit() else _DEFAULT_PORTS.get(scheme)
     if named == authority:
-        return True
-    default = _DEFAULT_PORTS.get(origin.partition(b"://")[0].lower())
-    return default is not None and not authority.rpartition(b":")[2].isdigit() and named == authority + default
+        return not (secure and default == _DEFAULT_PORTS[b"http"])
+    return default is not None and named == authority + default
 
 
 def _authority(origin: bytes) -> bytes | None:

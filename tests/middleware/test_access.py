@@ -182,6 +182,14 @@ async def test_cross_site(issuer: LocalIssuer, method: str, headers: list[Header
     assert (b"cross_site" in exchange.body) is not allowed
 
 
+async def test_pages_of_plain_http(issuer: LocalIssuer) -> None:
+    """Over TLS, a page of plain http does not act with a user's cookie, though its host is the server's own."""
+    headers = [(b"origin", b"http://testserver")]
+    assert (await send_cookie(issuer, http_scope("POST", "/", headers, scheme="https"))).status == 403
+    assert (await send_cookie(issuer, websocket_scope(headers=headers, scheme="wss"))).status == 403
+    assert (await send_cookie(issuer, http_scope("POST", "/", [(b"origin", b"https://testserver")]))).status == 200
+
+
 async def test_cross_site_websocket(issuer: LocalIssuer) -> None:
     """A WebSocket that another site opens with a user's cookie is refused, and one of a trusted origin is not."""
     refused = await send_cookie(issuer, websocket_scope(headers=[(b"origin", b"https://evil.example")]))

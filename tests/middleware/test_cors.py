@@ -157,6 +157,13 @@ async def test_handshake(origins: list[bytes]) -> None:
     assert exchange.messages[0]["type"] == "websocket.accept"
 
 
+@pytest.mark.parametrize(("origin", "opens"), [(b"http://testserver", False), (b"https://testserver", True)])
+async def test_handshake_over_tls(origin: bytes, opens: bool) -> None:
+    """A page of plain http, which anyone on the network can write, is none of the server's own over TLS."""
+    exchange = await call(layer(), websocket_scope(headers=[(b"origin", origin)], scheme="wss"))
+    assert (exchange.messages[0]["type"] == "websocket.accept") is opens
+
+
 FOREIGN = [[b"https://evil.example"], [b"null"], [PAGE, PAGE], [b""], [b"https://testserver:8000"]]
 
 

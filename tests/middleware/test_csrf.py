@@ -94,6 +94,18 @@ async def test_what_changes_something(headers: list[Header], status: int, cookie
     assert len(app.scopes) == (3 if status == 200 else 0)
 
 
+@pytest.mark.parametrize(("origin", "status"), [(b"http://testserver", 403), (b"https://testserver", 200)])
+async def test_pages_of_plain_http(origin: bytes, status: int) -> None:
+    """What came over TLS is not the same origin's as a page of plain http, which anyone on the network can write."""
+    guarded = CSRFMiddleware(Echo())
+    assert (await post(guarded, (b"origin", origin), scheme="https")).status == status
+    assert (
+        await post(guarded, (b"origin", origin))
+    ).status == 200  # TLS may have ended in a proxy that does not say so
+    exchange = await call(guarded, websocket_scope(headers=[(b"origin", origin)], scheme="wss"))
+    assert (exchange.messages[0]["type"] == "websocket.accept") is (status == 200)
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "get"])
 async def test_safe_methods_pass(method: str) -> None:
     """What changes nothing is let through from anywhere."""

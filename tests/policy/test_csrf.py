@@ -138,6 +138,33 @@ def test_the_default_port(origin: bytes, host: bytes, same: bool) -> None:
     assert allowed(origin=origin, host=host) is same
 
 
+@pytest.mark.parametrize(
+    ("origin", "host", "same"),
+    [
+        (b"https://app.example", HOST, True), (b"https://app.example", b"app.example:443", True),
+        (b"http://app.example", HOST, False), (b"HTTP://App.Example", HOST, False), (b"http://[::1]", b"[::1]", False),
+        (b"https://app.example:8443", b"app.example:8443", True), (b"http://localhost:8000", b"localhost:8000", True),
+        (b"http://app.example", b"app.example:443", False), (b"tauri://app.example", HOST, True),
+    ],
+)  # fmt: skip
+def test_over_tls(origin: bytes, host: bytes, same: bool) -> None:
+    """Over TLS, a Host without a port is at 443, where no page of plain http is."""
+    assert is_same_origin(origin, [host], secure=True) is same
+    for websocket in (False, True):
+        assert (
+            allows(
+                "POST",
+                websocket=websocket,
+                fetch_site=[],
+                origin=[origin],
+                host=[host],
+                trusts=TRUSTED.__eq__,
+                secure=True,
+            )
+            is same
+        )
+
+
 @pytest.mark.parametrize("host", [[], [HOST, HOST], [b""], [b"app.example:80"], [b"user@app.example"]])
 def test_without_one_host_nothing_is_the_same_origin(host: list[bytes]) -> None:
     """A request without exactly one plain Host has no origin to be the same as."""
