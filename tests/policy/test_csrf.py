@@ -202,12 +202,21 @@ def test_the_same_origin_ends_with_its_host(origin: bytes, host: bytes) -> None:
     fetch_site=st.lists(names, max_size=2),
     origin=st.lists(names, max_size=2),
     host=st.lists(names, max_size=2),
+    secure=st.booleans(),
 )
 def test_an_attackers_page_gets_nothing_done(
-    method: str, websocket: bool, fetch_site: list[bytes], origin: list[bytes], host: list[bytes]
+    method: str, websocket: bool, fetch_site: list[bytes], origin: list[bytes], host: list[bytes], secure: bool
 ) -> None:
     """A request that a browser marks as another site's, and whose origin nobody trusts, changes nothing."""
-    passes = allows(method, websocket=websocket, fetch_site=fetch_site, origin=origin, host=host, trusts=TRUSTED.__eq__)
+    passes = allows(
+        method,
+        websocket=websocket,
+        fetch_site=fetch_site,
+        origin=origin,
+        host=host,
+        trusts=TRUSTED.__eq__,
+        secure=secure,
+    )
     if fetch_site == [b"cross-site"] and origin != [TRUSTED] and (websocket or method != "GET"):
         assert not passes
     if method == "GET" and not websocket:
