@@ -87,8 +87,9 @@ def check(
 ) -> None:
     """Show the effective configuration, with every problem at once, and ask the store and the issuer.
 
-    Exit code 0: all is well; 1: the store or the issuer does not answer, or a line of the checklist fails; 2: the
-    configuration cannot be used, and what is wrong is told on standard error, with --json on standard output too.
+    Exit code 0: all is well; 1: the store or the issuer does not answer, a line of the checklist fails, or draining
+    does not work under the server; 2: the configuration cannot be used, and what is wrong is told on standard error,
+    with --json on standard output too.
     """
     if sum((production, headers, server is not None)) > 1:
         raise click.UsageError("--production, --headers and --server are asked one at a time")

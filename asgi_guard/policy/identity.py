@@ -150,7 +150,7 @@ class APIKey:
 
     Attributes:
         name: who it belongs to.
-        sha256: the key's SHA-256, 64 hexadecimal digits.
+        sha256: the key's SHA-256, 64 lower-case hexadecimal digits.
         scopes: what it may do.
         plan: the plan of limits that it has.
 

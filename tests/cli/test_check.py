@@ -255,6 +255,14 @@ def test_problems_as_json(command: Command, monkeypatch: pytest.MonkeyPatch, als
     assert "hunter2" not in ran.out
 
 
+def test_the_exit_code_of_a_server_that_does_not_drain(command: Command) -> None:
+    """Under a server that ends at once the exit code is 1, as the command's help says."""
+    ran = command("check", "--server", "hypercorn")
+    assert (ran.code, "SIGTERM does not drain" in ran.out) == (1, True)
+    told = " ".join(command("check", "--help").out.split())
+    assert "draining does not work under the server; 2:" in told
+
+
 def test_problems_that_are_no_text_as_json() -> None:
     """Bytes that are no UTF-8, as a variable's name may have, are told in JSON too."""
     ran = program("check", "--json", **{os.fsdecode(b"ASGI_GUARD_F\xff"): "1"})
