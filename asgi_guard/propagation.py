@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from asgi_guard.chain.exchange import current
-from asgi_guard.policy.trace_context import TRACE_HEADERS
+from asgi_guard.policy.trace_context import TRACE_HEADERS, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Generator, MutableMapping
-
-    from asgi_guard.policy.trace_context import Trace
 
 
 def trace() -> Trace | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, get_type_hints
 
+import pytest
 from asgiref.typing import ASGI3Application
 from fastapi import FastAPI
 from litestar import Litestar
@@ -12,7 +15,7 @@ from quart import Quart
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from asgi_guard import Guard
+from asgi_guard import Guard, Trace, draining, propagation_headers, request_id, trace
 
 if TYPE_CHECKING:
     import httpx
@@ -32,6 +35,20 @@ def test_any_framework_s_app_may_be_guarded() -> None:
     litestar = Litestar(logging_config=None)  # else it would set up logging for all
     for guard in (Guard(FastAPI()), Guard(Starlette()), Guard(Quart("quart")), Guard(litestar), Guard(by_hand)):
         assert inspect.iscoroutinefunction(guard.__call__)
+
+
+@pytest.mark.parametrize(
+    ("found", "kind"),
+    [
+        (request_id, str | None),
+        (trace, Trace | None),
+        (draining, asyncio.Event | None),
+        (propagation_headers, dict[str, str]),
+    ],
+)
+def test_what_is_found_out_may_be_injected(found: Callable[[], object], kind: object) -> None:
+    """Frameworks that inject what a function gives, such as Litestar by its `Provide`, can read what that is."""
+    assert get_type_hints(found) == {"return": kind}
 
 
 def test_a_guard_may_be_given_to_any_server() -> None:
