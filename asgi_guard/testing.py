@@ -32,6 +32,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from asgi_guard.errors import require_choice
 from asgi_guard.identity.issuer import Issuer
 from asgi_guard.policy.dpop import BINDING, thumbprint
 from asgi_guard.policy.keyring import KeyTimes
@@ -73,6 +74,7 @@ class SigningKey:
 
 
 def _generate(algorithm: Algorithm) -> PrivateKey:
+    require_choice("algorithm", algorithm, Algorithm)
     if algorithm == "RS256":
         return rsa.generate_private_key(public_exponent=65537, key_size=2048)
     if algorithm == "ES256":
@@ -133,6 +135,9 @@ class LocalIssuer:
         fetches: how often each path was asked for.
         unchanged: how often it answered 304, that the JWK set is still the one whose entity tag was sent.
         published: the keys in its JWK set; the last one signs.
+
+    Raises:
+        ConfigError: there is no such algorithm.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from asgi_guard import AccessMiddleware, AuthSettings, Guard, GuardSettings, IdentityMiddleware
+from asgi_guard import AccessMiddleware, AuthSettings, ConfigError, Guard, GuardSettings, IdentityMiddleware
 from asgi_guard.errors import TokenError
 from asgi_guard.policy.keyring import KeyTimes
 from asgi_guard.testing import DISCOVERY, JWKS, Algorithm, LocalIssuer, SigningKey
@@ -33,6 +33,14 @@ async def status(issuer: LocalIssuer, token: str | None = None) -> int:
     """What an app that accepts this issuer answers to a token."""
     layer = IdentityMiddleware(AccessMiddleware(Echo()), issuers=[issuer.accepted()])
     return (await get(layer, headers=[bearer(token or issuer.token())])).status
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "RS512", "PS256", "es256"])
+def test_an_algorithm_that_it_has_not(algorithm: Any) -> None:
+    """It signs by three algorithms, which it names where another is asked for, at first or in a rotation."""
+    for make in (lambda: LocalIssuer(algorithm=algorithm), lambda: LocalIssuer().rotate(algorithm)):
+        with pytest.raises(ConfigError, match=f"^algorithm: '{algorithm}' is none of 'RS256', 'ES256', 'EdDSA'$"):
+            make()
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
