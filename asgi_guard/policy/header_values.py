@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from asgi_guard.errors import Problem
+from asgi_guard.policy.listing import one_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -77,6 +78,9 @@ def endpoints(values: Sequence[str]) -> dict[str, str]:
 def endpoint_problems(values: Sequence[str]) -> Iterator[Problem]:
     """What is wrong with endpoints that are written `name=https://...`."""
     field = "reporting_endpoints"
+    if fault := one_text(reporting_endpoints=values):
+        yield Problem(field, fault)
+        return
     for value in values:
         match = _ENDPOINT.fullmatch(value)
         if match is None or not is_sendable(value) or set(value) & set('"\\,;'):

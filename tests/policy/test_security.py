@@ -220,6 +220,13 @@ def test_upgrades_over_https_only() -> None:
     assert secure(made)["content-security-policy"].startswith("Upgrade-Insecure-Requests")
 
 
+def test_one_text_is_no_list_of_endpoints() -> None:
+    """An endpoint that is given as a text alone is told once, with what to write, and not letter by letter."""
+    (problem,) = SecurityHeaders(reporting_endpoints="main=https://r.example/a").problems()
+    assert problem.name == "reporting_endpoints"
+    assert "write reporting_endpoints=('main=https://r.example/a',)" in problem.message
+
+
 def test_reporting() -> None:
     """Policies report to the first endpoint, in both spellings where endpoints are known, unless they say where to."""
     ends = ("main=https://r.example/a", "other=https://r.example/b")
