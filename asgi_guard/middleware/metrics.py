@@ -219,8 +219,8 @@ class MetricsMiddleware(Layer):
             series = (method, UNMATCHED, status, scheme)
         self._series.add(series)
         found = tuple(each.duration(*series) for each in self.instruments)
-        # What clients choose freely is no key: these would be any number.
-        if not full and "_OTHER" not in series:
+        # What clients choose freely is no key: these would be any number. Nor is no status, which says two things.
+        if not full and key[2] is not None and "_OTHER" not in series:
             self._durations[key] = found
         return found
 

@@ -36,7 +36,7 @@ from tests.stores.server import PATIENCE
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
+    from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
     from asgi_guard.chain.exchange import Exchange
     from asgi_guard.chain.layer import Decision
 
@@ -143,6 +143,24 @@ async def test_an_answer_that_nobody_waits_for(registry: CollectorRegistry) -> N
     for path in ("/answered", "/left"):
         await call(layer, http_scope(path=path), {"type": "http.disconnect"})
     assert (await scrape(layer))[DURATIONS] == {("GET", "_unmatched", "499"): 2}
+
+
+@pytest.mark.parametrize("errors", [(OSError, RuntimeError), (RuntimeError, OSError)], ids=["left", "refused"])
+async def test_a_head_that_is_not_sent(errors: tuple[type[Exception], ...], registry: CollectorRegistry) -> None:
+    """A client that is lost at the head is counted as 499, and a head that the server does not take as 500."""
+    layer = MetricsMiddleware(Echo(), registry=registry)
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    for error in errors:
+
+        async def send(message: Message, error: type[Exception] = error) -> None:
+            raise error
+
+        with pytest.raises(error):
+            await layer(http_scope(), receive, send)
+    assert (await scrape(layer))[DURATIONS] == {("GET", "_unmatched", "499"): 1, ("GET", "_unmatched", "500"): 1}
 
 
 @pytest.mark.long
