@@ -154,6 +154,7 @@ class LineWriter:
         self._queued = 0
         self._untold = 0
         self._draining = False
+        self._given_up = False  # whether an exit has waited in vain, and nothing was read since
 
     def open(self) -> None:
         """Find out where standard output leads, before any request captures what is printed."""
@@ -212,13 +213,13 @@ class LineWriter:
             )
 
     def flush(self, patience: float = PATIENCE) -> bool:
-        """Wait until nothing is queued. False if for so many seconds nothing was read."""
+        """Wait until nothing is queued. False if for so many seconds nothing was read, now or when it waited last."""
         with self._changed:
-            while self._draining:
+            while self._draining and not self._given_up:
                 if not self._changed.wait(patience):
+                    self._given_up = True
                     logger.error("%d lines of the access log are lost: nobody reads them", len(self._queue) + 1)
-                    return False
-        return True
+            return not self._draining
 
     def _follow(self, stream: TextIO, *, at_start: bool = False) -> _Output:
         """What to write to, now that another stream stands for standard output."""
@@ -263,11 +264,11 @@ class LineWriter:
                 self._lose(lost, error)
                 continue
             with self._changed:
-                self._failing = False
+                self._failing = self._given_up = False
                 self._changed.notify_all()
 
     def _end(self) -> None:
-        self._draining = False
+        self._draining = self._given_up = False
         atexit.unregister(self.flush)
         self._changed.notify_all()
 

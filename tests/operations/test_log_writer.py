@@ -10,6 +10,7 @@ import resource
 import socket
 import subprocess
 import sys
+import threading
 import tty
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -133,6 +134,24 @@ def test_a_reader_that_never_reads(kind: str, caplog: pytest.LogCaptureFixture) 
         assert "nobody reads them" in caplog.text
         read_until(reading_end, lambda found: len(found) >= sum(map(len, lines)))
         assert writer.flush(DEADLINE)
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_an_exit_waits_once(reads: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """An exit does not wait again for a reader for whom a stop has waited in vain; for the next reader it does."""
+    writer, lines = LineWriter(tell), numbered(MANY)
+    for times in (1, 2):
+        with read_through("pipe") as reading_end:
+            for line in lines:
+                writer.write(line)
+            for _ in range(2):
+                assert writer.flush(0.01) is False
+            assert caplog.text.count("nobody reads them") == times
+            if reads:
+                read_until(reading_end, lambda found: len(found) >= sum(map(len, lines)))
+        for thread in threading.enumerate():
+            if thread.name == "asgi-guard log":
+                thread.join(DEADLINE)
 
 
 @pytest.mark.parametrize("waiting", [False, True])
