@@ -32,14 +32,8 @@ CUT_OFF = (1008, 4008)
 server lets apps close with codes of their own only, as daphne does."""
 
 _RESPONSE_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
-_RESPONSE_BODIES = frozenset(
-    {
-        "http.response.body",
-        "http.response.pathsend",
-        "http.response.zerocopysend",
-        "websocket.http.response.body",
-    }
-)
+_FILES = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
+_RESPONSE_BODIES = frozenset({"http.response.body", "websocket.http.response.body", *_FILES})
 _SECOND_START = ""
 """What an app sends that starts to answer once more, as in an error handler: the head that was sent first stands."""
 
@@ -58,7 +52,8 @@ class Response:
         started: whether the head was sent (or a WebSocket accepted or refused).
         finished: whether the last of it was sent.
         status: the head's status; 101 for an accepted WebSocket, 403 for one closed before that.
-        sent: bytes of body, or of WebSocket messages; what the server reads from a file by itself is not known here.
+        sent: bytes of body, or of WebSocket messages.
+        from_file: whether the server reads some of the body from a file by itself, so that these are not all.
         disconnected: whether the app was told that the client left.
         unheard: whether that was before the head, so that nobody has the response.
         lost: the server's error on sending, if it was told by one (ASGI 2.4).
@@ -71,8 +66,8 @@ class Response:
 
     __slots__ = (
         "_cut", "_exchange", "_marks", "_read", "_receive", "_scope", "_send", "close_code", "disconnected",
-        "finished", "lost", "messages_received", "messages_sent", "meter", "sent", "started", "status", "streamed",
-        "unheard",
+        "finished", "from_file", "lost", "messages_received", "messages_sent", "meter", "sent", "started", "status",
+        "streamed", "unheard",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, receive: Receive, send: Send, marks: Sequence[_Mark]) -> None:
@@ -91,6 +86,7 @@ class Response:
         self.messages_received = self.messages_sent = 0
         self.status: int | None = None
         self.sent = 0
+        self.from_file = False
         self.meter: Meter | None = None
         self._cut = False  # whether the guard has closed a WebSocket that the app has accepted
 
@@ -99,6 +95,7 @@ class Response:
         kind = message["type"]
         if kind in _RESPONSE_BODIES:
             self.sent += len(message.get("body", b""))
+            self.from_file = self.from_file or kind in _FILES
             if message.get("more_body", False):
                 if self.streamed is None:
                     self.streamed = time.perf_counter_ns()

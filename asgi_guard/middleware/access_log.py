@@ -190,7 +190,7 @@ class AccessLogMiddleware(Layer):
             return False
         if exchange.answer is not None or exchange.detail is not None or exchange.client_doubt is not None:
             return False
-        if exchange.csrf_shadow is not None:
+        if exchange.csrf_shadow is not None or response.from_file:
             return False
         verdict = exchange.verdict
         if verdict is not None and not verdict.resets and any(reading.wait != 0 for reading in verdict.readings):
@@ -211,6 +211,7 @@ class AccessLogMiddleware(Layer):
             remarks.shadow = _names(verdict.shadowed) or None
         if response.streamed is not None:
             remarks.first_byte = response.streamed - exchange.started
+        remarks.from_file = response.from_file and exchange.method != "HEAD"
         if exchange.kind != "http":
             remarks.close_code = response.close_code
             if response.status == 101:

@@ -36,6 +36,7 @@ class Remarks:
         client_doubt: why the client is only the peer, where a proxy was to name another.
         slow: whether it took longer than it should.
         first_byte: nanoseconds from the start to the first part of a body that was sent in several.
+        from_file: whether the server has read some of the body from a file by itself, so that its size is not known.
         close_code: what a WebSocket was closed with.
         messages_received: messages of a WebSocket's client, and
         messages_sent: those of the app; None for anything but a session.
@@ -51,6 +52,7 @@ class Remarks:
     client_doubt: str | None = None
     slow: bool = False
     first_byte: int | None = None
+    from_file: bool = False
     close_code: int | None = None
     messages_received: int | None = None
     messages_sent: int | None = None

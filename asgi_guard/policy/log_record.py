@@ -89,7 +89,16 @@ def _add_remarks(members: dict[str, Any], remarks: Remarks, error_type: str = "e
         members["asgi_guard.slow"] = True
     if remarks.first_byte is not None:
         members["asgi_guard.first_byte_ms"] = (remarks.first_byte + 500) // 1000 / 1000
+    if remarks.from_file:
+        _take_size(members)
     _add_session(members, remarks)
+
+
+def _take_size(members: dict[str, Any]) -> None:
+    """Take away what would be the size of a body, under whichever name."""
+    for name in ("http.response.body.size", "http.response.body.bytes", "network.bytes_written"):
+        members.pop(name, None)
+    members.get("httpRequest", {}).pop("responseSize", None)
 
 
 def _add_session(members: dict[str, Any], remarks: Remarks) -> None:

@@ -361,6 +361,49 @@ async def test_leaving_after_the_end(end: list[Message], lines: Lines) -> None:
     assert "error.type" not in lines.record
 
 
+@pytest.mark.parametrize(
+    ("schema", "names"),
+    [
+        ("otel", ["http.response.body.size"]),
+        ("ecs", ["http.response.body.bytes"]),
+        ("gcp", ["httpRequest", "responseSize"]),
+        ("datadog", ["network.bytes_written"]),
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "end", "is_known"),
+    [
+        ("GET", [{"type": "http.response.body", "body": b""}], True),
+        ("GET", [{"type": "http.response.pathsend", "path": "/file"}], False),
+        ("HEAD", [{"type": "http.response.pathsend", "path": "/file"}], True),
+        (
+            "GET",
+            [
+                {"type": "http.response.zerocopysend", "file": 3, "more_body": True},
+                {"type": "http.response.body", "body": b"ok"},
+            ],
+            False,
+        ),
+    ],
+    ids=["body", "pathsend", "head", "zerocopysend"],
+)
+async def test_the_size_of_a_file(
+    schema: Any, names: list[str], method: str, end: list[Message], is_known: bool, lines: Lines
+) -> None:
+    """How much the server sends from a file by itself is not known, and so not told: no file is logged as empty."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for message in end:
+            await send(message)
+
+    await call(lines.layer(app, format=schema), http_scope(method))
+    record = lines.record
+    for name in names[:-1]:
+        record = record[name]
+    assert (names[-1] in record) is is_known
+
+
 @pytest.mark.parametrize(("before", "after", "slow"), [(0, 0.3, False), (0.3, 0, True)])
 async def test_a_slow_stream(before: float, after: float, slow: bool, lines: Lines) -> None:
     """A stream is slow whose first part is long in coming, and not one that lasts."""
