@@ -167,8 +167,8 @@ class LineWriter:
         output, stream = self._output, sys.stdout
         try:
             if output is None or stream is not output.stream:
-                if stream is None:  # as where Windows runs a program without a console
-                    self.dropped += 1
+                if stream is None:  # as where it was closed, or Windows runs a program without a console
+                    self._lose(1, OSError("there is no standard output"))
                     return
                 output = self._follow(stream)
             if output.send is None:

@@ -424,12 +424,15 @@ def test_a_descriptor_that_leads_elsewhere(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_bytes() == b"one\n"
 
 
-def test_no_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is none, lines are dropped, and counted."""
+def test_no_standard_output(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Where there is none, lines are dropped, counted, and told of once."""
     monkeypatch.setattr(sys, "stdout", None)
     writer = LineWriter(tell)
-    writer.write(b"one\n")
-    assert writer.dropped == 1
+    for _ in range(3):
+        writer.write(b"one\n")
+    assert writer.dropped == 3
+    (told,) = caplog.messages
+    assert "1 so far: OSError('there is no standard output')" in told
 
 
 SERVICE = """
