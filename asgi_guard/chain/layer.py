@@ -32,6 +32,7 @@ from asgi_guard.chain.response import Response
 from asgi_guard.chain.told import note
 from asgi_guard.errors import ConfigError, Problem, UnknownScopeError
 from asgi_guard.policy.answer import FAULTS, Answer, Reason, problem
+from asgi_guard.policy.log_entry import without_login
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -231,7 +232,7 @@ def _is_of_another_task(error: BaseException) -> bool:
 
 
 def _report(exchange: Exchange, what: str, error: BaseException | None = None, level: int = logging.ERROR) -> None:
-    request = (exchange.method, exchange.path[:256], exchange.request_id)
+    request = (exchange.method, without_login(exchange.path)[:256], exchange.request_id)
     extra = {"request_id": exchange.request_id}
     logger.log(level, "%s: %a %a, request id %s", what, *request, exc_info=error, extra=extra)
 

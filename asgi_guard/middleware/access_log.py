@@ -14,7 +14,18 @@ from asgi_guard.configuration.arguments import typed
 from asgi_guard.errors import ConfigError, Problem, require_choice
 from asgi_guard.operations.log_writer import LineWriter
 from asgi_guard.policy.listing import all_listed
-from asgi_guard.policy.log_entry import CLIENT_GONE, MAX_LINE, SHORTER, Entry, Remarks, sampled, severity, shorten, text
+from asgi_guard.policy.log_entry import (
+    CLIENT_GONE,
+    MAX_LINE,
+    SHORTER,
+    Entry,
+    Remarks,
+    sampled,
+    severity,
+    shorten,
+    text,
+    without_login,
+)
 from asgi_guard.policy.log_record import RECORDS, LogFormat, dropped, one_line, with_issuer
 from asgi_guard.policy.path_index import NO_ROW
 from asgi_guard.policy.routes import Route, RouteTable
@@ -156,10 +167,11 @@ class AccessLogMiddleware(Layer):
     def _entry(self, exchange: Exchange, response: Response, error: BaseException | None) -> Entry:
         headers, user, trace, scope = exchange.headers, exchange.user, exchange.trace, exchange.scope
         now, agent = time.perf_counter_ns(), headers.get(b"user-agent")
+        path = exchange.path
         entry = Entry(
             time.time_ns(),
             exchange.method,
-            exchange.path,
+            path if path[:1] == "/" else without_login(path),
             scope.get("query_string") or b"",
             exchange.scheme,
             scope.get("http_version") or "1.1",
@@ -179,7 +191,7 @@ class AccessLogMiddleware(Layer):
             entry.trace_id, entry.parent_id = trace.trace_id, trace.parent_id
         if self._format == "gcp":
             host = headers.get(b"host")
-            entry.host, entry.project = None if host is None else text(host), self._project
+            entry.host, entry.project = None if host is None else text(host.rpartition(b"@")[2]), self._project
         if error is not None or not self._is_ordinary(exchange, response, entry.duration):
             self._remark(entry, exchange, response, error)
         return entry

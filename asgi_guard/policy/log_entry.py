@@ -6,6 +6,7 @@ and the host where the schema is `gcp`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -21,6 +22,7 @@ SHORTER = (512, 64)
 """To what the texts of a longer line are cut: the second for those whose characters take many bytes each in JSON."""
 CLIENT_GONE = 499
 """The status of an exchange whose client left before it had an answer. It stands in logs and metrics only."""
+_LOGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://).*@", re.DOTALL)
 
 
 @dataclass(slots=True)
@@ -126,6 +128,15 @@ def redact_query(query: bytes) -> str:
 def _key(key: bytes) -> str:
     """A key as it is shown. An app has few of them, and whoever sends many others evicts but theirs."""
     return text(unquote_to_bytes(key) if b"%" in key else key) + "=[REDACTED]"
+
+
+def without_login(path: str) -> str:
+    """A path as it is shown: where it is a whole address, as proxies are asked for, without the login in it.
+
+    What is decoded does not tell where a login ends, so all goes that may belong to it.
+    """
+    found = _LOGIN.match(path)
+    return path if found is None else f"{found[1]}[REDACTED]@{path[found.end() :]}"
 
 
 def text(value: bytes) -> str:

@@ -189,6 +189,30 @@ async def test_which_headers_are_logged(schema: Any, hosts: int, lines: Lines) -
     assert (line.count(b"hidden"), line.count(b"shown"), line.count(b"at.example")) == (0, 1, hosts)
 
 
+@pytest.mark.parametrize("schema", ["json", "ecs", "gcp", "datadog"])
+@pytest.mark.parametrize(
+    "path", ["http://alice:s3cr3t@at.example/a", "HTTPS://s3cr3t@at.example/a", "x://a:s3/cr3t@b/a"]
+)
+async def test_a_login_in_an_address(schema: Any, path: str, lines: Lines, caplog: pytest.LogCaptureFixture) -> None:
+    """Of a whole address in the path's place, which servers hand on as it is, the login is neither logged nor told."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["path"] == path
+        raise LookupError
+
+    await get(lines.layer(app, format=schema), path, [(b"host", b"alice:s3cr3t@at.example")])
+    for told in (lines[0].decode(), caplog.text):
+        assert path.partition("://")[0] + "://[REDACTED]@" in told
+        assert "s3" not in told
+
+
+@pytest.mark.parametrize("path", ["*", "at.example:443", "//a:b@c/d", "/http://a:b@c", "http://at.example/a", ""])
+async def test_a_path_without_a_login(path: str, lines: Lines) -> None:
+    """What stands in the path's place is logged as it is otherwise."""
+    await get(lines.layer(Echo()), path)
+    assert lines.record["url.path"] == path
+
+
 async def test_gcp_without_a_host(lines: Lines) -> None:
     """A request that names no host has its line in Google Cloud's schema, too: HTTP/1.0 asks for none."""
     await call(lines.layer(Echo(), format="gcp"), {**http_scope(path="/a"), "headers": []})
