@@ -115,7 +115,10 @@ class RequestIDMiddleware(Layer):
         """Read the caller's trace context, and its id if that can be used."""
         exchange.trace = parse_trace(exchange.lines(b"traceparent"), exchange.lines(b"tracestate"))
         lines = exchange.lines(self._header)
-        return lines[0].decode() if len(lines) == 1 and accepts(lines[0]) else None
+        if len(lines) != 1:
+            return None
+        found = lines[0].strip(b" \t")  # which is none of a value, and which uvicorn leaves at its end with httptools
+        return found.decode() if accepts(found) else None
 
     def mark(self, exchange: Exchange, head: Head) -> None:
         """Set the id, once: a second one, of the app's or of an inner layer's, would leave the caller guessing."""

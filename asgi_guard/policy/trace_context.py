@@ -61,11 +61,11 @@ def parse_trace(parents: Sequence[bytes], states: Sequence[bytes] = ()) -> Trace
     malformed `tracestate` is dropped, and the trace stays (3.3.1).
 
     Version `ff` is invalid, version `00` has exactly four fields, a higher version is read by its first four, and ids
-    of only zeros are invalid.
+    of only zeros are invalid. Space at the ends is none of a header's value, wherever a server leaves it there.
     """
     if len(parents) != 1:
         return None
-    fields = parents[0].split(b"-", 4)
+    fields = parents[0].strip(b" \t").split(b"-", 4)
     if [len(field) for field in fields[:4]] != [2, 32, 16, 2]:
         return None
     version, trace_id, parent_id, flags = fields[:4]

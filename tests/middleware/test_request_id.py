@@ -58,6 +58,15 @@ async def test_incoming() -> None:
     assert exchange.headers["x-trace"] == "abc-1.2_3"
 
 
+@pytest.mark.parametrize("value", [b"%s ", b" \t%s", b"\t%s \t"])
+async def test_space_at_the_ends(value: bytes) -> None:
+    """Space at the ends of an id or a trace context is none of it, wherever a server leaves it there."""
+    app = Echo()
+    headers = [(b"x-request-id", value % b"abc"), (b"traceparent", value % PARENT), (b"tracestate", value % b"a=b")]
+    assert (await get(RequestIDMiddleware(app), headers=headers)).headers["x-request-id"] == "abc"
+    assert app.scopes[0]["state"]["trace"] == Trace("a" * 32, "b" * 16, 1, "a=b")
+
+
 @pytest.mark.parametrize(
     "lines",
     [[b""], [b"a b"], [b"a\r\nb"], [b"a" * 129], [b"\xff"], [b"urn:uuid:1"], [b"same", b"same"], [b"one", b"two"]],

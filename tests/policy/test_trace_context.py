@@ -28,6 +28,8 @@ GOOD = f"00-{TRACE_ID}-{PARENT_ID}-01".encode()
         (b"cc" + GOOD[2:] + b"-what-the-future-will-be-like", 1),
         (b"01" + GOOD[2:] + b"-", 1),
         (b"fe" + GOOD[2:], 1),
+        (b" " + GOOD, 1),
+        (b"\t " + GOOD + b"\t ", 1),
     ],
 )
 def test_traceparent(value: bytes, flags: int) -> None:
@@ -63,7 +65,8 @@ def test_traceparent(value: bytes, flags: int) -> None:
         [GOOD.replace(PARENT_ID.encode(), PARENT_ID[1:].encode())],
         [GOOD.replace(PARENT_ID.encode(), b"g" + PARENT_ID[1:].encode())],
         [GOOD.replace(b"-", b"_")],
-        [b" " + GOOD],
+        [b"\n" + GOOD],
+        [GOOD + b"\x0b"],
         [GOOD + b"," + GOOD],
         [b"\xff" * 55],
     ],
