@@ -58,6 +58,7 @@ class Response:
         unheard: whether that was before the head, so that nobody has the response.
         lost: the server's error on sending, if it was told by one (ASGI 2.4).
         streamed: when the first part of a body in several was sent, in nanoseconds; None for any other.
+        ended: when the app sent the last part; what it does after that keeps no client waiting.
         close_code: what a WebSocket was closed with, by whoever did it first; None if it was not.
         messages_received: messages of a WebSocket that the app was given, and
         messages_sent: those that it sent.
@@ -65,7 +66,7 @@ class Response:
     """
 
     __slots__ = (
-        "_cut", "_exchange", "_marks", "_read", "_receive", "_scope", "_send", "close_code", "disconnected",
+        "_cut", "_exchange", "_marks", "_read", "_receive", "_scope", "_send", "close_code", "disconnected", "ended",
         "finished", "from_file", "lost", "messages_received", "messages_sent", "meter", "sent", "started", "status",
         "streamed", "unheard",
     )  # fmt: skip
@@ -82,6 +83,7 @@ class Response:
         self.disconnected = self.unheard = False
         self.lost: OSError | None = None
         self.streamed: int | None = None
+        self.ended: int | None = None
         self.close_code: int | None = None
         self.messages_received = self.messages_sent = 0
         self.status: int | None = None
@@ -100,7 +102,7 @@ class Response:
                 if self.streamed is None:
                     self.streamed = time.perf_counter_ns()
             elif not self.disconnected:  # some middlewares end a body that its client has left in the middle
-                self.finished = True
+                self.finished, self.ended = True, time.perf_counter_ns()
         elif kind in _RESPONSE_STARTS:
             message = {**message, "headers": self._marked(message.get("headers") or (), message.get("status"))}
             if self.status is None:

@@ -54,6 +54,7 @@ class AccessLogMiddleware(Layer):
             logged: by limits in shadow, and by the CSRF layer.
         slow_ms: milliseconds from which an exchange is marked as slow; None marks none. A body in several parts is
             judged by its first one, and a WebSocket that was accepted not at all: they last as long as they are wanted.
+            What an app does when all was sent, as in background tasks, counts for nothing.
         quiet: paths whose successes are not logged: the probes. Scrapes that the Metrics layer answers are not either.
         issuer: whether the issuer of a user's token is logged beside the user, for where there are several, or API keys
             too: each may have an `alice`.
@@ -238,10 +239,11 @@ class AccessLogMiddleware(Layer):
             remarks.error = type(error).__name__
 
     def _is_slow(self, exchange: Exchange, response: Response, duration: int) -> bool:
-        """Whether the answer was long in coming; how long a stream or a session lasts says nothing."""
+        """Whether the answer was long in coming; how long a stream, a session or what follows lasts says nothing."""
         if self._slow is None or response.status == 101:
             return False
-        return (duration if response.streamed is None else response.streamed - exchange.started) >= self._slow
+        came = response.streamed or response.ended
+        return (duration if came is None else came - exchange.started) >= self._slow
 
     def _is_probe(self, exchange: Exchange) -> bool:
         # What is asked with another method is no probe, whatever its path.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.routing import WebSocketRoute
@@ -414,6 +415,19 @@ async def test_a_slow_stream(before: float, after: float, slow: bool, lines: Lin
         await send({"type": "http.response.body", "body": b"a", "more_body": True})
         await asyncio.sleep(after)
         await send({"type": "http.response.body", "body": b"b"})
+
+    await get(lines.layer(app, slow_ms=250))
+    assert lines.record.get("asgi_guard.slow", False) is slow
+    assert lines.record["severity"] == ("WARN" if slow else "INFO")
+
+
+@pytest.mark.parametrize(("before", "after", "slow"), [(0, 0.3, False), (0.3, 0, True)])
+async def test_a_slow_answer(before: float, after: float, slow: bool, lines: Lines) -> None:
+    """An answer is slow that is long in coming, and not one after which the app goes on, as in background tasks."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(before)
+        await JSONResponse({}, background=BackgroundTask(asyncio.sleep, after))(scope, receive, send)
 
     await get(lines.layer(app, slow_ms=250))
     assert lines.record.get("asgi_guard.slow", False) is slow
