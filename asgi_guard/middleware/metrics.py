@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from asgi_guard.chain.exchange import Exchange
 from asgi_guard.chain.layer import Decision, Layer
@@ -38,6 +38,7 @@ EVERY = 1.0
 """Seconds after which gauges are brought up to date, where anything happens."""
 NEAR = 0.2
 """A limit is near when this share of its bucket, or less, is left."""
+_Key: TypeAlias = "tuple[str, object, int | None, str, str | None]"
 _STARTUPS = Startups()  # of all layers, for gauges are forgotten by the process
 
 
@@ -105,8 +106,8 @@ class MetricsMiddleware(Layer):
         self._due = 0
         self._timer: asyncio.TimerHandle | None = None
         self._in_flight = tuple(each.in_flight() for each in self.instruments)
-        self._series: set[tuple[str, str, int, str]] = set()
-        self._durations: dict[tuple[str, object, int | None, str], tuple[Measure, ...]] = {}
+        self._series: set[tuple[str, str, int, str, str | None]] = set()
+        self._durations: dict[_Key, tuple[Measure, ...]] = {}
         self._refusals: dict[tuple[str | None, str], tuple[Measure, ...]] = {}
         self._near: dict[str, tuple[Measure, ...]] = {}
         self._sources: list[Callable[[], None]] = []
@@ -175,7 +176,8 @@ class MetricsMiddleware(Layer):
         else:
             row, _ = exchange.find(self._table)
             place = None if row == NO_ROW else row
-        key = (exchange.method, place, CLIENT_GONE if response.unheard else response.status, exchange.scheme)
+        failure = None if response.finished and error is None else _failure(exchange, response, error)
+        key = (exchange.method, place, CLIENT_GONE if response.unheard else response.status, exchange.scheme, failure)
         measures = self._durations.get(key) or self._measures(key, response)
         seconds = (now - exchange.entered) / 1e9
         for measure in measures:
@@ -204,19 +206,19 @@ class MetricsMiddleware(Layer):
         if _STARTUPS.remove() and self._path is not None:
             forget(os.getpid())
 
-    def _measures(self, key: tuple[str, object, int | None, str], response: Response) -> tuple[Measure, ...]:
+    def _measures(self, key: _Key, response: Response) -> tuple[Measure, ...]:
         """Find the series of a request, and keep it under its key as long as these are few."""
-        method, place, status, scheme = key
+        method, place, status, scheme, failure = key
         method = method if method in KNOWN_METHODS else "_OTHER"
         scheme = scheme if scheme in KNOWN_SCHEMES else "_OTHER"
         if isinstance(place, int):
             place = self._table.routes[place].path
         if status is None:
             status = CLIENT_GONE if response.disconnected else 500
-        series = (method, place if isinstance(place, str) else UNMATCHED, status, scheme)
+        series = (method, place if isinstance(place, str) else UNMATCHED, status, scheme, failure)
         full = len(self._series) >= MAX_SERIES
         if full and series not in self._series:
-            series = (method, UNMATCHED, status, scheme)
+            series = (method, UNMATCHED, status, scheme, failure)
         self._series.add(series)
         found = tuple(each.duration(*series) for each in self.instruments)
         # What clients choose freely is no key: these would be any number. Nor is no status, which says two things.
@@ -259,3 +261,13 @@ class MetricsMiddleware(Layer):
         self._tell_in_flight()
         for tell in self._sources:
             tell()
+
+
+def _failure(exchange: Exchange, response: Response, error: BaseException | None) -> str | None:
+    """How a request broke off, in the access log's words; None if it was its client that left, or a session ended."""
+    if exchange.kind == "http":
+        if response.disconnected and (response.unheard or not response.finished):
+            return None
+        if error is None:
+            return "response_unfinished"
+    return None if error is None or response.is_loss(error) else type(error).__name__

@@ -64,7 +64,7 @@ METRICS = {
     "duration": Metric(
         "histogram", "asgi_guard_request_duration_seconds", "http.server.request.duration", "s",
         "Seconds from a request's start to its end.", ("method", "route", "status"), SECONDS,
-        required=("scheme",),
+        required=("scheme", "error"),
     ),
     "in_flight": Metric(
         "up_down", "asgi_guard_requests_in_flight", "asgi_guard.requests_in_flight", "{request}",
@@ -256,6 +256,7 @@ def opentelemetry() -> Instruments:
         "route": "http.route",
         "status": "http.response.status_code",
         "scheme": "url.scheme",
+        "error": "error.type",
     }
 
     def make(metric: Metric) -> Family:
@@ -276,7 +277,9 @@ def opentelemetry() -> Instruments:
             if attributes.get(names["route"]) == UNMATCHED:
                 del attributes[names["route"]]  # which the conventions want only where there is one
             if attributes.get(names["status"], 0) >= 500:
-                attributes["error.type"] = str(attributes[names["status"]])
+                attributes[names["error"]] = str(attributes[names["status"]])
+            elif attributes.get(names["error"], "") is None:
+                del attributes[names["error"]]
             return lambda value: measure(value, attributes)
 
         return family

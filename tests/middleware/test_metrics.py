@@ -374,6 +374,57 @@ async def test_opentelemetry() -> None:
     assert found["asgi_guard.requests_in_flight"][1][0][1].value == 0
 
 
+BROKEN = """
+import asyncio
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from asgi_guard import MetricsMiddleware
+from tests.asgi import call, get, http_scope, websocket_scope
+
+reader = InMemoryMetricReader()
+metrics.set_meter_provider(MeterProvider([reader]))
+
+async def app(scope, receive, send):
+    head, path = {"status": 200, "headers": []}, scope["path"]
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.accept", "headers": []})
+        raise LookupError
+    await send({"type": "http.response.start", **head})
+    await send({"type": "http.response.body", "body": b"a", "more_body": path != "/afterwards"})
+    if path == "/left":
+        await receive()
+    if path != "/unfinished":
+        raise KeyError
+
+async def main():
+    layer = MetricsMiddleware(app, path=None, otel=True)
+    for path in ("/raised", "/unfinished", "/afterwards"):
+        await get(layer, path)
+    await call(layer, http_scope(path="/left"), {"type": "http.disconnect"})
+    await call(layer, websocket_scope(), {"type": "websocket.connect"})
+
+asyncio.run(main())
+for metric in reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics:
+    if metric.name == "http.server.request.duration":
+        for point in metric.data.data_points:
+            status, error = (point.attributes.get(name) for name in ("http.response.status_code", "error.type"))
+            print(status, error, point.count)
+"""
+
+
+def test_what_breaks_off_in_opentelemetry() -> None:
+    """What an app breaks off after its head is told by its kind, as in the access log; that a client left is not."""
+    # In a process of its own: there is one provider in each.
+    found = subprocess.run([sys.executable, "-c", BROKEN], capture_output=True, text=True, check=True, timeout=PATIENCE)
+    assert set(found.stdout.splitlines()) == {
+        "200 KeyError 2",
+        "200 response_unfinished 1",
+        "200 None 1",
+        "101 LookupError 1",
+    }
+
+
 WORKER = """
 import asyncio
 from asgi_guard import MetricsMiddleware
