@@ -41,9 +41,25 @@ def _listed_in(name: str, text: str) -> tuple[str, ...]:
     return items
 
 
+class _TwiceError(ValueError):
+    """A name stands twice in one object of JSON."""
+
+
+def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its members. Of two that have one name, JSON keeps the last: what the first says is lost."""
+    made: dict[str, Any] = {}
+    for name, value in members:
+        if name in made:
+            raise _TwiceError(f"{name!r} stands twice in one object, and only the last would hold: leave one out")
+        made[name] = value
+    return made
+
+
 def _json(text: str, expected: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
+    except _TwiceError:
+        raise
     except json.JSONDecodeError as error:
         where = f"{error.msg} at line {error.lineno}, column {error.colno}"
         raise ValueError(f"this is not JSON: {expected} ({where})") from None

@@ -291,6 +291,22 @@ def test_a_list_within_a_value_that_holds_nothing(name: str, text: str, message:
     assert message in " ".join(problems(**{name: text})[name])
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "twice"),
+    [
+        ("ROUTES", '[{"path": "/admin", "scopes": ["admin"], "scopes": []}]', "scopes"),
+        ("ROUTES", '[{"path": "/", "security": {"csp": "off", "hsts": "off", "csp": "off"}}]', "csp"),
+        ("AUTH_API_KEYS", f'{{"ci": "{DIGEST}", "ci": "{OTHER_DIGEST}"}}', "ci"),
+        ("AUTH_ISSUERS", '[{"issuer": "https://id.example.com", "audience": "a", "audience": "b"}]', "audience"),
+        ("RATE_PLANS", '{"pro": "1/second by user", "pro": "9/second by user"}', "pro"),
+    ],
+)
+def test_a_name_that_stands_twice(name: str, text: str, twice: str) -> None:
+    """Of two members of one name JSON keeps the last, so a row would lose its scopes unseen: it is an error."""
+    (told,) = problems(**{name: text})[name]
+    assert told == f"{twice!r} stands twice in one object, and only the last would hold: leave one out"
+
+
 @pytest.mark.parametrize("name", ["HEALTH_LIVE_PATH", "HEALTH_READY_PATH", "HEALTH_DRAIN_PATH", "METRICS_PATH"])
 @pytest.mark.parametrize(
     ("path", "message"),
