@@ -332,7 +332,7 @@ def _identity(
             issuers.append(Issuer(**trusted.model_dump(), require_jti=section.revocation, client=http_client))
         except ConfigError as error:
             first = trusted.issuer == section.issuer
-            problems += error.problems if first else (Problem(f"issuers: {trusted.issuer}", str(error)),)
+            problems += error.problems if first else (Problem(f"issuers: {_called(trusted.issuer)}", str(error)),)
     introspection = None
     if section.introspection_url is not None:
         try:
@@ -354,6 +354,11 @@ def _identity(
         routes=table,
         possession=possession,
     )
+
+
+def _called(issuer: str) -> str:
+    """What to call an issuer by that cannot be used: what stands before an @, or behind a ?, may be a secret."""
+    return "one with an @ or a ? in it" if {"@", "?"} & set(issuer) else issuer
 
 
 def _possession(section: AuthSettings, store: Store | None, proxy: ProxyMiddleware | None) -> Possession:

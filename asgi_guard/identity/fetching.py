@@ -20,6 +20,7 @@ from asgi_guard.policy.address import is_loopback
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from types import TracebackType
+    from urllib.parse import SplitResult
 
 TIMEOUT = 3.0
 """Seconds for one answer, all that it takes included; redirects are not followed."""
@@ -127,7 +128,7 @@ def check_url(url: str, *, query: bool = False) -> str:
 
     Raises:
         ValueError: it is not https (or http to loopback), or holds user information, a query or a fragment; or it is
-            several, or where an issuer's keys are discovered.
+            several, or where an issuer's keys are discovered, or its port is none.
     """
     parts = urlsplit(url)
     if "," in parts.netloc or any(character.isspace() for character in url):
@@ -139,7 +140,16 @@ def check_url(url: str, *, query: bool = False) -> str:
         raise ValueError(f"write a plain URL: https://host/path, without user{also} or fragment")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
         raise ValueError("use https: over http, whoever is on the network could put their own keys there")
+    if not _has_sound_port(parts):
+        raise ValueError("a port is a number from 1 to 65535")
     return url
+
+
+def _has_sound_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:  # which quotes what stands there, and that may be a password without its @
+        return False
 
 
 def check_name(issuer: str) -> None:

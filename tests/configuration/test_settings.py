@@ -131,6 +131,9 @@ def test_a_secret_may_be_in_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
             '[{"issuer": "https://b.example", "audience": "a b"}]',
             """number 1, audience: names are parted by ',': write a, b, or ["a b"]""",
         ),
+        ("AUTH_ISSUER", "https://id.example.com:443x", "a port is a number from 1 to 65535; or set jwks_url"),
+        ("AUTH_JWKS_URL", "https://id.example.com:0/keys", "a port is a number from 1 to 65535"),
+        ("AUTH_INTROSPECTION_URL", "https://id.example.com:65536/ask", "a port is a number from 1 to 65535"),
     ],
 )
 def test_what_to_write_instead(name: str, value: str, said: str) -> None:
@@ -420,6 +423,15 @@ def test_a_wrong_store_url_is_not_repeated(url: str) -> None:
     (messages,) = problems(STORE_URL=url).values()
     assert "hunter2" not in " ".join(messages)
     assert "ter2" not in " ".join(messages)
+
+
+@pytest.mark.parametrize("issuer", ["https://u:hunter2@id.example", "https://id.example?key=hunter2"])
+@pytest.mark.parametrize(("name", "written"), [("AUTH_ISSUER", "{}"), ("AUTH_ISSUERS", '["{}"]')])
+def test_a_wrong_issuer_is_not_repeated(issuer: str, name: str, written: str) -> None:
+    """Nor does one about an issuer that is no plain URL, be it the only one or one of several."""
+    found = problems(**{name: written.format(issuer), "AUTH_AUDIENCE": "a"})
+    assert "write a plain URL" in found[name][0]
+    assert "hunter2" not in str(found)
 
 
 def test_combinations_are_told_beside_wrong_values(tmp_path: Path) -> None:
