@@ -176,6 +176,8 @@ def path_faults(path: str, *, pattern: bool = True) -> Iterator[str]:
     if ambiguous(path):
         what = "an empty, '.' or '..' segment, a backslash or a control character"
         yield f"{path!r} has {what}: no request would match"
+    elif any(segment != segment.strip() for segment in segments):
+        yield f"{path!r} has white space where a segment begins or ends: write it without"
     if any(set(segment) & set("{}<>?#%") or segment[:1] == ":" for segment in segments):
         yield f"{path!r}: it is matched decoded, without query" + ("; '*' stands for a parameter" if pattern else "")
 
