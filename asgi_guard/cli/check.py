@@ -23,6 +23,7 @@ from asgi_guard.configuration.variables import PREFIX, written
 from asgi_guard.errors import AsgiGuardError, ConfigError, with_cause
 from asgi_guard.identity.fetching import public_url
 from asgi_guard.middleware import IdentityMiddleware, RateLimitMiddleware
+from asgi_guard.policy.rates import holds_limits
 from asgi_guard.policy.servers import SERVERS, ServerName, drain_problem
 from asgi_guard.settings import variables
 from asgi_guard.stack import store_of
@@ -196,8 +197,10 @@ def _columns(route: Any) -> str:
 
 
 def _unlike(route: Route) -> list[str]:
-    """The columns whose default is not empty, where a row says otherwise."""
-    return ([f"cost={route.cost}"] if route.cost != 1 else []) + ([] if route.csrf else ["csrf=false"])
+    """What a row says by an empty value, and the columns whose default is not empty, where it says otherwise."""
+    unlimited = route.limits is not None and not holds_limits(route.limits)
+    said = {"limits=none": unlimited, f"cost={route.cost}": route.cost != 1, "csrf=false": not route.csrf}
+    return [text for text, holds in said.items() if holds]
 
 
 def _is_on(name: str, layers: Sequence[Layer], settings: GuardSettings) -> bool:
@@ -206,6 +209,8 @@ def _is_on(name: str, layers: Sequence[Layer], settings: GuardSettings) -> bool:
         return bool(settings.proxy.trusted or settings.proxy.hops)
     if name == "health":
         return bool(settings.health.live_path or settings.health.ready_path)
+    if name == "rate_limit" and not settings.limited and not settings.rate.messages:
+        return False  # it only looks up who is revoked
     return any(layer.name == name for layer in layers)
 
 

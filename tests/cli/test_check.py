@@ -73,13 +73,30 @@ def test_probes_that_are_off(
     assert orjson.loads(command("check", "--json").out)["layers"]["health"] is on
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "on"),
+    [("RATE_LIMIT", "", False), ("RATE_LIMIT", "9/second by ip", True), ("RATE_MESSAGES", "9/second", True)],
+)
+def test_limits_are_on_once_there_is_one(
+    command: Command, monkeypatch: pytest.MonkeyPatch, name: str, value: str, on: bool
+) -> None:
+    """That the store is asked who is revoked is no limit: without one, it is told that they are off."""
+    monkeypatch.setenv("ASGI_GUARD_AUTH_ISSUER", "https://id.example.com")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_AUDIENCE", "shop")
+    monkeypatch.setenv("ASGI_GUARD_AUTH_REVOCATION", "true")
+    monkeypatch.setenv(f"ASGI_GUARD_{name}", value)
+    assert orjson.loads(command("check", "--no-probe", "--json").out)["layers"]["rate_limit"] is on
+    off = " ".join(command("check", "--no-probe").out.split())
+    assert ("rate_limit off set ASGI_GUARD_RATE_LIMIT to turn it on" in off) is not on
+
+
 def test_rows_of_the_route_table(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each row is shown with its number and what it says."""
     monkeypatch.setenv("ASGI_GUARD_AUTH_API_KEYS", f"ci={DIGEST}")
     monkeypatch.setenv(
         "ASGI_GUARD_ROUTES",
         '[{"path": "/a/k:k:/[b]", "auth": "none"}, {"path": "/b", "methods": "GET", "scopes": ["x", "y"], "cost": 3}, '
-        '{"path": "/hooks/*", "csrf": false}]',
+        '{"path": "/hooks/*", "csrf": false}, {"path": "/free", "limits": "", "cost": 0}]',
     )
     monkeypatch.setenv("ASGI_GUARD_CSRF_MODE", "enforce")
     monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "9/second by ip")
@@ -87,6 +104,7 @@ def test_rows_of_the_route_table(command: Command, monkeypatch: pytest.MonkeyPat
     assert "1 any method /a/k:k:/[b] auth=none" in lines
     assert "2 GET /b scopes=x y, cost=3" in lines
     assert "3 any method /hooks/* csrf=false" in lines
+    assert "4 any method /free limits=none, cost=0" in lines
     assert "csrf on" in lines
 
 
