@@ -16,7 +16,7 @@ from asgi_guard.cli.demo import demo
 from asgi_guard.cli.env import env
 from asgi_guard.cli.explain import explain
 from asgi_guard.cli.limits import limits
-from asgi_guard.cli.output import report_problems
+from asgi_guard.cli.output import open_closed_streams, report_problems
 from asgi_guard.cli.revoke import revoke
 from asgi_guard.cli.run import run
 from asgi_guard.cli.token import token
@@ -24,6 +24,10 @@ from asgi_guard.errors import ConfigError
 
 
 class _Group(click.Group):
+    def main(self, *args: Any, **options: Any) -> Any:
+        open_closed_streams()
+        return super().main(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
 STYLES = {"on": "green", "ok": "green", "off": "yellow", "failed": "bold red", "slow": "yellow",
           "pass": "green", "fail": "bold red", "unknown": "yellow"}  # fmt: skip
 """Words that have a colour wherever they stand alone in a cell."""
+
+
+def open_closed_streams() -> None:
+    """Have standard streams that were closed before the start, as by `>&-`, lead to nowhere.
+
+    To Python there are none: the first word would be an error, and not what was asked be told by the exit code.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(descriptor, True)  # by workers, to whom it would be closed too
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8"))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:

@@ -94,3 +94,27 @@ def test_what_a_locale_cannot_write_is_escaped(arguments: tuple[str, ...], also:
     ran = program(*arguments, *also, **environment, **ASCII)
     assert (ran.code, ran.err) == (0, "")
     assert ("caf\\u00e9" if also else "caf\\xe9") in ran.out.lower()
+
+
+@pytest.mark.parametrize(
+    ("closed", "arguments", "code"),
+    [
+        (">&-", ("check",), 0),
+        (">&- 2>&-", ("env", "--json"), 0),
+        (">&- 2>&- <&-", ("check",), 0),
+        ("2>&-", ("run", "nothing:here"), 2),
+        ("<&-", ("token", "--explain", "-"), 2),
+    ],
+)
+def test_streams_that_are_closed(closed: str, arguments: tuple[str, ...], code: int) -> None:
+    """What shells close before the start takes no answer, and the exit code is the one that it would be otherwise."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" -m asgi_guard "$@" {closed}', sys.executable, *arguments],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if not name.startswith("ASGI_GUARD_")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
