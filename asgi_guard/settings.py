@@ -50,6 +50,8 @@ WORKERS = f"{PREFIX}RATE_WORKERS"
 """By which whoever starts several processes says how many."""
 ROUTES, ROUTES_FILE = f"{PREFIX}ROUTES", f"{PREFIX}ROUTES_FILE"
 """By which the rows of the route table come."""
+UTF_8 = "utf-8-sig"
+"""How files are read: editors, of Windows above all, put a mark in front of UTF-8 that nobody sees."""
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 """By which prometheus_client is told where several processes measure together."""
 
@@ -115,7 +117,7 @@ def _value(variable: Variable) -> tuple[str, Problem | None]:
 def _secret(name: str, path: str) -> tuple[str, Problem | None]:
     """What a file of a secret holds, or why it cannot be used."""
     try:
-        value = Path(path).read_text("utf-8").strip()
+        value = Path(path).read_text(UTF_8).strip()
     except OSError as error:
         if not _is_place(path):
             said = f"it names no file that can be read ({error.strerror}): it takes the path of a file, not the secret"
@@ -281,7 +283,7 @@ class GuardSettings(BaseSettings):
             yield Problem(name, f"rows are given too ({ROUTES}, or routes=): keep the route table in one place")
             return
         try:
-            document = tomllib.loads(self.routes_file.read_text("utf-8"))
+            document = tomllib.loads(self.routes_file.read_text(UTF_8))
             table = _RouteFile.model_validate(document)
         except OSError as error:
             yield Problem(name, f"{self.routes_file} cannot be read: {error.strerror}")

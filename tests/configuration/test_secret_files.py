@@ -28,14 +28,20 @@ def test_which_they_are() -> None:
     } == SECRETS  # fmt: skip
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("secret", SECRETS)
-def test_a_file_is_as_good_as_the_variable(secret: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With everything set, a secret from a file, which ends in a newline, is what it is from the variable."""
+def test_a_file_is_as_good_as_the_variable(
+    secret: str, encoding: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With everything set, a secret from a file is what it is from the variable.
+
+    The newline in which such a file ends is not part of it, nor is the mark with which editors let UTF-8 begin.
+    """
     for name, (text, _) in SAID.items():
         monkeypatch.setenv(f"ASGI_GUARD_{name}", text)
     expected = GuardSettings()
     file = tmp_path / "secret"
-    file.write_text(SAID[secret][0] + "\n", "utf-8")
+    file.write_text(SAID[secret][0] + "\n", encoding)
     monkeypatch.delenv(f"ASGI_GUARD_{secret}")
     monkeypatch.setenv(f"ASGI_GUARD_{secret}_FILE", str(file))
     assert GuardSettings() == expected

@@ -52,10 +52,12 @@ def test_routes_that_cannot_be_read(text: str, message: str) -> None:
     assert message in " ".join(found["ROUTES"])
 
 
-def test_routes_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The route table may stand in a TOML file."""
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_routes_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoding: str) -> None:
+    """The route table may stand in a TOML file, which may begin with the mark of UTF-8."""
     file = tmp_path / "routes.toml"
-    file.write_text('[[routes]]\npath = "/a"\nlimits = "1/second by ip"\n\n[[routes]]\npath = "/b"\nmethods = "GET"\n')
+    table = '[[routes]]\npath = "/a"\nlimits = "1/second by ip"\n\n[[routes]]\npath = "/b"\nmethods = "GET"\n'
+    file.write_text(table, encoding)
     monkeypatch.setenv("ASGI_GUARD_ROUTES_FILE", str(file))
     assert GuardSettings().routes == (Route("/a", limits="1/second by ip"), Route("/b", methods=("GET",)))
 
