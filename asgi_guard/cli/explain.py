@@ -16,7 +16,7 @@ from asgi_guard.policy.cors_names import is_token
 from asgi_guard.policy.csrf import SAFE_METHODS, ForgeryExemptions
 from asgi_guard.policy.exemptions import Exemptions
 from asgi_guard.policy.fetch import PageRequest
-from asgi_guard.policy.methods import not_a_method
+from asgi_guard.policy.methods import misspelt, not_a_method
 from asgi_guard.policy.origins import page_origin_fault
 from asgi_guard.policy.path_index import NO_ROW
 from asgi_guard.policy.resource_metadata import ResourceMetadata
@@ -163,6 +163,13 @@ def _rows(answer: dict[str, Any]) -> list[tuple[str, str]]:
     return rows + _browser_rows(answer.get("browser", {}))
 
 
+def _no_method(text: str) -> str | None:
+    """What is wrong with a method as rows are held to it, which would be answered for as one that no row names."""
+    if known := misspelt(text.upper()):
+        return f"there is no method {text}; did you mean {known}?"
+    return not_a_method(text) or (None if is_token(text) else f"{text!r} is no method: name one, as in POST")
+
+
 def _header(text: str) -> tuple[str, str | None]:
     """A header as it is written on the command line; without a value, one that needs a preflight."""
     name, colon, value = text.partition(":")
@@ -207,8 +214,8 @@ def explain(
     With --origin, say too what a browser makes of it: whether it asks first, whether a page there may read the answer,
     and which variables to change if not.
     """
-    if meant := not_a_method(method):
-        raise click.BadParameter(meant, param_hint="METHOD")
+    if fault := _no_method(method):
+        raise click.BadParameter(fault, param_hint="METHOD")
     if not path.startswith("/"):
         raise click.BadParameter("a path starts with '/'", param_hint="PATH")
     if origin is None and (headers or credentials or websocket):

@@ -221,3 +221,20 @@ def test_a_websocket_is_asked_about_as_a_get(command: Command, method: str) -> N
     ran = command("explain", method, "/news")
     assert (ran.code, ran.out) == (2, "")
     assert "Invalid value for METHOD: a WebSocket handshake is a GET: write GET" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("DELTE", "there is no method DELTE; did you mean DELETE?"),
+        ("psot", "there is no method psot; did you mean POST?"),
+        ("GET,POST", "'GET,POST' is no method: name one, as in POST"),
+        ("", "'' is no method: name one, as in POST"),
+    ],
+)
+def test_a_method_that_no_request_has(command: Command, method: str, said: str) -> None:
+    """One that is misspelt, or several, would be answered for as a method that no row names; one of an app's own is."""
+    ran = command("explain", method, "/news")
+    assert (ran.code, ran.out) == (2, "")
+    assert f"Invalid value for METHOD: {said}" in ran.err
+    assert explained(command, "publish", "/news")["request"] == "PUBLISH /news"
