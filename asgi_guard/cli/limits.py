@@ -22,7 +22,7 @@ from asgi_guard.revocation import lives_of
 from asgi_guard.stores import ClusterStore, RedisStore, operate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Collection, Iterable
 
     from asgi_guard.stores.operate import Found
 
@@ -136,14 +136,25 @@ def client_of(key: str, here: Configured) -> str:
     is_hash = len(name) == 32 and set(name) <= set("0123456789abcdef")
     if kind == "header" and "=" in name:
         field, _, value = name.partition("=")
+        by_header = (limit.key for limit in _rules(here).values() if limit.key.startswith("header:"))
+        _require(f"header:{field.lower()}", {*by_header})
         sent = value.encode("utf-8", "surrogateescape").decode("latin-1")  # as limits read a header's bytes
         return f"header:{store_key(f'header:{field.lower()}', sent)}"
     if name and is_hash:
         return key
     functions = {limit.key for limit in _rules(here).values()} - set(KEY_KINDS)
+    if name and kind == "api-key":
+        _require(key, {f"api-key:{each.name}" for each in here.settings.auth.api_keys})
     if name and (kind == "api-key" or kind in functions):
         return f"{kind}:{store_key(kind, name)}"
     raise click.BadParameter(KEY_HELP, param_hint="KEY")
+
+
+def _require(key: str, known: Collection[str]) -> None:
+    """See to it that somebody can be meant: of nobody, nothing is used, and a slip of the hand would be told that."""
+    if key not in known:
+        message = f"nobody is counted as {key}: there are {', '.join(sorted(known)) or 'none'}"
+        raise click.BadParameter(message, param_hint="KEY")
 
 
 def _place(name: str, here: Configured) -> str:

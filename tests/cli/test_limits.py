@@ -103,6 +103,21 @@ def test_an_api_key_is_found_by_its_name(server: Server) -> None:
     assert not [name for name in server.client.scan_iter() if KEY in name or b"ci" in name]
 
 
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("api-key:ic", "nobody is counted as api-key:ic: there are api-key:ci"),
+        ("header:X-Taem=red", "nobody is counted as header:x-taem: there are header:x-team"),
+    ],
+)
+@pytest.mark.parametrize("question", ["show", "reset"])
+def test_a_key_that_nobody_can_have(server: Server, question: str, key: str, said: str) -> None:
+    """An API key that there is not, or a header that no limit goes by, is told, and not that nothing is used."""
+    ran = invoke("limits", question, key)
+    assert ran.exit_code == 2
+    assert f"Invalid value for KEY: {said}" in ran.output
+
+
 def test_a_client_that_used_nothing(server: Server) -> None:
     """Of a client that used nothing, nothing is shown."""
     assert rows("show", "ip:198.51.100.1") == []
