@@ -31,7 +31,7 @@ from asgi_guard.identity.fetching import (
     why,
 )
 from asgi_guard.policy.breaker import Breaker
-from asgi_guard.policy.claims import NO_AUDIENCE, SCOPE_CLAIMS, parse_required, wrong_bounds
+from asgi_guard.policy.claims import NO_AUDIENCE, SCOPE_CLAIMS, names_api, parse_required, wrong_bounds
 from asgi_guard.policy.introspection import IntrospectionCache, IntrospectionPolicy, IntrospectionTimes, origin_of
 from asgi_guard.policy.listing import all_listed
 from asgi_guard.policy.plain_types import require_fields
@@ -130,7 +130,7 @@ class Introspection:
             raise ConfigError(problems)
 
     def _wrong_with_audience(self) -> Iterator[Problem]:
-        if not self.audience and not self.unsafe_any_audience:
+        if not self.unsafe_any_audience and not names_api(self.audience):
             yield Problem("audience", NO_AUDIENCE)
         elif self.audience and self.unsafe_any_audience:
             yield Problem("unsafe_any_audience", "it takes tokens for any API: leave it out, or the audience")

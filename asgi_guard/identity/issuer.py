@@ -14,6 +14,7 @@ from asgi_guard.policy.claims import (
     SCOPE_CLAIMS,
     ClaimsPolicy,
     Profile,
+    names_api,
     parse_required,
     scopes_of,
     wrong_bounds,
@@ -83,7 +84,7 @@ class Issuer:
                 object.__setattr__(self, name, listed(getattr(self, name)))
             except ValueError as error:
                 problems.append(Problem(name, str(error)))
-        if not self.audience:
+        if not names_api(self.audience) and all(problem.name != "audience" for problem in problems):
             problems.append(Problem("audience", NO_AUDIENCE))
         try:
             parse_required(self.required_claims)

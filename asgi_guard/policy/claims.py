@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from asgi_guard.errors import Problem, TokenError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 Profile: TypeAlias = Literal["any", "at+jwt"]
 SCOPE_CLAIMS = ("scope", "scp")
@@ -23,6 +23,11 @@ _SHA256 = re.compile(r"[A-Za-z0-9_-]{43}")
 _AT_JWT = ("at+jwt", "application/at+jwt")
 _AT_JWT_CLAIMS = ("exp", "iat", "jti", "client_id")
 """What RFC 9068 section 2.2 requires beyond what is always required."""
+
+
+def names_api(audience: Sequence[str]) -> bool:
+    """Whether an audience names this API: an empty one, as of a template that was not filled in, names none."""
+    return bool(audience) and all(map(str.strip, audience))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,9 @@ ISSUER = {"AUTH_ISSUER": "https://id.example.com", "AUTH_AUDIENCE": "shop"}
     ("environment", "variable", "message"),
     [
         ({"AUTH_ISSUER": "https://id.example.com"}, "AUTH_AUDIENCE", "name this API"),
+        ({"AUTH_ISSUER": "https://id.example.com", "AUTH_AUDIENCE": '[""]'}, "AUTH_AUDIENCE", "name this API"),
+        ({"AUTH_ISSUER": "https://id.example.com", "AUTH_AUDIENCE": '["a", " "]'}, "AUTH_AUDIENCE", "name this API"),
+        ({"AUTH_ISSUERS": '[{"issuer": "https://b.example", "audience": [""]}]'}, "AUTH_ISSUERS", "audience: name"),
         ({"AUTH_AUDIENCE": "shop"}, "AUTH_AUDIENCE", "no effect without ASGI_GUARD_AUTH_ISSUER"),
         ({"AUTH_JWKS_URL": "https://id.example.com/k"}, "AUTH_JWKS_URL", "no effect without ASGI_GUARD_AUTH_ISSUER"),
         ({"AUTH_COOKIE": "session"}, "AUTH_COOKIE", "no effect without ASGI_GUARD_AUTH_ISSUER"),

@@ -350,6 +350,7 @@ def test_what_is_not_told_whole(environment: dict[str, str], variable: str, mess
         ({}, "audience", "name this API"),
         ({"audience": ()}, "audience", "name this API"),
         ({"audience": " , "}, "audience", "name this API"),
+        ({"audience": ("api", "")}, "audience", "name this API"),
         ({"audience": "api", "leeway": 301}, "leeway", "none of 0 to 300 seconds"),
         ({"audience": "api", "leeway": math.nan}, "leeway", "none of 0 to 300 seconds"),
         ({"audience": "api", "max_token_age": 0}, "max_token_age", "no token would be taken"),
