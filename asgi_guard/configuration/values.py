@@ -36,7 +36,7 @@ def _some(read: Callable[[object], object]) -> Callable[[object], object]:
 def _listed_in(name: str, text: str) -> tuple[str, ...]:
     """The list of a part of a value, such as a row's methods, of which none would mean all."""
     items = listed(text)
-    if not items and text.strip():
+    if not items:
         raise ValueError(f"{name}: {_NOTHING}")
     return items
 

@@ -285,6 +285,8 @@ def test_a_list_that_is_to_hold_nothing(name: str, monkeypatch: pytest.MonkeyPat
     [
         ("ROUTES", '[{"path": "/admin", "methods": ","}]', "methods: it holds nothing"),
         ("ROUTES", '[{"path": "/admin", "scopes": " , "}]', "scopes: it holds nothing"),
+        ("ROUTES", '[{"path": "/admin", "scopes": ""}]', "scopes: it holds nothing"),
+        ("ROUTES", '[{"path": "/login", "methods": "", "auth": "none"}]', "methods: it holds nothing"),
         ("AUTH_API_KEYS", f'{{"ci": {{"sha256": "{DIGEST}", "scopes": ", "}}}}', "scopes: it holds nothing"),
         ("AUTH_ISSUERS", '[{"issuer": "https://id.example.com", "audience": ","}]', "audience: it holds nothing"),
     ],
