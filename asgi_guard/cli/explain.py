@@ -21,9 +21,11 @@ from asgi_guard.policy.origins import page_origin_fault
 from asgi_guard.policy.path_index import NO_ROW
 from asgi_guard.policy.resource_metadata import ResourceMetadata
 from asgi_guard.policy.routes import doubtful, joined_path, route_path
+from asgi_guard.policy.security import SecurityHeaders
 
 if TYPE_CHECKING:
     from asgi_guard.policy.limit_sets import LimitSet, RouteLimits
+    from asgi_guard.policy.routes import Route
     from asgi_guard.settings import GuardSettings
 
 
@@ -56,7 +58,7 @@ def explanation(found: Configured, method: str, path: str) -> dict[str, Any]:
         "limits": _limits_by_client(settings, auth, limits),
         "limits_because": f"row {row + 1}" if route and route.limits is not None else f"{PREFIX}RATE_LIMIT",
         "cost": route.cost if route else 1,
-        "security": str(route.security) if route and route.security else settings.security.preset,
+        "security": _security(settings, route),
         "cors": ", ".join(settings.cors.allow_origins) or "off",
         "csrf": _csrf(settings, exemptions.cover(path, method, raw_path, joined), method),
     }
@@ -72,6 +74,15 @@ def explanation(found: Configured, method: str, path: str) -> dict[str, Any]:
     if told := found.unseen or "; ".join(found.past):
         answer["guard"] = told
     return answer
+
+
+def _security(settings: GuardSettings, route: Route | None) -> str:
+    """The preset of security headers that holds, and what is said beside it."""
+    said = SecurityHeaders(**settings.security.model_dump())
+    if route is not None and route.security is not None:
+        own = route.security
+        said = (own if isinstance(own, SecurityHeaders) else SecurityHeaders(own)).over(said)
+    return str(said).removeprefix("preset: ")
 
 
 def _csrf(settings: GuardSettings, exempt: bool, method: str) -> str:

@@ -123,6 +123,25 @@ def test_a_path_that_is_refused(command: Command, path: str, refused: bool) -> N
     assert ("it is refused with 400" in explained(command, "GET", path)["note"]) is refused
 
 
+@pytest.mark.parametrize(
+    ("path", "holds"),
+    [
+        ("/", "off; csp: default-src 'none'; hsts: max-age=60"),
+        ("/docs", "docs; hsts: max-age=60"),
+        ("/page", "off; csp: default-src 'none'; hsts: max-age=60; referrer_policy: origin"),
+        ("/bare", "off; hsts: max-age=60"),
+    ],
+)
+def test_security_headers(command: Command, monkeypatch: pytest.MonkeyPatch, path: str, holds: str) -> None:
+    """What is said beside a preset is told with it, as it holds for a row, and not `off` where headers are sent."""
+    for name, value in {"PRESET": "off", "CSP": "default-src 'none'", "HSTS": "max-age=60"}.items():
+        monkeypatch.setenv(f"ASGI_GUARD_SECURITY_{name}", value)
+    rows = """[{"path": "/docs", "security": "docs"}, {"path": "/bare", "security": "off"},
+               {"path": "/page", "security": {"referrer_policy": "origin"}}]"""
+    monkeypatch.setenv("ASGI_GUARD_ROUTES", rows)
+    assert explained(command, "GET", path)["security"] == holds
+
+
 def test_limits_where_no_credentials_are_looked_at(command: Command) -> None:
     """On a row that looks at no credentials, everyone is limited as a stranger is."""
     assert explained(command, "GET", "/news")["limits"] == {"of anyone": ["5/second by anonymous (as 'anonymous')"]}
