@@ -40,7 +40,7 @@ from asgi_guard.policy.rates import holds_limits
 from asgi_guard.policy.routes import RouteTable
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from asgi_guard.policy.routes import Route
@@ -202,6 +202,7 @@ class GuardSettings(BaseSettings):
 
     _unread: dict[str, str] = PrivateAttr(default_factory=dict)
     _resembling: dict[str, str] = PrivateAttr(default_factory=dict)
+    _emptied: tuple[str, ...] = PrivateAttr(default=())
     _scraped_whole: bool = PrivateAttr(default=False)
     _routes_variable: str = PrivateAttr(default=ROUTES)
 
@@ -221,6 +222,7 @@ class GuardSettings(BaseSettings):
             raise SettingsError([*problems, *more], rest) from None
         self._unread = {name: place for name, place in _set_for(values) if not (counted and name == WORKERS)}
         self._resembling = resembling(os.environ, known)
+        self._emptied = tuple(sorted(name for name in known & os.environ.keys() if not _said(name)))
         self._scraped_whole = bool(os.environ.get(MULTIPROCESS))
         more, rest = self._look_through()
         if problems or more:
@@ -235,6 +237,11 @@ class GuardSettings(BaseSettings):
     def resembling(self) -> Mapping[str, str]:
         """Variables that are set, and look like misspelt ones: what may be meant by each."""
         return self._resembling
+
+    @property
+    def emptied(self) -> Sequence[str]:
+        """Variables that are set to nothing, which counts as not set: perhaps what was to fill them in was not there."""
+        return self._emptied
 
     @property
     def scraped_whole(self) -> bool:

@@ -27,6 +27,8 @@ NOTHING_SAID = (
     "headers and probes, and nothing else; if there is a file of variables, load it before the server starts"
 )
 """What holds around an app whose Guard is told nothing, perhaps since the file that tells it was not read."""
+IDENTIFYING = {f"{PREFIX}AUTH_{name}" for name in ("ISSUER", "ISSUERS", "API_KEYS", "INTROSPECTION_URL")}
+"""Variables each of which has identity asked for."""
 BESIDE = {"ip", "anonymous", "user", "api-key"}
 """What a client cannot choose: whoever slips out of another limit stays in one of these."""
 
@@ -47,6 +49,8 @@ def warnings(
         yield f"{names} will not hold: a section that is given in Python is taken as it is there; say {places}"
     for name, meant in settings.resembling.items():
         yield f"{name} is none of the guard's variables, and does nothing: did you mean {meant}?"
+    if not settings.auth.on and (emptied := [name for name in settings.emptied if name in IDENTIFYING]):
+        yield f"{', '.join(emptied)} is set to nothing, which counts as not set: {OPEN}"
     yield from _played(settings, store)
     limited = settings.limited
     if limited and not shared and settings.rate.workers > 1:

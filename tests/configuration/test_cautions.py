@@ -23,10 +23,11 @@ from asgi_guard import (
     Route,
     StoreSettings,
 )
-from asgi_guard.configuration.cautions import warnings
+from asgi_guard.configuration.cautions import IDENTIFYING, OPEN, warnings
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.guard import configure
 from asgi_guard.policy.limit_sets import Rules, compile_table
+from asgi_guard.settings import variables
 from asgi_guard.stores import ClusterStore, SentinelStore
 from tests.asgi import Echo
 from tests.configuring import DIGEST, problems
@@ -310,6 +311,17 @@ def test_a_misspelt_prefix(monkeypatch: pytest.MonkeyPatch, name: str, meant: st
     assert len(said) == (meant is not None)
     assert all(f"{name} is none of the guard's variables" in each and f"mean {meant}?" in each for each in said)
     assert "hunter2" not in str(said)
+
+
+@pytest.mark.parametrize("name", sorted(IDENTIFYING))
+def test_a_variable_that_was_not_filled_in(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """What would have had identity asked for, and is set to nothing, is told of: the app is open to everyone."""
+    assert name in {each.name for each in variables()}
+    monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "9/hour by ip")
+    monkeypatch.setenv(name, " ")
+    monkeypatch.setenv("ASGI_GUARD_CORS_ALLOW_ORIGINS", "")  # of which nothing follows
+    assert told() == [f"{name} is set to nothing, which counts as not set: {OPEN}"]
+    assert told(auth=KEYS) == []
 
 
 def test_variables_that_do_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
