@@ -240,7 +240,7 @@ class GuardSettings(BaseSettings):
 
     @property
     def emptied(self) -> Sequence[str]:
-        """Variables that are set to nothing, which counts as not set: perhaps what was to fill them in was not there."""
+        """Variables that are set to nothing, which counts as not set: perhaps what was to fill them in is missing."""
         return self._emptied
 
     @property
