@@ -7,7 +7,11 @@ the client has connected, logged in and chosen the database, its connection is r
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import struct
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 from redis.exceptions import (
@@ -34,6 +38,8 @@ _ERRORS: dict[str, type[ResponseError]] = {
     "TRYAGAIN": TryAgainError,
 }
 """The errors that are told apart, by their first word, without which their classes read the rest."""
+_AT_ONCE = struct.pack("ii" if os.name == "posix" else "hh", 1, 0)
+"""A linger of no time at all, by which closing a socket forgets what is unsent."""
 _PUSH = ord(">")
 """What begins that which nobody asked for, of RESP 3."""
 
@@ -91,8 +97,7 @@ class Replies(asyncio.Protocol):
                 if data[began] != _PUSH:
                     self._give(reply)
         except (ValueError, IndexError):
-            self._transport.abort()
-            self.end(InvalidResponse("the server answers what is no reply"))
+            self.drop(InvalidResponse("the server answers what is no reply"))
         self._left = data[at:]
 
     def _give(self, reply: Reply) -> None:
@@ -107,6 +112,17 @@ class Replies(asyncio.Protocol):
         """Tell whoever waits, and the client, which may wait for it as well."""
         self.end(exc or RedisConnectionError("the server closed the connection"))
         self._client.connection_lost(exc)
+
+    def drop(self, error: Exception) -> None:
+        """End the connection, and with it what was sent and has not arrived.
+
+        The system would go on sending that, and it could be executed behind what is sent by the next connection.
+        """
+        self.end(error)
+        if not self._transport.is_closing():
+            with suppress(OSError):  # it has ended just now
+                self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            self._transport.abort()
 
     def end(self, error: Exception) -> None:
         """Read no more, and tell whoever waits why."""

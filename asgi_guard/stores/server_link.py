@@ -189,7 +189,7 @@ class ServerLink:
     def close(self) -> None:
         """Drop the connection. Whoever still waits for an answer on it is told that it has ended."""
         if self._replies is not None:
-            self._replies.end(RedisConnectionError("the connection was dropped"))
+            self._replies.drop(RedisConnectionError("the connection was dropped"))
         self._leave()
 
     def _leave(self) -> None:
