@@ -61,6 +61,14 @@ class Leases:
         """Renew it no more."""
         self._held.pop(lease, None)
 
+    def end(self) -> None:
+        """Have all end for now, as this process is about to: the requests themselves may end too late to be told of.
+
+        Those that go on all the same count again once they are renewed.
+        """
+        for lease, (store, charges) in self._held.items():
+            store.tell(Admission(charges, lease=lease, settles=True))
+
     def renew(self) -> None:
         """Renew those whose turn it is, and come again while there are any.
 

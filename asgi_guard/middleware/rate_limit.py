@@ -178,7 +178,8 @@ class RateLimitMiddleware(Layer):
         return await caution(self.store, "a revoked token is then accepted again") if self._revocation else None
 
     async def shutdown(self) -> None:
-        """Let the store's connections go."""
+        """Tell the store that nothing is under way any more, and let its connections go."""
+        self._accounts.leases.end()
         await self.store.aclose()
 
     def _without(self, error: StoreUnavailableError) -> Iterator[str]:

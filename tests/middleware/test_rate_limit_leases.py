@@ -232,6 +232,26 @@ async def test_a_real_timer_renews(server: Server, redis_store: RedisStore, monk
     assert server.client.keys("*") == []
 
 
+async def test_what_is_cut_off_by_the_shut_down(server: Server, redis_store: RedisStore) -> None:
+    """Nobody counts as under way in a process that has ended, though requests are cancelled as late as its store is."""
+    app = Waiting()
+    layer = RateLimitMiddleware(app, limit="9 at once by ip", store=redis_store)
+    tasks = [begin(layer, http_scope()) for _ in range(3)]
+    await app.reached(3)
+    (name,) = server.client.keys("*at-once:*")
+    assert server.client.zcard(name) == 3
+    await layer.shutdown()
+    assert server.client.keys("*") == []
+    # Where another server of this process goes on, they count again.
+    layer._accounts.leases.renew()
+    await redis_store.aclose()
+    assert server.client.zcard(name) == 3
+    app.go.set()
+    assert [(await task).status for task in tasks] == [200] * 3
+    await redis_store.aclose()
+    assert server.client.keys("*") == []
+
+
 async def test_more_under_way_than_may_wait(
     server: Server, redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
