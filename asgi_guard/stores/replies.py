@@ -120,7 +120,7 @@ class Replies(asyncio.Protocol):
         """
         self.end(error)
         if not self._transport.is_closing():
-            with suppress(OSError):  # it has ended just now
+            with suppress(OSError, ValueError):  # it has ended just now; uvloop says so by the latter
                 self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             self._transport.abort()
 
