@@ -75,8 +75,8 @@ class Accounts:
         exchange.accounts = others
 
     def _settle(self, store: Store, charges: tuple[Charge, ...], lease: str, cost: int) -> None:
-        if lease:
-            self.leases.let_go(lease)
+        if lease and not self.leases.let_go(lease):
+            lease = ""
         settled = tuple(replace(charge, cost=cost) for charge in charges if cost or (lease and charge.limit.at_once))
         if settled:
             if cost < 0:

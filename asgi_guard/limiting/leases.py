@@ -32,6 +32,7 @@ class Leases:
         self._worker = ""
         self._numbers = count()
         self._held: dict[str, tuple[Store, tuple[Charge, ...]]] = {}
+        self._ended: dict[str, tuple[Store, tuple[Charge, ...]]] = {}  # before their requests, and not renewed since
         self._due: deque[str] = deque()  # those whose turn in this round is still to come, or that are over since
         self._pause = RENEWAL  # between two slices of this round
         self._timer: asyncio.TimerHandle | None = None
@@ -57,17 +58,20 @@ class Leases:
             self._due.clear()
             self._timer = loop.call_later(RENEWAL, self.renew)
 
-    def let_go(self, lease: str) -> None:
-        """Renew it no more."""
-        self._held.pop(lease, None)
+    def let_go(self, lease: str) -> bool:
+        """Renew it no more: whether its end is still to be told."""
+        self._ended.pop(lease, None)
+        return self._held.pop(lease, None) is not None
 
     def end(self) -> None:
-        """Have all end for now, as this process is about to: the requests themselves may end too late to be told of.
+        """Tell the end of all, as this process is about to: the requests themselves may end when it is too late.
 
         Those that go on all the same count again once they are renewed.
         """
         for lease, (store, charges) in self._held.items():
             store.tell(Admission(charges, lease=lease, settles=True))
+        self._ended.update(self._held)
+        self._held.clear()
 
     def renew(self) -> None:
         """Renew those whose turn it is, and come again while there are any.
@@ -75,6 +79,9 @@ class Leases:
         A round begins with all that there are, and is spread evenly over its time, since a store forgets what it is
         told while too many wait for it: told of all at once, it would forget the same ones each time.
         """
+        if self._ended:
+            self._held.update(self._ended)
+            self._ended.clear()
         if not self._due:
             self._due.extend(self._held)
             self._pause = RENEWAL / max(1, ceil(len(self._due) / SLICE))

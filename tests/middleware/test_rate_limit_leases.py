@@ -16,7 +16,7 @@ from asgi_guard.policy.rates import LEASE, SECOND, parse_limits
 from asgi_guard.stores.batching import MAX_WAITING
 from tests.asgi import Echo, get, http_scope
 from tests.laws import SHARING
-from tests.middleware.limiting import PATIENCE, Fickle, Micros, Waiting, begin, counted
+from tests.middleware.limiting import PATIENCE, Fickle, Micros, Waiting, begin, cancelled, counted
 
 if TYPE_CHECKING:
     from asgi_guard import RedisStore
@@ -233,17 +233,33 @@ async def test_a_real_timer_renews(server: Server, redis_store: RedisStore, monk
 
 
 async def test_what_is_cut_off_by_the_shut_down(server: Server, redis_store: RedisStore) -> None:
-    """Nobody counts as under way in a process that has ended, though requests are cancelled as late as its store is."""
+    """Nobody counts as under way in a process that has ended, though its requests end later than its store does."""
+    app = Waiting()
+    layer = RateLimitMiddleware(app, limit="9 at once by ip", store=redis_store)
+    tasks = [begin(layer, http_scope()) for _ in range(3)]
+    await app.reached(3)
+    assert [server.client.zcard(name) for name in server.client.keys("*at-once:*")] == [3]
+    await layer.shutdown()
+    assert server.client.keys("*") == []
+    connections = server.client.info("stats")["total_connections_received"]
+    for task in tasks:
+        assert await cancelled(task)
+    await asyncio.sleep(0)
+    assert redis_store._client is None  # for nobody would close what they open
+    assert server.client.info("stats")["total_connections_received"] == connections
+    assert len(layer._accounts.leases) == 0
+
+
+async def test_what_outlasts_the_shut_down(server: Server, redis_store: RedisStore) -> None:
+    """Where another server of the process goes on, its requests count again once they are renewed, until they end."""
     app = Waiting()
     layer = RateLimitMiddleware(app, limit="9 at once by ip", store=redis_store)
     tasks = [begin(layer, http_scope()) for _ in range(3)]
     await app.reached(3)
     (name,) = server.client.keys("*at-once:*")
-    assert server.client.zcard(name) == 3
     await layer.shutdown()
-    assert server.client.keys("*") == []
-    # Where another server of this process goes on, they count again.
     layer._accounts.leases.renew()
+    assert len(layer._accounts.leases) == 3
     await redis_store.aclose()
     assert server.client.zcard(name) == 3
     app.go.set()
