@@ -109,7 +109,6 @@ async def lose_two(server: Server) -> None:
     async with Network(str(server.socket)) as network, asyncio.timeout(PATIENCE):
         store = RedisStore(f"redis://127.0.0.1:{network.port}", timeout=TIMEOUT)
         layer = RateLimitMiddleware(Echo(), limit="1 at once by ip on-failure deny", store=store)
-        await store.ping()
         assert (await get(layer)).status == 200
         await ended(server, 1)
         network.lose()
