@@ -77,7 +77,8 @@ class Accounts:
     def _settle(self, store: Store, charges: tuple[Charge, ...], lease: str, cost: int) -> None:
         if lease and not self.leases.let_go(lease):
             lease = ""
-        settled = tuple(replace(charge, cost=cost) for charge in charges if cost or (lease and charge.limit.at_once))
+        # What is counted among those under way takes a lease to end, and that may have been ended before.
+        settled = tuple(replace(charge, cost=cost) for charge in charges if (lease if charge.limit.at_once else cost))
         if settled:
             if cost < 0:
                 self._denied.forget((charge.key for charge in settled), self._clock())

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asgi_guard import MemoryStore, RateLimitMiddleware
+from asgi_guard import MemoryStore, RateLimitMiddleware, limits
 from asgi_guard.limiting.leases import RENEWAL, SLICE, Leases
 from asgi_guard.policy.bucket import Admission, Charge
 from asgi_guard.policy.rates import LEASE, SECOND, parse_limits
@@ -20,6 +20,7 @@ from tests.middleware.limiting import PATIENCE, Fickle, Micros, Waiting, begin, 
 
 if TYPE_CHECKING:
     from asgi_guard import RedisStore
+    from asgi_guard.asgi import Receive, Scope, Send
     from asgi_guard.stores import Store
     from tests.stores.server import Server
 
@@ -266,6 +267,25 @@ async def test_what_outlasts_the_shut_down(server: Server, redis_store: RedisSto
     assert [(await task).status for task in tasks] == [200] * 3
     await redis_store.aclose()
     assert server.client.keys("*") == []
+
+
+async def test_a_cost_beyond_the_shut_down(redis_store: RedisStore, caplog: pytest.LogCaptureFixture) -> None:
+    """What a request costs is taken also where its end among those under way was told before it ended."""
+    waiting = Waiting()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        limits.charge(scope, 2)
+        await waiting(scope, receive, send)
+
+    layer = RateLimitMiddleware(app, limit="9 at once by ip; 3/hour by ip", store=redis_store)
+    task = begin(layer, http_scope())
+    await waiting.reached(1)
+    await layer.shutdown()
+    waiting.go.set()
+    assert (await task).status == 200
+    assert caplog.messages == []
+    assert (await get(layer)).status == 429
+    await redis_store.aclose()
 
 
 async def test_more_under_way_than_may_wait(
