@@ -22,7 +22,7 @@ from asgi_guard.identity.possession import Possession
 from asgi_guard.identity.tokens import Tokens
 from asgi_guard.policy import token
 from asgi_guard.policy.access import NOT_REVOKED, Failure
-from asgi_guard.policy.cors_names import is_forbidden_header
+from asgi_guard.policy.cors_names import is_forbidden_header, is_token
 from asgi_guard.policy.credentials import Credential, MalformedCredentialsError, find, key_alone
 from asgi_guard.policy.dpop import ProofError
 from asgi_guard.policy.identity import ANONYMOUS, NO_AUTH, APIKey, User, api_key_digest, names_of_one_key
@@ -100,6 +100,9 @@ class IdentityMiddleware(Layer):
         if taken or is_forbidden_header(api_key_header.lower()):
             message = f"{api_key_header!r} is where something else stands: name another header, such as x-api-key"
             raise ConfigError([Problem("api_key_header", message)])
+        for option, name in (("api_key_header", api_key_header), ("cookie", cookie)):
+            if name is not None and not is_token(name):
+                raise ConfigError([Problem(option, f"{name!r} is no name of a {option.rpartition('_')[2]}")])
         self.possession = possession if possession is not None else Possession()
         self.tokens = Tokens(
             issuers, introspection, bindings=self.possession.bindings, cache_size=cache_size, clock=clock

@@ -198,6 +198,16 @@ def test_a_list_that_is_none(made: Callable[[], object], option: str) -> None:
     assert option in [problem.name for problem in caught.value.problems]
 
 
+@pytest.mark.parametrize("option", ["cookie", "api_key_header"])
+@pytest.mark.parametrize("name", ["", "a b", "a=b", "\N{LATIN SMALL LETTER U WITH DIAERESIS}"])
+def test_a_name_under_which_nothing_can_come(option: str, name: str) -> None:
+    """No cookie and no header of such a name can be sent, so credentials would never be seen: it is refused."""
+    named: dict[str, Any] = {option: name}
+    with pytest.raises(ConfigError, match=f"^{option}: {name!r} is no name of a ") as caught:
+        IdentityMiddleware(Echo(), api_keys=[APIKey("ci", "0" * 64)], **named)
+    assert [problem.name for problem in caught.value.problems] == [option]
+
+
 @pytest.mark.parametrize(
     ("layer", "option", "value"),
     [
