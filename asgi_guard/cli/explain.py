@@ -46,6 +46,7 @@ def explanation(found: Configured, method: str, path: str) -> dict[str, Any]:
     route = None if row == NO_ROW else settings.routes[row]
     rate, exemptions = settings.rate, ForgeryExemptions(table, settings.csrf.exempt)
     limits = found.limits[row]
+    default_limits = settings.unread.get(f"{PREFIX}RATE_LIMIT", f"{PREFIX}RATE_LIMIT")
     auth = "none" if not settings.auth.on else (route.auth if route and route.auth else "required")
     answer: dict[str, Any] = {
         "request": f"{method} {whole}",
@@ -56,7 +57,7 @@ def explanation(found: Configured, method: str, path: str) -> dict[str, Any]:
         "scopes": list(route.scopes) if route else [],
         "any_scopes": list(route.any_scopes) if route else [],
         "limits": _limits_by_client(settings, auth, limits),
-        "limits_because": f"row {row + 1}" if route and route.limits is not None else f"{PREFIX}RATE_LIMIT",
+        "limits_because": f"row {row + 1}" if route and route.limits is not None else default_limits,
         "cost": route.cost if route else 1,
         "security": _security(settings, route),
         "cors": ", ".join(settings.cors.allow_origins) or "off",

@@ -80,6 +80,16 @@ def test_what_it_asks_of_a_request_is_explained(token: str) -> None:
     assert json.loads(invoke("explain", "GET", "/", "--json").output)["auth"] == "none"
 
 
+def test_a_variable_that_does_not_hold_is_no_rule(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where limits are given in Python beside a variable that is set, they are said to be of the former."""
+    assert token
+    monkeypatch.setenv("ASGI_GUARD_RATE_LIMIT", "9/second by ip")
+    told = json.loads(invoke("explain", "GET", "/", *APP, "--json").stdout)
+    assert told["limits_because"] == "RateSettings(limit=...)"
+    monkeypatch.setenv("ASGI_GUARD_APP", "")
+    assert json.loads(invoke("explain", "GET", "/", "--json").stdout)["limits_because"] == "ASGI_GUARD_RATE_LIMIT"
+
+
 def test_a_token_is_judged_and_revoked_as_it_does(token: str) -> None:
     """Its issuer is asked, and the token is put among the revoked of its store."""
     assert "accepted: 'alice'" in invoke("token", "--explain", token, *APP).output
