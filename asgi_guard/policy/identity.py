@@ -6,12 +6,12 @@ That shape is a convention of attributes, so it works without Starlette and in f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from asgi_guard.errors import ConfigError, Problem
+from asgi_guard.errors import ConfigError, Problem, wrong_type
 from asgi_guard.policy.frozen import FrozenDict
 from asgi_guard.policy.listing import one_text
 from asgi_guard.policy.plain_types import require_fields
@@ -142,6 +142,7 @@ def revocation_key(issuer: str, token_id: str) -> str:
 
 
 _OF_NOTHING = sha256(b"").hexdigest()
+_SCOPES = 'several texts, as in ("deploy",)'
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +173,13 @@ class APIKey:
         if len(self.sha256) != 64 or not set(self.sha256) <= set("0123456789abcdef"):
             # Nothing of it is repeated: the name may be the key or its hash, written the wrong way round.
             raise _unusable("an API key is not given as name and SHA-256, in 64 lower-case hexadecimal digits")
-        if fault := one_text(scopes=self.scopes):
+        given: object = self.scopes
+        if fault := one_text(scopes=given):
             raise _unusable(fault)
+        scopes = tuple(given) if isinstance(given, Iterable) else (None,)
+        if not all(isinstance(each, str) for each in scopes):
+            raise _unusable(f"scopes: {wrong_type(given, _SCOPES)}")
+        object.__setattr__(self, "scopes", scopes)  # a list could be changed by the app, for whoever asks next
         if self.sha256 == _OF_NOTHING:
             raise _unusable("this is the SHA-256 of nothing: the key was empty when it was hashed")
 

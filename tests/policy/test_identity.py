@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from starlette.authentication import has_required_scope
 from starlette.requests import HTTPConnection
 
+from asgi_guard import ConfigError
 from asgi_guard.policy.identity import (
     ANONYMOUS,
     NO_AUTH,
@@ -135,6 +136,23 @@ def test_an_api_keys_scopes_are_several() -> None:
     """One text would be taken for scopes of a letter each."""
     with pytest.raises(ValueError, match=r"write scopes=\('deploy',\)"):
         APIKey("billing", "0" * 64, "deploy")  # type: ignore[arg-type]  # that is what is tested
+
+
+def test_an_api_keys_scopes_may_be_a_list() -> None:
+    """A list is as good as a tuple, and is none any more: whoever shows the key is a value, which no app changes."""
+    scopes: Any = ["read", "write"]
+    key = APIKey("billing", "0" * 64, scopes)
+    assert key == APIKey("billing", "0" * 64, ("read", "write"))
+    scopes.append("admin")
+    assert key.user().scopes == ("read", "write")
+    assert hash(key.user()) == hash(APIKey("billing", "0" * 64, ("read", "write")).user())
+
+
+@pytest.mark.parametrize("scopes", [5, None, b"read", [5], ("read", None)])
+def test_an_api_keys_scopes_are_texts(scopes: Any) -> None:
+    """What is no list of texts is refused where the key is made, and not by the first request that shows it."""
+    with pytest.raises(ConfigError, match='give several texts, as in \\("deploy",\\)'):
+        APIKey("billing", "0" * 64, scopes)
 
 
 def test_an_api_key_is_not_empty() -> None:
