@@ -44,7 +44,7 @@ class AccessLogMiddleware(Layer):
 
     Query values are redacted, no header but the user agent (and in `gcp` the host) is logged, and no input can make two
     lines of one. A line is 4096 bytes at most, which a pipe takes whole beside other workers' lines: of a longer one
-    the path, the query, the user agent and the user are cut.
+    the path, the query, the host, the user agent and the user are cut.
 
     Args:
         app: the app within.
