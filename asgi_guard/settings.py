@@ -206,27 +206,29 @@ class GuardSettings(BaseSettings):
     _scraped_whole: bool = PrivateAttr(default=False)
     _routes_variable: str = PrivateAttr(default=ROUTES)
 
-    def __init__(self, **values: Any) -> None:
-        counted = _count_workers(values)
-        if isinstance(rows := values.get("routes"), Iterator):
-            values["routes"] = tuple(rows)  # what can be read once is read again where a row is wrong
-        known = {name for variable in variables() for name in (variable.name, variable.file) if name}
-        read, unreadable = _read(values)
-        problems = [*unknown_variables(os.environ, known), *unreadable]
-        try:
-            super().__init__(**read, **values)
-        except ValidationError as error:
-            problems += problems_of(error, values)
-            at_fault = {str(each["loc"][0]) for each in error.errors()}
-            more, rest = _rest({**read, **values}, error)._look_through(at_fault)
-            raise SettingsError([*problems, *more], rest) from None
-        self._unread = {name: place for name, place in _set_for(values) if not (counted and name == WORKERS)}
-        self._resembling = resembling(os.environ, known)
-        self._emptied = tuple(sorted(name for name in known & os.environ.keys() if not _said(name)))
-        self._scraped_whole = bool(os.environ.get(MULTIPROCESS))
-        more, rest = self._look_through()
-        if problems or more:
-            raise SettingsError([*problems, *more], rest)
+    if not TYPE_CHECKING:  # to type checkers a call is as the fields declare it: they see misspelt ones before
+
+        def __init__(self, **values: Any) -> None:
+            counted = _count_workers(values)
+            if isinstance(rows := values.get("routes"), Iterator):
+                values["routes"] = tuple(rows)  # what can be read once is read again where a row is wrong
+            known = {name for variable in variables() for name in (variable.name, variable.file) if name}
+            read, unreadable = _read(values)
+            problems = [*unknown_variables(os.environ, known), *unreadable]
+            try:
+                super().__init__(**read, **values)
+            except ValidationError as error:
+                problems += problems_of(error, values)
+                at_fault = {str(each["loc"][0]) for each in error.errors()}
+                more, rest = _rest({**read, **values}, error)._look_through(at_fault)
+                raise SettingsError([*problems, *more], rest) from None
+            self._unread = {name: place for name, place in _set_for(values) if not (counted and name == WORKERS)}
+            self._resembling = resembling(os.environ, known)
+            self._emptied = tuple(sorted(name for name in known & os.environ.keys() if not _said(name)))
+            self._scraped_whole = bool(os.environ.get(MULTIPROCESS))
+            more, rest = self._look_through()
+            if problems or more:
+                raise SettingsError([*problems, *more], rest)
 
     @property
     def unread(self) -> Mapping[str, str]:
@@ -372,7 +374,7 @@ def _rest(values: dict[str, Any], error: ValidationError) -> GuardSettings:
     return GuardSettings.model_construct(**rest)
 
 
-def _other_rows(value: object, at_fault: Container[int | str]) -> tuple[Route, ...]:
+def _other_rows(value: object, at_fault: Container[int | str]) -> Sequence[Route]:
     """The rows but for those at fault, which are known by their places."""
     rows: Any = rows_of(value)  # what has no places has none at fault
     return _RouteFile.model_validate(

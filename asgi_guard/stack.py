@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from asgi_guard.chain.exchange import trusts_nobody
+from asgi_guard.configuration.values import revealed
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import ConfigError, Problem, StoreUnavailableError
 from asgi_guard.identity.fetching import default_client
@@ -163,7 +164,7 @@ class _Problems:
 def _store(settings: GuardSettings) -> Store:
     section = settings.store
     return open_store(
-        section.url.get_secret_value(),
+        revealed(section.url),
         prefix=section.prefix,
         timeout=section.timeout,
         max_keys=section.max_keys,
@@ -303,7 +304,7 @@ def _csrf(
         return None
     values = section.model_dump()
     for name in ("secret", "previous_secret"):
-        values[name] = "" if values[name] is None else values[name].get_secret_value()
+        values[name] = revealed(values[name])
     return CSRFMiddleware(app, routes=table, trusts_origin=_trusts(cors), **values)
 
 
@@ -362,14 +363,13 @@ def _called(issuer: str) -> str:
 
 
 def _possession(section: AuthSettings, store: Store | None, proxy: ProxyMiddleware | None) -> Possession:
-    secret = section.dpop_nonce_secret
     return Possession(
         dpop=section.dpop,
         client_cert=section.client_cert,
         # Hops alone believe whoever connects. To have the certificate believed of all who do would bind no token.
         trusts_proxy=trusts_nobody if proxy is None else proxy.policy.trusts,
         trusts_socket=proxy is not None and proxy.policy.believes(None),
-        dpop_nonce_secret="" if secret is None else secret.get_secret_value(),
+        dpop_nonce_secret=revealed(section.dpop_nonce_secret),
         store=store,
     )
 
@@ -377,11 +377,10 @@ def _possession(section: AuthSettings, store: Store | None, proxy: ProxyMiddlewa
 def _introspection(section: AuthSettings, http_client: Callable[[], httpx.AsyncClient]) -> Introspection:
     asked = section.introspected
     assert asked is not None  # noqa: S101 - the caller has looked
-    secret = section.introspection_client_secret
     return Introspection(
         section.introspection_url or "",
         section.introspection_client_id or "",
-        "" if secret is None else secret.get_secret_value(),
+        revealed(section.introspection_client_secret),
         audience=() if section.introspection_unsafe_any_audience else asked.audience or (),
         unsafe_subject=section.introspection_unsafe_subject,
         unsafe_any_type=section.introspection_unsafe_any_type,

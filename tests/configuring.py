@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from asgi_guard import ConfigError, GuardSettings
-from asgi_guard.configuration.sections import IssuerSettings
+from asgi_guard import ConfigError, GuardSettings, IssuerSettings
 from asgi_guard.guard import configure
 from asgi_guard.policy.identity import APIKey
 from asgi_guard.policy.routes import Route

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import asgi_guard
+from asgi_guard import IssuerSettings
 from asgi_guard.configuration.section_base import Section
 from asgi_guard.settings import GuardSettings, variables
 
@@ -20,9 +21,9 @@ LONG = 500
 GROUPS: dict[str, tuple[str, ...]] = {
     "The guard": ("Guard", "Check"),
     "Settings": (
-        "GuardSettings", "StoreSettings", "AuthSettings", "RateSettings", "CORSSettings", "CSRFSettings",
-        "SecuritySettings", "HostsSettings", "ProxySettings", "RequestIDSettings", "LogSettings", "MetricsSettings",
-        "HealthSettings", "Route", "APIKey", "SecurityHeaders",
+        "GuardSettings", "StoreSettings", "AuthSettings", "IssuerSettings", "RateSettings", "CORSSettings",
+        "CSRFSettings", "SecuritySettings", "HostsSettings", "ProxySettings", "RequestIDSettings", "LogSettings",
+        "MetricsSettings", "HealthSettings", "Route", "APIKey", "SecurityHeaders",
     ),
     "What the app sees": ("User", "Anonymous", "Auth", "Trace"),
     "What the app calls": (
@@ -62,6 +63,8 @@ def _entries(names: tuple[str, ...]) -> Iterator[str]:
         thing = getattr(asgi_guard, name)
         if isinstance(thing, ModuleType):
             yield from _module(name, thing)
+        elif thing is IssuerSettings:  # which no variable says by itself
+            yield from (f"### {name}", *_told(inspect.getdoc(thing) or ""))
         elif thing is GuardSettings or (isinstance(thing, type) and issubclass(thing, Section)):
             yield from _settings(name, thing)
         else:

@@ -13,6 +13,7 @@ from asgi_guard import (
     ConfigError,
     Guard,
     GuardSettings,
+    IssuerSettings,
     MemoryStore,
     RequestIDMiddleware,
     StoreUnavailableError,
@@ -20,7 +21,6 @@ from asgi_guard import (
     revoke,
 )
 from asgi_guard.apps.own_guard import guarded
-from asgi_guard.configuration.sections import IssuerSettings
 from asgi_guard.policy.revocation import DEFAULT_TTL, EVER, LONGEST_TTL, MARGIN
 from asgi_guard.revocation import Revocations
 from tests.asgi import Exchange, call, http_scope

@@ -19,6 +19,7 @@ from asgi_guard.cli.options import Seconds, said
 from asgi_guard.cli.output import dump, say, table
 from asgi_guard.cli.production import Deployment, as_json, facts_of, report, show
 from asgi_guard.configuration.cautions import OPEN, warnings
+from asgi_guard.configuration.values import revealed
 from asgi_guard.configuration.variables import PREFIX, written
 from asgi_guard.errors import AsgiGuardError, ConfigError, with_cause
 from asgi_guard.identity.fetching import public_url
@@ -221,7 +222,7 @@ def effective(settings: GuardSettings) -> list[tuple[str, str, str]]:
         section = getattr(settings, variable.section) if variable.section else settings
         value = getattr(section, variable.field)
         if variable.name == f"{PREFIX}STORE_URL":
-            text = public_url(value.get_secret_value())
+            text = public_url(revealed(value))
         elif isinstance(value, SecretStr):
             text = "***"
         elif variable.field in ("jwks_url", "introspection_url"):

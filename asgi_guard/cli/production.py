@@ -76,7 +76,7 @@ def facts_of(
         headers=section.preset != "off",
         hsts=_hsts_seconds(SecurityPolicy.of(SecurityHeaders(**section.model_dump()))),
         behind_proxy=bool(settings.proxy.trusted or settings.proxy.hops),
-        origins=cors.allow_origins,
+        origins=tuple(cors.allow_origins),
         credentials=cors.allow_credentials,
         any_method="*" in (*cors.allow_methods, *cors.allow_headers),
     )

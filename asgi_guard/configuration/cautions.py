@@ -6,6 +6,7 @@ import re
 from itertools import permutations
 from typing import TYPE_CHECKING
 
+from asgi_guard.configuration.values import revealed
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.policy.cors_names import normalized_method
 from asgi_guard.policy.methods import resembled
@@ -93,7 +94,7 @@ def warnings(
 
 def _played(settings: GuardSettings, store: Store | None) -> Iterator[str]:
     """A store whose server need not show who it is."""
-    named = unverified(settings.store.url.get_secret_value())
+    named = unverified(revealed(settings.store.url))
     option = named if store is None else getattr(store, "unverified", None)
     if option:
         where = f"{PREFIX}STORE_URL" if option == named else "the URL of the store that is given in Python"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, SecretStr
 
@@ -16,7 +16,9 @@ from asgi_guard.configuration.values import (
     NamesOrNone,
     Plans,
     ProbePath,
+    Secret,
     issuers,
+    revealed,
 )
 from asgi_guard.identity.issuer import DEFAULT_ALGORITHMS
 from asgi_guard.middleware.request_id import Generator, Trusted
@@ -38,7 +40,7 @@ from asgi_guard.policy.security import Preset
 class StoreSettings(Section):
     """Where buckets and revocations are kept."""
 
-    url: SecretStr = Field(
+    url: Secret = Field(
         default=SecretStr("memory://"),
         description="`memory://`, `redis://`, `rediss://`, `unix://`, `redis+cluster://` or `redis+sentinel://`",
     )
@@ -54,11 +56,16 @@ class StoreSettings(Section):
     @property
     def shared(self) -> bool:
         """Whether other processes see the same buckets."""
-        return not self.url.get_secret_value().startswith("memory:")
+        return not revealed(self.url).startswith("memory:")
 
 
 class IssuerSettings(Section):
-    """One of several issuers. What it leaves out is as the section says."""
+    """One of several issuers, for `issuers` of `AuthSettings`. What it leaves out is as that section says.
+
+    Its fields are `issuer`, `audience`, `jwks_url`, `algorithms`, `leeway`, `max_token_age`, `max_token_lifetime`,
+    `profile`, `required_claims` and `scope_claims`, of the same meaning as there. Without a `jwks_url` of its own its
+    keys are discovered.
+    """
 
     issuer: str
     audience: AnyNames | None = None
@@ -72,7 +79,10 @@ class IssuerSettings(Section):
     scope_claims: AnyNamesOrNone | None = None
 
 
-Issuers = Annotated[tuple[IssuerSettings, ...], BeforeValidator(issuers)]
+if TYPE_CHECKING:
+    Issuers: TypeAlias = Sequence[IssuerSettings]  # as in values.py
+else:
+    Issuers = Annotated[tuple[IssuerSettings, ...], BeforeValidator(issuers)]
 
 
 class AuthSettings(Section):
@@ -113,7 +123,7 @@ class AuthSettings(Section):
         default=None, description="where opaque tokens are asked about (RFC 7662), and all tokens without an issuer"
     )
     introspection_client_id: str | None = Field(default=None, description="by which this API is known there")
-    introspection_client_secret: SecretStr | None = Field(default=None, description="the secret that goes with it")
+    introspection_client_secret: Secret | None = Field(default=None, description="the secret that goes with it")
     introspection_issuer: str | None = Field(
         default=None,
         description="whose opaque tokens these are, as in `iss`; else the issuer of that origin, else the only one",
@@ -150,7 +160,7 @@ class AuthSettings(Section):
         default="off",
         description="tokens bound to a key (RFC 9449): `accept` them with their proof, `require` them, or refuse them",
     )
-    dpop_nonce_secret: SecretStr | None = Field(
+    dpop_nonce_secret: Secret | None = Field(
         default=None, description="the key of the nonces that proofs then have to hold, the same for all workers"
     )
     client_cert: CertificateSource = Field(
@@ -174,7 +184,7 @@ class AuthSettings(Section):
     @property
     def audiences(self) -> tuple[str, ...]:
         """What tokens have to name: the audience, or without one the resource, as clients ask for it (RFC 8707)."""
-        return self.audience or (() if self.resource is None else audiences_of(self.resource))
+        return tuple(self.audience) or (() if self.resource is None else audiences_of(self.resource))
 
     @property
     def trusted(self) -> tuple[IssuerSettings, ...]:
@@ -300,11 +310,11 @@ class CSRFSettings(Section):
     session_cookie: str | None = Field(
         default=None, description="the cookie of the app's own sessions, to which pages' tokens are bound"
     )
-    secret: SecretStr | None = Field(
+    secret: Secret | None = Field(
         default=None,
         description="the key that signs these tokens, 32 random characters or more; without it there are none",
     )
-    previous_secret: SecretStr | None = Field(
+    previous_secret: Secret | None = Field(
         default=None, description="the secret before it, whose tokens are still taken"
     )
     token_header: str = Field(default="x-csrf-token", description="the header in which pages send their token")

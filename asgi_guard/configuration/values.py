@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sized
-from typing import Annotated, Any, cast
+from collections.abc import Callable, Mapping, Sequence, Sized
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 
-from pydantic import AfterValidator, BeforeValidator, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    SecretStr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic_core import InitErrorDetails
 
 from asgi_guard.errors import ConfigError, Problem
@@ -181,13 +188,29 @@ def _probe_path(path: str) -> str:
     return "" if path == "off" else path
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_some(_list))]
-NamesOrNone = Annotated[tuple[str, ...], BeforeValidator(_list)]
-"""Those of a default that is not empty: `[]` says that there are to be none."""
-AnyNames = Annotated[tuple[str, ...], BeforeValidator(_some(_parted))]
-"""Those that may hold any character, and so cannot be told from several that are parted by another one than a comma."""
-AnyNamesOrNone = Annotated[tuple[str, ...], BeforeValidator(_parted)]
+if TYPE_CHECKING:
+    # What may be given: lists too, one text where several belong, a secret as a text. Kept are tuples and `SecretStr`s.
+    Names: TypeAlias = Sequence[str]
+    NamesOrNone: TypeAlias = Sequence[str]
+    AnyNames: TypeAlias = Sequence[str]
+    AnyNamesOrNone: TypeAlias = Sequence[str]
+    Routes: TypeAlias = Sequence[Route]
+    APIKeys: TypeAlias = Sequence[APIKey]
+    Secret: TypeAlias = SecretStr | str
+else:
+    Names = Annotated[tuple[str, ...], BeforeValidator(_some(_list))]
+    NamesOrNone = Annotated[tuple[str, ...], BeforeValidator(_list)]
+    """Those of a default that is not empty: `[]` says that there are to be none."""
+    AnyNames = Annotated[tuple[str, ...], BeforeValidator(_some(_parted))]
+    """Those that may hold any character, so that they cannot be told from several that no comma parts."""
+    AnyNamesOrNone = Annotated[tuple[str, ...], BeforeValidator(_parted)]
+    Routes = Annotated[tuple[Annotated[Route, WrapValidator(_whole_row)], ...], BeforeValidator(rows_of)]
+    APIKeys = Annotated[tuple[APIKey, ...], BeforeValidator(_api_keys)]
+    Secret = SecretStr
 Plans = Annotated[Mapping[str, str], BeforeValidator(_plans)]
-Routes = Annotated[tuple[Annotated[Route, WrapValidator(_whole_row)], ...], BeforeValidator(rows_of)]
-APIKeys = Annotated[tuple[APIKey, ...], BeforeValidator(_api_keys)]
 ProbePath = Annotated[str, AfterValidator(_probe_path)]
+
+
+def revealed(secret: Secret | None) -> str:
+    """What a secret says; empty where there is none."""
+    return secret.get_secret_value() if isinstance(secret, SecretStr) else secret or ""

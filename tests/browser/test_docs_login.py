@@ -18,6 +18,8 @@ from tests.browser.documentation import with_assets
 from tests.end_to_end.serving import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
     from asgi_guard.testing import SigningKey
     from tests.browser.pages import Visits
@@ -58,7 +60,7 @@ def api(server: Site) -> FastAPI:
     return app
 
 
-def documented_rows(server: Site) -> tuple[Route, ...]:
+def documented_rows(server: Site) -> Sequence[Route]:
     """The rows of the route table that docs/browser.md tells, with this issuer."""
     page = (ROOT / "docs" / "browser.md").read_text("utf-8")
     (rows,) = re.findall(r"```toml\n(.*?/docs/oauth2-redirect.*?)```", page, re.DOTALL)

@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_guard import AuthSettings, ConfigError, Guard, GuardSettings
+from asgi_guard.configuration.values import revealed
 from asgi_guard.configuration.variables import written
 from asgi_guard.guard import configure
 from asgi_guard.policy.identity import APIKey
@@ -40,7 +41,7 @@ def test_defaults_without_an_environment() -> None:
     assert settings == GuardSettings.model_construct(
         **{name: getattr(settings, name) for name in type(settings).model_fields}
     )
-    assert settings.store.url.get_secret_value() == "memory://"
+    assert revealed(settings.store.url) == "memory://"
     assert not settings.auth.on
     assert settings.log.format == "json"
 

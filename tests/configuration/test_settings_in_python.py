@@ -5,9 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import SecretStr
 
-from asgi_guard import AuthSettings, ConfigError, GuardSettings, RateSettings, StoreSettings
+from asgi_guard import (
+    AuthSettings,
+    ConfigError,
+    CORSSettings,
+    CSRFSettings,
+    GuardSettings,
+    IssuerSettings,
+    RateSettings,
+    StoreSettings,
+)
 from asgi_guard.policy.identity import APIKey
+from asgi_guard.policy.routes import Route
 from tests.configuring import DIGEST
 
 if TYPE_CHECKING:
@@ -25,10 +36,34 @@ def test_a_section_given_in_python_is_taken_whole(monkeypatch: pytest.MonkeyPatc
     assert settings.rate == RateSettings(limit="1/second by ip")
 
 
+def test_what_is_natural_to_write_is_typed() -> None:
+    """Lists, one text where several belong, and secrets as texts are taken, by type checkers as well."""
+    partner = IssuerSettings(issuer="https://partner.example", audience="api")
+    natural = GuardSettings(
+        store=StoreSettings(url="redis://cache"),
+        auth=AuthSettings(audience="api", algorithms=["ES256"], issuers=[partner], api_keys=[APIKey("ci", DIGEST)]),
+        cors=CORSSettings(allow_origins=["https://app.example"], allow_methods="PUT, DELETE"),
+        csrf=CSRFSettings(mode="enforce", session_cookie="session", secret=DIGEST),
+        routes=[Route("/login", auth="none")],
+    )
+    assert natural == GuardSettings(
+        store=StoreSettings(url=SecretStr("redis://cache")),
+        auth=AuthSettings(
+            audience=("api",), algorithms=("ES256",), issuers=(partner,), api_keys=(APIKey("ci", DIGEST),)
+        ),
+        cors=CORSSettings(allow_origins=("https://app.example",), allow_methods=("PUT", "DELETE")),
+        csrf=CSRFSettings(mode="enforce", session_cookie="session", secret=SecretStr(DIGEST)),
+        routes=(Route("/login", auth="none"),),
+    )
+    with pytest.raises(ConfigError, match="did you mean auth"):
+        GuardSettings(aut=AuthSettings())  # type: ignore[call-arg]
+
+
 def test_a_wrong_field_in_python_is_named() -> None:
     """A misspelt field or section is an error in Python too."""
+    given: Any = {"auth": {"isuer": "x", "issuers": [{"audiance": "a"}]}, "corse": {}, "hosts": {"zzz": 1}}
     with pytest.raises(ConfigError) as caught:
-        GuardSettings(auth={"isuer": "x", "issuers": [{"audiance": "a"}]}, corse={}, hosts={"zzz": 1})
+        GuardSettings(**given)
     assert {str(problem) for problem in caught.value.problems} == {
         "GuardSettings.auth.isuer: there is no such field; did you mean issuer?",
         "GuardSettings.auth.issuers: number 1, issuer: it is missing",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,17 +115,21 @@ def test_all_that_is_wrong_with_rows_is_told_at_once() -> None:
 
 def test_rows_that_can_be_read_once() -> None:
     """Rows may come one by one; one that is wrong is told as in a list, and the others hold."""
-    assert [row.path for row in GuardSettings(routes=({"path": path} for path in ("/x", "/y"))).routes] == ["/x", "/y"]
+    rows: Any = ({"path": path} for path in ("/x", "/y"))
+    assert [row.path for row in GuardSettings(routes=rows).routes] == ["/x", "/y"]
+    rows = ({"path": path} for path in ("/x", "x"))
     with pytest.raises(ConfigError) as caught:
-        GuardSettings(routes=({"path": path} for path in ("/x", "x")))
+        GuardSettings(routes=rows)
     assert [problem.message for problem in caught.value.problems] == ["number 2: path 'x' does not start with '/'"]
 
 
 def test_a_row_in_python_may_say_a_list_as_a_text() -> None:
     """A list of rows that is given in Python is read as the environment's is, wrong rows beside others too."""
-    assert GuardSettings(routes=[{"path": "/x", "methods": "GET, POST"}]).routes[0].methods == ("GET", "POST")
+    rows: Any = [{"path": "/x", "methods": "GET, POST"}]
+    assert GuardSettings(routes=rows).routes[0].methods == ("GET", "POST")
+    rows = {1: {"path": "/x"}, 2: {"path": "x"}}.values()
     with pytest.raises(ConfigError) as caught:
-        GuardSettings(routes={1: {"path": "/x"}, 2: {"path": "x"}}.values())
+        GuardSettings(routes=rows)
     assert [problem.message for problem in caught.value.problems] == ["number 2: path 'x' does not start with '/'"]
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_guard import ConfigError, GuardSettings
-from asgi_guard.configuration.sections import IssuerSettings
+from asgi_guard import ConfigError, GuardSettings, IssuerSettings
+from asgi_guard.configuration.values import revealed
 from asgi_guard.configuration.variables import unknown_variables, written
 from asgi_guard.policy.identity import APIKey
 from asgi_guard.settings import SettingsError, variables
@@ -58,7 +58,7 @@ def test_an_unknown_name(monkeypatch: pytest.MonkeyPatch, name: str, message: st
 def test_names_of_others_are_passed_over(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """What Kubernetes sets for a Service called asgi-guard, and what others call theirs, is no error."""
     monkeypatch.setenv(name, "tcp://10.0.0.1:8000")
-    assert GuardSettings().store.url.get_secret_value() == "memory://"
+    assert revealed(GuardSettings().store.url) == "memory://"
 
 
 REDIS = ["REDIS_SERVICE_HOST", "REDIS_SERVICE_PORT", "REDIS_SERVICE_PORT_TCP", "REDIS_PORT", "REDIS_PORT_6379_TCP_ADDR"]
@@ -68,7 +68,7 @@ def test_names_of_other_services_are_passed_over(monkeypatch: pytest.MonkeyPatch
     """What Kubernetes sets for a Service called asgi-guard-redis, by its host's name, is no error; all else is."""
     for ending in REDIS:
         monkeypatch.setenv(f"ASGI_GUARD_{ending}", "tcp://10.0.0.1:6379")
-    assert GuardSettings().store.url.get_secret_value() == "memory://"
+    assert revealed(GuardSettings().store.url) == "memory://"
     for ending in ("REDIS_URL", "REDIS_TIMEOUT_PORT", "RATE_PORT"):
         monkeypatch.setenv(f"ASGI_GUARD_{ending}", "hunter2")
     with pytest.raises(ConfigError) as caught:

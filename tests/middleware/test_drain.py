@@ -17,7 +17,15 @@ import pytest
 from starlette.responses import JSONResponse
 
 import asgi_guard
-from asgi_guard import ConfigError, DrainMiddleware, Guard, GuardSettings, HealthSettings
+from asgi_guard import (
+    ConfigError,
+    DrainMiddleware,
+    Guard,
+    GuardSettings,
+    HealthSettings,
+    LogSettings,
+    ProxySettings,
+)
 from asgi_guard.middleware import drain
 from asgi_guard.operations import draining as operations_draining
 from tests.asgi import Echo, Exchange, call, get, http_scope, websocket_scope
@@ -285,7 +293,9 @@ async def test_nobody_else_may_ask(headers: list[tuple[bytes, bytes]], options: 
 
 async def test_a_trusted_proxy_may_not_ask() -> None:
     """A guard that believes the proxy on this machine does not drain for the clients behind it."""
-    guard = Guard(Echo(), GuardSettings(health=HealthSettings(drain_path="/drain"), proxy={"trusted": "127.0.0.1"}))
+    guard = Guard(
+        Echo(), GuardSettings(health=HealthSettings(drain_path="/drain"), proxy=ProxySettings(trusted="127.0.0.1"))
+    )
     assert (await ask(guard, (b"x-forwarded-for", b"127.0.0.1"))).body == b"ok"
 
 
@@ -527,7 +537,7 @@ async def test_an_app_that_raised_in_its_start_up(server: Server) -> None:
     async def receive() -> Message:
         return {"type": "lifespan.startup"}
 
-    settings = GuardSettings(health=HealthSettings(drain_seconds=3600), log={"format": "off"})
+    settings = GuardSettings(health=HealthSettings(drain_seconds=3600), log=LogSettings(format="off"))
     guard = Guard(app, settings)
     with pytest.raises(LookupError):
         await guard({"type": "lifespan", "asgi": {"version": "3.0"}}, receive, receive)

@@ -12,7 +12,7 @@ import orjson
 import pytest
 import yaml
 
-from asgi_guard import Guard, GuardSettings
+from asgi_guard import Guard, GuardSettings, HealthSettings
 from asgi_guard.policy.rates import SECOND, parse_limits
 from asgi_guard.settings import variables
 from tests.asgi import Echo
@@ -122,7 +122,7 @@ def test_the_checklist_holds() -> None:
 
 def test_probes_and_ports_are_those_of_the_service() -> None:
     """Probes ask where the guard answers, on the port that the server listens on, and drain outlasts readiness."""
-    settings = GuardSettings(health={"drain_seconds": config()["ASGI_GUARD_HEALTH_DRAIN_SECONDS"]})
+    settings = GuardSettings(health=HealthSettings(drain_seconds=float(config()["ASGI_GUARD_HEALTH_DRAIN_SECONDS"])))
     only = container()
     port = int(cmd()[cmd().index("--port") + 1])
     assert only["ports"] == [{"name": "http", "containerPort": port}]
