@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard.policy.csrf import ForgeryExemptions, allows, is_same_origin
+from asgi_guard.policy.csrf import ForgeryExemptions, allows, is_same_origin, whose_page
 from asgi_guard.policy.routes import Route, RouteTable
 
 HOST = b"app.example"
@@ -56,6 +56,20 @@ def test_unsafe_requests_are_judged_by_what_the_browser_says(
 ) -> None:
     """Methods that change something, and WebSocket handshakes, pass from the same origin and trusted ones only."""
     assert allowed(method, websocket=websocket, site=site, origin=origin) is expected
+
+
+@pytest.mark.parametrize(
+    ("site", "origin", "page"),
+    [
+        (b"same-origin", OTHER, "own"), (b"none", None, "own"), (None, SAME, "own"), (None, TRUSTED, "own"),
+        (b"cross-site", TRUSTED, "own"), (b"cross-site", SAME, "foreign"), (None, OTHER, "foreign"),
+        (None, None, "unsaid"),
+    ],
+)  # fmt: skip
+def test_whose_page_it_is(site: bytes | None, origin: bytes | None, page: str) -> None:
+    """A trusted origin's page is the app's own, and needs no token; only where no header tells it is unsaid."""
+    lines = {"fetch_site": [] if site is None else [site], "origin": [] if origin is None else [origin]}
+    assert whose_page(**lines, host=[HOST], trusts=TRUSTED.__eq__) == page
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "PROPFIND", "get", "Get", ""])
@@ -123,7 +137,8 @@ def test_anything_else_is_another_origin(origin: bytes) -> None:
     ("origin", "host", "same"),
     [
         (b"https://app.example", b"app.example:443", True), (b"http://app.example", b"app.example:80", True),
-        (b"https://APP.example", b"App.Example:443", True), (b"https://[::1]", b"[::1]:443", True),
+        (b"https://APP.example", b"App.Example:443", True), (b"HTTPS://app.example", b"app.example:443", True),
+        (b"https://[::1]", b"[::1]:443", True),
         (b"http://app.example", b"app.example:443", False), (b"https://app.example", b"app.example:80", False),
         (b"https://app.example:443", HOST, False), (b"http://app.example:443", HOST, False),
         (b"http://app.example:80", HOST, False), (b"https://app.example:8443", b"app.example:8443:443", False),
