@@ -124,7 +124,7 @@ class ProxyPolicy:
         for index, entry in enumerate(entries):
             if index == MAX_HOPS:
                 return 0, None, "too_many"
-            if self.hops and index < self.hops - 1:
+            if index < self.hops - 1:
                 continue
             address = read_address(entry)  # the layer remembers what became of the whole header
             if address is None:
@@ -154,4 +154,4 @@ def _scheme(value: str | None) -> str | None:
 
 def _host(value: str | None) -> bytes | None:
     host = value.strip(" \t").encode("latin-1") if value else b""
-    return host if host and is_host(host) else None
+    return host if is_host(host) else None
