@@ -117,11 +117,11 @@ def _malformed(origin: str) -> Problem | None:
     scheme, separator, rest = origin.partition("://")
     host, port = _split_port(rest)
     known = _SCHEME.fullmatch(scheme) is not None and scheme not in _OPAQUE
-    if not separator or not known or rest != rest.strip() or set(rest) & set("/?#@\\ "):
+    if not separator or not known or set(rest) & set("/?#@\\ "):
         message = f"{origin!r} is not an origin: write scheme://host[:port], lower case, without path or trailing slash"
         return Problem(field, message, "invalid")
     name = host.removeprefix("*.")
-    below_address = host.startswith("*.") and (name.startswith("[") or name.replace(".", "").isdecimal())
+    below_address = host.startswith("*.") and name.replace(".", "").isdecimal()
     if not _is_host(name) or below_address or (port and port != "*" and not _is_port(port, scheme)):
         message = f"{origin!r} is not an origin as browsers send it: lower case, '*.' only in front, no default port"
         return Problem(field, message, "invalid")
@@ -131,7 +131,7 @@ def _malformed(origin: str) -> Problem | None:
 def _too_wide(origin: str) -> Problem | None:
     host, _ = _split_port(origin.partition("://")[2])
     name = host.removeprefix("*.")
-    if origin == "*" or name == host or _is_this_machine(name) or not is_public_suffix(name):
+    if name == host or _is_this_machine(name) or not is_public_suffix(name):
         return None
     message = f"{origin!r} is too wide: anyone can have a site below {name}; name the domain that is yours"
     return Problem("allow_origins", message, "public_suffix")

@@ -90,6 +90,15 @@ def test_several_wildcards() -> None:
         assert not made.allows_origin(origin.encode())
 
 
+def test_a_name_without_a_dot_widens_no_other() -> None:
+    """Beside this machine's own name with any port, a wildcard still does not stand for the domain above it."""
+    made = policy("http://localhost:*", "https://*.example.com")
+    for origin in ("http://localhost:3000", "https://a.example.com"):
+        assert made.allows_origin(origin.encode())
+    for origin in ("https://example.com", "http://a.localhost:3000"):
+        assert not made.allows_origin(origin.encode())
+
+
 @pytest.mark.parametrize(("on", "asked"), [(True, True), (True, False), (False, True)])
 def test_private_networks(on: bool, asked: bool) -> None:
     """A way into a private network is told of where it was turned on, and only if it was asked for."""
