@@ -12,7 +12,20 @@ from hypothesis import strategies as st
 
 from asgi_guard.errors import ConfigError
 from asgi_guard.policy.path_index import NO_ROW, PathIndex
-from asgi_guard.policy.routes import AuthMode, Route, RouteTable, ambiguous, joined_path, route_path
+from asgi_guard.policy.routes import (
+    AuthMode,
+    Route,
+    RouteTable,
+    ambiguous,
+    beyond_root,
+    joined_path,
+    path_faults,
+    readings,
+    route_path,
+    sample,
+    wrong_columns,
+)
+from asgi_guard.policy.security import SecurityHeaders
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -325,8 +338,11 @@ def test_an_encoded_slash_opens_nothing(path: str, raw_path: bytes) -> None:
         ("/.", True),
         ("/..", True),
         ("/a/./b", True),
+        ("/a\u00a0\u00adb", False),
         ("/\\", True),
         ("/\0", True),
+        ("/a\x7fb", True),
+        ("/a\n", True),
     ],
 )
 def test_ambiguous(path: str, is_ambiguous: bool) -> None:
@@ -343,6 +359,8 @@ def test_ambiguous(path: str, is_ambiguous: bool) -> None:
         ("/api", "/api", "/"),
         ("/apiary", "/api", "/apiary"),
         ("/users", "/api", "/users"),
+        ("/xyz/users", "/api", "/xyz/users"),
+        ("", "", ""),
         ("/api/api/x", "/api", "/api/x"),
         ("/api//x", "/api", "//x"),
     ],
@@ -426,9 +444,93 @@ def test_case_that_leads_to_another_row_is_disputed(rows: list[Route], path: str
     assert RouteTable(rows).find(path, "GET") == found
 
 
+@pytest.mark.parametrize(
+    ("path", "raw_path", "read"),
+    [
+        ("/a/b", b"/a/b", {"/a/b"}),
+        ("/a b", b"/a%20b", {"/a b"}),
+        ("/a/b/c/../d", None, {"/a/b/c/../d", "/a/b/d"}),
+        ("/../a/./b", None, {"/../a/./b", "/a/b"}),
+        ("//a//b//", None, {"//a//b//", "/a/b/"}),
+        ("/a/../", None, {"/a/../", "/"}),
+        ("/a\\..\\b", None, {"/a\\..\\b", "/a/../b", "/b"}),
+        ("/a\n", None, {"/a\n", "/a"}),
+        ("/a/.\n", None, {"/a/.\n", "/a/.", "/a"}),
+        ("/a\x01b\x7f", None, {"/a\x01b\x7f", "/ab"}),
+        ("/\x01/a\n", None, {"/\x01/a\n", "/\x01/a", "//a", "/a"}),
+        ("http://h/a/b", None, {"http://h/a/b", "/a/b"}),
+        ("http://h", None, {"http://h", "/"}),
+        ("h:a", None, {"h:a", "/h:a"}),
+        ("/a/b", b"/a%2Fb", {"/a/b", "/a\x01b"}),
+        ("/a/b", b"/root/a%2fb", {"/a/b", "/a\x01b"}),
+        ("/a\\b/c", b"/a%5Cb/c", {"/a\\b/c", "/a/b/c", "/a\x01b/c"}),
+        ("/\xe9/b", b"/%C3%A9%2fb", {"/\xe9/b", "/\xe9\x01b"}),
+        ("/a/b/c", b"/a%2fb", {"/a/b/c", "/a\x01b"}),
+    ],
+)  # fmt: skip
+def test_readings(path: str, raw_path: bytes | None, read: set[str]) -> None:
+    """A path is read as it came, and as the routers read it that clean paths up or keep encoded slashes."""
+    assert set(readings(path, raw_path)) == read
+
+
+@pytest.mark.parametrize(
+    ("path", "raw_path", "found"),
+    [
+        ("/x/../admin", None, (NO_ROW, True)), ("/x/../y", None, (NO_ROW, False)), ("/admin/..", None, (NO_ROW, False)),
+        ("//admin", None, (NO_ROW, True)), ("/./admin", None, (NO_ROW, True)), ("\\admin", None, (NO_ROW, True)),
+        ("/admin\n", None, (NO_ROW, True)), ("/ad\0min", None, (NO_ROW, True)),
+        ("/item/1/x", b"/item/1%2fx", (NO_ROW, True)), ("/item/1/x", b"/item/1/x", (NO_ROW, False)),
+        ("/open/a b", b"/open/a%20b", (3, False)), ("/open/../open/a", None, (NO_ROW, True)),
+        ("/open/a/./b", None, (NO_ROW, True)), ("/open/a/b", b"/open/a%2Fb", (NO_ROW, True)),
+        ("/all/a/./b", None, (2, False)),
+    ],
+)  # fmt: skip
+def test_a_doubtful_path_is_disputed_where_a_reading_leads_elsewhere(
+    path: str, raw_path: bytes | None, found: tuple[int, bool]
+) -> None:
+    """Where the readings of a path lead to different rows, or to one that opens something, it is disputed; else not."""
+    table = RouteTable([Route("/admin"), Route("/item/*/"), Route("/all/*"), Route("/open/*", auth="none")])
+    assert table.find(path, "GET", raw_path) == found
+
+
 def test_no_rows() -> None:
-    """An empty table matches nothing."""
+    """An empty table matches nothing, and nothing is disputed, whatever the path."""
     assert RouteTable().match("/a", "GET") == NO_ROW
+    assert RouteTable().find("http://a", "GET") == (NO_ROW, False)
+
+
+def test_a_table_knows_who_is_asked_unless_it_is_told_otherwise() -> None:
+    """Without a word of it, what no row names is closed, so a slash is not added to what a row opens."""
+    for table in (RouteTable([OPENING]), RouteTable.of([OPENING])):
+        assert table.match("/login/", "POST") == NO_ROW
+
+
+def test_what_is_no_row_is_told() -> None:
+    """Something else in the place of a row is an error that says what it is."""
+    rows: Any = [Route("/a"), "/b"]
+    with pytest.raises(ConfigError, match="routes: it is of the type str"):
+        RouteTable(rows)
+
+
+def test_the_row_of_a_request() -> None:
+    """A request's row is the first that it matches, or none."""
+    table = RouteTable([Route("/a", methods=("POST",)), Route("/a")])
+    assert [table.row("/a", method) for method in ("POST", "GET")] == list(table.routes)
+    assert table.row("/b", "GET") is None
+
+
+def test_rows_that_begin_with_the_root_path() -> None:
+    """A row that names a path together with the root path is told what to write; others are not."""
+    (said,) = beyond_root([Route("/api/users"), Route("/users"), Route("/apiary")], "/api")
+    assert "the row /api/users" in said
+    assert said.endswith("write /users")
+
+
+@pytest.mark.parametrize("pattern", ["/", "/a", "/*", "/a/*/b", "/a/*/b/*"])
+def test_a_sample_matches_its_pattern(pattern: str) -> None:
+    """A sample is matched by the pattern that it is of, and names nothing in the place of a star."""
+    assert RouteTable([Route(pattern)]).match(sample(pattern), "GET") == 0
+    assert "*" not in sample(pattern)
 
 
 def test_a_table_is_taken_as_it_is() -> None:
@@ -453,6 +555,11 @@ def test_a_table_is_taken_as_it_is() -> None:
         ({"path": "/admin "}, "'/admin ' has white space where a segment begins or ends: write it without"),
         ({"path": "/ admin/*"}, "white space where a segment begins or ends"),
         ({"path": "/admin\xa0"}, "white space where a segment begins or ends"),
+        ({"path": "/a/{id}"}, "'*' stands for a parameter"),
+        ({"path": "/a/<id>/b"}, "'*' stands for a parameter"),
+        ({"path": "/a/:id"}, "'*' stands for a parameter"),
+        ({"path": "/a?b=c"}, "it is matched decoded, without query"),
+        ({"path": "/a%20b"}, "it is matched decoded, without query"),
         ({"path": "/a", "methods": ("post",)}, "upper-case"),
         ({"path": "/a", "methods": ("GET", "")}, "upper-case"),
         ({"path": "/a", "methods": ("\u00c4\u00d6",)}, "upper-case"),
@@ -464,6 +571,9 @@ def test_a_table_is_taken_as_it_is() -> None:
         ({"path": "/a", "methods": ("POST", "WSS")}, "methods WSS: a WebSocket handshake is a GET: write GET"),
         ({"path": "/a", "scopes": ("x",), "auth": "none"}, "cannot be 'none'"),
         ({"path": "/a", "scopes": ("x",), "auth": "optional"}, "cannot be 'optional'"),
+        ({"path": "/a", "any_scopes": ("x",), "auth": "none"}, "cannot be 'none'"),
+        ({"path": "/a", "any_scopes": ("x", "a b")}, "a scope is visible ASCII"),
+        ({"path": "/a", "security": SecurityHeaders(frame_options="SOMETIMES")}, "path '/a': security frame_options:"),
         ({"path": "/a", "cost": -1}, "cannot give units back"),
         ({"path": "/a", "methods": "GET"}, "write methods=('GET',)"),
         ({"path": "/a", "scopes": "admin"}, "write scopes=('admin',)"),
@@ -474,6 +584,26 @@ def test_malformed_rows(options: dict[str, object], says: str) -> None:
     """A row that cannot mean anything is an error that says why."""
     with pytest.raises(ValueError, match=re.escape(says)):
         Route(**options)  # type: ignore[arg-type]  # the table holds options of several types
+
+
+def test_a_row_may_be_free_and_report_to_an_endpoint_of_the_guard() -> None:
+    """A cost is one unit unless said, and may be none; a report may go to an endpoint that the row does not name."""
+    assert (Route("/a").cost, Route("/a", cost=0).cost) == (1, 0)
+    assert not dict(wrong_columns({"path": "/a"}))
+    policy = SecurityHeaders(csp="default-src 'self'; report-to guard")
+    assert Route("/a", security=policy).security is policy
+
+
+@pytest.mark.parametrize(
+    ("path", "faults"),
+    [
+        ("/a", []), ("/a:b", []), ("/a/*", ["'/a/*': it is a single path, so nothing stands for others in it"]),
+        ("/{a}", ["'/{a}': it is matched decoded, without query"]),
+    ],
+)  # fmt: skip
+def test_a_single_path(path: str, faults: list[str]) -> None:
+    """A path that is one place and no pattern holds no star."""
+    assert list(path_faults(path, pattern=False)) == faults
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
