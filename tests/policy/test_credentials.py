@@ -12,7 +12,9 @@ from asgi_guard.policy.credentials import (
     Credential,
     MalformedCredentialsError,
     find,
+    key_alone,
 )
+from asgi_guard.policy.token import MAX_TOKEN_BYTES
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,14 @@ def test_a_bearer_header_is_exactly_one_token(value: bytes) -> None:
     """No token, several of them, or characters that no token has are malformed."""
     with pytest.raises(MalformedCredentialsError):
         find([value])
+
+
+def test_a_token_that_is_too_large_is_left_to_who_measures_it() -> None:
+    """Nobody looks at each byte of a token beyond the size that is verified; up to it, they are those of a token."""
+    too_large = b"\xff" * (MAX_TOKEN_BYTES + 1)
+    assert find([b"Bearer " + too_large]) == Credential("bearer", too_large)
+    with pytest.raises(MalformedCredentialsError):
+        find([b"Bearer " + too_large[1:]])
 
 
 @pytest.mark.parametrize(
@@ -93,6 +103,19 @@ def test_an_api_key_is_taken_as_it_is() -> None:
     """An API key has no form of its own."""
     assert find([], [b"k !,\xff"]) == Credential("api-key", b"k !,\xff")
     assert find([b"Basic eA=="], [b"k"]) == Credential("api-key", b"k")
+
+
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [
+        (b"k", b"k"), (b"Bearer k", b"k"), (b"ApiKey k", b"k"), (b"BEARER  k", b"k"), (b"apikey\tk", b"k"),
+        (b"Bearer k l", b"k l"), (b"Basic k", b"Basic k"), (b"k l", b"k l"), (b"Bearer", b"Bearer"), (b"", b""),
+        (b"  ", b"  "),
+    ],
+)  # fmt: skip
+def test_a_key_in_authorization(value: bytes, key: bytes) -> None:
+    """A key may stand behind the scheme Bearer or ApiKey, in any case; behind another word, that is part of it."""
+    assert key_alone(value) == key
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,11 @@ def test_several_have_names_of_their_own() -> None:
     assert [limit.name for limit in parse_limits(text, "login-")][:2] == ["login-user", "login-user-2"]
 
 
+def test_no_limit_is_lost_behind_an_empty_one() -> None:
+    """What parts limits may stand there twice, and in front: those behind it hold all the same."""
+    assert [limit.name for limit in parse_limits(";1/second by ip; ;2/minute by user")] == ["ip", "user"]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
