@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf, nan
 from typing import Any
 
 import pytest
@@ -10,7 +11,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_guard.errors import TokenError
-from asgi_guard.policy.claims import ClaimsPolicy, check_required, claim, parse_required, scopes_of
+from asgi_guard.policy.claims import (
+    MAX_LEEWAY,
+    ClaimsPolicy,
+    check_required,
+    claim,
+    confirmation,
+    parse_required,
+    scopes_of,
+    wrong_bounds,
+)
 from tests.policy.forging import CLAIMS, NOW, POLICY
 
 ABSENT = object()
@@ -83,10 +93,29 @@ def test_a_token_names_somebody() -> None:
     assert POLICY.check(claims(client_id="app"), NOW)
 
 
-@pytest.mark.parametrize("proof", [{"jkt": "x"}, {"x5t#S256": "x"}, {"jwk": {}}, {}, None, "x"])
+HASH = "A" * 43
+
+
+@pytest.mark.parametrize("proof", [{"jkt": "x"}, {"jkt": HASH}, {"x5t#S256": HASH}, {"jwk": {}}, {}, None, "x"])
 def test_a_token_bound_to_a_key_is_no_bearer_token(proof: object) -> None:
     """A token that its issuer bound to a key (`cnf`) is refused, since no proof of that key is asked for."""
     assert refusal(claims(cnf=proof)).reason == "claim"
+
+
+@pytest.mark.parametrize(
+    "proof", [{"jkt": HASH, "x5t#S256": HASH}, {"x5t#S256": HASH}, {"jkt": HASH, "jwk": {}}, {}, None, "jkt", ["jkt"]]
+)
+def test_a_token_is_bound_to_nothing_but_what_is_asked_for(proof: object) -> None:
+    """Where one proof is asked for, a token that is bound to something else, too, is refused: nobody looks at that."""
+    policy = replace(POLICY, bindings=frozenset({"jkt"}))
+    assert refusal(claims(cnf=proof), policy).reason == "claim"
+    assert policy.check(claims(cnf={"jkt": HASH}), NOW)
+
+
+def test_what_a_token_is_bound_to() -> None:
+    """A token says by which hashes it is bound, or that it is bound by none."""
+    assert confirmation(claims(cnf={"jkt": HASH}), {"jkt"}) == {"jkt": HASH}
+    assert confirmation(claims(), {"jkt"}) == {}
 
 
 @pytest.mark.parametrize("odd", ["x", "", "A" * 42, "A" * 44, "A" * 42 + "+", None, 5, ["A" * 43]])
@@ -114,6 +143,33 @@ def test_times_are_finite_numbers(name: str, value: object) -> None:
 def test_a_token_has_to_end() -> None:
     """A token without `exp` is refused."""
     assert refusal(claims(exp=ABSENT)).reason == "claim"
+
+
+def test_a_token_whose_issuer_is_asked_need_not_end() -> None:
+    """Without `exp` such a token holds for ever, unless its life or its age is bounded, or its profile wants an end."""
+    endless, said = replace(POLICY, endless=True), claims(exp=ABSENT, iat=NOW)
+    assert endless.check(said, NOW) == inf
+    assert replace(endless, max_age=60).check(said, NOW) == NOW + 60 + POLICY.leeway
+    for policy in (replace(endless, max_lifetime=900), replace(endless, max_lifetime=900, max_age=60)):
+        error = refusal(said, policy)
+        assert (error.reason, "exp is missing" in error.detail) == ("claim", True)
+    error = refusal({**said, "client_id": "shop", "jti": "1"}, replace(endless, profile="at+jwt"))
+    assert (error.reason, "exp is missing" in error.detail) == ("claim", True)
+    assert endless.check(claims(), NOW) == POLICY.check(claims(), NOW)
+    assert refusal(claims(exp=NOW - 30), endless).reason == "expired"
+
+
+@pytest.mark.parametrize(
+    ("leeway", "age", "lifetime", "wrong"),
+    [
+        (0, None, None, []), (MAX_LEEWAY, 0.5, 1, []), (-0.5, None, None, ["leeway"]), (nan, None, None, ["leeway"]),
+        (MAX_LEEWAY + 0.5, 0, -1, ["leeway", "max_token_age", "max_token_lifetime"]),
+        (30, nan, None, ["max_token_age"]), (30, None, nan, ["max_token_lifetime"]),
+    ],
+)  # fmt: skip
+def test_bounds_in_time(leeway: float, age: float | None, lifetime: float | None, wrong: list[str]) -> None:
+    """The leeway lies between none and its most, a bound is more than nothing, and what is no number is neither."""
+    assert [problem.name for problem in wrong_bounds(leeway, age, lifetime)] == wrong
 
 
 @pytest.mark.parametrize(
