@@ -160,6 +160,21 @@ def test_the_challenge_names_the_scheme(failure: Failure | None) -> None:
     assert challenge.split(b" ")[0] == b"ApiKey"
 
 
+def test_a_challenge_says_where_the_resource_describes_itself() -> None:
+    """Where there are metadata, every challenge names their address behind the error."""
+    policy = AccessPolicy(resource_metadata="https://api.test/m", proof_algorithms=("ES256",))
+    answer = policy.decide(REQUIRED, None, Failure.INVALID)
+    assert answer is not None
+    said = 'error="invalid_token", resource_metadata="https://api.test/m"'
+    assert [value.decode() for name, value in answer.headers if name == b"www-authenticate"] == [
+        f"Bearer {said}",
+        f'DPoP {said}, algs="ES256"',
+    ]
+    assert refusal(REQUIRED, None, policy=AccessPolicy(resource_metadata="https://api.test/m"))[2] == (
+        b'Bearer resource_metadata="https://api.test/m"'
+    )
+
+
 def test_invalid_and_revoked_tokens_are_refused_in_the_same_words() -> None:
     """What the client reads does not tell why a token is not valid, but for the reason's word."""
     invalid = POLICY.decide(REQUIRED, None, Failure.INVALID)
@@ -258,5 +273,6 @@ def test_scopes_are_all_needed_and_one_of_some(
 
 def test_a_challenge_names_scopes_that_would_do() -> None:
     """Where one of several scopes is asked, the challenge names what would let the request through, once each."""
-    _, _, challenge = refusal(AccessRule("required", ("a", "b"), ("b", "c")), User("alice", ("a",)))
-    assert challenge == b'Bearer error="insufficient_scope", scope="a b"'
+    for needed in ("a", "b"), ("a",):
+        _, _, challenge = refusal(AccessRule("required", needed, ("b", "c")), User("alice", ("a",)))
+        assert challenge == b'Bearer error="insufficient_scope", scope="a b"'

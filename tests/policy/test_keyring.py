@@ -210,6 +210,13 @@ def test_chance_moves_tries_within_bounds(jitter: float, life: float | None, fai
     assert moved.next_try(TIMES, known=False) >= TIMES.cooldown
 
 
+def test_chance_at_its_most() -> None:
+    """Chance at its most waits half as long after a failure, and half as long before the end of the keys' life."""
+    assert KeyRing().failed(AT, TIMES, "", 1.0).retry == AT + TIMES.first_backoff / 2
+    assert KeyRing().fetched(KEYS, AT, TIMES, None, 1.0).due == AT + TIMES.ttl - TIMES.refresh_ahead / 2
+    assert KeyRing().fetched(KEYS, AT, TIMES, 90, 1.0).due == AT + 90 - 90 / 2 / 2
+
+
 def test_workers_that_start_together_do_not_refresh_together() -> None:
     """A hundred workers that fetched in one moment ask again spread over half a minute."""
     dues = [KeyRing().fetched(KEYS, AT, TIMES, None, worker / 100).due for worker in range(100)]
