@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error as Base64Error
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -103,7 +102,7 @@ def _check_header(header: dict[str, Any]) -> None:
 def _base64(segment: bytes, what: str) -> bytes:
     try:
         decoded = urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
-    except (Base64Error, ValueError):
+    except ValueError:
         raise TokenError("malformed", f"the {what} is not base64url") from None
     # Python's decoder skips what it does not know and ignores stray last bits: only the canonical form is accepted.
     if urlsafe_b64encode(decoded).rstrip(b"=") != segment:
