@@ -11,16 +11,19 @@ from hypothesis import strategies as st
 from starlette.authentication import has_required_scope
 from starlette.requests import HTTPConnection
 
-from asgi_guard import ConfigError
+from asgi_guard.errors import ConfigError
 from asgi_guard.policy.identity import (
     ANONYMOUS,
     NO_AUTH,
     APIKey,
     Auth,
+    Marks,
     User,
     api_key_digest,
+    names_of_one_key,
     revocation_key,
     store_key,
+    was_looked_for,
 )  # fmt: skip
 from asgi_guard.policy.keys import KeySet
 from asgi_guard.policy.token_cache import AT_ONCE, LIFETIME, TokenCache
@@ -57,8 +60,21 @@ def test_an_identity_cannot_be_changed() -> None:
 
 
 def test_a_user_shows_no_claims() -> None:
-    """Printed or logged, a user does not show what else the token said."""
-    assert "claims" not in repr(User("alice", claims={"email": "alice@example.org"}))
+    """Printed or logged, a user does not show what else the token said; nor does a key its hash."""
+    shown = repr(User("alice", claims={"email": "alice@example.org"}, marks=Marks("session", "subject")))
+    assert not any(word in shown for word in ("claims", "marks", "auth", "example.org", "session"))
+    assert "0000" not in repr(APIKey("billing", "0" * 64))
+
+
+def test_a_user_can_be_counted() -> None:
+    """A user can stand in a set, whatever its claims hold, and has its scopes in the shape of `scope["auth"]`."""
+    assert len({User("alice", claims={"groups": []}), User("alice", claims={"groups": []})}) == 1
+    assert USER.auth == Auth(("read", "write"))
+
+
+def test_who_was_looked_for() -> None:
+    """What an Identity layer puts into the scope says that one was there; what others put there does not."""
+    assert [was_looked_for(user) for user in (USER, ANONYMOUS, None, "alice")] == [True, True, False, False]
 
 
 def test_a_name_in_the_store_is_short_and_tells_nothing() -> None:
@@ -132,6 +148,22 @@ def test_an_api_key_is_given_by_its_hash(digest: str) -> None:
     assert "billing" not in str(caught.value)
 
 
+@pytest.mark.parametrize("columns", [{"name": 5}, {"sha256": b"0" * 64}, {"plan": 5}])
+def test_an_api_keys_parts_are_texts(columns: dict[str, Any]) -> None:
+    """A part of another type is an error that names it."""
+    with pytest.raises(ConfigError) as caught:
+        APIKey(**{"name": "billing", "sha256": "0" * 64, **columns})
+    assert [problem.name for problem in caught.value.problems] == list(columns)
+
+
+@pytest.mark.parametrize(("keys", "doubles"), [("", 0), ("ab", 0), ("aab", 1), ("aba", 1), ("abab", 2), ("aaa", 1)])
+def test_one_key_has_one_name(keys: str, doubles: int) -> None:
+    """A key of which there are several is told of once; whose it is would be chance."""
+    said = list(names_of_one_key([APIKey(f"name {index}", key * 64) for index, key in enumerate(keys)]))
+    assert len(said) == doubles
+    assert all("another name too" in each for each in said)
+
+
 def test_an_api_keys_scopes_are_several() -> None:
     """One text would be taken for scopes of a letter each."""
     with pytest.raises(ValueError, match=r"write scopes=\('deploy',\)"):
@@ -173,8 +205,10 @@ def test_a_remembered_token_is_its_users() -> None:
     assert len(cache) == 1
 
 
-@pytest.mark.parametrize(("expires", "until"), [(1000.0, 160.0), (float("inf"), 160.0), (160.0, 160.0), (130.5, 130.5)])
-def test_a_token_is_remembered_for_a_minute_and_never_past_its_end(expires: float, until: float) -> None:
+@pytest.mark.parametrize(
+    ("expires", "until"), [(1000.0, 160.0), (float("inf"), 160.0), (None, 160.0), (160.0, 160.0), (130.5, 130.5)]
+)
+def test_a_token_is_remembered_for_a_minute_and_never_past_its_end(expires: float | None, until: float) -> None:
     """An entry counts until a minute has passed or the token ends, and is gone from then on."""
     cache = TokenCache()
     cache.put(b"d", User("alice", expires=expires), 100.0, KEYS)
@@ -216,6 +250,14 @@ def test_what_is_over_leaves_as_others_come() -> None:
     cache.put(b"crowd 0", USER, 222.0, KEYS)
     assert [cache.get(b"late %d" % number, 222.0) is not None for number in (0, 3)] == [False, True]
     assert len(cache) == 78
+
+
+def test_a_cache_of_one_remembers_the_last() -> None:
+    """The smallest cache that remembers anything holds the token that came last."""
+    cache = TokenCache(1)
+    for digest in (b"1", b"2"):
+        cache.put(digest, USER, 100.0, KEYS)
+        assert (cache.get(digest, 100.0), len(cache)) == ((USER, KEYS), 1)
 
 
 @pytest.mark.parametrize("size", [0, -1])

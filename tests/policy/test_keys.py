@@ -37,7 +37,9 @@ def test_each_algorithm_verifies_what_another_library_signs(algorithm: str) -> N
 
 
 def test_no_algorithm_with_a_shared_secret_can_be_allowed() -> None:
-    """Every algorithm there is to allow has a public key."""
+    """Every algorithm there is to allow has a public key; there are those of RFC 7518, and EdDSA."""
+    families = {family + size for family in ("RS", "PS", "ES") for size in ("256", "384", "512")}
+    assert set(ALGORITHMS) == {*families, "EdDSA"}
     assert {kind for kind, _ in ALGORITHMS.values()} == {"RSA", "EC", "OKP"}
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from asgi_guard.policy.claims import MAX_LEEWAY
 from asgi_guard.policy.revocation import (
-    DEFAULT_TTL,
     EVER,
     LONGEST_TTL,
+    MARGIN,
     Marks,
     is_revoked,
     kept_for,
@@ -65,13 +66,18 @@ def test_the_longest_life_of_a_token(max_age: float | None, max_lifetime: float 
 @pytest.mark.parametrize(
     ("life", "ttl", "kept"),
     [
-        (None, None, DEFAULT_TTL), (960, None, 960), (None, 5, 5), (960, 960, 960), (9, 99, 99), (0, None, 1),
+        (None, None, 30 * 24 * 3600), (960, None, 960), (None, 5, 5), (960, 960, 960), (9, 99, 99), (0, None, 1),
         (None, LONGEST_TTL, LONGEST_TTL), (None, 0.5, 0.5),
     ],
 )  # fmt: skip
 def test_a_revocation_is_kept_as_long_as_tokens_live(life: float | None, ttl: float | None, kept: float) -> None:
     """Unless said, it is kept for the longest life, and for 30 days where there is none; longer, where that is said."""
     assert kept_for(life, ttl) == kept
+
+
+def test_a_revocation_outlasts_its_token_by_any_leeway() -> None:
+    """A token that another guard takes for longer, by the leeway of that one, is revoked there to its end."""
+    assert MARGIN >= MAX_LEEWAY
 
 
 @pytest.mark.parametrize(
