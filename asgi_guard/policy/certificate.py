@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode, urlsafe_b64encode
-from binascii import Error as Base64Error
 from hashlib import sha256
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -99,7 +98,7 @@ def _of_xfcc(text: str) -> str | None:
 def _of_base64(text: str) -> str | None:
     try:
         der = b64decode(text, validate=True)
-    except (Base64Error, ValueError):
+    except ValueError:
         return None
     return thumbprint(der) if der else None
 
