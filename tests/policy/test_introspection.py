@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_guard.errors import TokenError
+from asgi_guard.errors import ConfigError, TokenError
 from asgi_guard.policy.identity import User, revocation_key
 from asgi_guard.policy.introspection import (
     IntrospectionCache,
@@ -342,6 +342,23 @@ def test_a_positive_answer_counts_for_a_while(later: float, fresh: bool, stale: 
     assert cache.stale(b"other", NOW) is None
 
 
+def test_an_answer_without_an_end_counts_as_long() -> None:
+    """A token of which nobody says when it ends is remembered as long as any other."""
+    cache, user = IntrospectionCache(IntrospectionTimes()), User("alice")
+    cache.accept(b"t", user, NOW)
+    assert [cache.fresh(b"t", NOW + later) is user for later in (0, 59.9, 60)] == [True, True, False]
+    assert [cache.stale(b"t", NOW + later) is user for later in (60, 359, 360)] == [True, True, False]
+
+
+@pytest.mark.parametrize("name", ["positive", "negative", "stale_for"])
+@pytest.mark.parametrize("seconds", [-1, float("nan"), "5"])
+def test_times_that_make_no_sense(name: str, seconds: Any) -> None:
+    """A time that is negative or no number is an error that names it."""
+    with pytest.raises(ConfigError) as caught:
+        IntrospectionTimes(**{name: seconds})
+    assert [problem.name for problem in caught.value.problems] == [name]
+
+
 def test_no_answer_counts_past_the_tokens_end() -> None:
     """A token that has ended is not accepted by what was said of it before, outage or not."""
     cache = IntrospectionCache(IntrospectionTimes())
@@ -430,3 +447,10 @@ def test_answers_that_count_no_more_leave_as_others_come() -> None:
 def test_which_tokens_are_opaque(token: bytes, opaque: bool) -> None:
     """A token of three parts, the first a JSON object, is verified here; any other has to be asked about."""
     assert is_opaque(token) is opaque
+
+
+@pytest.mark.parametrize("length", range(20))
+def test_a_header_of_any_length_is_that_of_no_opaque_token(length: int) -> None:
+    """However long a header is, and so however it were padded, its token is verified here."""
+    header = urlsafe_b64encode(b'{"alg":"RS256","kid":"' + b"k" * length + b'"}').rstrip(b"=")
+    assert not is_opaque(header + b".e30.c2ln")
