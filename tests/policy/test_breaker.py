@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from math import nan
+from typing import Any
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from asgi_guard.errors import ConfigError
 from asgi_guard.policy.breaker import Breaker
 
 
@@ -93,6 +97,32 @@ def test_a_sign_of_life_lets_the_next_one_probe() -> None:
     assert [breaker.allows(100.1) for _ in range(5)] == [True, False, False, False, False]
     assert breaker.retry_after(100.1) == pytest.approx(0.5)
     assert breaker.succeeded()
+
+
+def test_the_first_sign_of_life_of_an_outage_is_heeded() -> None:
+    """Where the first failure opens the breaker, a sign of life after it is heeded, in every outage anew."""
+    breaker = Breaker(threshold=1, first_wait=5.0)
+    for _ in range(2):
+        assert breaker.failed(100.0)
+        breaker.hasten(100.1)
+        assert breaker.allows(100.1)
+        assert breaker.succeeded()
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"threshold": 0}, "threshold"), ({"threshold": -1}, "threshold"), ({"threshold": "3"}, "threshold"),
+        ({"first_wait": -0.5}, "first_wait"), ({"first_wait": nan}, "first_wait"), ({"max_wait": -1}, "max_wait"),
+        ({"max_wait": nan}, "max_wait"), ({"max_wait": "1"}, "max_wait"),
+    ],
+)  # fmt: skip
+def test_what_no_breaker_can_be(options: dict[str, Any], name: str) -> None:
+    """A breaker that would never open or wait for no known time is an error that names what it was given."""
+    with pytest.raises(ConfigError) as caught:
+        Breaker(**options)
+    assert [problem.name for problem in caught.value.problems] == [name]
+    assert opened(first_wait=0, max_wait=0).allows(100.0)
 
 
 def test_signs_of_life_alone_are_heeded_for_one_failure_in_two() -> None:
