@@ -66,6 +66,22 @@ def test_the_url_of_a_request(scheme: str, host: list[bytes], raw_path: bytes | 
     assert url_of(scheme, host, raw_path, "/café au") == expected
 
 
+@pytest.mark.parametrize(
+    ("raw_path", "root_path", "path"),
+    [
+        (b"/items", "/api", "/api/items"), (b"/items?a=b", "api/", "/api/items"), (b"/", "/api", "/api/"),
+        (b"/api/items", "/api", "/api/items"), (b"/api", "/api", "/api"), (b"/api/", "/api", "/api/"),
+        (b"/apiary", "/api", "/api/apiary"), (b"/api/api", "/api", "/api/api"), (b"/items", "/", "/items"),
+        (b"/items", "", "/items"), (b"/items", "/a b", "/a%20b/items"), (b"/a%20b/items", "/a b", "/a%20b/items"),
+        (b"/%61pi/items", "/api", "/api/items"), (b"/%C3%A9/x", "/\xe9", "/%C3%A9/x"), (None, "/api", "/api/items"),
+    ],
+)  # fmt: skip
+def test_the_url_below_a_root_path(raw_path: bytes | None, root_path: str, path: str) -> None:
+    """A root path is put before a path from which it was taken away, and before no other."""
+    found = url_of("https", [b"api.example"], raw_path, "/items", root_path)
+    assert found == f"https://api.example:443{path}"
+
+
 @given(st.text(), st.lists(st.binary(), max_size=2), st.none() | st.binary(), st.text(), st.text())
 @example("https", [b"h"], None, "/\ud800", "")
 @example("https", [b"h"], b"/\xff", "", "\ud800 %41")
@@ -134,6 +150,7 @@ def test_no_user_takes_the_room_of_others() -> None:
     assert seen.is_full("u", 10)
     assert not seen.is_full("u", 30)
     assert len(seen) == 0
+    assert not seen._owned  # nor is anything kept of who came once
 
 
 @given(st.floats(-100, 100), st.floats(-100, 100), st.floats(0, POLICY.leeway))
