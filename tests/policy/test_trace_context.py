@@ -175,6 +175,12 @@ def test_what_is_handed_on_is_read_as_it_was(trace_id: str, parent_id: str, flag
     assert parse_trace([headers["traceparent"].encode()]) == trace
 
 
+@pytest.mark.parametrize(("flags", "sampled"), [(0, False), (1, True), (2, False), (3, True)])
+def test_whether_the_caller_records(flags: int, sampled: bool) -> None:
+    """The lowest flag alone says whether the trace is recorded."""
+    assert Trace(TRACE_ID, PARENT_ID, flags).sampled is sampled
+
+
 def test_headers() -> None:
     """What came is handed on: the ids, the flags and the state."""
     trace = parse_trace([GOOD], [b"a=1 , b=2"])
