@@ -76,7 +76,7 @@ class LimitSet:
     share: Mapping[str, Limit]
 
     @classmethod
-    def of(cls, limits: Iterable[Limit], cost: int, place: str, workers: int = 1) -> LimitSet:
+    def of(cls, limits: Iterable[Limit], cost: int, place: str, workers: int) -> LimitSet:
         """Compile limits whose `on_failure` is said."""
         limits = tuple(limits)
         refusing = [limit for limit in limits if limit.enforced]
@@ -162,9 +162,9 @@ def compile_row(
     limits: tuple[Limit, ...],
     cost: int,
     place: str,
-    workers: int = 1,
-    named: Mapping[str, tuple[Limit, ...]] | None = None,
-    auth: AuthMode = "none",
+    workers: int,
+    named: Mapping[str, tuple[Limit, ...]],
+    auth: AuthMode,
 ) -> RouteLimits:
     """Sort a route's limits by whom they apply to. Where a limit `by api-key` is, `user` leaves API keys to it."""
 
@@ -177,7 +177,7 @@ def compile_row(
         return applying(chosen, "user"), applying(chosen, "api-key" if has_api_key else "user")
 
     others = tuple(limit for limit in limits if limit.key not in OF_IDENTITIES)
-    by_name = {name: of_identities((*others, *replacing)) for name, replacing in (named or {}).items()}
+    by_name = {name: of_identities((*others, *replacing)) for name, replacing in named.items()}
     by_address = applying(tuple(limit for limit in limits if limit.key in OF_ADDRESSES), "anonymous")
     known = [limit for limit in others if limit.key in ("ip", "route") or limit.key.startswith("header:")]
     return RouteLimits(
