@@ -13,7 +13,7 @@ import pytest
 
 from asgi_guard.errors import KeysUnavailableError
 from asgi_guard.identity import fetching, introspection
-from asgi_guard.identity.fetching import check_url, default_client, opened, why
+from asgi_guard.identity.fetching import check_name, check_url, default_client, opened, why
 from asgi_guard.identity.introspection import Introspection
 from tests.introspecting import CLIENT, OpaqueIssuer
 
@@ -128,11 +128,53 @@ async def test_time_that_has_run_out_is_told(
         ),
         (TimeoutError(110, "Connection timed out"), "TimeoutError: '[Errno 110] Connection timed out'"),
         (ValueError("it is odd"), "it is odd"),
+        (KeysUnavailableError("it is away", 1), "it is away"),
+        (OSError(), "OSError: ''"),
+        (KeyError("x"), "KeyError: \"'x'\""),
     ],
 )
 def test_why_something_could_not_be_fetched(error: Exception, said: str) -> None:
     """What has a text of its own is told by that; time that has run out, by how long there was."""
     assert why(error) == said
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://issuer.test", "use https"), ("ftp://127.0.0.1/keys", "use https"), ("ws://localhost", "use https"),
+        ("https:///keys", "write a plain URL: https://host/path, without user or fragment"),
+        ("https://@issuer.test", "without user or fragment"), ("https://issuer.test/#x", "without user or fragment"),
+        ("https://a.test,https://b.test", "no single URL"), ("https://a.test /keys", "no single URL"),
+    ],
+)  # fmt: skip
+def test_what_is_not_asked(url: str, said: str) -> None:
+    """A URL is https, or http to this machine, and one, and names nobody; an identifier has no query besides."""
+    with pytest.raises(ValueError, match=said):
+        check_url(url, query=True)
+    assert check_url("https://issuer.test/keys?a=b", query=True)
+    for identifier, fault in (
+        ("https://issuer.test?a=b", "query"),
+        ("https://issuer.test/.well-known/x", "stands bef"),
+    ):
+        with pytest.raises(ValueError, match=fault):
+            check_url(identifier)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "write what iss says"), ("a\n", "write what iss says"), ("https://a.test\0", "write what iss says"),
+        ("https://a.test,https://b.test", "these are several issuers"), ("a.test", None), ("https://a.test/b c", None),
+        ("https://a.test/x/.well-known/openid-configuration", "write https://a.test/x$"), ("urn:issuer", None),
+    ],
+)  # fmt: skip
+def test_the_name_of_an_issuer(name: str, said: str | None) -> None:
+    """Any printable text may be an issuer's name, but several of them, and where its keys are discovered."""
+    if said is None:
+        check_name(name)
+    else:
+        with pytest.raises(ValueError, match=said):
+            check_name(name)
 
 
 async def test_no_query_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
