@@ -11,8 +11,10 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from asgi_guard import AccessMiddleware, AuthSettings, Guard, GuardSettings, IdentityMiddleware, ProxySettings
+from asgi_guard.errors import TokenError
 from asgi_guard.identity.possession import Possession
 from asgi_guard.policy.certificate import CertificateSource, thumbprint
+from asgi_guard.policy.identity import User
 from tests.asgi import Echo, call, get, websocket_scope
 from tests.certificates import certificate
 from tests.middleware.limiting import bearer
@@ -154,7 +156,24 @@ async def test_without_proxies_nobody_is_believed(issuer: LocalIssuer, source: C
     possession = Possession(client_cert=source)
     layer = IdentityMiddleware(AccessMiddleware(Echo()), issuers=[issuer.accepted()], possession=possession)
     token = bearer(issuer.token(cnf=CNF))
-    assert await status(layer, token, (source.encode(), HEADERS[source]), client=PROXY) == 401
+    for peer in (PROXY, None):
+        assert await status(layer, token, (source.encode(), HEADERS[source]), client=peer) == 401
+
+
+def test_what_a_token_needs_besides() -> None:
+    """People who ask are told of each proof that a bound token needs, and of a token that none makes good."""
+    key, leaf = {"jkt": "A" * 43}, CNF
+    possession = Possession(dpop="require", client_cert="tls")
+    assert possession.nonce() is None
+    for cnf, words in ((key, ["DPoP"]), ({**key, **leaf}, ["DPoP", "certificate"])):
+        needed = possession.needs(User("alice", claims={"cnf": cnf}))
+        assert [word in proof for word, proof in zip(words, needed, strict=True)] == [True] * len(words)
+    for user in (User("alice"), User("alice", claims={"cnf": leaf})):
+        with pytest.raises(TokenError, match="is bound to no key"):
+            possession.needs(user)
+    (proof,) = Possession(client_cert="tls").needs(User("alice", claims={"cnf": leaf}))
+    assert "certificate" in proof
+    assert Possession().needs(User("alice")) == ()
 
 
 async def test_a_token_in_a_cookie(issuer: LocalIssuer) -> None:
