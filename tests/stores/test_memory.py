@@ -200,6 +200,31 @@ async def test_revocations_are_bounded_and_the_ended_leave_first(caplog: pytest.
     assert "3 revocations are held in memory" in message
 
 
+async def test_there_is_never_more_room_for_revocations_than_is_said() -> None:
+    """The one that would be too many takes the place of another at once."""
+    store, _ = make(1)
+    for name, ttl in (("a", 10), ("b", 20)):
+        await store.revoke(name, ttl)
+        assert await _revoked(store, "a", "b") == [name]
+
+
+def test_buckets_beside_requests_at_once_leave_when_they_are_full() -> None:
+    """Where each request counts as under way, too, what has become full makes room as others come."""
+    store, clock = make()
+    at_once = Limit("at-once", "", "ip", SECOND, 1000, at_once=True)
+
+    def enter(name: str, cost: int = 1) -> bool:
+        charges = Charge(PER_SECOND, name, cost), Charge(at_once, "all")
+        return store.decide(Admission(charges, lease=name)).admitted
+
+    assert all(enter(f"early {number}") for number in range(100))
+    clock.now += 10 * SECOND
+    assert all(enter(f"late {number}") for number in range(60))
+    assert len(store) == 60
+    assert enter("free", 0)
+    assert len(store) == 60
+
+
 async def _revoked(store: MemoryStore, *names: str) -> list[str]:
     return [name for name in names if (await store.admit(Admission((), name))).revoked]
 
