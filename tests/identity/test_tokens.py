@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asgi_guard.errors import TokenError
+from asgi_guard import Issuer
+from asgi_guard.errors import ConfigError, TokenError
 from asgi_guard.identity.introspection import Introspection
 from asgi_guard.identity.tokens import Tokens
+from asgi_guard.policy.identity import revocation_key
+from asgi_guard.policy.revocation import subject_key
 from asgi_guard.policy.token import MAX_TOKEN_BYTES
 from tests.introspecting import CLIENT, OpaqueIssuer
 from tests.policy.forging import CLAIMS, compact
@@ -64,6 +67,33 @@ async def test_each_sort_of_token_is_judged_by_whom_it_concerns(issuer: LocalIss
         assert await refusal(tokens, large) == "too_large"
         assert large not in opaque.asked
         await tokens.aclose()
+
+
+async def test_a_user_is_known_by_the_ids_of_the_token(issuer: LocalIssuer) -> None:
+    """A verified token is looked up among the revoked by its `jti`, if it has one, and by its subject."""
+    tokens = Tokens([issuer.accepted()])
+    for jti, name in (("t1", revocation_key(issuer.url, "t1")), (None, None)):
+        user = await whose(tokens, issuer.token(jti=jti))
+        assert (user.token_id, user.key) == (name, subject_key(issuer.url, "alice"))
+        assert user.marks is not None
+        assert user.marks.subject == user.key
+    await tokens.aclose()
+
+
+@pytest.mark.parametrize(
+    ("algorithms", "said"),
+    [
+        ((), "none is allowed; choose among RS256, "),
+        (("HS256", "none"), "HS256, none cannot be allowed; choose among "),
+        (("ES256", "Rs256"), r"Rs256 cannot be allowed; did you mean RS256\?"),
+        (("eddsa",), r"eddsa cannot be allowed; did you mean EdDSA\?"),
+    ],
+)  # fmt: skip
+def test_algorithms_that_cannot_be_allowed(algorithms: tuple[str, ...], said: str) -> None:
+    """An algorithm with a shared secret, or one by a name that is only alike, is told of with what there is."""
+    assert Issuer("https://id.test", "api").algorithms == ("RS256", "ES256", "EdDSA")
+    with pytest.raises(ConfigError, match=f"^algorithms: {said}"):
+        Issuer("https://id.test", "api", algorithms=algorithms)
 
 
 async def test_a_token_is_verified_once_and_found_from_then_on(issuer: LocalIssuer) -> None:
