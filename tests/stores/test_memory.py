@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from asgi_guard.errors import ConfigError
 from asgi_guard.policy.bucket import Admission, Charge, Verdict, decide
 from asgi_guard.policy.rates import SECOND, Limit
+from asgi_guard.policy.revocation import Marks
 from asgi_guard.stores import MemoryStore
 from tests.stores.server import ask, full_at, limit
 
@@ -165,6 +166,30 @@ def test_a_unit_comes_back_to_the_microsecond() -> None:
     assert not store.decide(ask("a", 2, PER_SECOND)).admitted
     clock.now += 1
     assert store.decide(ask("a", 2, PER_SECOND)).admitted
+
+
+def test_what_is_settled_is_charged_or_given_back() -> None:
+    """A bucket is charged afterwards whatever is left in it, and given back to, up to what it holds when it is full."""
+    store, clock = make(now=SECOND)
+
+    def settle(cost: int, *, settles: bool = True) -> int:
+        store.tell(Admission((Charge(PER_SECOND, "a", cost),), settles=settles))
+        return remaining(store, "a")
+
+    assert settle(-1) == 4
+    assert len(store) == 0  # a bucket that is full is none
+    assert [settle(cost) for cost in (1, 2, -1, 9, -1, -9)] == [3, 1, 2, 0, 1, 4]
+    assert [settle(cost, settles=False) for cost in (3, 3, 1)] == [1, 1, 0]
+    clock.now += SECOND
+    assert settle(0) == 1
+    assert len(store) == 1
+
+
+def test_where_nothing_is_revoked_no_token_is() -> None:
+    """A store that was told of no revocation knows of none, by whatever a token is looked up."""
+    store, _ = make()
+    assert store.decide(Admission((), "t")) == Verdict(True, (), False)
+    assert store.decide(Admission((), None, marks=Marks("session", "subject", 1))) == Verdict(True, (), False)
 
 
 async def test_a_revocation_ends_to_the_microsecond() -> None:
