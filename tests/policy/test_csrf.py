@@ -68,8 +68,8 @@ def test_unsafe_requests_are_judged_by_what_the_browser_says(
 )  # fmt: skip
 def test_whose_page_it_is(site: bytes | None, origin: bytes | None, page: str) -> None:
     """A trusted origin's page is the app's own, and needs no token; only where no header tells it is unsaid."""
-    lines = {"fetch_site": [] if site is None else [site], "origin": [] if origin is None else [origin]}
-    assert whose_page(**lines, host=[HOST], trusts=TRUSTED.__eq__) == page
+    sites, origins = [each for each in (site,) if each is not None], [each for each in (origin,) if each is not None]
+    assert whose_page(fetch_site=sites, origin=origins, host=[HOST], trusts=TRUSTED.__eq__) == page
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "PROPFIND", "get", "Get", ""])
