@@ -3,7 +3,7 @@
 Only identities that the browser sends by itself (a cookie) can be abused so; a bearer token cannot. The order of
 decisions is that of Go's `http.CrossOriginProtection`, with four repairs: an Origin with user information is refused,
 WebSocket handshakes, though they are GETs, are judged by their Origin, a Host may name the port that goes without
-saying in the Origin, and over TLS a Host without one is of no page of plain http.
+saying in the Origin, and over TLS no page of plain http is the app's own.
 
 1. A safe method (GET, HEAD, OPTIONS) that is no WebSocket handshake: allowed.
 2. `Sec-Fetch-Site` is `same-origin` or `none`: allowed.
@@ -117,17 +117,18 @@ def is_same_origin(origin: bytes, host: Sequence[bytes], *, secure: bool = False
     """Tell whether an Origin's host and port are the request's own.
 
     An Origin leaves the default port of its scheme out (RFC 6454 6.2); some proxies write it into Host. It counts as
-    that of the Origin's own scheme alone: what is at `http://app.example` is not at `app.example:443`, and so not at
-    `app.example` over TLS, whose port that is. Whoever is on the network can write a page of plain http. A request that
-    came over no TLS may have come over one to a proxy that does not say so: of it nothing follows.
+    that of the Origin's own scheme alone: what is at `http://app.example` is not at `app.example:443`. Over TLS no page
+    of plain http is the own one, whatever its port: whoever is on the network can write it. A request that came over no
+    TLS may have come over one to a proxy that does not say so: of it nothing follows.
     """
     authority = _authority(origin) if len(host) == 1 else None
-    if authority is None:
+    scheme = origin.partition(b"://")[0].lower()
+    if authority is None or (secure and scheme == b"http"):
         return False
-    scheme, named = origin.partition(b"://")[0].lower(), host[0].lower()
-    default = None if authority.rpartition(b":")[2].isdigit() else _DEFAULT_PORTS.get(scheme)
+    named = host[0].lower()
     if named == authority:
-        return not (secure and default == _DEFAULT_PORTS[b"http"])
+        return True
+    default = None if authority.rpartition(b":")[2].isdigit() else _DEFAULT_PORTS.get(scheme)
     return default is not None and named == authority + default
 
 

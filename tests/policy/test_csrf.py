@@ -158,12 +158,14 @@ def test_the_default_port(origin: bytes, host: bytes, same: bool) -> None:
     [
         (b"https://app.example", HOST, True), (b"https://app.example", b"app.example:443", True),
         (b"http://app.example", HOST, False), (b"HTTP://App.Example", HOST, False), (b"http://[::1]", b"[::1]", False),
-        (b"https://app.example:8443", b"app.example:8443", True), (b"http://localhost:8000", b"localhost:8000", True),
+        (b"https://app.example:8443", b"app.example:8443", True), (b"http://localhost:8000", b"localhost:8000", False),
+        (b"http://app.example:8443", b"app.example:8443", False),
+        (b"http://app.example:443", b"app.example:443", False), (b"http://app.example", b"app.example:80", False),
         (b"http://app.example", b"app.example:443", False), (b"tauri://app.example", HOST, True),
     ],
 )  # fmt: skip
 def test_over_tls(origin: bytes, host: bytes, same: bool) -> None:
-    """Over TLS, a Host without a port is at 443, where no page of plain http is."""
+    """Over TLS no page of plain http is the app's own, on no port: who is on the network answers on any."""
     assert is_same_origin(origin, [host], secure=True) is same
     for websocket in (False, True):
         assert (
