@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.policy.routes import path_faults, taken_path
@@ -132,7 +132,7 @@ def https_location(host: bytes, path: str, query: bytes, raw_path: bytes | None 
         # slashes are folded, lest `//evil.example` after the host be read as something else by someone.
         target = quote("/" + path.lstrip("/"), safe=_PATH_CHARACTERS, errors="replace")
     if root_path:
-        target = quote(taken_path(path, root_path), safe=_PATH_CHARACTERS, errors="replace") + target
+        target = quote(taken_path(unquote(target), root_path), safe=_PATH_CHARACTERS, errors="replace") + target
     if query:
         target += "?" + quote(query, safe=_PATH_CHARACTERS + "?%")  # a query arrives encoded; only stray bytes are
     return b"https://" + name + target.encode()

@@ -242,6 +242,12 @@ def test_location_below_a_root_path(root_path: str, path: str, location: bytes) 
         assert https_location(b"a.example", path, b"", raw_path, root_path) == b"https://a.example" + location
 
 
+def test_location_of_a_path_that_was_shortened_here() -> None:
+    """Where a dispatcher has taken the root path from the path, and not from what was sent, it is named once."""
+    for path, raw_path in (("/items", b"/api/items"), ("/a b", b"/%61pi/a%20b")):
+        assert https_location(b"a.example", path, b"", raw_path, "/api") == b"https://a.example" + raw_path
+
+
 def test_the_longest_host() -> None:
     """A name of 254 characters, with its last dot, and any port make a host; one character more makes none."""
     name = b"a" * 253 + b"."
