@@ -84,7 +84,7 @@ class Issuer:
                 object.__setattr__(self, name, listed(getattr(self, name)))
             except ValueError as error:
                 problems.append(Problem(name, str(error)))
-        if not names_api(self.audience) and all(problem.name != "audience" for problem in problems):
+        if all(problem.name != "audience" for problem in problems) and not names_api(self.audience):
             problems.append(Problem("audience", NO_AUDIENCE))
         try:
             parse_required(self.required_claims)

@@ -439,6 +439,7 @@ async def test_lifespan(issuer: LocalIssuer) -> None:
         ({"audience": ""}, {"audience"}),
         ({"audience": []}, {"audience"}),
         ({"audience": '["api"'}, {"audience"}),
+        *(({"audience": audience}, {"audience"}) for audience in (5, [1], b"api", [None])),
         ({"algorithms": ["HS256", "none"]}, {"algorithms"}),
         ({"algorithms": []}, {"algorithms"}),
         ({"profile": "id"}, {"profile"}),
