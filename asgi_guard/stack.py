@@ -12,7 +12,7 @@ from asgi_guard.chain.exchange import trusts_nobody
 from asgi_guard.configuration.values import revealed
 from asgi_guard.configuration.variables import PREFIX
 from asgi_guard.errors import ConfigError, Problem, StoreUnavailableError
-from asgi_guard.identity.fetching import default_client
+from asgi_guard.identity.fetching import default_client, has_sound_port
 from asgi_guard.identity.introspection import Introspection
 from asgi_guard.identity.possession import Possession
 from asgi_guard.limiting.rate_options import functions_of
@@ -358,8 +358,10 @@ def _identity(
 
 
 def _called(issuer: str) -> str:
-    """What to call an issuer by that cannot be used: what stands before an @, or behind a ?, may be a secret."""
-    return "one with an @ or a ? in it" if {"@", "?"} & set(issuer) else issuer
+    """What to call an issuer by that cannot be used: a user, a query, or a port that is none, may be a secret."""
+    if {"@", "?"} & set(issuer):
+        return "one with an @ or a ? in it"
+    return issuer if has_sound_port(issuer) else "one whose port is none"
 
 
 def _possession(section: AuthSettings, store: Store | None, proxy: ProxyMiddleware | None) -> Possession:

@@ -129,7 +129,11 @@ def _api_keys(value: object) -> object:
             raise ValueError("write name=SHA256, several with commas")
         return [{"name": name.strip(), "sha256": digest.strip()} for name, _, digest in pairs]
     if isinstance(value, str):
-        value = _json(value, """write {"name": {"sha256": "...", "scopes": ["..."]}}""")
+        try:
+            value = _json(value, """write {"name": {"sha256": "...", "scopes": ["..."]}}""")
+        except _TwiceError:
+            # It is not repeated: it may be the key or its hash, written the wrong way round.
+            raise ValueError("a name stands twice in one object, and only the last would hold: leave one out") from None
     if isinstance(value, dict):
         entries = {name: {"sha256": entry} if isinstance(entry, str) else entry for name, entry in value.items()}
         return [

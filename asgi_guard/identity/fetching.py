@@ -20,7 +20,6 @@ from asgi_guard.policy.address import is_loopback
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from types import TracebackType
-    from urllib.parse import SplitResult
 
 TIMEOUT = 3.0
 """Seconds for one answer, all that it takes included; redirects are not followed."""
@@ -140,14 +139,15 @@ def check_url(url: str, *, query: bool = False) -> str:
         raise ValueError(f"write a plain URL: https://host/path, without user{also} or fragment")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
         raise ValueError("use https: over http, whoever is on the network could put their own keys there")
-    if not _has_sound_port(parts):
+    if not has_sound_port(url):
         raise ValueError("a port is a number from 1 to 65535")
     return url
 
 
-def _has_sound_port(parts: SplitResult) -> bool:
+def has_sound_port(url: str) -> bool:
+    """Whether a URL's port can be one, or is left out."""
     try:
-        return parts.port != 0
+        return urlsplit(url).port != 0
     except ValueError:  # which quotes what stands there, and that may be a password without its @
         return False
 

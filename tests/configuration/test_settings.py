@@ -302,7 +302,6 @@ def test_a_list_within_a_value_that_holds_nothing(name: str, text: str, message:
     [
         ("ROUTES", '[{"path": "/admin", "scopes": ["admin"], "scopes": []}]', "scopes"),
         ("ROUTES", '[{"path": "/", "security": {"csp": "off", "hsts": "off", "csp": "off"}}]', "csp"),
-        ("AUTH_API_KEYS", f'{{"ci": "{DIGEST}", "ci": "{OTHER_DIGEST}"}}', "ci"),
         ("AUTH_ISSUERS", '[{"issuer": "https://id.example.com", "audience": "a", "audience": "b"}]', "audience"),
         ("RATE_PLANS", '{"pro": "1/second by user", "pro": "9/second by user"}', "pro"),
     ],
@@ -311,6 +310,13 @@ def test_a_name_that_stands_twice(name: str, text: str, twice: str) -> None:
     """Of two members of one name JSON keeps the last, so a row would lose its scopes unseen: it is an error."""
     (told,) = problems(**{name: text})[name]
     assert told == f"{twice!r} stands twice in one object, and only the last would hold: leave one out"
+
+
+@pytest.mark.parametrize("text", [f'{{"ci": "{DIGEST}", "ci": "{OTHER_DIGEST}"}}', '{"sk-live": "ci", "sk-live": "b"}'])
+def test_an_api_key_that_stands_twice(text: str) -> None:
+    """What names two API keys is an error that does not repeat it: it may be a key, written the wrong way round."""
+    (told,) = problems(AUTH_API_KEYS=text)["AUTH_API_KEYS"]
+    assert told == "a name stands twice in one object, and only the last would hold: leave one out"
 
 
 @pytest.mark.parametrize("name", ["HEALTH_LIVE_PATH", "HEALTH_READY_PATH", "HEALTH_DRAIN_PATH", "METRICS_PATH"])
@@ -434,6 +440,13 @@ def test_a_wrong_issuer_is_not_repeated(issuer: str, name: str, written: str) ->
     """Nor does one about an issuer that is no plain URL, be it the only one or one of several."""
     found = problems(**{name: written.format(issuer), "AUTH_AUDIENCE": "a"})
     assert "write a plain URL" in found[name][0]
+    assert "hunter2" not in str(found)
+
+
+def test_a_wrong_port_of_one_of_several_issuers_is_not_repeated() -> None:
+    """What stands where a port does may be a password, whose @ is missing: it is not repeated."""
+    found = problems(AUTH_ISSUERS='["https://u:hunter2", "https://[x"]', AUTH_AUDIENCE="a")
+    assert "a port is a number from 1 to 65535" in str(found)
     assert "hunter2" not in str(found)
 
 
