@@ -232,7 +232,8 @@ def _is_of_another_task(error: BaseException) -> bool:
 
 
 def _report(exchange: Exchange, what: str, error: BaseException | None = None, level: int = logging.ERROR) -> None:
-    request = (exchange.method, without_login(exchange.path)[:256], exchange.request_id)
+    path = without_login(exchange.path, exchange.root_path)
+    request = (exchange.method, path[:256], exchange.request_id)
     extra = {"request_id": exchange.request_id}
     logger.log(level, "%s: %a %a, request id %s", what, *request, exc_info=error, extra=extra)
 

@@ -168,11 +168,11 @@ class AccessLogMiddleware(Layer):
     def _entry(self, exchange: Exchange, response: Response, error: BaseException | None) -> Entry:
         headers, user, trace, scope = exchange.headers, exchange.user, exchange.trace, exchange.scope
         now, agent = time.perf_counter_ns(), headers.get(b"user-agent")
-        path = exchange.path
+        path, root_path = exchange.path, exchange.root_path
         entry = Entry(
             time.time_ns(),
             exchange.method,
-            path if path[:1] == "/" else without_login(path),
+            path if path[:1] == "/" and not root_path else without_login(path, root_path),
             scope.get("query_string") or b"",
             exchange.scheme,
             scope.get("http_version") or "1.1",

@@ -130,13 +130,14 @@ def _key(key: bytes) -> str:
     return text(unquote_to_bytes(key) if b"%" in key else key) + "=[REDACTED]"
 
 
-def without_login(path: str) -> str:
+def without_login(path: str, root_path: str) -> str:
     """A path as it is shown: where it is a whole address, as proxies are asked for, without the login in it.
 
-    What is decoded does not tell where a login ends, so all goes that may belong to it.
+    What is decoded does not tell where a login ends, so all goes that may belong to it. Some servers put the root path
+    before the address, too.
     """
-    found = _LOGIN.match(path)
-    return path if found is None else f"{found[1]}[REDACTED]@{path[found.end() :]}"
+    found = _LOGIN.match(path, len(root_path) if path.startswith(root_path) else 0)
+    return path if found is None else f"{path[: found.end(1)]}[REDACTED]@{path[found.end() :]}"
 
 
 def text(value: bytes) -> str:

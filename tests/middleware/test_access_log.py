@@ -206,6 +206,14 @@ async def test_a_login_in_an_address(schema: Any, path: str, lines: Lines, caplo
         assert "s3" not in told
 
 
+@pytest.mark.parametrize(("root_path", "shown"), [("/api", "/api"), ("/api/", "/api/"), ("/other", "")])
+async def test_a_login_behind_a_root_path(root_path: str, shown: str, lines: Lines) -> None:
+    """Nor is one where the server has put the root path before the address, as uvicorn does."""
+    path = shown + "http://alice:s3cr3t@at.example/a"
+    await call(lines.layer(Echo()), http_scope("GET", path, root_path=root_path))
+    assert lines.record["url.path"] == shown + "http://[REDACTED]@at.example/a"
+
+
 @pytest.mark.parametrize("path", ["*", "at.example:443", "//a:b@c/d", "/http://a:b@c", "http://at.example/a", ""])
 async def test_a_path_without_a_login(path: str, lines: Lines) -> None:
     """What stands in the path's place is logged as it is otherwise."""
