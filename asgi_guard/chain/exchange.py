@@ -114,7 +114,8 @@ class Exchange:
         answer: the guard's own answer, where the app was not asked, and
         answered_by: the layer that gave it.
         logged_by: the layer that has undertaken to log this exchange, and
-        started: when it did, in nanoseconds.
+        started: when it did, in nanoseconds, and
+        timed: whether it has to know when the response ended.
         measured_by: the layer that has undertaken to measure it, and
         entered: when it did, in nanoseconds.
         route: what the app's router left in its scope as `route`.
@@ -174,6 +175,7 @@ class Exchange:
         "seen_client",
         "seen_scheme",
         "started",
+        "timed",
         "trace",
         "user",
         "verdict",
@@ -215,6 +217,7 @@ class Exchange:
         self.answered_by: str | None = None
         self.logged_by: object | None = None
         self.started = 0
+        self.timed = False
         self.measured_by: object | None = None
         self.route: object = None
         self.reported = False

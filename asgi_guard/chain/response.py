@@ -58,7 +58,7 @@ class Response:
         unheard: whether that was before the head, so that nobody has the response.
         lost: the server's error on sending, if it was told by one (ASGI 2.4).
         streamed: when the first part of a body in several was sent, in nanoseconds; None for any other.
-        ended: when the app sent the last part; what it does after that keeps no client waiting.
+        ended: when the app sent the last part, where that has to be known; what it does after keeps no client waiting.
         close_code: what a WebSocket was closed with, by whoever did it first; None if it was not.
         messages_received: messages of a WebSocket that the app was given, and
         messages_sent: those that it sent.
@@ -97,12 +97,13 @@ class Response:
         kind = message["type"]
         if kind in _RESPONSE_BODIES:
             self.sent += len(message.get("body", b""))
-            self.from_file = self.from_file or kind in _FILES
+            self.from_file |= kind in _FILES
             if message.get("more_body", False):
                 if self.streamed is None:
                     self.streamed = time.perf_counter_ns()
             elif not self.disconnected:  # some middlewares end a body that its client has left in the middle
-                self.finished, self.ended = True, time.perf_counter_ns()
+                self.finished = True
+                self.ended = time.perf_counter_ns() if self._exchange.timed else None
         elif kind in _RESPONSE_STARTS:
             message = {**message, "headers": self._marked(message.get("headers") or (), message.get("status"))}
             if self.status is None:

@@ -103,6 +103,8 @@ class AccessLogMiddleware(Layer):
         if exchange.logged_by is None:
             exchange.logged_by = self
             exchange.started = time.perf_counter_ns()
+            if self._slow is not None:
+                exchange.timed = True
 
     def leave(self, exchange: Exchange, response: Response, error: BaseException | None) -> None:
         """Write the line."""
