@@ -265,12 +265,22 @@ class Line:
 
     def _start(self) -> None:
         self._starting = True
-        self._calls.add(self._loop.create_task(self._run()))
+        call = self._loop.create_task(self._run())
+        self._calls.add(call)
+        call.add_done_callback(self._forget)
+
+    def _forget(self, call: asyncio.Task[None]) -> None:
+        """Note the end of a call that was cancelled before its first step, as where the event loop ends: it cannot."""
+        if call in self._calls and call.cancelled():
+            self._calls.discard(call)
+            self._starting = False
+            for future in self._left(self._waiting):
+                future.cancel()
 
     async def settled(self) -> None:
         """Wait until nothing is under way."""
-        while self._calls:
-            await asyncio.wait(self._calls.copy())
+        while calls := [call for call in self._calls if not call.done()]:
+            await asyncio.wait(calls)
 
     async def leave(self) -> list[Account]:
         """Wait until nothing is under way, and ask no more; the accounts that could not be told.

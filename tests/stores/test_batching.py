@@ -239,6 +239,24 @@ class Selective(Held):
         return [verdicts[0], StoreUnavailableError("one node is gone"), *verdicts[2:]]
 
 
+async def test_a_call_that_is_cancelled_before_it_begins(store: RedisStore) -> None:
+    """Where all tasks are cancelled, as at the event loop's end, nobody waits on; the line serves again, or ends."""
+    under_way = store._connected()
+    future = under_way.ask(question(Admission((Charge(VAST, "k"),)), store.prefix))
+    (call,) = under_way._calls
+    assert call.cancel()
+    await turns()
+    assert future.cancelled()
+    assert (await store.admit(Admission((Charge(VAST, "k"),)))).admitted
+    await under_way.settled()
+
+    later = under_way.ask(question(Admission((Charge(VAST, "k"),)), store.prefix))
+    assert all(each.cancel() for each in under_way._calls)
+    await under_way.settled()
+    await turns()
+    assert later.cancelled()
+
+
 async def test_an_error_of_one_is_no_error_of_all() -> None:
     """A link may fail some of the questions: they get its error, and the others their answers."""
     results = await asyncio.gather(*map(line(Selective()).ask, map(ready, "abc")), return_exceptions=True)
