@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import json
 import re
@@ -13,6 +14,7 @@ import pytest
 
 import asgi_guard
 from asgi_guard import Guard, GuardSettings
+from asgi_guard.chain import response
 from asgi_guard.policy.answer import Reason
 from asgi_guard.policy.identity import APIKey, api_key_digest
 from asgi_guard.policy.path_index import NO_ROW
@@ -82,7 +84,8 @@ def test_the_members_of_log_lines_are_told() -> None:
     written = (code / "policy" / "log_record.py").read_text("utf-8")
     members = set(re.findall(r'"(asgi_guard\.\w+)"', written))
     assert len(members) == 14
-    ends = set(re.findall(r'remarks\.error = "(\w+)"', (code / "middleware" / "access_log.py").read_text("utf-8")))
+    said = re.findall(r"(?:return|else) (\"\w+\"|[A-Z_]+\b)", inspect.getsource(response.Response.failure))
+    ends = {getattr(response, name) for name in said}
     assert ends == {"client_disconnected", "response_unfinished"}
     assert {name for name in members | ends if f"`{name}`" not in page} == set()
 

@@ -37,6 +37,8 @@ _RESPONSE_BODIES = frozenset({"http.response.body", "websocket.http.response.bod
 _SECOND_START = ""
 """What an app sends that starts to answer once more, as in an error handler: the head that was sent first stands."""
 
+CLIENT_LEFT, UNFINISHED = "client_disconnected", "response_unfinished"
+"""How a response broke off: its client left, which is no error of the app's, or the app returned before its end."""
 _LOSSES = frozenset({"WebSocketDisconnect", "ClientDisconnect"})
 """What Starlette, FastAPI and Litestar raise in an app whose client has left."""
 
@@ -133,6 +135,24 @@ class Response:
             return all(map(self.is_loss, error.exceptions))
         kinds = {kind.__name__ for kind in type(error).__mro__}
         return error is self.lost or (self.disconnected and not kinds.isdisjoint(_LOSSES))
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the client left before it had the whole response."""
+        return self.disconnected and (self.unheard or not self.finished)
+
+    def failure(self, error: BaseException | None) -> str | None:
+        """How it broke off, in a word for logs and metrics; None if it did not, or if a session ended as they do.
+
+        Args:
+            error: what the app raised, if anything.
+        """
+        if self._exchange.kind == "http":
+            if self.is_left:
+                return CLIENT_LEFT
+            if error is None:
+                return None if self.finished else UNFINISHED
+        return None if error is None or self.is_loss(error) else type(error).__name__
 
     def _note_failure(self, error: Exception, *, of_head: bool) -> None:
         """Note that the server would not send something, or, as an OSError says, had nobody to send it to."""

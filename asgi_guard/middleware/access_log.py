@@ -232,13 +232,9 @@ class AccessLogMiddleware(Layer):
             if response.status == 101:
                 remarks.messages_received, remarks.messages_sent = response.messages_received, response.messages_sent
         remarks.slow = self._is_slow(exchange, response, entry.duration)
-        if response.disconnected and (response.unheard or not response.finished):
+        if response.is_left:
             entry.status = CLIENT_GONE if entry.status is None or response.unheard else entry.status
-            remarks.error = "client_disconnected" if exchange.kind == "http" else None
-        elif not response.finished and exchange.kind == "http" and error is None:
-            remarks.error = "response_unfinished"
-        if error is not None and remarks.error is None and not response.is_loss(error):
-            remarks.error = type(error).__name__
+        remarks.error = response.failure(error)
 
     def _is_slow(self, exchange: Exchange, response: Response, duration: int) -> bool:
         """Whether the answer was long in coming; how long a stream, a session or what follows lasts says nothing."""

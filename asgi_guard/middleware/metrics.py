@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from asgi_guard.chain.exchange import Exchange
 from asgi_guard.chain.layer import Decision, Layer
 from asgi_guard.chain.lifespan import Startups
+from asgi_guard.chain.response import CLIENT_LEFT
 from asgi_guard.configuration.arguments import typed
 from asgi_guard.errors import ConfigError, Problem
 from asgi_guard.operations.instruments import UNMATCHED, forget, opentelemetry, prometheus
@@ -176,7 +177,8 @@ class MetricsMiddleware(Layer):
         else:
             row, _ = exchange.find(self._table)
             place = None if row == NO_ROW else row
-        failure = None if response.finished and error is None else _failure(exchange, response, error)
+        failure = None if response.finished and error is None else response.failure(error)
+        failure = None if failure == CLIENT_LEFT else failure
         key = (exchange.method, place, CLIENT_GONE if response.unheard else response.status, exchange.scheme, failure)
         measures = self._durations.get(key) or self._measures(key, response)
         seconds = (now - exchange.entered) / 1e9
@@ -261,13 +263,3 @@ class MetricsMiddleware(Layer):
         self._tell_in_flight()
         for tell in self._sources:
             tell()
-
-
-def _failure(exchange: Exchange, response: Response, error: BaseException | None) -> str | None:
-    """How a request broke off, in the access log's words; None if it was its client that left, or a session ended."""
-    if exchange.kind == "http":
-        if response.disconnected and (response.unheard or not response.finished):
-            return None
-        if error is None:
-            return "response_unfinished"
-    return None if error is None or response.is_loss(error) else type(error).__name__
