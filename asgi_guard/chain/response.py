@@ -34,6 +34,7 @@ server lets apps close with codes of their own only, as daphne does."""
 _RESPONSE_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 _FILES = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 _RESPONSE_BODIES = frozenset({"http.response.body", "websocket.http.response.body", *_FILES})
+_OF_SESSIONS = frozenset({"websocket.send", "websocket.close"})
 _SECOND_START = ""
 """What an app sends that starts to answer once more, as in an error handler: the head that was sent first stands."""
 
@@ -99,35 +100,42 @@ class Response:
         kind = message["type"]
         if kind in _RESPONSE_BODIES:
             self.sent += len(message.get("body", b""))
-            self.from_file |= kind in _FILES
+            if kind in _FILES:
+                self.from_file = True
             if message.get("more_body", False):
                 if self.streamed is None:
                     self.streamed = time.perf_counter_ns()
             elif not self.disconnected:  # some middlewares end a body that its client has left in the middle
                 self.finished = True
-                self.ended = time.perf_counter_ns() if self._exchange.timed else None
+                if self._exchange.timed:
+                    self.ended = time.perf_counter_ns()
         elif kind in _RESPONSE_STARTS:
             message = {**message, "headers": self._marked(message.get("headers") or (), message.get("status"))}
             if self.status is None:
                 self.status, self.started = message.get("status", 101), True
             else:
                 kind = _SECOND_START
-        elif self._cut and kind in ("websocket.send", "websocket.close"):
-            return  # the guard has closed it, which the app may not know yet
-        elif kind == "websocket.send":
-            data = message.get("bytes") or message.get("text") or b""
-            self.sent += len(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
-            self.messages_sent += 1
-        elif kind == "websocket.close":
-            self.finished = True
-            self._note_close(message)
-            if not self.started:
-                self.started, self.status = True, 403
+        elif kind in _OF_SESSIONS:
+            if self._cut:
+                return  # the guard has closed it, which the app may not know yet
+            self._note_sent(kind, message)
         try:
             await self._send(message)
         except Exception as error:
             self._note_failure(error, of_head=kind in _RESPONSE_STARTS)
             raise
+
+    def _note_sent(self, kind: str, message: Message) -> None:
+        """Note what the app sends on a WebSocket."""
+        if kind == "websocket.send":
+            data = message.get("bytes") or message.get("text") or b""
+            self.sent += len(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
+            self.messages_sent += 1
+            return
+        self.finished = True
+        self._note_close(message)
+        if not self.started:
+            self.started, self.status = True, 403
 
     def is_loss(self, error: BaseException) -> bool:
         """Whether an app's exception only says that its client left: the server's own, or a framework's."""
