@@ -6,6 +6,8 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from asgi_guard.errors import with_cause
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -37,11 +39,11 @@ class Outages:
         """Note that nobody answers any more."""
         self.close()
         wait = self._quiet_until - time.monotonic()
-        said = type(error).__name__, str(error)[:256]
+        said = with_cause(type(error).__name__, error)
         if wait <= 0:
-            self._tell(*said)
+            self._tell(said)
         else:
-            self._held_back = self._loop.call_later(wait, self._tell, *said)
+            self._held_back = self._loop.call_later(wait, self._tell, said)
 
     def ends(self) -> None:
         """Note that an answer came after all. One that began elsewhere, in another event loop say, may end here."""
@@ -55,7 +57,7 @@ class Outages:
             self._held_back.cancel()
             self._held_back = None
 
-    def _tell(self, kind: str, text: str) -> None:
+    def _tell(self, said: str) -> None:
         self._held_back = None
         self._quiet_until = time.monotonic() + QUIET
-        logger.error("%s: %s: %a", self._begun, kind, text)
+        logger.error("%s: %s", self._begun, said)

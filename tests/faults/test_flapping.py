@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from asgi_guard.policy.rates import OnStoreFailure
 
-GONE, BACK = "the store does not answer, so it is not asked for a while: TimeoutError: ''", "the store answers again"
+GONE, BACK = "the store does not answer, so it is not asked for a while: TimeoutError", "the store answers again"
 
 
 @pytest.fixture
