@@ -168,15 +168,7 @@ class MetricsMiddleware(Layer):
             return
         self._under_way -= 1
         now = time.perf_counter_ns()
-        route = exchange.route
-        place: object
-        if route is not None:
-            place = getattr(route, "path", None)
-        elif exchange.answer is not None and exchange.answer.path is not None:
-            place = exchange.answer.path
-        else:
-            row, _ = exchange.find(self._table)
-            place = None if row == NO_ROW else row
+        place = self._place(exchange)
         failure = None if response.finished and error is None else response.failure(error)
         failure = None if failure == CLIENT_LEFT else failure
         key = (exchange.method, place, CLIENT_GONE if response.unheard else response.status, exchange.scheme, failure)
@@ -184,6 +176,8 @@ class MetricsMiddleware(Layer):
         seconds = (now - exchange.entered) / 1e9
         for measure in measures:
             measure(seconds)
+        if failure is not None and response.status is not None and response.status < 500:
+            self._went_wrong(failure)
         if exchange.answer is not None and exchange.answer.reason is not None:
             self._refused(exchange.answered_by, exchange.answer.reason)
         if exchange.verdict is not None and exchange.verdict.admitted:
@@ -197,6 +191,15 @@ class MetricsMiddleware(Layer):
             self._tell_in_flight()  # for long nobody may come who would
         elif self._timer is None:
             self._attend()
+
+    def _place(self, exchange: Exchange) -> object:
+        """The route: the app's, the guard's own path, or the number of a row; None for none."""
+        if exchange.route is not None:
+            return getattr(exchange.route, "path", None)
+        if exchange.answer is not None and exchange.answer.path is not None:
+            return exchange.answer.path
+        row, _ = exchange.find(self._table)
+        return None if row == NO_ROW else row
 
     async def startup(self) -> None:
         """Note that one more server in this process has gauges."""
@@ -235,6 +238,10 @@ class MetricsMiddleware(Layer):
             self._refusals[key] = tuple(each.refusals(blamed, reason) for each in self.instruments)
         for measure in self._refusals[key]:
             measure(1)
+
+    def _went_wrong(self, failure: str) -> None:
+        for each in self.instruments:
+            each.late_errors(failure)(1)
 
     def _count_near(self, limit: str) -> None:
         if limit not in self._near:

@@ -78,6 +78,10 @@ METRICS = {
         "counter", "asgi_guard_shadow_refusals", "asgi_guard.shadow_refusals", "{request}",
         "Requests that a layer would have refused, did it not only log, by layer and reason.", ("layer", "reason"),
     ),
+    "late_errors": Metric(
+        "counter", "asgi_guard_late_errors", "asgi_guard.late_errors", "{request}",
+        "Requests that went wrong in the app behind a head that says otherwise, by the exception's type.", ("error",),
+    ),
     "near_limit": Metric(
         "counter", "asgi_guard_limit_near", "asgi_guard.limit_near", "{request}",
         "Requests that were allowed with a limit used to 80 % or more.", ("limit",),
@@ -125,6 +129,7 @@ class Instruments:
     in_flight: Family
     refusals: Family
     shadow_refusals: Family
+    late_errors: Family
     near_limit: Family
     log_dropped: Family
     store_seconds: Family

@@ -163,6 +163,32 @@ async def test_a_head_that_is_not_sent(errors: tuple[type[Exception], ...], regi
     assert (await scrape(layer))[DURATIONS] == {("GET", "_unmatched", "499"): 1, ("GET", "_unmatched", "500"): 1}
 
 
+async def test_errors_behind_a_head(registry: CollectorRegistry) -> None:
+    """What goes wrong in the app behind a head that promised well is counted by its kind; that a client left is not."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept", "headers": []})
+            raise LookupError
+        if path == "/at once":
+            raise KeyError
+        await send({"type": "http.response.start", "status": 500 if path == "/told" else 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": path != "/afterwards"})
+        if path == "/left":
+            await receive()
+        if path != "/unfinished":
+            raise KeyError
+
+    layer = MetricsMiddleware(app, registry=registry)
+    for path in ("/at once", "/told", "/raised", "/unfinished", "/afterwards"):
+        await get(layer, path)
+    await call(layer, http_scope(path="/left"), {"type": "http.disconnect"})
+    await call(layer, websocket_scope(), {"type": "websocket.connect"})
+    found = (await scrape(layer))["asgi_guard_late_errors_total"]
+    assert found == {("KeyError",): 2, ("response_unfinished",): 1, ("LookupError",): 1}
+
+
 @pytest.mark.long
 async def test_series_are_bounded(registry: CollectorRegistry) -> None:
     """Five thousand paths, and as many methods, make no series, and an app of many routes makes no endless ones."""

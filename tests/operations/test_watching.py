@@ -144,8 +144,8 @@ def test_the_dashboard_names_what_there_is() -> None:
     instruments = prometheus(registry)
     for family, labels in (
         (instruments.duration, 3), (instruments.refusals, 2), (instruments.shadow_refusals, 2),
-        (instruments.near_limit, 1), (instruments.keys_age, 1), (instruments.key_fetches, 2),
-        (instruments.token_lookups, 1),
+        (instruments.late_errors, 1), (instruments.near_limit, 1), (instruments.keys_age, 1),
+        (instruments.key_fetches, 2), (instruments.token_lookups, 1),
     ):  # fmt: skip
         family(*["x"] * labels)(1)
     told = exposition(registry, "")[0].decode()
