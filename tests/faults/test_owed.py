@@ -15,15 +15,16 @@ from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.limiting.leases import Leases
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Admission, Charge
+from asgi_guard.policy.rates import SECOND
 from asgi_guard.stores import batching
 from asgi_guard.stores.batching import MAX_WAITING, SLICE, Line
-from asgi_guard.stores.owed import MAX_OWED
+from asgi_guard.stores.owed import MAX_OWED, Account, Owed
 from asgi_guard.stores.wire import Question, encode, question
 from tests.asgi import get, http_scope
 from tests.faults.test_probes import failed, opened
 from tests.middleware.limiting import Waiting, begin
 from tests.stores.held import Held, line, ready, turns
-from tests.stores.server import SLOW, Server, ask, limit, until
+from tests.stores.server import PATIENCE, SLOW, Server, ask, limit, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -148,6 +149,28 @@ async def test_a_probe_that_nobody_waits_for_may_fail(clock: Clock) -> None:
     assert breaker.retry_after(clock.now) == 20
 
 
+async def test_an_account_that_probes_may_fail(clock: Clock) -> None:
+    """So does an account that was kept until then, which is kept on."""
+    link, breaker = Held(), opened()
+    served = line(link, breaker)
+    await failed(served, link)
+    served.tell(over("a"))
+    served.tell(over("b"))
+    clock.now += 10
+    served._remind()
+    await turns()
+    assert [each.request.lease for each in link.asked[-1]] == ["a"]
+    link.go_on(OSError("gone"))
+    await served.settled()
+    assert breaker.retry_after(clock.now) == 20
+    clock.now += 20
+    link.free = True
+    served._remind()
+    await served.settled()
+    assert not breaker.is_open
+    assert left(link.memory) == (4, 2)
+
+
 async def test_a_worker_without_requests_keeps_its_places(server: Server) -> None:
     """A worker with nothing but long requests finds out that the store is well, and renews them."""
     store = server.store(timeout=5, breaker=Breaker(threshold=1, first_wait=0.05))
@@ -256,25 +279,44 @@ async def test_whether_it_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await fails(OSError("gone"))).sent
     assert (await fails(ResponseError("ERR of the script"))).sent
     assert not (await fails(ResponseError("LOADING the dataset"))).sent
+    assert not (await fails(ClusterDownError("the cluster is down"))).sent
+    late = Line(Held(free=False), Breaker(), 0.01)
+    with pytest.raises(StoreUnavailableError) as caught:
+        await late.ask(ready("another"))
+    assert caught.value.sent
+    await late.settled()
     link.is_open = False
     link.open = _refused  # type: ignore[method-assign]
     assert not (await fails()).sent
     monkeypatch.setattr(batching, "MAX_WAITING", 0)
-    assert not (await fails()).sent
-    for _ in range(9):
-        breaker.failed(asyncio.get_running_loop().time())
-    assert not (await fails()).sent
+    for failures in (0, 9):
+        for _ in range(failures):
+            breaker.failed(asyncio.get_running_loop().time())
+        assert not (await fails()).sent
+        with pytest.raises(StoreUnavailableError) as caught:
+            served.check(ready("another"), 1)  # as where it goes to several nodes
+        assert not caught.value.sent
 
 
 async def test_without_another_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody asks any more, what is owed is told all the same, after a while."""
+    """Where nobody asks any more, what is owed is told all the same, however often there is no connection for it."""
     monkeypatch.setattr("asgi_guard.stores.batching.AGAIN", 0.01)
     link = Held(is_open=False)
-    served = line(link, Breaker(threshold=1, first_wait=0.01))
-    opening, link.open = link.open, _refused  # type: ignore[method-assign]
+    served = line(link, Breaker(threshold=1, first_wait=0.01, max_wait=0.01))
+    opening, refused, attempts = link.open, asyncio.Event(), 0
+
+    async def refuse() -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 4:
+            refused.set()
+            link.open = opening  # type: ignore[method-assign]
+        raise ConnectionError("refused")
+
+    link.open = refuse  # type: ignore[method-assign]
     served.tell(over("a"))
-    await served.settled()
-    link.open = opening  # type: ignore[method-assign]
+    async with asyncio.timeout(PATIENCE):
+        await refused.wait()
 
     async def told() -> bool:
         return left(link.memory) == (4, 2)
@@ -334,6 +376,59 @@ async def test_what_comes_late(clock: Clock, cost: int, late: int, remaining: in
     served.works()
     await served.settled()
     assert left(link.memory) == (remaining, 2)
+
+
+SEVERAL = (
+    Charge(SLOW, "rate", 2),
+    Charge(AT_ONCE, "way", 2),
+    Charge(limit("10/second burst 20 by ip"), "quick", 3),
+    Charge(SLOW, "back", -2, binding=False),
+    Charge(AT_ONCE, "another way", 2),
+)
+WAYS = {"way": 0, "another way": 0}
+
+
+@pytest.mark.parametrize(
+    ("late", "sent", "expected"),
+    [
+        (0, False, {"rate": 7200, "quick": 0.3, "back": -7200}),
+        (1, False, {"rate": 7200, "quick": 0.3, "back": -7199}),
+        (2, False, {"rate": 7200, "back": -7198}),
+        (7199, False, {"rate": 7200, "back": -1}),
+        (7200, False, {"rate": 7200}),
+        (5 * 3600 - 1, False, {"rate": 7200}),
+        (5 * 3600, False, {}),
+        (0, True, {}),
+        (1, True, {}),
+    ],
+)
+async def test_what_an_account_that_comes_late_says(
+    clock: Clock, late: int, sent: bool, expected: dict[str, float]
+) -> None:
+    """Of an account that comes late each charge that is left is told with its own key, and seconds, and no other."""
+    owed = Owed()
+    owed.add(Account(clock.now, question(Admission(SEVERAL, lease="a", settles=True), "p:")), sent=sent)
+    clock.now += late
+    taken = owed.take()
+    assert taken is not None
+    told, _ = taken
+    assert told == question(told.request, "p:")
+    seconds = {charge.key: 0 if charge.limit.at_once else charge.advance / SECOND for charge in told.request.charges}
+    assert seconds == expected | WAYS
+
+
+@pytest.mark.parametrize("sent", [True, False])
+async def test_an_account_of_which_nothing_is_left(clock: Clock, sent: bool) -> None:
+    """An account that has nothing left to say is told nobody, and the next one is."""
+    owed = Owed()
+    owed.add(Account(clock.now, ready("long full", settles=True)), sent=sent)
+    clock.now += 6 * 3600
+    owed.add(Account(clock.now, over("next", 0)))
+    assert len(owed) == 2 - sent
+    taken = owed.take()
+    assert taken is not None
+    assert taken[0].request.lease == "next"
+    assert owed.take() is None
 
 
 async def left_by(served: Line) -> list[str]:

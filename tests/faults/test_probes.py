@@ -13,12 +13,12 @@ from redis.exceptions import ResponseError
 from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Verdict
+from asgi_guard.stores.batching import MAX_CALLS, Line
 from tests.laws import SHARING
 from tests.stores.held import Held, line, ready, turns
 from tests.stores.server import PATIENCE
 
 if TYPE_CHECKING:
-    from asgi_guard.stores.batching import Line
     from asgi_guard.stores.wire import Question
     from tests.clock import Clock
 
@@ -144,6 +144,47 @@ async def test_a_probe_that_finds_no_room_leaves_no_breaker_stuck(
     clock.now += 20
     assert (await served.ask(ready("a"))).admitted
     assert not breaker.is_open
+
+
+async def test_a_connection_that_is_lost_is_one_failure() -> None:
+    """However many calls are under way on a connection that is lost, and fail, the breaker counts one failure."""
+    link, breaker = Held(free=False), Breaker(threshold=2, first_wait=600, max_wait=600)
+    served = line(link, breaker)
+    for more in (0, 1):
+        asked = []
+        for _ in range(MAX_CALLS):
+            asked.append(served.ask(ready("a")))
+            await turns()
+        assert len(link.turns) == MAX_CALLS
+        link.go_on(OSError("gone"))
+        failures = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(failure) for failure in failures] == [StoreUnavailableError] * MAX_CALLS
+        await served.settled()
+        assert (link.dropped, breaker.is_open) == (1 + more, bool(more))
+
+
+@pytest.mark.parametrize("who", ["a request", "a request whose caller left", "a renewal"])
+async def test_whoever_is_not_answered_counts(who: str) -> None:
+    """A call that is not answered in time is one failure, whether or not anybody waits for it, and is given up."""
+    link, breaker = Held(free=False), Breaker(threshold=2, first_wait=600, max_wait=600)
+    served, defects = Line(link, breaker, 0.05), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: defects.append(context))
+    for more in (0, 1):
+        if who == "a renewal":
+            served.tell(ready("a"))
+        else:
+            asked = served.ask(ready("a"))
+            await turns()
+            if who == "a request":
+                with pytest.raises(StoreUnavailableError, match="TimeoutError"):
+                    await asked
+            else:
+                asked.cancel()
+        async with asyncio.timeout(PATIENCE):
+            await served.settled()
+        assert (link.dropped, breaker.is_open) == (1 + more, bool(more))
+    await asyncio.sleep(0.05)
+    assert defects == []
 
 
 ENDS: dict[str, Exception | None] = {

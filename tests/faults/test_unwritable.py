@@ -91,6 +91,9 @@ async def test_who_is_revoked_is_told_all_the_same(server: Server, state: str) -
         looked_up = await asyncio.gather(*(store.admit(Admission((), token)) for token in ("gone", "kept")))
         assert [verdict.revoked for verdict in looked_up] == [True, False]
         assert (await store.admit(Admission((), marks=Marks("gone", None)))).revoked
+        with pytest.raises(StoreUnavailableError) as uncounted:
+            await store.admit(Admission((Charge(SLOW, "a"),)))
+        assert not uncounted.value.sent
 
     assert breaker.is_open
     assert server.client.keys() == before

@@ -269,6 +269,21 @@ async def test_what_outlasts_the_shut_down(server: Server, redis_store: RedisSto
     assert server.client.keys("*") == []
 
 
+async def test_what_ended_after_the_shut_down_is_not_renewed() -> None:
+    """Of requests that outlast a shut-down those that are over by then never count again, and the others do."""
+    leases, store = Leases(), Fickle()
+    for name in "ab":
+        leases.hold(name, *lease_of(store))
+    leases.end()
+    assert not leases.let_go("a")
+    store.told.clear()
+    leases.renew()
+    assert told(store) == ["b"]
+    assert leases.let_go("b")
+    leases.renew()
+    assert (told(store), len(leases)) == (["b"], 0)
+
+
 async def test_a_cost_beyond_the_shut_down(redis_store: RedisStore, caplog: pytest.LogCaptureFixture) -> None:
     """What a request costs is taken also where its end among those under way was told before it ended."""
     waiting = Waiting()

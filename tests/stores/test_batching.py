@@ -15,7 +15,7 @@ from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Admission, Charge, Verdict
 from asgi_guard.policy.rates import LEASE, Limit
 from asgi_guard.stores import RedisStore, batching
-from asgi_guard.stores.batching import MAX_KEYS, MAX_WAITING, MIN_BATCH
+from asgi_guard.stores.batching import MAX_CALLS, MAX_KEYS, MAX_WAITING, MIN_BATCH
 from asgi_guard.stores.wire import question
 from tests.laws import SHARING
 from tests.stores.held import Held, line, ready, turns
@@ -99,6 +99,41 @@ async def test_a_server_that_closes_between_two_calls_fails_nobody(monkeypatch: 
     verdicts = await asyncio.gather(*(served.ask(ready(f"k{index}")) for index in range(40)))
     assert all(verdict.admitted for verdict in verdicts)
     assert link.opened == len(link.asked) - 1 > 1
+
+
+@dataclass
+class Opening(Held):
+    """A link that takes a while to connect."""
+
+    is_open: bool = False
+    opened: int = 0
+
+    async def open(self) -> None:
+        self.opened += 1
+        await turns()
+        self.is_open = True
+
+
+@pytest.mark.parametrize("gap", [1, 8])
+async def test_no_more_calls_than_may_be_under_way(gap: int) -> None:
+    """However requests and accounts come, one connection is opened for all of them, and few calls are under way."""
+    link = Opening(free=False)
+    served = line(link)
+    asked = []
+    for number in range(60):
+        asked.append(served.ask(ready(f"k{number}")))
+        served.tell(ready(f"told-{number}", settles=True))
+        await turns(gap)
+    await turns(20)
+    assert (link.opened, len(link.turns)) == (1, MAX_CALLS)
+    link.go_on()
+    await turns(20)
+    assert len(link.turns) == MAX_CALLS
+
+    link.let_all_go_on()
+    assert all(verdict.admitted for verdict in await asyncio.gather(*asked))
+    await served.settled()
+    assert (link.opened, sum(map(len, link.asked))) == (1, 120)
 
 
 async def test_one_key_is_decided_in_order_of_arrival(store: RedisStore) -> None:
