@@ -87,8 +87,6 @@ class Leases:
             self._pause = RENEWAL / max(1, ceil(len(self._due) / SLICE))
         for _ in range(min(SLICE, len(self._due))):
             self._renew(self._due.popleft())
-        if not self._held:
-            self._due.clear()
         self._timer = self._loop.call_later(self._pause, self.renew) if self._held and self._loop is not None else None
 
     def _renew(self, lease: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -317,6 +318,21 @@ async def test_without_another_request(monkeypatch: pytest.MonkeyPatch) -> None:
     served.tell(over("a"))
     async with asyncio.timeout(PATIENCE):
         await refused.wait()
+
+    async def told() -> bool:
+        return left(link.memory) == (4, 2)
+
+    await until(told)
+
+
+async def test_a_reminder_that_comes_while_nobody_may_ask() -> None:
+    """Where the store fails again before what is owed is tried, it is tried once the store may be asked after that."""
+    link, breaker = Held(free=False), Breaker(threshold=1, first_wait=0.02, max_wait=0.02)
+    served = line(link, breaker)
+    await failed(served, link)
+    served.tell(over("a"))
+    breaker.failed(time.monotonic() + 0.05)  # as another event loop finds
+    link.free = True
 
     async def told() -> bool:
         return left(link.memory) == (4, 2)

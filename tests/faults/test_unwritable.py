@@ -194,14 +194,18 @@ async def test_who_is_asked_behind_a_refusal_is_answered(server: Server, state: 
     refused = asyncio.create_task(link.ask([charge]))
     await asyncio.sleep(0)
     waits = link.call([pack(b"XREAD", b"BLOCK", b"200", b"STREAMS", b"nothing", b"$")])
-    looked_up = asyncio.create_task(link.ask([look]))
+    looked_up, late = (asyncio.create_task(link.ask([each])) for each in (look, charge))
 
     assert [type(answer) for answer in await refused] == [Unwritten]
     assert link.is_open is (state == "full")
+    if not link.is_open:
+        await link.open()
     assert not waits.done()
     (verdict,) = await looked_up
     assert isinstance(verdict, Verdict)
     assert verdict.revoked
+    assert [type(answer) for answer in await late] == [Unwritten]
+    assert link.is_open  # for it was the last one that refused, and this one has refused nothing
     link.close()
     await store.aclose()
 

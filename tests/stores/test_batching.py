@@ -19,7 +19,7 @@ from asgi_guard.stores.batching import MAX_CALLS, MAX_KEYS, MAX_WAITING, MIN_BAT
 from asgi_guard.stores.wire import question
 from tests.laws import SHARING
 from tests.stores.held import Held, line, ready, turns
-from tests.stores.server import SLOW, VAST, Server, ask
+from tests.stores.server import PATIENCE, SLOW, VAST, Server, ask
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -290,6 +290,23 @@ async def test_a_call_that_is_cancelled_before_it_begins(store: RedisStore) -> N
     await under_way.settled()
     await turns()
     assert later.cancelled()
+
+
+async def test_a_call_that_is_cancelled_under_way() -> None:
+    """Where a call alone is cancelled nobody whom it asked for waits on, and who comes behind them is served."""
+    link = Held(free=False)
+    served = line(link)
+    asked = [served.ask(ready("a")) for _ in range(3)]
+    await turns()
+    (call,) = served._calls
+    behind = served.ask(ready("b"))
+    assert call.cancel()
+    await turns()
+    assert all(each.cancelled() for each in asked)
+    link.let_all_go_on()
+    async with asyncio.timeout(PATIENCE):
+        assert (await behind).admitted
+        await served.settled()
 
 
 async def test_an_error_of_one_is_no_error_of_all() -> None:

@@ -87,6 +87,37 @@ async def test_a_token_is_revoked_whose_slot_moved(
     assert cluster.nodes[1].client.exists(f"{PREFIX}revoked:{TOKEN}")
 
 
+@pytest.fixture
+def unnamed(cluster: Cluster) -> Iterator[None]:
+    """Nodes that name each other by their ports alone: the host is the one by which they were asked."""
+    setting = "cluster-preferred-endpoint-type"
+    for node in cluster.nodes:
+        node.client.config_set(setting, "unknown-endpoint")
+    yield
+    for node in cluster.nodes:
+        node.client.config_set(setting, "ip")
+
+
+@pytest.mark.usefixtures("unnamed")
+async def test_nodes_that_name_no_host(cluster: Cluster, store: ClusterStore, moved: Callable[[int], None]) -> None:
+    """Whoever is sent on to a port finds it where the node is that said so, after a slot has moved and meanwhile."""
+    other = cluster.store()
+    for each in (store, other):
+        await each.admit(ask(name(1), 0))
+    moved(slot(name(0)))
+    moved(slot(f"revoked:{TOKEN}"))
+
+    assert (await store.admit(ask(name(0)))).readings[0].remaining == 4
+    await other.revoke(TOKEN, 60)
+    assert cluster.errors("MOVED") == 2
+    assert (await store.admit(Admission((), TOKEN))).revoked
+    await other.aclose()
+    with cluster.moving(slot(name(0, 1)), 0, 1):
+        assert (await store.admit(ask(name(0, 1)))).readings[0].remaining == 4
+        assert cluster.errors("ASK") == 1
+        cluster.nodes[1].client.flushall()
+
+
 async def _left_is(store: ClusterStore, key: str, units: int) -> bool:
     return await left(store, key) == [units]
 
@@ -127,6 +158,11 @@ async def test_a_slot_on_the_move(cluster: Cluster, store: ClusterStore) -> None
         together = await asyncio.gather(*(store.admit(ask(key)) for key in (stays, goes, stays, fresh)))
         assert [verdict.readings[0].remaining for verdict in together] == [1, 1, 0, 2]
         assert cluster.errors("TRYAGAIN") == 1
+        pair = await asyncio.gather(*(store.admit(ask(key)) for key in (goes, fresh)))
+        assert [verdict.readings[0].remaining for verdict in pair] == [0, 1]
+        pair = await asyncio.gather(*(store.admit(ask(key, 0)) for key in (stays, goes)))
+        assert [verdict.readings[0].remaining for verdict in pair] == [0, 0]
+        assert cluster.errors("TRYAGAIN") == 2
         assert cluster.errors("ASK") > 0
         assert (cluster.nodes[0].client.dbsize(), cluster.nodes[1].client.dbsize()) == (1, 3)
         assert cluster.errors("MOVED") == 0

@@ -33,7 +33,9 @@ WHOLE = [
     (b"*0\r\n", []),
     (b"*2\r\n:1\r\n*1\r\n$1\r\nx\r\n", [b"1", [b"x"]]),
 ]
-NONSENSE = [b"\r\n", b"?\r\n", b"HTTP/1.1 400 Bad Request\r\n", b"$x\r\n", b"*\r\n", b"*1\r\n!\r\n", b"$\r\n"]
+NONSENSE = [
+    b"\r\n", b"?\r\n", b"HTTP/1.1 400 Bad Request\r\n", b"$x\r\n", b"*\r\n", b"*1\r\n!\r\n", b"$\r\n", b"%1\r\n",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("data", "reply"), WHOLE)
