@@ -509,6 +509,18 @@ async def test_what_a_node_refuses_is_told_after_a_while(error: Exception) -> No
     await until(told)
 
 
+async def test_who_leaves_tries_what_was_refused() -> None:
+    """What was refused lately is tried once more by a line that is let go."""
+    link = Partly()
+    link.error = ClusterDownError("the cluster is down")
+    served = line(link)
+    served.tell(over("a"))
+    await served.settled()
+    link.error = None
+    assert await left_by(served) == []
+    assert left(link.memory) == (4, 2)
+
+
 async def test_what_many_refusals_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """The more was refused, the longer it is until all that is tried again."""
     monkeypatch.setattr(batching, "AGAIN", 0.2)

@@ -72,7 +72,7 @@ async def test_one_probes_and_the_others_do_not(clock: Clock) -> None:
 
 
 async def test_a_probe_that_fails_makes_the_wait_longer(clock: Clock) -> None:
-    """A probe that is not answered opens the breaker for twice as long, and after that one may probe again."""
+    """A probe that is not answered, and no other failure, makes the wait twice as long; after it one may probe again."""
     link, breaker = Held(), opened()
     served = line(link, breaker)
     await failed(served, link)
@@ -83,6 +83,8 @@ async def test_a_probe_that_fails_makes_the_wait_longer(clock: Clock) -> None:
     with pytest.raises(StoreUnavailableError) as caught:
         await probe
     assert caught.value.retry_after == 20
+    served.fails(OSError("what was under way is lost as well"))
+    assert breaker.retry_after(clock.now) == 20
     clock.now += 19.9
     await refused(served)
     clock.now += 0.1

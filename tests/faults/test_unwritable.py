@@ -28,7 +28,7 @@ from tests.asgi import Echo, get
 from tests.guarded import settings
 from tests.middleware.limiting import bearer
 from tests.stores.cluster import PREFIX, Cluster, name
-from tests.stores.server import PATIENCE, SLOW, Server, limit
+from tests.stores.server import PATIENCE, SLOW, Server, limit, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,6 +100,22 @@ async def test_who_is_revoked_is_told_all_the_same(server: Server, state: str) -
     with pytest.raises(StoreUnavailableError) as refused:
         await store.admit(Admission((Charge(SLOW, "a"),)))
     assert (refused.value.sent, refused.value.revoked) == (False, None)
+    await store.aclose()
+
+
+async def test_what_a_full_server_cannot_take_is_told_later(server: Server) -> None:
+    """What an app charged for a request that ends while the server is full is taken once there is room."""
+    store = server.store()
+    assert (await store.admit(Admission((Charge(SLOW, "a"),)))).admitted
+    unwritable(server)
+    store.tell(Admission((Charge(SLOW, "a", 2),), settles=True))
+    await store._line.settled()
+    server.client.config_set("maxmemory", 0)
+
+    async def taken() -> bool:
+        return (await store.admit(Admission((Charge(SLOW, "a", 0),)))).readings[0].remaining == SLOW.burst - 3
+
+    await until(taken)
     await store.aclose()
 
 

@@ -113,6 +113,10 @@ class Opening(Held):
         await turns()
         self.is_open = True
 
+    def close(self) -> None:
+        self.is_open = False
+        super().close()
+
 
 @pytest.mark.parametrize("gap", [1, 8])
 async def test_no_more_calls_than_may_be_under_way(gap: int) -> None:
@@ -134,6 +138,24 @@ async def test_no_more_calls_than_may_be_under_way(gap: int) -> None:
     assert all(verdict.admitted for verdict in await asyncio.gather(*asked))
     await served.settled()
     assert (link.opened, sum(map(len, link.asked))) == (1, 120)
+
+
+async def test_a_connection_that_is_lost_is_opened_anew_once() -> None:
+    """Where a connection is lost with several calls on it, who waits behind them is asked by one that is new."""
+    link = Opening(free=False)
+    served = line(link)
+    asked = []
+    for number in range(60):
+        asked.append(served.ask(ready(f"k{number}")))
+        await turns(8)
+    assert len(link.turns) == MAX_CALLS
+    lost = sum(map(len, link.asked))
+    link.free = True
+    link.go_on(OSError("gone"))
+    results = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(result) for result in results] == [StoreUnavailableError] * lost + [Verdict] * (60 - lost)
+    await served.settled()
+    assert (link.opened, link.dropped) == (2, 1)
 
 
 async def test_one_key_is_decided_in_order_of_arrival(store: RedisStore) -> None:
