@@ -72,7 +72,7 @@ async def test_one_probes_and_the_others_do_not(clock: Clock) -> None:
 
 
 async def test_a_probe_that_fails_makes_the_wait_longer(clock: Clock) -> None:
-    """A probe that is not answered, and no other failure, makes the wait twice as long; after it one may probe again."""
+    """A probe that is not answered, and no other failure, makes the wait twice as long; then one may probe again."""
     link, breaker = Held(), opened()
     served = line(link, breaker)
     await failed(served, link)

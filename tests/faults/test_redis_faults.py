@@ -199,6 +199,27 @@ async def test_connections_closed_while_idle_cost_no_request(server: Server) -> 
     await store.aclose()
 
 
+async def test_no_connection_is_kept_that_was_left(server: Server) -> None:
+    """However often the connection is lost, or leads to no master, the client has no other beside that in use."""
+    store = RedisStore(f"{server.url}?max_connections=2", timeout=PATIENCE, breaker=Breaker(threshold=1000))
+
+    async def alone(others: int = 0) -> bool:
+        return len(server.client.client_list()) == 1 + others
+
+    for _ in range(4):
+        assert await failures(store, 1) == 0
+        server.client.client_kill_filter(_type="normal", skipme=True)
+        await until(alone)
+        await asyncio.sleep(0.001)  # the event loop hears of it
+    for _ in range(4):
+        server.client.replicaof("127.0.0.1", "1")
+        assert await failures(store, 1) == 1
+        server.client.replicaof("no", "one")
+        assert await failures(store, 1) == 0
+    await until(lambda: alone(1))
+    await store.aclose()
+
+
 async def test_connections_killed_under_load_lose_only_what_was_under_way(server: Server) -> None:
     """Where connections are killed under load, calls are answered or unavailable, and all is well afterwards."""
     store = server.store(breaker=brief())
