@@ -31,3 +31,27 @@ async def test_a_look_that_fails_is_not_the_last() -> None:
     async with asyncio.timeout(PATIENCE):
         await over.wait()
     assert [type(context["exception"]) for context in told] == [KeyError, IndexError]
+
+
+async def test_one_looks_for_all_who_wait() -> None:
+    """However many ask for it, there is one look at a time, until nobody waits; and one again for who comes then."""
+    looks = 0
+    over = asyncio.Event()
+
+    def look() -> float | None:
+        nonlocal looks
+        looks += 1
+        if looks % 3:
+            return 0.001
+        over.set()
+        return None
+
+    patience = Patience(asyncio.get_running_loop(), 0.01, look)
+    for expected in (3, 6):
+        over.clear()
+        for _ in range(50):
+            patience.attend()
+        async with asyncio.timeout(PATIENCE):
+            await over.wait()
+        await asyncio.sleep(0.02)  # in which others would look, if there were any
+        assert looks == expected
