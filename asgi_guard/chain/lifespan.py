@@ -50,6 +50,19 @@ class Lifespan:
 
     async def run(self, scope: Scope) -> None:
         """Serve the scope until the server shuts down."""
+        try:
+            await self._run_app(scope)
+            if not self._over:
+                await self._complete()
+        except Exception:
+            raise
+        except BaseException:
+            if not self._over:
+                await self._stop()  # the server has given the scope up, and asks nothing more
+            raise
+
+    async def _run_app(self, scope: Scope) -> None:
+        """Hand the scope to the app; one that raises since it has no lifespan has ended early."""
         within = "app" in scope  # a framework stands outside, whose own lifespan is further in
         try:
             await self._app(scope, self._receive, self._send)
@@ -72,12 +85,6 @@ class Lifespan:
             level = logging.INFO if refuses_lifespan(error) else logging.WARNING
             said = "the app raised on the lifespan scope, so it is taken to have no lifespan"
             logger.log(level, said, exc_info=True)
-        except BaseException:
-            if not self._over:
-                await self._stop()  # the server has given the scope up, and asks nothing more
-            raise
-        if not self._over:
-            await self._complete()
 
     async def _receive(self) -> Message:
         if self._failure is not None:
@@ -117,8 +124,6 @@ class Lifespan:
 
     async def _complete(self) -> None:
         """Go on in the place of an app that has no lifespan, or that left its own early."""
-        if self._starting is None:
-            await self._receive()
         if not self._started:
             await self._send({"type": "lifespan.startup.complete"})
         while not self._stopping:

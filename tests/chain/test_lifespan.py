@@ -175,6 +175,7 @@ async def test_an_app_without_lifespan(app: ASGIApp) -> None:
     server = await run(app)
     assert server.error is None
     assert server.events == WHOLE
+    assert server.incoming == []  # layers are stopped once the server says so, and not before
 
 
 async def test_other_messages() -> None:
@@ -188,9 +189,11 @@ async def test_other_messages() -> None:
 
     server = Server([])
     server.incoming.insert(1, {"type": "lifespan.reload"})
-    await server.run(Chain(app, []))
+    await server.run(Chain(app, [Noting("a", server.events)]))
     assert received == [STARTUP, "lifespan.reload", SHUTDOWN]
-    assert server.events == ["startup.complete", "reload.complete", "shutdown.complete"]
+    assert server.events == [
+        "startup a", "started a", "startup.complete", "reload.complete", "shutdown a", "shutdown.complete"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
@@ -215,8 +218,16 @@ async def test_an_app_that_fails_to_start() -> None:
     assert isinstance(server.error, OSError)
 
 
-async def test_a_scope_that_is_given_up() -> None:
-    """Where the server cancels the scope, what was started is stopped all the same."""
+async def serving(scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve until told to stop, and clean nothing up."""
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+
+
+@pytest.mark.parametrize("app", [starlette([]), serving, returning, without_lifespan])
+async def test_a_scope_that_is_given_up(app: ASGIApp) -> None:
+    """Where the server cancels the scope, what was started is stopped all the same, whatever the app makes of it."""
     events: list[str] = []
     layers = [Noting(label, events, "") for label in "ab"]
     begun, never = asyncio.Event(), asyncio.Event()
@@ -230,14 +241,15 @@ async def test_a_scope_that_is_given_up() -> None:
         begun.set()
 
     async def serve() -> None:
-        await Chain(starlette([]), layers)({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
+        await Chain(app, layers)({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
 
-    serving = asyncio.create_task(serve())
+    task = asyncio.create_task(serve())
     await begun.wait()
-    serving.cancel()
+    await asyncio.sleep(0)
+    task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await serving
-    assert events[-2:] == ["shutdown b", "shutdown a"]
+        await task
+    assert events == ["startup a", "startup b", "started a", "started b", "shutdown b", "shutdown a"]
 
 
 async def test_an_app_that_fails_to_stop() -> None:
@@ -272,6 +284,7 @@ async def test_an_app_that_raises_in_its_start_up(times: int, caplog: pytest.Log
     assert isinstance(server.error, KeyError)
     assert server.events == ["startup a", "startup b", "shutdown b", "shutdown a", "without a", "without b"]
     assert {record.levelname for record in caplog.records} == {"WARNING"}
+    assert "KeyError: 'method'" in caplog.text  # which not every server tells
 
 
 @pytest.mark.parametrize(("mode", "ends"), [("on", True), ("auto", False)])
@@ -457,13 +470,30 @@ async def insisting(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "lifespan.startup.failed", "message": "the app's own"})
 
 
+async def asking_again(scope: Scope, receive: Receive, send: Send) -> None:
+    """Ask for more whatever happens."""
+    for _ in range(2):
+        with suppress(OSError):
+            await receive()
+
+
+STARTED: list[str] = []
+
+
 @pytest.mark.parametrize(
     "app",
-    [starlette([]), returning_later, without_lifespan, insisting, Chain(returning, []), Chain(returning_later, [])],
-)
+    [
+        starlette(STARTED), returning_later, without_lifespan, insisting, asking_again, Chain(returning, []),
+        Chain(returning_later, []),
+    ],
+)  # fmt: skip
 async def test_a_layer_that_fails_to_start(app: ASGIApp) -> None:
-    """A layer that cannot start fails the start-up, with the reason, once; it and those before it are stopped."""
-    server = await run(app, ("", "startup"))
+    """A layer that cannot start fails the start-up, with the reason, once; it and those before it are stopped.
+
+    The app is not started, and the server, which may tell nothing more, is asked for nothing more.
+    """
+    server = await run(app, ("", "startup"), state={})
+    assert (STARTED, len(server.incoming)) == ([], 1)
     assert server.events == ["startup a", "startup b", "shutdown b", "shutdown a", "startup.failed"]
     assert server.sent[0]["message"] == "asgi-guard: it does not work"
 
