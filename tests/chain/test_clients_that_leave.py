@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 import pytest
-from fastapi import FastAPI, WebSocket
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import StreamingResponse
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from asgi_guard.asgi import ASGIApp, Message, Scope
+    from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
 
 CONNECT: Message = {"type": "websocket.connect"}
 LEAVE: Message = {"type": "websocket.disconnect", "code": 1001}
@@ -116,6 +116,22 @@ async def test_an_error_beside_it(app: ASGIApp, caplog: pytest.LogCaptureFixture
     record = orjson.loads(lines[0])
     assert (record["severity"], record["error.type"]) == ("ERROR", "LookupError")
     assert [each.levelno for each in caplog.records] == [logging.ERROR]
+
+
+@pytest.mark.parametrize("left", [False, True])
+async def test_an_error_of_that_name(left: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """What is told by such an error is believed, alone or in a group, where the client has left, and nowhere else."""
+    error = WebSocketDisconnect(1006)  # of another WebSocket, maybe, of which the app is the client
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        if left:
+            await receive()
+        raise ExceptionGroup("tasks", [error, ExceptionGroup("more", [error])])
+
+    await call(AccessLogMiddleware(app, write=len), websocket_scope(), CONNECT, LEAVE)
+    assert [record.levelno for record in caplog.records] == ([] if left else [logging.ERROR])
 
 
 async def test_a_stream(caplog: pytest.LogCaptureFixture) -> None:

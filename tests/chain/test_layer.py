@@ -17,7 +17,7 @@ from asgi_guard.policy.answer import Answer, Reason, problem
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
 
 if TYPE_CHECKING:
-    from asgi_guard.asgi import ASGIApp, Head, Message, Receive, Scope, Send
+    from asgi_guard.asgi import ASGIApp, Head, Header, Message, Receive, Scope, Send
     from asgi_guard.chain.exchange import Exchange
     from asgi_guard.chain.layer import Decision
 
@@ -278,7 +278,8 @@ async def test_an_app_that_leaves_with_its_client(caplog: pytest.LogCaptureFixtu
     assert (exchange.error, exchange.messages, caplog.records) == (None, [], [])
 
 
-async def test_an_exception_once_the_body_was_read() -> None:
+@pytest.mark.parametrize(("version", "headers"), [("1.1", [(b"content-length", b"2")]), ("2", [])])
+async def test_an_exception_once_the_body_was_read(version: str, headers: list[Header]) -> None:
     """The 500 to a request whose body the app has read does not wait for more of it."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -300,7 +301,7 @@ async def test_an_exception_once_the_body_was_read() -> None:
         sent.append(message)
 
     with pytest.raises(LookupError):
-        await Noting(app)(http_scope("POST", headers=[(b"content-length", b"2")]), receive, send)
+        await Noting(app)(http_scope("POST", headers=headers, http_version=version), receive, send)
     assert sent[0]["status"] == 500
 
 

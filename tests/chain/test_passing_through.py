@@ -11,7 +11,7 @@ import pytest
 from asgi_guard import request_id
 from asgi_guard.chain.layer import Chain, Layer
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
-from tests.chain.test_layer import BODY, START, Noting, noting
+from tests.chain.test_layer import BODY, START, Noting, broken, noting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,6 +35,23 @@ PASSING: list[Message] = [
 async def test_other_messages(message: Message) -> None:
     """Any other message passes through as the very object that the app sent."""
     exchange = await get(Noting(noting([], START, message)))
+    assert exchange.error is None
+    assert exchange.messages[1] is message
+
+
+@pytest.mark.parametrize("message", [*PASSING[:3], PASSING[-1]], ids=lambda message: message["type"])
+async def test_what_comes_before_the_response(message: Message) -> None:
+    """Of what an app sends before its response, nothing is taken for it."""
+    exchange = await get(Noting(broken(LookupError(), message)))
+    assert exchange.messages[0] is message
+    assert exchange.status == 500
+
+
+@pytest.mark.parametrize("members", [{"bytes": b""}, {"bytes": b"", "text": None}, {"text": ""}])
+async def test_empty_messages(members: dict[str, Any]) -> None:
+    """A message of a WebSocket may be empty."""
+    message = {"type": "websocket.send", **members}
+    exchange = await call(Noting(noting([], {"type": "websocket.accept"}, message)), websocket_scope())
     assert exchange.error is None
     assert exchange.messages[1] is message
 

@@ -93,6 +93,7 @@ async def test_refusals(
     assert REASONS[reason].status == status
     assert layer in REASONS[reason].layers
     assert (record["request_id"], record["http.response.status_code"]) == (headers["x-request-id"], status)
+    assert ("error.type" in record, record["http.response.body.size"]) == (False, len(exchange.body))
 
 
 async def test_refused_preflight(issuer: LocalIssuer) -> None:
@@ -123,8 +124,13 @@ async def test_refused_handshakes(issuer: LocalIssuer, headers: list[Header], st
     scope["headers"] = [*([] if headers and headers[0][0] == b"host" else scope["headers"]), *headers]
     denied = await call(guard.guard, scope)
     assert denied.status == status
+    assert [message["type"] for message in denied.messages] == [
+        "websocket.http.response.start", "websocket.http.response.body"
+    ]  # fmt: skip
     assert denied.headers["x-request-id"] == guard.record["request_id"]
-    closed = await call(guard.guard, {**scope, "extensions": {}})
-    assert closed.messages == [{"type": "websocket.close", "code": 1008, "reason": reason}]
-    assert guard.record["asgi_guard.reason"] == reason
+    bare: list[Any] = [{}, None]
+    for extensions in bare:
+        closed = await call(guard.guard, {**scope, "extensions": extensions})
+        assert closed.messages == [{"type": "websocket.close", "code": 1008, "reason": reason}]
+        assert guard.record["asgi_guard.reason"] == reason
     assert app.scopes == []

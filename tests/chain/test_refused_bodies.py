@@ -32,8 +32,8 @@ class Upload:
         self.events.append("receive")
         if not self.pieces:
             return {"type": self.ends}
-        body = self.pieces.pop(0)
-        return {"type": "http.request", "body": body, "more_body": bool(self.pieces)}
+        message: Message = {"type": "http.request", "body": self.pieces.pop(0)}
+        return {**message, "more_body": True} if self.pieces else message  # which of the last may be left out
 
     async def send(self, message: Message) -> None:
         self.events.append(message["type"])
@@ -89,6 +89,19 @@ async def test_a_client_that_waits_for_the_answer_first(monkeypatch: pytest.Monk
     assert await upload(Silent([b"a", b"b"]), http_version="2") == ["receive"] * 2 + ANSWER
 
 
+async def test_a_body_that_no_header_names_and_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once such a body has begun to come, it is read to its end as any other, for as long as that may take."""
+    monkeypatch.setattr(response, "MAX_SILENT_SECONDS", 0.05)
+
+    class Slow(Upload):
+        async def receive(self) -> Message:
+            if self.events:
+                await asyncio.sleep(0.03)
+            return await super().receive()
+
+    assert await upload(Slow([b"a"] * 4), http_version="2") == ["receive"] * 4 + ANSWER
+
+
 async def test_an_endless_body_is_read_up_to_a_bound() -> None:
     """Reading stops when the bound is reached, and the refusal is sent."""
     piece = b"x" * 1024 * 1024
@@ -111,3 +124,19 @@ async def test_a_slow_body_is_waited_for_up_to_a_bound(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(response, "MAX_DRAINING_SECONDS", 0.01)
     assert await upload(Silent([]), LONG) == ANSWER
+
+
+@pytest.mark.parametrize(("headers", "version"), [([LONG], "1.1"), ([], "2")])
+async def test_a_body_that_trickles_in(headers: list[Header], version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound is for all of a body: a client that sends a little now and then holds its request no longer by that."""
+
+    class Trickling(Upload):
+        async def receive(self) -> Message:
+            await asyncio.sleep(0.02)
+            return await super().receive()
+
+    monkeypatch.setattr(response, "MAX_DRAINING_SECONDS", 0.3)
+    client = Trickling([b"a"] * 100)
+    events = await upload(client, *headers, http_version=version)
+    assert events[-2:] == ANSWER
+    assert len(client.pieces) > 50
