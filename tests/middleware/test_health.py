@@ -201,6 +201,18 @@ async def test_a_check_that_cannot_be_cancelled(monkeypatch: pytest.MonkeyPatch)
     assert state(await probed(layer))[1]["checks"] == {"stubborn": "ok"}
 
 
+@pytest.mark.parametrize(("own", "others", "passes"), [(0.01, 3600, False), (60, 0.01, True)])
+async def test_a_deadline_of_its_own(own: float, others: float, passes: bool) -> None:
+    """A check's own deadline holds in the place of that for all, shorter or longer."""
+
+    async def slow() -> None:
+        await asyncio.sleep(0.1 if passes else 3600)
+
+    layer = HealthMiddleware(Echo(), checks=[Check("a", slow, timeout=own)], check_timeout=others)
+    async with asyncio.timeout(60):
+        assert state(await probed(layer))[1]["checks"] == {"a": "ok" if passes else "timed out"}
+
+
 async def test_a_check_that_raises_when_it_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
     """A check that raises at its deadline is told as late, and what it raised is no line of the log."""
 
