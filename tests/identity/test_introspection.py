@@ -14,7 +14,7 @@ import pytest
 
 from asgi_guard.errors import KeysUnavailableError, TokenError
 from asgi_guard.identity import introspection
-from asgi_guard.identity.introspection import Introspector
+from asgi_guard.identity.introspection import Introspection, Introspector
 from asgi_guard.policy.introspection import IntrospectionPolicy, IntrospectionTimes
 from tests.introspecting import CLIENT, OpaqueIssuer
 
@@ -236,16 +236,27 @@ async def test_an_outage(
         (200, b"[" * 50_000),
         (200, b" " * (introspection.MAX_BODY + 1)),
         (302, b"{}"),
+        (307, b"{}"),
         (500, b'{"active": true, "sub": "alice", "aud": "api", "token_type": "Bearer"}'),
         (200, b"\xff"),
     ],
-    ids=["no json", "nested", "too large", "redirect", "error", "no utf-8"],
+    ids=["no json", "nested", "too large", "redirect", "redirect of all", "error", "no utf-8"],
 )
 async def test_answers_that_are_none(issuer: OpaqueIssuer, asked: Introspector, status: int, raw: bytes) -> None:
-    """Whatever is no answer judges no token: it is unavailable, and never a refusal."""
+    """Whatever is no answer judges no token: it is unavailable, and never a refusal, and nobody else is asked."""
     issuer.status, issuer.raw = status, raw
     with pytest.raises(KeysUnavailableError):
         await asked.obtain(b"token")
+    assert issuer.asked == {"token": 1}
+
+
+async def test_an_endpoint_with_a_query(issuer: OpaqueIssuer) -> None:
+    """Where tokens are asked about may have a query, which stands in no name of it."""
+    given = Introspection(f"{issuer.url}?tenant=secret", *CLIENT, audience="api")
+    asked = given.introspector()
+    assert (await asked.obtain(issuer.token().encode())).issuer == issuer.origin
+    assert "secret" not in repr(asked)
+    await asked.aclose()
 
 
 async def test_a_wrong_secret(issuer: OpaqueIssuer, caplog: pytest.LogCaptureFixture) -> None:
@@ -497,6 +508,7 @@ async def test_whatever_a_client_fails_with(
     with pytest.raises(KeysUnavailableError, match="has failed lately"):
         await asked.obtain(b"another")
     assert f"cannot be asked about tokens: {type(fault).__name__}" in caplog.text
+    assert ("Traceback" in caplog.text) is not isinstance(fault, OSError)  # told unless it is the network's
     await asked.aclose()
 
 
@@ -529,8 +541,9 @@ async def test_a_client_that_is_closed(issuer: OpaqueIssuer, caplog: pytest.LogC
         return made[-1]
 
     asked = introspecting(issuer, client=client)
-    token = issuer.token().encode()
-    await asked.obtain(token)
+    for name in ("one", "and another"):
+        await asked.obtain(issuer.token(name).encode())
+    assert len(made) == 1
     await made[0].aclose()
     issuer.token("other")
     assert (await asked.obtain(b"other")).subject == "alice"

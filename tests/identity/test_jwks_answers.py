@@ -40,6 +40,15 @@ async def test_jwks_url(site: Site, signing_key: SigningKey) -> None:
     assert site.asked == ["/keys?p=policy"]
 
 
+async def test_discovered_keys_with_a_query(site: Site, signing_key: SigningKey) -> None:
+    """An issuer may tell its key sets apart by a query where they are discovered, too."""
+    url = site.put("/keys?p=policy", {"keys": [signing_key.jwk]})
+    site.put(DISCOVERY, {"issuer": site.url, "jwks_uri": url})
+    engine = KeyEngine(site.url, algorithms=RS256)
+    assert (await engine.obtain(None, "RS256")).kid == signing_key.kid
+    assert site.asked == [DISCOVERY, "/keys?p=policy"]
+
+
 async def unavailable(engine: KeyEngine) -> None:
     with pytest.raises(KeysUnavailableError) as caught:
         await engine.obtain("any", "RS256")

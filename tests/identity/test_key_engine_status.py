@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,20 @@ async def test_readiness(issuer: LocalIssuer, clock: Clock) -> None:
     clock.now += TIMES.ttl + TIMES.stale_for
     with pytest.raises(KeysUnavailableError, match=r"1 key, 3900 s old, expired; failed tries: 1, .*answered 503"):
         await engine.check()
+
+
+async def test_a_slow_fetch_is_alone(issuer: LocalIssuer, clock: Clock) -> None:
+    """However often readiness asks while an old set still counts, it is ready, and one fetch is under way."""
+    engine = KeyEngine(issuer.url, algorithms=RS256, client=issuer.client, clock=clock)
+    await engine.refresh()
+    clock.now += TIMES.ttl
+    issuer.slow = 3600
+    for _ in range(3):
+        await engine.check()
+        await asyncio.sleep(0)
+        clock.now += 60
+    assert [task.get_name() for task in asyncio.all_tasks()].count("asgi-guard key fetch") == 1
+    await engine.aclose()
 
 
 async def test_status(issuer: LocalIssuer, clock: Clock) -> None:
