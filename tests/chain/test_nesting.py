@@ -33,6 +33,7 @@ from asgi_guard import (
     Route,
     SecurityHeadersMiddleware,
     csrf,
+    request_id,
     revoke,
 )
 from asgi_guard.chain.exchange import _VIEW, Exchange
@@ -43,7 +44,7 @@ from tests.chain.others import KEY, Foreign, Slow
 from tests.middleware.limiting import Fickle, counted, held
 
 if TYPE_CHECKING:
-    from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
+    from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
     from asgi_guard.policy.bucket import Admission, Verdict
     from asgi_guard.testing import LocalIssuer
     from tests.stores.server import Server
@@ -75,6 +76,24 @@ async def test_shared() -> None:
     assert record["request_id"] == exchange.headers["x-request-id"] == json.loads(exchange.body)["request_id"]
     assert record["asgi_guard.refused_by"] == "host"
     assert sum(name == b"x-request-id" for name, _ in exchange.starts[0]["headers"]) == 1
+
+
+async def test_one_after_another() -> None:
+    """Of guarded apps that an app calls one after another each shares the exchange, as if it were the only one."""
+    lines: list[bytes] = []
+    asked = RequestIDMiddleware(Echo()), HostMiddleware(Echo(), allowed="a.example")
+
+    async def unheard(message: Message) -> None:
+        pass
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for each, told in zip(asked, (unheard, send), strict=True):
+            await each(dict(scope), receive, told)
+
+    exchange = await get(AccessLogMiddleware(app, write=lines.append))
+    (record,) = [json.loads(line) for line in lines]
+    assert (exchange.status, record["asgi_guard.refused_by"]) == (400, "host")
+    assert request_id() is None
 
 
 @pytest.mark.parametrize("scope", [http_scope(path="/sub/a"), websocket_scope("/sub/a")], ids=["http", "websocket"])
