@@ -107,6 +107,19 @@ def test_a_slow_reader(kind: str) -> None:
         assert os.read(reading_end, 100) == b"later\n"
 
 
+def test_a_reader_that_is_slow_again_and_again() -> None:
+    """What has been read makes room for as much, however often: lines are dropped for what waits now alone."""
+    with read_through("pipe") as reading_end:
+        writer, lines = LineWriter(tell, limit=150_000), numbered(350)
+        for _ in range(4):
+            for line in lines:  # more than a pipe has room for, by less than may wait
+                writer.write(line)
+            assert not writer.flush(0)
+            assert read_until(reading_end, lambda found: len(found) >= sum(map(len, lines))) == lines
+            assert writer.flush(DEADLINE)
+        assert writer.dropped == 0
+
+
 @whoever_reads
 def test_what_is_dropped_is_told(kind: str) -> None:
     """Beyond the bound lines are dropped, whole ones, and a line tells how many, after those that were kept."""
