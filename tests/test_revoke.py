@@ -13,6 +13,9 @@ from asgi_guard import (
     ConfigError,
     Guard,
     GuardSettings,
+    IdentityMiddleware,
+    Introspection,
+    Issuer,
     IssuerSettings,
     MemoryStore,
     RequestIDMiddleware,
@@ -22,9 +25,10 @@ from asgi_guard import (
 )
 from asgi_guard.apps.own_guard import guarded
 from asgi_guard.policy.revocation import DEFAULT_TTL, EVER, LONGEST_TTL, MARGIN
-from asgi_guard.revocation import Revocations
+from asgi_guard.revocation import Revocations, lives_of
 from tests.asgi import Exchange, call, http_scope
 from tests.guarded import KEY, settings
+from tests.introspecting import CLIENT
 from tests.middleware.limiting import Micros
 
 if TYPE_CHECKING:
@@ -305,6 +309,20 @@ async def test_revocations_that_could_not_hold_are_refused(issuer: LocalIssuer) 
     off = Guard(logout, GuardSettings(auth=auth.model_copy(update={"revocation": False})), http_client=issuer.client)
     with pytest.raises(ConfigError, match="AUTH_REVOCATION"):
         await off.revoke_subject("alice", issuer=issuer.url)
+
+
+@pytest.mark.parametrize(
+    ("signed", "opaque", "kept"), [(60, 900, 960), (900, 60, 960), (None, 900, DEFAULT_TTL), (900, None, DEFAULT_TTL)]
+)
+async def test_an_issuer_of_both_sorts_of_tokens(signed: float | None, opaque: float | None, kept: float) -> None:
+    """Its revocations are kept for as long as tokens of either sort can be accepted."""
+    both = Issuer("https://id.example", "api", max_token_age=signed)
+    asked = Introspection(
+        "https://id.example/introspect", *CLIENT, issuer=both.issuer, audience="api", max_token_age=opaque
+    )
+    lives = lives_of(IdentityMiddleware(logout, issuers=[both], introspection=asked))
+    revoking = Revocations(MemoryStore(), lives)
+    assert [await revoking.subject("alice", None, None), await revoking.session("s1", None, None)] == [kept, kept]
 
 
 @pytest.mark.parametrize(
