@@ -120,6 +120,26 @@ def test_a_reader_that_is_slow_again_and_again() -> None:
         assert writer.dropped == 0
 
 
+@pytest.mark.parametrize("kind", ["pipe", "terminal"])
+def test_a_reader_is_waited_for_at_rest(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While there is no room, nothing is tried again and again."""
+    tried, write = [], os.write
+
+    def counted(descriptor: int, data: bytes) -> int:
+        tried.append(descriptor)
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", counted)
+    with read_through(kind) as reading_end:
+        writer, lines = LineWriter(tell), numbered(MANY)
+        for line in lines:
+            writer.write(line)
+        assert not writer.flush(0.2)
+        assert len(tried) < 2 * MANY
+        read_until(reading_end, lambda found: len(found) >= sum(map(len, lines)))
+        assert writer.flush(DEADLINE)
+
+
 @whoever_reads
 def test_what_is_dropped_is_told(kind: str) -> None:
     """Beyond the bound lines are dropped, whole ones, and a line tells how many, after those that were kept."""
@@ -272,13 +292,14 @@ def test_the_other_end_of_a_terminal() -> None:
 
 
 def test_a_file(tmp_path: Path) -> None:
-    """A file has a line as soon as it was written."""
+    """A file has a line as soon as it was written, after what the app has printed before it."""
     path = tmp_path / "log"
     with standard_output(os.open(path, os.O_WRONLY | os.O_CREAT)):
         writer = LineWriter(tell)
         for line in (b"one\n", b"two\n"):
+            sys.stdout.write("printed\n")
             writer.write(line)
-            assert path.read_bytes().endswith(line)
+            assert path.read_bytes().endswith(b"printed\n" + line)
 
 
 def test_a_stream_of_text_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,6 +308,14 @@ def test_a_stream_of_text_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", stream)
     LineWriter(tell).write(b'{"a":"\xc3\xa9"}\n')
     assert stream.getvalue() == '{"a":"\u00e9"}\n'
+
+
+def test_a_stream_of_python_that_takes_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands for standard output without a descriptor, and takes bytes, has a line as soon as it was written."""
+    buffer = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(buffer, "utf-8"))
+    LineWriter(tell).write(b"one\n")
+    assert buffer.getvalue() == b"one\n"
 
 
 def descriptors() -> int:
@@ -484,3 +513,23 @@ def test_a_clean_exit(way: str) -> None:
         found = [json.loads(line)["url.path"] for line in process.stdout]
         assert process.wait(DEADLINE) == 0
     assert found == [f"/{number}" for number in range(2000)]
+
+
+UNREAD = (
+    SERVICE.partition('if "fork"')[0]
+    + """
+from asgi_guard.operations.log_writer import LineWriter
+LineWriter.flush.__defaults__ = (0.05,)  # instead of the seconds that it waits
+"""
+)
+
+
+def test_an_exit_that_nobody_reads() -> None:
+    """A process whose log nobody reads ends all the same, and tells that lines are lost."""
+    with subprocess.Popen([sys.executable, "-c", UNREAD], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.wait(DEADLINE) == 0
+        finally:
+            process.kill()
+        assert process.stderr is not None
+        assert b"nobody reads them" in process.stderr.read()
