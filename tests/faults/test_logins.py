@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from asgi_guard.errors import StoreUnavailableError
-from asgi_guard.stores import open_store
+from asgi_guard.stores import open_store, sentinel
 from tests.stores.processes import Process, free_ports, wait_for
 from tests.stores.server import PATIENCE
 
@@ -57,8 +57,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         ("redis+sentinel://", f"/service?sentinel_password={SECRET}-other", r"\(MasterNotFoundError\)$"),
     ],
 )
-async def test_a_password_is_wanted(server: Server, before: str, behind: str, said: str) -> None:
+async def test_a_password_is_wanted(
+    server: Server, before: str, behind: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A URL without the server's password, or with it in the place of the user, is told where it belongs."""
+    monkeypatch.setattr(sentinel, "SENTINEL_TIMEOUT", PATIENCE)  # on a busy machine, no answer would be another fault
     store = open_store(f"{before}127.0.0.1:{server.port}{behind}", timeout=PATIENCE)
     for call in (store.ping(), store.revoke("t", 60)):
         with pytest.raises(StoreUnavailableError, match=said) as caught:
