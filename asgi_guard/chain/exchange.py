@@ -241,9 +241,7 @@ class Exchange:
         if self._claim is not None and not root_path:
             self._doubt(*self._claim)
         self.raw_path: bytes | None = scope.get("raw_path")
-        lines = scope["headers"]
-        self.headers: dict[bytes, bytes] = dict(lines)
-        self.repeated = len(self.headers) != len(lines)
+        self.read_headers()
         self._table: RouteTable | None = None
         self._found = (NO_ROW, False)
 
@@ -259,6 +257,12 @@ class Exchange:
             self.root_path = own + claimed[len(said) :]
         if _readings(self.path, claimed) != _readings(self.path, self.root_path):
             self.claimed_root_path = claimed
+
+    def read_headers(self) -> None:
+        """See the headers as the scope has them now."""
+        lines = self.scope["headers"]
+        self.headers: dict[bytes, bytes] = dict(lines)
+        self.repeated = len(self.headers) != len(lines)
 
     def hand_on(self, scope: Scope, root_path: str = "") -> Exchange:
         """Go on with a scope from further in. What stands between the layers may have changed the request.

@@ -54,10 +54,8 @@ class Lifespan:
             await self._run_app(scope)
             if not self._over:
                 await self._complete()
-        except Exception:
-            raise
-        except BaseException:
-            if not self._over:
+        except BaseException as error:
+            if not isinstance(error, Exception) and not self._over:
                 await self._stop()  # the server has given the scope up, and asks nothing more
             raise
 

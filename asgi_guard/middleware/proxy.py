@@ -176,6 +176,5 @@ def _ask_for(exchange: Exchange, host: bytes) -> None:
     scope = exchange.scope
     if exchange.headers.get(b"host") != host or len(exchange.lines(b"host")) != 1:
         others = [line for line in scope["headers"] if line[0] != b"host"]
-        lines = scope["headers"] = [(b"host", host), *others]
-        exchange.headers = dict(lines)
-        exchange.repeated = len(exchange.headers) != len(lines)
+        scope["headers"] = [(b"host", host), *others]
+        exchange.read_headers()
