@@ -19,6 +19,8 @@ from benchmarks.child import child
 if TYPE_CHECKING:
     from tests.stores.server import Server
 
+AS_IN_A_TERMINAL = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+"""A shell lets what it runs in the background ignore interrupts, these tests too."""
 MEMORY = "from benchmarks.memory import run; run._strangers(run.FULL, lambda _: None)"
 SCALE = """
 import sys
@@ -38,7 +40,7 @@ def children(pid: int) -> list[int]:
 @pytest.mark.parametrize(("code", "count"), [(MEMORY, 1), (SCALE, 2)], ids=["memory", "scale"])
 def test_an_interrupt_is_told_by_the_parent_alone(server: Server, code: str, count: int, late: float) -> None:
     """A terminal interrupts all that it runs; children that start, or work, are ended and print no traceback."""
-    command = [sys.executable, "-c", code, server.url]
+    command = [sys.executable, "-c", AS_IN_A_TERMINAL + code, server.url]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as running:
         deadline = time.monotonic() + 20
         while len(started := children(running.pid)) < count and time.monotonic() < deadline:
