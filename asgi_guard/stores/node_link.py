@@ -72,8 +72,11 @@ class NodeLink(ServerLink):
         self._redirected = redirected
 
     async def ask(self, questions: Sequence[Question]) -> Sequence[Verdict | Exception | Unwritten | None]:
-        """Ask by one call of the script a slot, all in one write. What one slot meets is no matter of the others."""
-        replies = self._replies
+        """Ask by one call of the script a slot, all in one write. What one slot meets is no matter of the others.
+
+        A node that lets nothing be written keeps its connection: another would lead to the same one, and a replica does
+        not say so here but names its master.
+        """
         commands = self._commands(questions)
         answered, again = [], []
         for command, reply in zip(commands, await self._call((b"EVALSHA", SCRIPT_SHA1), commands), strict=True):
@@ -102,8 +105,6 @@ class NodeLink(ServerLink):
                 for place in command.places:
                     results[place] = reply
                 continue
-            if isinstance(reply, list):
-                self._refused(reply, replies)
             for place, verdict in zip(command.places, read(reply, concerned), strict=True):
                 results[place] = verdict
         return results

@@ -171,14 +171,9 @@ class ServerLink:
             (answer,) = await self.call([pack(b"EVAL", SCRIPT, *arguments)])
         if isinstance(answer, ResponseError):
             raise answer
-        if isinstance(answer, list):
-            self._refused(answer, replies)
+        if isinstance(answer, list) and self._replies is replies and not is_full(refusal(answer)):
+            self._leave()  # nothing may be written over this connection: the next one may lead to a master
         return read(answer, questions)
-
-    def _refused(self, answer: Sequence[bytes], replies: Replies | None) -> None:
-        """Note that nothing may be written over a connection: the next one may lead to a master if it does not."""
-        if self._replies is replies and not is_full(refusal(answer)):
-            self._leave()
 
     def call(self, commands: Sequence[bytes]) -> asyncio.Future[list[Any]]:
         """Send commands in one write, and get their replies."""

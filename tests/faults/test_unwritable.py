@@ -303,6 +303,21 @@ async def test_a_full_node_tells_who_is_revoked(cluster: Cluster) -> None:
     await store.aclose()
 
 
+async def test_a_node_that_lets_nothing_be_written_keeps_its_connection(cluster: Cluster) -> None:
+    """What refuses to write for want of replicas is the same node by any connection, so none is opened anew."""
+    store = cluster.store(breaker=Breaker(threshold=20))
+    node = cluster.nodes[0].client
+    assert (await store.admit(Admission((Charge(SLOW, name(0)),)))).admitted
+    node.config_set("min-replicas-to-write", 2)
+    opened = node.info("stats")["total_connections_received"]
+    for _ in range(10):
+        assert await counted(store, token(0), name(0)) is False
+    assert node.info("stats")["total_connections_received"] == opened
+    node.config_set("min-replicas-to-write", 0)
+    assert (await store.admit(Admission((Charge(SLOW, name(0)),)))).admitted
+    await store.aclose()
+
+
 @pytest.mark.parametrize("looked_up", [True, False])
 async def test_one_request_tries_a_full_node(cluster: Cluster, clock: Clock, looked_up: bool) -> None:
     """Once the time has come to try a full node again one request does, and the others are turned away meanwhile."""
