@@ -9,9 +9,10 @@ from asgi_guard.limiting.leases import Leases
 from asgi_guard.policy.access import Revocation
 from asgi_guard.policy.bucket import Admission
 from asgi_guard.policy.limit_sets import OF_IDENTITIES
+from asgi_guard.stores.base import is_same
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from asgi_guard.chain.exchange import Account, Exchange
     from asgi_guard.policy.bucket import Charge
@@ -65,11 +66,13 @@ class Accounts:
     def settle(self, exchange: Exchange) -> None:
         """Settle those of a request that is over: it is under way no more, and what the app charged since is taken."""
         cost, others = exchange.extra_cost, []
-        for account in exchange.accounts:
+        for place, account in enumerate(exchange.accounts):
             owner, store, charges, lease = account
             if owner is not self:
                 others.append(account)
                 continue
+            if cost and place:
+                charges = tuple(_first_charged(charges, store, exchange.accounts[:place]))
             if cost or lease:
                 self._settle(store, charges, lease, cost)
         exchange.accounts = others
@@ -108,6 +111,12 @@ class Accounts:
             else:
                 lease = ""
         return self, store, kept, lease
+
+
+def _first_charged(charges: tuple[Charge, ...], store: Store, before: Sequence[Account]) -> Iterator[Charge]:
+    """Those whose bucket no account before has: what a guard within only charged more is settled by the one without."""
+    keys = {charge.key for _, other, charged, _ in before if is_same(store, other) for charge in charged}
+    return (charge for charge in charges if charge.limit.at_once or charge.key not in keys)
 
 
 def give_back(exchange: Exchange, *, forged: bool = False) -> None:

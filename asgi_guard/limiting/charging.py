@@ -72,15 +72,15 @@ class Charging:
         return tuple(self._left(charges, exchange) if exchange.accounts else charges)
 
     def _left(self, charges: list[Charge], exchange: Exchange) -> Iterator[Charge]:
-        """What is left to be charged after guards further out: a request is charged once."""
+        """What is left to be charged after guards further out: a request is charged once, and under way once."""
         accounts = (charged for _, store, charged, _ in exchange.accounts if is_same(self._store, store))
         taken = [charge for charged in accounts for charge in charged]
         for charge in charges:
-            already = max((other.cost for other in taken if _covers(other, charge)), default=None)
-            if already is None:
+            already = [other.cost for other in taken if _covers(other, charge)]
+            if not already:
                 yield charge
-            elif already < charge.cost:
-                yield replace(charge, cost=charge.cost - already)
+            elif sum(already) < charge.cost and not charge.limit.at_once:
+                yield replace(charge, cost=charge.cost - sum(already))
 
     def _client(self, exchange: Exchange, limit: Limit, limit_set: LimitSet) -> str | None:
         """What a limit counts, as a name of bounded length; None where the limit does not apply."""

@@ -33,6 +33,7 @@ from asgi_guard import (
     Route,
     SecurityHeadersMiddleware,
     csrf,
+    limits,
     request_id,
     revoke,
 )
@@ -148,6 +149,29 @@ async def test_a_guard_within_charges_what_no_other_has(shadow: bool) -> None:
     assert len(store.asked) == 1
     assert [(await get(inner, "/a")).status for _ in range(3)] == [200, 200, 200 if shadow else 429]
     assert [charge.cost for asked in store.asked for charge in asked.charges] == [1] * 4
+
+
+@pytest.mark.parametrize("extra", [2, -2])
+async def test_the_dearest_of_nested_guards_is_what_a_request_costs(extra: int) -> None:
+    """However many guards stand around one another, a request pays the highest of their costs, and is under way once.
+
+    What the app charges or gives back beyond that is settled once, too.
+    """
+    store = Fickle()
+
+    async def charging(scope: Scope, receive: Receive, send: Send) -> None:
+        limits.charge(scope, extra)
+        await Echo()(scope, receive, send)
+
+    app: ASGIApp = charging
+    for cost in (5, 3, 1):
+        routes = [Route("/a", cost=cost)]
+        app = RateLimitMiddleware(app, limit="9/hour by ip; 1 at once by ip", store=store, routes=routes)
+    assert (await get(app, "/a")).status == 200
+    counted = [[(charge.limit.at_once, charge.cost) for charge in asked.charges] for asked in store.asked]
+    assert counted == [[(False, 1), (True, 1)], [(False, 2)], [(False, 2)]]
+    settled = [charge.cost for told in store.told for charge in told.charges if not charge.limit.at_once]
+    assert settled == [extra]
 
 
 async def test_each_layer_ends_what_it_holds() -> None:
