@@ -107,6 +107,17 @@ async def test_outages_one_after_the_other(server: Server, caplog: pytest.LogCap
     await store.aclose()
 
 
+async def test_an_outage_that_did_not_last(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outage that is held back, and is over before the quiet is, is told by nobody afterwards."""
+    monkeypatch.setattr(outages, "QUIET", 1.0)
+    tells = outages.Outages(asyncio.get_running_loop(), "gone", "back")
+    for _ in range(2):
+        tells.begins(TimeoutError())
+        tells.ends()
+    await asyncio.sleep(1.2)
+    assert told(caplog) == ["gone: TimeoutError", "back"]
+
+
 async def test_an_outage_that_lasts(
     server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
