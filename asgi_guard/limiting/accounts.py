@@ -76,6 +76,8 @@ class Accounts:
             if cost or lease:
                 self._settle(store, charges, lease, cost)
         exchange.accounts = others
+        if not others:
+            exchange.extra_cost = 0  # it is taken: what the app asks next within this request is another's
 
     def _settle(self, store: Store, charges: tuple[Charge, ...], lease: str, cost: int) -> None:
         if lease and not self.leases.let_go(lease):

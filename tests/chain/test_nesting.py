@@ -174,6 +174,32 @@ async def test_the_dearest_of_nested_guards_is_what_a_request_costs(extra: int) 
     assert settled == [extra]
 
 
+async def test_each_of_guarded_apps_one_after_another_is_charged() -> None:
+    """Guarded apps that an app calls one after another are each charged, and pay what they charge themselves."""
+    store = Fickle()
+
+    async def work(scope: Scope, receive: Receive, send: Send) -> None:
+        limits.charge(scope, 2)
+        await Echo()(scope, receive, send)
+
+    within = RateLimitMiddleware(work, limit="9/hour by ip; 1 at once by ip", store=store)
+
+    async def unheard(message: Message) -> None:
+        pass
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for told in (unheard, send):
+            await within(dict(scope), receive, told)
+
+    assert (await get(RequestIDMiddleware(app))).status == 200
+    assert [[charge.cost for charge in asked.charges] for asked in (*store.asked, *store.told)] == [
+        [1, 1],
+        [1, 1],
+        [2, 2],
+        [2, 2],
+    ]
+
+
 async def test_each_layer_ends_what_it_holds() -> None:
     """Of two layers that count requests under way, each settles its own, when the request has left it."""
     within: list[tuple[int, int]] = []
