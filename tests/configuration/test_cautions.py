@@ -172,6 +172,14 @@ def test_methods_that_pages_send(methods: tuple[str, ...]) -> None:
             "the row any method /health/live does not hold for the probe there",
         ),
         (
+            {"routes": (Route("/health/live", auth="none", limits="5/second by ip"),)},
+            "the row any method /health/live does not hold for the probe there",
+        ),
+        (
+            {"auth": TOKENS, "routes": (Route("/health/ready", scopes=("probe",)),)},
+            "the row any method /health/ready does not hold for the probe there",
+        ),
+        (
             {"auth": TOKENS, "cors": CORS},
             "can send no credentials: name authorization in ASGI_GUARD_CORS_ALLOW_HEADERS",
         ),
@@ -235,6 +243,7 @@ def test_what_is_told(sections: dict[str, Any], text: str) -> None:
     [
         {},
         {"rate": RateSettings(limit="1/second by ip")},
+        {"auth": KEYS, "routes": (Route("/pay", limits="1/hour by user; 9/hour by ip"),)},
         {"rate": RateSettings(limit="1/second by ip", workers=4), "store": REDIS},
         {"rate": RateSettings(workers=4)},
         {"auth": TOKENS.model_copy(update={"cookie": "__Host-session"})},

@@ -58,11 +58,18 @@ async def test_the_apps_own_headers() -> None:
     assert exchange.starts[0]["headers"] == own
 
 
-async def test_unknown_address(caplog: pytest.LogCaptureFixture) -> None:
-    """Clients whose address the server does not name share one bucket, which is said once."""
-    layer = RateLimitMiddleware(Echo(), limit="1/hour by ip")
-    assert await statuses(layer, 2, client=None) == [200, 429]
-    assert caplog.text.count("no client address") == 1
+@pytest.mark.parametrize(
+    ("clients", "said"),
+    [
+        ((None, None), "no client address"),
+        ((("1.2.3.4, 10.0.0.1", 0), ("5.6.7.8, 10.0.0.1", 0)), "a whole X-Forwarded-For"),
+    ],
+)
+async def test_unknown_address(clients: tuple[Any, ...], said: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Clients whose address the server does not name alone share one bucket, which is said once."""
+    layer = RateLimitMiddleware(Echo(), limit="1/hour by ip; 9/hour by header:x-a")
+    assert [(await get(layer, client=client)).status for client in clients] == [200, 429]
+    assert caplog.text.count(said) == caplog.text.count("share one bucket") == 1
 
 
 async def test_identities(issuer: LocalIssuer) -> None:
