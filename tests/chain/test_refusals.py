@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asgi_guard import RateLimitMiddleware
+from asgi_guard import LogSettings, RateLimitMiddleware
 from asgi_guard.policy.answer import Reason
 from asgi_guard.policy.vocabulary import REASONS
 from asgi_guard.testing import LocalIssuer
 from tests.asgi import Echo, call, http_scope, websocket_scope
-from tests.guarded import KEY, PAGE, Recorded
+from tests.guarded import KEY, PAGE, Recorded, settings
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import Header
@@ -96,6 +96,15 @@ async def test_refusals(
     assert ("error.type" in record, record["http.response.body.size"]) == (False, len(exchange.body))
 
 
+@pytest.mark.parametrize(("slow_ms", "slow"), [(0.000001, True), (3_600_000, False)])
+async def test_a_refusal_may_be_slow(issuer: LocalIssuer, slow_ms: float, slow: bool) -> None:
+    """A refusal, for which a client may have waited while the guard asked others, is judged as answers are."""
+    guard = Recorded(Echo(), issuer, settings(issuer, log=LogSettings(slow_ms=slow_ms)))
+    await call(guard.guard, http_scope())
+    record = guard.record
+    assert (record["http.response.status_code"], record.get("asgi_guard.slow", False)) == (401, slow)
+
+
 async def test_refused_preflight(issuer: LocalIssuer) -> None:
     """A refused preflight is a problem too, without any header that tells of the CORS configuration."""
     guard = Recorded(Echo(), issuer)
@@ -109,18 +118,23 @@ async def test_refused_preflight(issuer: LocalIssuer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "status", "reason"),
+    ("headers", "status", "reason", "code"),
     [
-        ([(b"host", b"evil.example")], 400, Reason.HOST_NOT_ALLOWED),
-        ([(b"origin", b"https://evil.example")], 403, Reason.ORIGIN_NOT_ALLOWED),
-        ([], 401, Reason.CREDENTIALS_MISSING),
+        ([(b"host", b"evil.example")], 400, Reason.HOST_NOT_ALLOWED, 1008),
+        ([(b"origin", b"https://evil.example")], 403, Reason.ORIGIN_NOT_ALLOWED, 1008),
+        ([], 401, Reason.CREDENTIALS_MISSING, 1008),
+        (outage, 503, Reason.KEYS_UNAVAILABLE, 1013),
     ],
 )
-async def test_refused_handshakes(issuer: LocalIssuer, headers: list[Header], status: int, reason: Reason) -> None:
-    """A refused handshake is denied where the server offers it, else closed before it is accepted, and logged."""
+async def test_refused_handshakes(issuer: LocalIssuer, headers: Any, status: int, reason: Reason, code: int) -> None:
+    """A refused handshake is denied where the server offers it, else closed before it is accepted, and logged.
+
+    The code tells a policy that was broken (1008) from what is over by and by (1013, try again later).
+    """
     app = Echo()
     guard = Recorded(app, issuer)
     scope = websocket_scope("/ws")
+    headers = headers(issuer) if callable(headers) else headers
     scope["headers"] = [*([] if headers and headers[0][0] == b"host" else scope["headers"]), *headers]
     denied = await call(guard.guard, scope)
     assert denied.status == status
@@ -131,6 +145,6 @@ async def test_refused_handshakes(issuer: LocalIssuer, headers: list[Header], st
     bare: list[Any] = [{}, None]
     for extensions in bare:
         closed = await call(guard.guard, {**scope, "extensions": extensions})
-        assert closed.messages == [{"type": "websocket.close", "code": 1008, "reason": reason}]
+        assert closed.messages == [{"type": "websocket.close", "code": code, "reason": reason}]
         assert guard.record["asgi_guard.reason"] == reason
     assert app.scopes == []

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
+from fastapi import FastAPI
 from hypothesis import example, given
 from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from asgi_guard import (
     AccessLogMiddleware,
@@ -313,6 +316,19 @@ async def test_routes(lines: Lines) -> None:
         records = [json.loads(line) for line in lines]
         assert [record.get("http.route") for record in records] == ["/users/{id}", "/items/*", None]
         lines.clear()
+
+
+async def test_route_of_a_mounted_app(lines: Lines) -> None:
+    """The route is that of the app that answers, as a layer around it saw it, and not the mount that led there."""
+    mounted = FastAPI()
+
+    @mounted.get("/items/{item}")
+    async def item(item: str) -> str:
+        return item
+
+    outer = Starlette(routes=[Mount("/shop", RequestIDMiddleware(mounted))])
+    assert (await get(lines.layer(outer), "/shop/items/1")).status == 200
+    assert lines.record["http.route"] == "/items/{item}"
 
 
 async def test_limits(lines: Lines) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -64,15 +65,21 @@ async def test_left_websocket(message: Message, code: int, lines: Lines) -> None
 
 async def test_stream(lines: Lines) -> None:
     """A body in several parts is logged with the time to its first, beside that of all; a body in one is not."""
+    times = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"a", "more_body": True})
-        await send({"type": "http.response.body", "body": b"b"})
+        times.append(time.perf_counter())
+        await asyncio.sleep(0.05)
+        await send({"type": "http.response.body", "body": b"b", "more_body": True})
+        await send({"type": "http.response.body", "body": b"c"})
 
+    times.append(time.perf_counter())
     await get(lines.layer(app))
     record = lines.record
-    assert 0 <= record["asgi_guard.first_byte_ms"] <= record["duration_ms"]
+    asked, sent = times
+    assert 0 <= record["asgi_guard.first_byte_ms"] <= min(record["duration_ms"], (sent - asked) * 1000 + 0.001)
     lines.clear()
     await get(lines.layer(Echo()))
     assert "asgi_guard.first_byte_ms" not in lines.record
@@ -159,12 +166,14 @@ async def test_an_answer_that_nobody_waits_for(fails: bool, lines: Lines) -> Non
     assert record["severity"] == "INFO"
 
 
-async def test_a_response_that_was_not_finished(lines: Lines) -> None:
+@pytest.mark.parametrize("parts", [0, 1])
+async def test_a_response_that_was_not_finished(parts: int, lines: Lines) -> None:
     """A response whose end its app never sent is told as an error, for its client saw it break off."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"abc", "more_body": True})
+        for _ in range(parts):
+            await send({"type": "http.response.body", "body": b"abc", "more_body": True})
 
     await get(lines.layer(app, sample=0))
     record = lines.record

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import io
 import json
 import os
@@ -10,8 +12,10 @@ import resource
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import tty
+from array import array
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -192,19 +196,45 @@ def test_a_reader_that_leaves(waiting: bool, caplog: pytest.LogCaptureFixture) -
     """Lines that nobody will read are counted as dropped, whether they wait or come later, and told of once."""
     reading, writing = os.pipe()
     with standard_output(writing):
-        writer = LineWriter(tell)
-        if waiting:
-            for line in numbered(MANY):
-                writer.write(line)
+        writer, lines = LineWriter(tell), numbered(MANY if waiting else 0)
+        for line in lines:
+            writer.write(line)
+        written = unread(reading) // len(lines[0]) if waiting else 0
         os.close(reading)
         assert writer.flush(DEADLINE)
         lost = writer.dropped
-        assert 0 < lost < MANY if waiting else lost == 0
+        assert lost == len(lines) - written
         for _ in range(3):
             writer.write(b"x\n")
         assert writer.dropped == lost + 3
         (told,) = caplog.messages
         assert f"{lost or 1} so far: BrokenPipeError" in told
+
+
+def unread(descriptor: int) -> int:
+    """How many bytes are in a pipe."""
+    found = array("i", [0])
+    fcntl.ioctl(descriptor, termios.FIONREAD, found)
+    return found[0]
+
+
+def test_a_reader_that_leaves_once_standard_output_has_changed(caplog: pytest.LogCaptureFixture) -> None:
+    """What waited for it is lost and counted, later lines too that had to wait behind; then they come out again."""
+    reading, writing = os.pipe()
+    with standard_output(writing):
+        writer, lines = LineWriter(tell), numbered(MANY)
+        for line in lines:
+            writer.write(line)
+        written = unread(reading) // len(lines[0])
+        with read_through("pipe") as second:
+            writer.write(b"behind\n")
+            os.close(reading)
+            assert writer.flush(DEADLINE)
+            assert writer.dropped == MANY - written + 1
+            writer.write(b"again\n")
+            assert os.read(second, 100) == b"again\n"
+        (told,) = caplog.messages
+        assert f"{MANY - written + 1} so far: BrokenPipeError" in told
 
 
 @contextmanager
@@ -405,6 +435,19 @@ async def test_who_captures_before_the_first_line() -> None:
             await get(log)
         assert json.loads(os.read(reading_end, 4096))["url.path"] == "/"
         assert captured.getvalue() == ""
+
+
+async def test_a_stop_waits() -> None:
+    """A stop of the app ends once a slow reader has the last line: a server may end the process by a signal then."""
+    with read_through("pipe") as reading_end:
+        log = AccessLogMiddleware(Echo())
+        for _ in range(MANY):
+            await get(log)
+        stop = asyncio.create_task(log.shutdown())
+        assert not (await asyncio.wait([stop], timeout=0.1))[0]
+        found = await asyncio.to_thread(read_until, reading_end, lambda found: found.count(b"\n") == MANY)
+        assert len(found) == MANY
+        await asyncio.wait_for(stop, DEADLINE)
 
 
 @whoever_reads
