@@ -20,6 +20,7 @@ from asgi_guard import (
     APIKey,
     AuthSettings,
     CSRFMiddleware,
+    DrainMiddleware,
     Guard,
     GuardSettings,
     HostMiddleware,
@@ -27,13 +28,16 @@ from asgi_guard import (
     Issuer,
     LogSettings,
     MemoryStore,
+    ProxyMiddleware,
     RateLimitMiddleware,
     RateSettings,
     RequestIDMiddleware,
     Route,
     SecurityHeadersMiddleware,
     csrf,
+    draining,
     limits,
+    propagation_headers,
     request_id,
     revoke,
 )
@@ -287,6 +291,52 @@ async def test_guards_that_are_called_at_once_know_the_callers_trace() -> None:
     assert [echo.scopes[0]["state"]["trace"].trace_id for echo in echoes] == [trace_id] * 2
 
 
+async def test_guards_that_are_called_at_once_hand_the_id_on() -> None:
+    """Of guarded apps that an app calls at once, each hands the request's id on by the header that it came in."""
+    told = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        told.append(propagation_headers())
+        await Echo()(scope, receive, send)
+
+    outer = RequestIDMiddleware(Fan(Slow(app), Slow(app)), header="x-call")
+    assert (await get(outer, headers=[(b"x-call", b"one")])).status == 200
+    assert told == [{"x-call": "one"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "client", "doubt"),
+    [(b"198.51.100.7", "198.51.100.7", None), (b"?", "203.0.113.9", "unreadable")],
+)
+async def test_guards_that_are_called_at_once_know_the_client(forwarded: bytes, client: str, doubt: str | None) -> None:
+    """Of guarded apps that an app calls at once, each knows the client, what doubt there is of it, and the proxy."""
+    lines: list[bytes] = []
+    one, two = (AccessLogMiddleware(Slow(Echo()), write=lines.append) for _ in range(2))
+    outer = ProxyMiddleware(Fan(one, two), trusted="203.0.113.9")
+    assert (await get(outer, headers=[(b"x-forwarded-for", forwarded)])).status == 200
+    for record in map(json.loads, lines):
+        assert (record["client.address"], record["network.peer.address"]) == (client, "203.0.113.9")
+        assert record.get("asgi_guard.client_doubt") == doubt
+    assert len(lines) == 2
+
+
+async def test_guards_that_are_called_at_once_know_of_the_drain() -> None:
+    """Of guarded apps that an app calls at once, each is told when the process drains."""
+    events = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        events.append(draining())
+        await Echo()(scope, receive, send)
+
+    drain = DrainMiddleware(Fan(Slow(app), Slow(app)))
+    await drain.startup()
+    try:
+        assert (await get(drain)).status == 200
+        assert events == [drain.draining.event] * 2
+    finally:
+        await drain.shutdown()
+
+
 async def test_a_logout_at_one_of_guards_that_are_called_at_once(issuer: LocalIssuer) -> None:
     """A token that is revoked in one of guarded apps that are called at once is revoked where the caller looks too."""
 
@@ -486,6 +536,16 @@ async def test_rows_that_begin_with_the_root_path(caplog: pytest.LogCaptureFixtu
         assert (await get(Mounting("/v1", guard), "/v1/users", headers=[(b"x-api-key", b"k")])).status == 403
     told = [record.message for record in caplog.records if "root path" in record.message]
     assert told == ["no request matches the row /v1/admin, since paths are those below the root path /v1: write /admin"]
+
+
+async def test_layers_that_are_mounted_together_tell_of_such_rows_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Layers that stand alone, and were given the same rows, do not tell of them one after another."""
+    rows = [Route("/v7/admin", scopes=("x",))]
+    layers = IdentityMiddleware(AccessMiddleware(Echo(), routes=rows), api_keys=[KEY], routes=rows)
+    assert (await get(Mounting("/v7", layers), "/v7/users", headers=[(b"x-api-key", b"k")])).status == 200
+    assert [record.message for record in caplog.records] == [
+        "no request matches the row /v7/admin, since paths are those below the root path /v7: write /admin"
+    ]
 
 
 async def test_a_table_that_is_shared_across_a_mount() -> None:

@@ -267,6 +267,16 @@ async def test_this_machine_may_ask() -> None:
         await layer.shutdown()
 
 
+async def test_who_asks_is_answered_once_it_is_over(server: Server) -> None:
+    """Whoever stops a process once its POST is answered, as a hook before a stop does, lets it drain in full."""
+    layer = made(path="/drain", seconds=0.2)
+    await layer.startup()
+    begun = monotonic()
+    assert (await ask(layer)).status == 200
+    assert monotonic() - begun >= 0.2
+    await layer.shutdown()
+
+
 @pytest.mark.parametrize(
     ("headers", "options"),
     [
@@ -457,15 +467,17 @@ def test_a_bad_path() -> None:
     assert [problem.name for problem in caught.value.problems] == ["ASGI_GUARD_HEALTH_DRAIN_PATH"]
 
 
-@pytest.mark.parametrize("siblings", [False, True])
-async def test_after_a_number_of_requests(server: Server, siblings: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("options", "status"), [({}, 503), ({"siblings": True}, 200)])
+async def test_after_a_number_of_requests(
+    server: Server, options: dict[str, Any], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A worker that has served its number drains and ends; it stays ready where others take its requests."""
     monkeypatch.setattr(drain, "SPREAD", 0)
-    layer = made(seconds=0.05, max_requests=3, siblings=siblings)
+    layer = made(seconds=0.05, max_requests=3, **options)
     await layer.startup()
     served = [await get(layer, http_version="1.1") for _ in range(4)]
     assert [exchange.headers.get("connection") for exchange in served] == [None, None, "close", "close"]
-    assert await readiness(layer) == (200 if siblings else 503)
+    assert await readiness(layer) == status
     assert layer.draining.event.is_set()
     assert await asyncio.to_thread(server.stopped.wait, 30)
     await layer.shutdown()

@@ -10,11 +10,13 @@ import pytest
 from asgi_guard import (
     AccessLogMiddleware,
     AccessMiddleware,
+    APIKey,
     IdentityMiddleware,
     RateLimitMiddleware,
     RedisStore,
     Route,
 )
+from asgi_guard.policy.identity import api_key_digest
 from asgi_guard.policy.rates import SECOND
 from tests.asgi import Echo, call, get, websocket_scope
 from tests.middleware.limiting import Fickle, bearer, statuses
@@ -87,12 +89,23 @@ async def test_a_share_smaller_than_the_cost() -> None:
 
 @pytest.mark.parametrize(("deny", "status"), [(True, 503), (False, 200)])
 @pytest.mark.parametrize("limit", ["", "100/second by ip"])
-async def test_revocation_that_cannot_be_looked_up(issuer: LocalIssuer, limit: str, deny: bool, status: int) -> None:
+@pytest.mark.parametrize("claims", [{}, {"jti": None}], ids=["named", "nameless"])
+async def test_revocation_that_cannot_be_looked_up(
+    issuer: LocalIssuer, claims: dict[str, Any], limit: str, deny: bool, status: int
+) -> None:
     """A token that cannot be looked up meets what the operator said, whatever limits are there."""
     access = AccessMiddleware(Echo(), deny_unknown_revocation=deny)
     limited = RateLimitMiddleware(access, limit=limit, store=Fickle(mood="away"), revocation=True)
     layer = IdentityMiddleware(limited, issuers=[issuer.accepted()])
-    assert (await get(layer, headers=[bearer(issuer.token())])).status == status
+    assert (await get(layer, headers=[bearer(issuer.token(**claims))])).status == status
+
+
+async def test_a_key_that_cannot_be_revoked() -> None:
+    """An API key, which nobody looks up among the revoked, meets no more than what its limits say."""
+    access = AccessMiddleware(Echo(), deny_unknown_revocation=True)
+    limited = RateLimitMiddleware(access, limit="1/hour by api-key", store=Fickle(mood="away"), revocation=True)
+    layer = IdentityMiddleware(limited, api_keys=[APIKey("robot", api_key_digest(b"k"))])
+    assert await statuses(layer, 2, headers=[(b"x-api-key", b"k")]) == [200, 429]
 
 
 async def test_before_and_after() -> None:

@@ -60,6 +60,15 @@ async def test_legacy_headers() -> None:
     assert (await get(layer)).headers["x-ratelimit-remaining"] == "1"
 
 
+@pytest.mark.parametrize(("limit", "counts"), [(LIMIT, 1), ("9/hour by ip", 0)])
+async def test_a_sign_of_life_counts_what_limits_count(limit: str, counts: int, server: Server) -> None:
+    """Where a limit counts requests at once, readiness and `check` have the store try that too."""
+    layer = RateLimitMiddleware(Echo(), limit=limit, store=server.store())
+    await layer.store.ping()
+    assert server.calls("zadd") == counts
+    await layer.shutdown()
+
+
 async def test_clients_by_themselves() -> None:
     """One client's requests under way are not held against another."""
     app = Waiting()

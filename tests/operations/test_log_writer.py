@@ -191,12 +191,12 @@ def test_an_exit_waits_once(reads: bool, caplog: pytest.LogCaptureFixture) -> No
                 thread.join(DEADLINE)
 
 
-@pytest.mark.parametrize("waiting", [False, True])
-def test_a_reader_that_leaves(waiting: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """Lines that nobody will read are counted as dropped, whether they wait or come later, and told of once."""
+@pytest.mark.parametrize("waiting", [None, 4_000_000, 20_000])
+def test_a_reader_that_leaves(waiting: int | None, caplog: pytest.LogCaptureFixture) -> None:
+    """Lines that nobody will read are dropped and counted once, whether they wait or come later, and told of once."""
     reading, writing = os.pipe()
     with standard_output(writing):
-        writer, lines = LineWriter(tell), numbered(MANY if waiting else 0)
+        writer, lines = LineWriter(tell, limit=waiting or 0), numbered(MANY if waiting else 0)
         for line in lines:
             writer.write(line)
         written = unread(reading) // len(lines[0]) if waiting else 0
@@ -219,22 +219,30 @@ def unread(descriptor: int) -> int:
 
 
 def test_a_reader_that_leaves_once_standard_output_has_changed(caplog: pytest.LogCaptureFixture) -> None:
-    """What waited for it is lost and counted, later lines too that had to wait behind; then they come out again."""
-    reading, writing = os.pipe()
-    with standard_output(writing):
-        writer, lines = LineWriter(tell), numbered(MANY)
-        for line in lines:
-            writer.write(line)
-        written = unread(reading) // len(lines[0])
-        with read_through("pipe") as second:
-            writer.write(b"behind\n")
-            os.close(reading)
-            assert writer.flush(DEADLINE)
-            assert writer.dropped == MANY - written + 1
-            writer.write(b"again\n")
-            assert os.read(second, 100) == b"again\n"
-        (told,) = caplog.messages
-        assert f"{MANY - written + 1} so far: BrokenPipeError" in told
+    """What waited for it is lost, later lines too that had to wait behind; then all is as it was before, for the next.
+
+    So each reader that leaves is told of.
+    """
+    lines, size = numbered(MANY), sum(map(len, numbered(MANY)))
+    writer, lost = LineWriter(tell, limit=size), 0
+    for left in (1, 2):
+        reading, writing = os.pipe()
+        with standard_output(writing):
+            for line in lines:
+                writer.write(line)
+            lost += MANY - unread(reading) // len(lines[0]) + 1
+            with read_through("pipe") as second:
+                writer.write(b"behind\n")
+                os.close(reading)
+                assert writer.flush(DEADLINE)
+                assert writer.dropped == lost
+                assert f"{lost} so far: BrokenPipeError" in caplog.messages[-1]
+                assert len(caplog.messages) == left
+                for line in lines:
+                    writer.write(line)
+                assert read_until(second, lambda found: len(found) >= size) == lines
+                assert writer.flush(DEADLINE)
+    assert writer.dropped == lost
 
 
 @contextmanager
