@@ -125,7 +125,7 @@ class CORSMiddleware(Layer):
         asked, method = headers.get(_ASKED, b""), headers[b"access-control-request-method"]
         if exchange.repeated or len(origin) + len(asked) + len(method) > MAX_REMEMBERED_BYTES:
             return self._preflight(exchange, self.policy)
-        private = self.policy.private_network and headers.get(_PRIVATE_NETWORK) == b"true"
+        private = headers.get(_PRIVATE_NETWORK) == b"true"
         key = (origin, method, asked, private)
         answer = self._answers.get(key)
         if answer is None:
@@ -140,7 +140,7 @@ class CORSMiddleware(Layer):
         answer = None
         origins, methods = exchange.lines(b"origin"), exchange.lines(b"access-control-request-method")
         if len(origins) == len(methods) == 1:
-            private = policy.private_network and exchange.headers.get(_PRIVATE_NETWORK) == b"true"
+            private = exchange.headers.get(_PRIVATE_NETWORK) == b"true"
             asked = exchange.lines(_ASKED)
             answer = policy.preflight(origins[0], methods[0], asked, private_network=private)
         if answer is None:

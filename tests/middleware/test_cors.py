@@ -61,9 +61,14 @@ async def test_preflight() -> None:
     ],
 )
 async def test_refused_preflight(headers: list[Header]) -> None:
-    """A refused preflight is 403, tells nothing of the configuration, and does not reach the app."""
+    """A refused preflight is 403, tells nothing of the configuration, and does not reach the app.
+
+    So it is after one that was allowed, whose answer is remembered.
+    """
     app = Echo()
-    exchange = await call(layer(app), http_scope("OPTIONS", headers=headers))
+    guarded = layer(app)
+    assert (await call(guarded, http_scope("OPTIONS", headers=[ORIGIN, ASKED]))).status == 204
+    exchange = await call(guarded, http_scope("OPTIONS", headers=headers))
     assert exchange.status == 403
     assert b'"reason":"preflight_refused"' in exchange.body
     assert cors_headers(exchange.headers) == {"vary": "origin"}
@@ -109,6 +114,11 @@ async def test_what_is_no_preflight(method: str, headers: list[Header]) -> None:
         ),
         ([(b"origin", b"https://evil.example")], {}, {"vary": "origin"}),
         ([(b"origin", b"https://app.exampl")], {"allow_origins": PAGE.decode()}, {"vary": "origin"}),
+        (
+            [(b"origin", b"https://a.app.example")],
+            {"allow_origins": "https://*.app.example"},
+            {"access-control-allow-origin": "https://a.app.example", "vary": "origin"},
+        ),
         ([ORIGIN, ORIGIN], {}, {"vary": "origin"}),
         ([], {}, {"vary": "origin"}),
         ([ORIGIN], {"allow_origins": "*"}, {"access-control-allow-origin": "*"}),

@@ -55,8 +55,11 @@ async def test_draining_closes(version: str, closes: bool) -> None:
 async def test_draining_websocket() -> None:
     """An accepted WebSocket is not told to close its connection."""
     layer = made()
+    await layer.startup()
     layer.draining.begin()
     assert (await call(layer, websocket_scope())).messages[0]["headers"] == []
+    assert layer.draining.begun
+    await layer.shutdown()
 
 
 @pytest.fixture

@@ -54,6 +54,19 @@ async def who(layer: IdentityMiddleware, *headers: Header, **members: Any) -> An
     return app.scopes[0]["user"]
 
 
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_disputed_path_costs_nothing(known: bool, issuer: LocalIssuer) -> None:
+    """Where routers read a path in different ways, which is refused unlimited further in, no token is looked at."""
+    routes = [Route("/admin", scopes=("x",)), Route("/*", auth="none")]
+    layer = IdentityMiddleware(Echo(), issuers=[issuer.accepted()], routes=routes)
+    token = bearer(issuer.token())
+    if known:
+        assert (await who(layer, token, path="/admin")).is_authenticated
+    looked_up = layer.tokens.hits + layer.tokens.misses
+    assert not (await who(layer, token, path="//admin")).is_authenticated
+    assert layer.tokens.hits + layer.tokens.misses == looked_up
+
+
 async def test_the_largest_token(issuer: LocalIssuer) -> None:
     """A token of as many bytes as are allowed is verified, and one that is larger is not."""
     spare = MAX_TOKEN_BYTES - len(issuer.token(pad=""))

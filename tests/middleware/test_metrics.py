@@ -267,16 +267,20 @@ async def test_sessions_that_go_on(registry: CollectorRegistry, monkeypatch: pyt
         await told(5 - number)
 
 
-async def test_refusals_and_near_limits(registry: CollectorRegistry) -> None:
-    """Refusals are counted by layer and reason, and what was allowed with a fifth of a limit left or less."""
+@pytest.mark.parametrize(("shadow", "refused", "wide"), [(False, 4, 1), (True, 0, 2)])
+async def test_refusals_and_near_limits(shadow: bool, refused: int, wide: int, registry: CollectorRegistry) -> None:
+    """Refusals are counted by layer and reason, and what was allowed with a fifth of a limit left or less.
+
+    What a limit in shadow would have refused is neither.
+    """
     limits = "5/hour by ip; 6/hour by ip as wide"
-    layer = MetricsMiddleware(RateLimitMiddleware(Echo(), limit=limits), registry=registry)
+    layer = MetricsMiddleware(RateLimitMiddleware(Echo(), limit=limits, shadow=shadow), registry=registry)
     for _ in range(8):
         await get(layer)
     await call(layer, websocket_scope())
     found = await scrape(layer)
-    assert found["asgi_guard_refusals_total"] == {("rate_limit", "rate_limited"): 4}
-    assert found["asgi_guard_limit_near_total"] == {("ip",): 2, ("wide",): 1}
+    assert found.get("asgi_guard_refusals_total", {}) == ({("rate_limit", "rate_limited"): refused} if refused else {})
+    assert found["asgi_guard_limit_near_total"] == {("ip",): 2, ("wide",): wide}
 
 
 async def test_whose_error_it_was(registry: CollectorRegistry) -> None:
@@ -336,7 +340,9 @@ async def test_twice(registry: CollectorRegistry) -> None:
     """Two layers of one registry share its instruments, and what passes both is measured once."""
     layer = MetricsMiddleware(MetricsMiddleware(Echo(), registry=registry), registry=registry)
     await get(layer)
-    assert (await scrape(layer))[DURATIONS] == {("GET", "_unmatched", "200"): 1}
+    found = await scrape(layer)
+    assert found[DURATIONS] == {("GET", "_unmatched", "200"): 1}
+    assert found["asgi_guard_requests_in_flight"] == {(): 1}, "the scrape itself"
 
 
 async def test_formats(registry: CollectorRegistry) -> None:
@@ -369,6 +375,16 @@ def test_missing_extras(module: str, options: Any, name: str, monkeypatch: pytes
     with pytest.raises(ConfigError, match=r"pip install 'asgi-guard\[") as caught:
         MetricsMiddleware(Echo(), **options)
     assert [problem.name for problem in caught.value.problems] == [name]
+
+
+async def test_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was counted since gauges were last brought up to date is told at the end, without prometheus_client too."""
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    layer, told = MetricsMiddleware(Echo(), path=None, otel=True), list[float]()
+    layer.watch(lambda: 3, [told.append])
+    await layer.startup()
+    await layer.shutdown()
+    assert told == [3]
 
 
 async def test_opentelemetry() -> None:

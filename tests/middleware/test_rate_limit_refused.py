@@ -24,7 +24,7 @@ from asgi_guard.policy.bucket import Charge, Reading, Verdict
 from asgi_guard.policy.deny_cache import DenyCache
 from asgi_guard.policy.rates import SECOND, Limit
 from tests.asgi import Echo, call, get, http_scope
-from tests.middleware.limiting import Fickle, statuses
+from tests.middleware.limiting import Fickle, statuses, until
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import Header, Message
@@ -67,6 +67,14 @@ async def test_a_revoked_token_takes_nothing_from_its_owner(issuer: LocalIssuer,
     ]
     assert [(await get(front, headers=bearer(good))).status for _ in range(4)] == [200] * 4
     assert (await get(front, headers=bearer(good), client=("192.0.2.9", 1))).status == 429
+
+
+async def test_a_disputed_path_takes_nothing_from_a_route(store: Store) -> None:
+    """Where only Access knows the rows, what it refuses for a path that routers dispute uses up nothing of others'."""
+    access = AccessMiddleware(Echo(), routes=[Route("/admin", scopes=("x",)), Route("/*", auth="none")])
+    layer = RateLimitMiddleware(access, limit="2/hour by route", store=store)
+    assert await statuses(layer, 5, path="//admin") == [400] * 5
+    assert await statuses(layer, 3, path="/a") == [200, 200, 429]
 
 
 async def test_a_revoked_token_under_way_holds_nothing_of_its_owner(issuer: LocalIssuer) -> None:
@@ -122,9 +130,9 @@ async def test_who_is_refused_holds_nothing_of_others_meanwhile(
     store.gate = asyncio.Event()
     store.asked.clear()
     others = [asyncio.ensure_future(get(front, "/items/1", headers=shown, client=FAR)) for _ in range(3)]
-    await asyncio.sleep(0.01)
+    await until(lambda: len(store.asked) == 3)
     good = asyncio.ensure_future(get(front, "/items/1", headers=bearer(issuer.token("alice"))))
-    await asyncio.sleep(0.01)
+    await until(lambda: len(store.asked) == 4)
     store.gate.set()
     assert [(await each).status for each in (*others, good)] == [401, 401, 401, 200]
     assert [[charge.limit.name for charge in each.charges] for each in store.asked] == [

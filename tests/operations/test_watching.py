@@ -55,7 +55,7 @@ def guarded(issuer: LocalIssuer, **options: Any) -> Guard:
 
 
 async def test_parts(issuer: LocalIssuer, server: Server) -> None:
-    """A scrape tells of batches and calls of the store, of the keys, and of tokens that were verified before."""
+    """Scrapes tell of calls of the store, of the keys, and of tokens that were verified before, each once."""
     guard = guarded(issuer, store=server.store())
     opened = await breakers_open(guard)
     before = {
@@ -68,7 +68,8 @@ async def test_parts(issuer: LocalIssuer, server: Server) -> None:
     token = [(b"authorization", b"Bearer " + issuer.token().encode())]
     await get(guard, "/a", token)
     await asyncio.gather(*(get(guard, "/a", token) for _ in range(20)))
-    assert await breakers_open(guard) == opened
+    for _ in range(2):
+        assert await breakers_open(guard) == opened
     assert value("store_batch_size_sum") - before["size"] == 21
     assert 1 <= value("store_call_seconds_count") - before["calls"] <= 21
     assert value("token_cache_lookups_total", outcome="miss") - before["miss"] == 1
