@@ -16,6 +16,7 @@ from asgi_guard.testing import ProofKey
 from tests.asgi import Echo, call, get, http_scope
 from tests.chain.others import KEY, Slow
 from tests.middleware.limiting import Fickle
+from tests.middleware.test_dpop import Front, bound, shown
 
 if TYPE_CHECKING:
     from asgi_guard.asgi import Message, Receive, Scope, Send
@@ -145,3 +146,34 @@ async def test_who_has_waited_sees_its_own_request(fails: bool) -> None:
     assert exchange.path == exchange.scope["path"] == "/b"
     exchange.turn_to(outer)
     assert exchange.path == "/sub/a"
+
+
+@pytest.mark.parametrize("waits_for", ["keys", "the store of proofs"])
+async def test_a_user_who_is_known_once_the_app_around_is_over(waits_for: str, issuer: LocalIssuer) -> None:
+    """A chain further in shows the user whom it had to wait for to its own app, though all around it have answered."""
+    store, within = Fickle(), Echo()
+    front = Front(issuer, store=store)
+    inner = Chain(within, [front.layer])
+    if waits_for == "keys":
+        issuer.slow = 0.05
+        shows = [(b"authorization", b"Bearer " + issuer.token().encode())]
+    else:
+        await front.layer.startup()
+        store.gate = asyncio.Event()
+        shows = shown(bound(issuer))
+    tasks: list[asyncio.Task[None]] = []
+
+    async def unheard(_: Message) -> None:
+        """Nobody waits for what the chain further in says."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        tasks.append(asyncio.create_task(inner(dict(scope), receive, unheard)))
+        await asyncio.sleep(0.01)
+        await Echo()(scope, receive, send)
+
+    assert (await get(RequestIDMiddleware(app), headers=shows)).status == 200
+    if store.gate is not None:
+        store.gate.set()
+    await asyncio.gather(*tasks)
+    assert within.scopes[0]["user"].subject == "alice"
+    await front.layer.shutdown()

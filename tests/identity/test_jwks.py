@@ -11,7 +11,7 @@ from asgi_guard.errors import KeysUnavailableError, TokenError
 from asgi_guard.identity import jwks
 from asgi_guard.identity.jwks import KeyEngine
 from asgi_guard.policy.keyring import KeyTimes
-from asgi_guard.testing import DISCOVERY, JWKS, LocalIssuer
+from asgi_guard.testing import DISCOVERY, JWKS, LocalIssuer, SigningKey
 from tests.clock import Clock
 
 RS256 = frozenset({"RS256"})
@@ -44,6 +44,14 @@ async def test_served(issuer: LocalIssuer) -> None:
         engine = KeyEngine(issuer.url, algorithms=RS256)
         assert (await engine.obtain(kid(issuer), "RS256")).kid == kid(issuer)
         assert issuer.fetches == {DISCOVERY: 1, JWKS: 1}
+
+
+@pytest.mark.parametrize("url", ["https://issuer.test/", "https://issuer.test/tenant", "https://issuer.test/tenant/"])
+async def test_where_it_is_discovered(url: str, signing_key: SigningKey) -> None:
+    """An issuer whose name ends in a slash is discovered as one whose does not: there is one slash, not two."""
+    issuer = LocalIssuer(url, key=signing_key)
+    engine = KeyEngine(url, algorithms=RS256, client=issuer.client)
+    assert (await engine.obtain(kid(issuer), "RS256")).kid == kid(issuer)
 
 
 async def unavailable(engine: KeyEngine) -> None:
@@ -163,6 +171,7 @@ async def test_outage(issuer: LocalIssuer, engine: KeyEngine, clock: Clock, capl
     assert (await engine.obtain(kid(issuer), "RS256")).kid == kid(issuer)
     records = [record for record in caplog.records if record.name == "asgi_guard"]
     assert [record.levelname for record in records] == ["ERROR", "ERROR", "WARNING"]
+    assert not any(record.exc_info for record in records)
     begun, ended, over = [record.getMessage() for record in records]
     assert f"1 key, 0 s old, fresh, of use for 3900 s more; failed tries: 1, the last one: {issuer.url}/" in begun
     assert "3900 s old, expired" in ended
@@ -291,3 +300,23 @@ def test_another_event_loop(issuer: LocalIssuer, engine: KeyEngine, clock: Clock
         return (await engine.obtain(None, "RS256")).kid
 
     assert asyncio.run(again()) == kid(issuer)
+
+
+def test_another_event_loop_beside(issuer: LocalIssuer, engine: KeyEngine, clock: Clock) -> None:
+    """Nor is one that another event loop, as that of another thread, has not come to the end of."""
+    issuer.slow = 3600
+    waiting: set[asyncio.Task[None]] = set()
+
+    async def begin() -> None:
+        waiting.add(asyncio.create_task(engine.refresh()))
+        await asyncio.sleep(0)
+
+    with asyncio.Runner() as other:
+        other.run(begin())
+        issuer.slow = 0
+        clock.now += TIMES.cooldown
+
+        async def beside() -> str | None:
+            return (await engine.obtain(None, "RS256")).kid
+
+        assert asyncio.run(beside()) == kid(issuer)
