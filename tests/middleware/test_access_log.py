@@ -20,15 +20,17 @@ from starlette.routing import Mount
 
 from asgi_guard import (
     AccessLogMiddleware,
+    APIKey,
     ConfigError,
     HostMiddleware,
+    IdentityMiddleware,
     ProxyMiddleware,
     RateLimitMiddleware,
     RequestIDMiddleware,
 )
 from asgi_guard import Route as Row
 from asgi_guard.chain.layer import Layer
-from asgi_guard.policy.identity import User
+from asgi_guard.policy.identity import User, api_key_digest
 from asgi_guard.policy.trace_context import Trace
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
 from tests.middleware.log_lines import Lines
@@ -89,12 +91,14 @@ async def test_forged(path: str, lines: Lines) -> None:
     assert lines.record["url.path"] == (path if len(path) < 2048 else path[:512])
 
 
+@pytest.mark.parametrize("more", [0, 9000])
 @pytest.mark.parametrize("hidden", ["\x9b1A\x9b2K", "\u202edeb", "\u2066", "\x85"])
-async def test_a_line_holds_nothing_that_a_terminal_heeds(hidden: str, lines: Lines) -> None:
-    """Control characters, and those that turn text around, are escaped, and are read as what was sent."""
-    await get(lines.layer(Echo()), f"/\u00e9{hidden}", [(b"user-agent", hidden.encode())], query_string=hidden.encode())
+async def test_a_line_holds_nothing_that_a_terminal_heeds(hidden: str, more: int, lines: Lines) -> None:
+    """Control characters, and those that turn text around, are escaped, and are read as what was sent, if cut."""
+    path = f"/\u00e9{hidden}" + "x" * more
+    await get(lines.layer(Echo()), path, [(b"user-agent", hidden.encode())], query_string=hidden.encode())
     assert not set(hidden) & set(lines[0].decode()) - set("1A2Kdeb")
-    assert lines.record["url.path"] == f"/\u00e9{hidden}"
+    assert lines.record["url.path"] == path[:512]
 
 
 async def test_a_long_address_is_cut(lines: Lines) -> None:
@@ -157,8 +161,10 @@ async def test_quiet(lines: Lines) -> None:
     await get(lines.layer(Echo(), quiet=quiet), "/health/live")
     await get(lines.layer(Echo(), quiet=quiet), "/api/health/live", root_path="/api")
     assert lines == []
-    await get(lines.layer(Echo(status=503), quiet=quiet), "/health/live")
-    assert lines.record["http.response.status_code"] == 503
+    for status in (400, 503):
+        lines.clear()
+        await get(lines.layer(Echo(status=status), quiet=quiet), "/health/live")
+        assert lines.record["http.response.status_code"] == status
 
 
 @pytest.mark.parametrize(
@@ -307,6 +313,8 @@ async def test_routes(lines: Lines) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"].startswith("/users"):
             scope["route"] = SimpleNamespace(path="/users/{id}")
+        elif scope["path"].startswith("/items"):
+            scope["route"] = "items"  # which no router means as a pattern
         await Echo()(scope, receive, send)
 
     for wrapped in (app, RequestIDMiddleware(app)):
@@ -344,6 +352,14 @@ async def test_limits(lines: Lines) -> None:
         assert record.get("asgi_guard.refused_by") == (None if shadow else "rate_limit")
         assert record["asgi_guard.limit_shadow" if shadow else "asgi_guard.limit"] == "ip"
         assert ("asgi_guard.limit" in record) is not shadow
+
+
+async def test_why_credentials_led_to_nobody(lines: Lines) -> None:
+    """Where nobody refuses them, as without an Access layer, the line tells all the same what was wrong with them."""
+    identity = IdentityMiddleware(Echo(), api_keys=[APIKey("robot", api_key_digest(b"k"))])
+    await get(lines.layer(identity), headers=[(b"x-api-key", b"another")])
+    record = lines.record
+    assert (record["http.response.status_code"], record["asgi_guard.detail"]) == (200, "api_key")
 
 
 async def test_client_behind_a_proxy(lines: Lines) -> None:
