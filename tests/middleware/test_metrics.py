@@ -491,6 +491,31 @@ def test_several_processes(tmp_path: Path) -> None:
         assert f'{DURATIONS}{{method="GET",route="_unmatched",status="200"}} {expected}.0' in told.splitlines()
 
 
+LIVING = """
+import sys
+from prometheus_client import REGISTRY
+from asgi_guard.operations.instruments import exposition, prometheus
+instruments = prometheus(REGISTRY)
+instruments.keys_age("issuer")(float(sys.argv[1]))
+instruments.in_flight()(1)
+told = exposition(REGISTRY, "")[0].decode().splitlines()
+print(*sorted(line for line in told if line.startswith(("asgi_guard_keys_age", "asgi_guard_requests"))), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_gauges_of_several_processes(tmp_path: Path) -> None:
+    """Of processes that live, requests under way add up, and of the ages of an issuer's keys the worst counts."""
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command, pipe = [sys.executable, "-c", LIVING], subprocess.PIPE
+    with subprocess.Popen([*command, "100"], env=environment, stdin=pipe, stdout=pipe, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline()
+        told = subprocess.run([*command, "40"], env=environment, input="", stdout=pipe, text=True, check=True).stdout
+        first.communicate()
+    assert told == 'asgi_guard_keys_age_seconds{issuer="issuer"} 100.0 asgi_guard_requests_in_flight 2.0\n'
+
+
 ENDING = """
 import asyncio, os, signal, sys
 from asgi_guard import MetricsMiddleware
