@@ -262,7 +262,7 @@ async def ask(
 
 async def test_this_machine_may_ask() -> None:
     """A POST of this machine's own begins draining, and is answered."""
-    for options in ({}, {"peer": "::1", "host": b"[::1]:80"}, {"host": b"127.0.0.1"}):
+    for options in ({}, {"peer": "::1", "host": b"[::1]:80"}, {"host": b"127.0.0.1"}, {"peer": "::ffff:127.0.0.1"}):
         layer = made(path="/drain")
         await layer.startup()
         assert (await ask(layer, **options)).body == b'{"status":"draining"}'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import subprocess
@@ -30,6 +31,7 @@ from asgi_guard import (
 )
 from asgi_guard import Route as Row
 from asgi_guard.chain.layer import Layer
+from asgi_guard.operations.instruments import BATCH, SECONDS, STORE_SECONDS, prometheus
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
 from tests.stores.server import PATIENCE
 
@@ -345,6 +347,21 @@ async def test_twice(registry: CollectorRegistry) -> None:
     assert found["asgi_guard_requests_in_flight"] == {(): 1}, "the scrape itself"
 
 
+@pytest.mark.parametrize(
+    ("name", "family", "bounds"),
+    [
+        ("asgi_guard_request_duration_seconds", lambda made: made.duration("GET", "/", 200, "http", None), SECONDS),
+        ("asgi_guard_store_call_seconds", lambda made: made.store_seconds(), STORE_SECONDS),
+        ("asgi_guard_store_batch_size", lambda made: made.batch_size(), BATCH),
+    ],
+)
+def test_bounds(name: str, family: Any, bounds: tuple[float, ...], registry: CollectorRegistry) -> None:
+    """A histogram tells apart what its metric is about: a store answers in less than the least time of requests."""
+    family(prometheus(registry))(bounds[0])
+    samples = [sample for metric in registry.collect() for sample in metric.samples if sample.name == f"{name}_bucket"]
+    assert [float(sample.labels["le"]) for sample in samples] == [*bounds, math.inf]
+
+
 async def test_formats(registry: CollectorRegistry) -> None:
     """A scraper that asks for OpenMetrics gets that."""
     layer = MetricsMiddleware(Echo(), registry=registry)
@@ -405,6 +422,7 @@ async def test_opentelemetry() -> None:
     }
     unit, requests = found["http.server.request.duration"]
     assert (unit, [point.count for _, point in requests]) == ("s", [1, 1, 1])
+    assert {tuple(point.explicit_bounds) for _, point in requests} == {SECONDS}
     common = {"http.request.method": "GET"}
     assert [labels for labels, _ in requests] == [
         {**common, "http.route": "/items/*", "http.response.status_code": 400, "url.scheme": "http"},

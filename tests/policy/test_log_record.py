@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgi_guard.policy.log_entry import MAX_TEXT, Entry, Remarks, redact_query, sampled, severity, text
-from asgi_guard.policy.log_record import RECORDS, LogFormat, dropped
+from asgi_guard.policy.log_record import RECORDS, LogFormat, dropped, with_issuer
 
 SCHEMAS: list[LogFormat] = [schema for schema in get_args(LogFormat) if schema != "off"]
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -157,6 +157,14 @@ def test_what_is_not_known_is_left_out(schema: LogFormat) -> None:
     """No member of a record, at any depth, is null."""
     assert b"null" not in orjson.dumps(record(BARE, schema))
     assert set(record(BARE, schema)) <= set(ORACLE[schema])
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_whose_the_user_is(schema: LogFormat) -> None:
+    """Where it is asked for, the user's issuer stands beside the user, if there is one."""
+    assert with_issuer(RECORDS[schema])(FULL) == ORACLE[schema]
+    told = with_issuer(RECORDS[schema])(replace(FULL, issuer="https://id.example"))
+    assert told == {**ORACLE[schema], "asgi_guard.issuer": "https://id.example"}
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
