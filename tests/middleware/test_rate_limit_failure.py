@@ -15,13 +15,15 @@ from asgi_guard import (
     RateLimitMiddleware,
     RedisStore,
     Route,
+    StoreUnavailableError,
 )
 from asgi_guard.policy.identity import api_key_digest
 from asgi_guard.policy.rates import SECOND
 from tests.asgi import Echo, call, get, websocket_scope
-from tests.middleware.limiting import Fickle, bearer, statuses
+from tests.middleware.limiting import Fickle, bearer, held, statuses
 
 if TYPE_CHECKING:
+    from asgi_guard.policy.bucket import Admission, Verdict
     from asgi_guard.testing import LocalIssuer
 
 
@@ -200,6 +202,19 @@ async def test_revocation_and_limits_that_are_allowed(issuer: LocalIssuer) -> No
     assert (exchange.status, exchange.headers["retry-after"]) == (503, "3")
     stranger = await get(layer)
     assert stranger.status == 401
+
+
+async def test_nothing_is_owed_to_a_store_that_was_not_asked() -> None:
+    """What ends is told to buckets of this process alone, where the store is known not to have been reached."""
+
+    class Gone(Fickle):
+        async def admit(self, request: Admission) -> Verdict:
+            raise StoreUnavailableError("gone", sent=False)
+
+    store = Gone()
+    layer = RateLimitMiddleware(Echo(), limit="1 at once by ip; 9/hour by ip", store=store)
+    assert await statuses(layer, 3) == [200] * 3
+    assert (store.told, held(layer)) == ([], 0)
 
 
 async def test_no_server() -> None:

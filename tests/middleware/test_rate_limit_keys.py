@@ -142,6 +142,14 @@ async def test_revocations_that_nobody_heeds(
     assert told == ([] if access == "within" else ["ERROR"])
 
 
+async def test_a_refusal_leaves_nothing_to_heed(issuer: LocalIssuer, caplog: pytest.LogCaptureFixture) -> None:
+    """A token that is over its limit is answered before Access can judge it: that tells of no gap."""
+    limited = RateLimitMiddleware(AccessMiddleware(Echo()), limit="1/hour by user", revocation=True)
+    layer = IdentityMiddleware(limited, issuers=[issuer.accepted()])
+    assert await statuses(layer, 2, headers=[bearer(issuer.token(jti="one"))]) == [200, 429]
+    assert "revoked tokens are accepted" not in caplog.text
+
+
 async def test_access_within_access_heeds_revocations(issuer: LocalIssuer, caplog: pytest.LogCaptureFixture) -> None:
     """That an outer Access has judged before a token was looked up does not matter where another one is within."""
     store = MemoryStore()
