@@ -291,6 +291,14 @@ async def test_guards_that_are_called_at_once_know_the_callers_trace() -> None:
     assert [echo.scopes[0]["state"]["trace"].trace_id for echo in echoes] == [trace_id] * 2
 
 
+async def test_layers_that_are_called_at_once_know_whom_they_have_found() -> None:
+    """Of layers within each other that an app calls at once, each inner one goes on with what its outer one found."""
+    apps = [IdentityMiddleware(Slow(AccessMiddleware(Echo())), api_keys=[KEY]) for _ in range(2)]
+    fan = Fan(*apps)
+    assert (await get(RequestIDMiddleware(RequestIDMiddleware(fan)), headers=[(b"x-api-key", b"k")])).status == 200
+    assert fan.statuses == [200, 200]
+
+
 async def test_guards_that_are_called_at_once_hand_the_id_on() -> None:
     """Of guarded apps that an app calls at once, each hands the request's id on by the header that it came in."""
     told = []
