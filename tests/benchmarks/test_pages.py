@@ -190,8 +190,8 @@ def test_what_the_page_says_of_its_figures_follows_from_them() -> None:
     assert 2 < (guarded.median - bare.median) / alone.median < 2.6
 
     wide = [each.value.high - each.value.low for each in server.figures if each.of[-1] == tables.RATIO]
-    assert "intervals of a few hundredths, and where others are busy of up to a sixth" in page
-    assert 0.02 < max(wide) < 1 / 6 + 0.01
+    assert "intervals of a few hundredths, and where others are busy of up to a fifth" in page
+    assert 0.02 < max(wide) < 1 / 5 + 0.01
 
 
 def test_what_is_not_reached_is_said() -> None:
