@@ -10,6 +10,7 @@ from asgi_guard.chain.layer import Layer
 from asgi_guard.policy.identity import api_key_digest
 
 if TYPE_CHECKING:
+    from asgi_guard import Guard
     from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
     from asgi_guard.chain.exchange import Exchange
     from asgi_guard.chain.layer import Decision
@@ -38,3 +39,22 @@ class Slow(Layer):
 
     async def wait(self) -> None:
         await asyncio.sleep(0.05)
+
+
+class Mounting:
+    """An app mounted under a path, as Starlette does it: the path stays, and the root path grows."""
+
+    def __init__(self, prefix: str, app: ASGIApp) -> None:
+        self.prefix = prefix
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        root = scope.get("root_path", "") + self.prefix
+        await self.app({**scope, "root_path": root}, receive, send)
+
+
+async def shut(*guards: Guard) -> None:
+    """Let go of what guards hold."""
+    for guard in guards:
+        for layer in guard.layers:
+            await layer.shutdown()

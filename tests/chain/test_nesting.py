@@ -17,54 +17,31 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from asgi_guard import (
     AccessLogMiddleware,
     AccessMiddleware,
-    APIKey,
     AuthSettings,
     CSRFMiddleware,
-    DrainMiddleware,
     Guard,
     GuardSettings,
     HostMiddleware,
     IdentityMiddleware,
     Issuer,
     LogSettings,
-    MemoryStore,
-    ProxyMiddleware,
     RateLimitMiddleware,
     RateSettings,
     RequestIDMiddleware,
     Route,
     SecurityHeadersMiddleware,
     csrf,
-    draining,
-    limits,
-    propagation_headers,
     request_id,
-    revoke,
 )
 from asgi_guard.chain.exchange import _VIEW, Exchange
-from asgi_guard.policy.identity import api_key_digest
 from asgi_guard.policy.routes import RouteTable
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
-from tests.chain.others import KEY, Foreign, Slow
-from tests.middleware.limiting import Fickle, counted, held
+from tests.chain.others import KEY, Foreign, Mounting
+from tests.middleware.limiting import Fickle
 
 if TYPE_CHECKING:
-    from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
-    from asgi_guard.policy.bucket import Admission, Verdict
+    from asgi_guard.asgi import Message, Receive, Scope, Send
     from asgi_guard.testing import LocalIssuer
-    from tests.stores.server import Server
-
-
-class Mounting:
-    """An app mounted under a path, as Starlette does it: the path stays, and the root path grows."""
-
-    def __init__(self, prefix: str, app: ASGIApp) -> None:
-        self.prefix = prefix
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        root = scope.get("root_path", "") + self.prefix
-        await self.app({**scope, "root_path": root}, receive, send)
 
 
 async def test_shared() -> None:
@@ -118,252 +95,6 @@ async def test_guard_in_a_mounted_app(scope: dict[str, Any], capfdbinary: pytest
     assert capfdbinary.readouterr().out == b""
 
 
-@pytest.mark.parametrize("separate", [False, True], ids=["the same store", "a store each"])
-async def test_a_request_is_charged_once_by_nested_guards(valkey: Server, separate: bool) -> None:
-    """Guards around one another that share a store charge a request once for the same limit, and count it once."""
-    valkey.client.flushall()
-    limits = RateSettings(limit="4/hour by ip; 1 at once by ip")
-    inner_limits = RateSettings(limit="4/hour by ip; 3/hour by route")
-    quiet = LogSettings(format="off")
-    stores = [valkey.store(prefix="inner:" if separate else "asgi-guard:"), valkey.store()]
-    inner = Guard(Echo(), GuardSettings(rate=inner_limits, log=quiet), store=stores[0])
-    outer = Guard(Mounting("/sub", inner), GuardSettings(rate=limits, log=quiet), store=stores[1])
-
-    statuses = [(await get(outer, "/sub/a")).status for _ in range(4)]
-
-    assert statuses == [200, 200, 200, 429]
-    found = {key.decode() for key in valkey.client.scan_iter(_type="string")}
-    shared = "inner:" if separate else "asgi-guard:"
-    assert found == {
-        "asgi-guard:{ip:203.0.113.9}:ip:900000000x4", f"{shared}{{ip:203.0.113.9}}:ip:900000000x4",
-        f"{shared}{{route:others}}:route:1200000000x3",
-    }  # fmt: skip
-    assert stores[0].same_as(stores[1]) is not separate
-    for store in stores:
-        await store.aclose()
-
-
-@pytest.mark.parametrize("shadow", [False, True])
-async def test_a_guard_within_charges_what_no_other_has(shadow: bool) -> None:
-    """What a guard further out has charged is not asked for again, and what comes to the inner one alone is charged."""
-    store = Fickle()
-    inner = RateLimitMiddleware(Echo(), limit="3/hour by ip", store=store, shadow=shadow)
-    outer = RateLimitMiddleware(Mounting("/sub", inner), limit="3/hour by ip", store=store, shadow=shadow)
-    assert (await get(outer, "/sub/a")).status == 200
-    assert len(store.asked) == 1
-    assert [(await get(inner, "/a")).status for _ in range(3)] == [200, 200, 200 if shadow else 429]
-    assert [charge.cost for asked in store.asked for charge in asked.charges] == [1] * 4
-
-
-@pytest.mark.parametrize("extra", [2, -2])
-async def test_the_dearest_of_nested_guards_is_what_a_request_costs(extra: int) -> None:
-    """However many guards stand around one another, a request pays the highest of their costs, and is under way once.
-
-    What the app charges or gives back beyond that is settled once, too.
-    """
-    store = Fickle()
-
-    async def charging(scope: Scope, receive: Receive, send: Send) -> None:
-        limits.charge(scope, extra)
-        await Echo()(scope, receive, send)
-
-    app: ASGIApp = charging
-    for cost in (5, 3, 1):
-        routes = [Route("/a", cost=cost)]
-        app = RateLimitMiddleware(app, limit="9/hour by ip; 1 at once by ip", store=store, routes=routes)
-    assert (await get(app, "/a")).status == 200
-    counted = [[(charge.limit.at_once, charge.cost) for charge in asked.charges] for asked in store.asked]
-    assert counted == [[(False, 1), (True, 1)], [(False, 2)], [(False, 2)]]
-    settled = [charge.cost for told in store.told for charge in told.charges if not charge.limit.at_once]
-    assert settled == [extra]
-
-
-async def test_each_of_guarded_apps_one_after_another_is_charged() -> None:
-    """Guarded apps that an app calls one after another are each charged, and pay what they charge themselves."""
-    store = Fickle()
-
-    async def work(scope: Scope, receive: Receive, send: Send) -> None:
-        limits.charge(scope, 2)
-        await Echo()(scope, receive, send)
-
-    within = RateLimitMiddleware(work, limit="9/hour by ip; 1 at once by ip", store=store)
-
-    async def unheard(message: Message) -> None:
-        pass
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        for told in (unheard, send):
-            await within(dict(scope), receive, told)
-
-    assert (await get(RequestIDMiddleware(app))).status == 200
-    assert [[charge.cost for charge in asked.charges] for asked in (*store.asked, *store.told)] == [
-        [1, 1],
-        [1, 1],
-        [2, 2],
-        [2, 2],
-    ]
-
-
-async def test_each_layer_ends_what_it_holds() -> None:
-    """Of two layers that count requests under way, each settles its own, when the request has left it."""
-    within: list[tuple[int, int]] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        within.append((held(outer), held(inner)))
-        await Echo()(scope, receive, send)
-
-    inner = RateLimitMiddleware(app, limit="1 at once by ip; 9/hour by ip", store=Fickle())
-    outer = RateLimitMiddleware(inner, limit="1 at once by ip", store=Fickle())
-    assert [(await get(outer)).status for _ in range(3)] == [200] * 3
-    assert within == [(1, 1)] * 3
-    assert (held(outer), held(inner)) == (0, 0)
-
-
-async def test_a_stricter_limit_within_holds(valkey: Server) -> None:
-    """A guard further in whose limit of the same name is another one is not content with what the outer one charged."""
-    valkey.client.flushall()
-    quiet = LogSettings(format="off")
-    inner = Guard(Echo(), GuardSettings(rate=RateSettings(limit="2/hour by ip"), log=quiet), store=valkey.store())
-    outer = Guard(
-        Mounting("/sub", inner),
-        GuardSettings(rate=RateSettings(limit="100/hour by ip"), log=quiet),
-        store=valkey.store(),
-    )
-    statuses = [(await get(outer, "/sub/a")).status for _ in range(3)]
-    assert statuses[-1] == 429
-    await shut(inner, outer)
-
-
-class Fan:
-    """An app that calls others within one request, all at once, and answers when they are done."""
-
-    def __init__(self, *apps: ASGIApp) -> None:
-        self.apps = apps
-        self.statuses: list[int] = []
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def ask(app: ASGIApp) -> int:
-            return (await call(app, dict(scope))).status
-
-        self.statuses = list(await asyncio.gather(*map(ask, self.apps)))
-        await Echo()(scope, receive, send)
-
-
-def keyed(app: ASGIApp, header: str, key: APIKey, server: Server, limit: str) -> Guard:
-    """A guard with a key of its own, which waits for a store."""
-    auth = AuthSettings(api_keys=(key,), api_key_header=header)
-    settings = GuardSettings(auth=auth, rate=RateSettings(limit=limit), log=LogSettings(format="off"))
-    return Guard(app, settings, store=server.store(prefix=f"{header}:"))
-
-
-async def test_guards_that_are_called_at_once(server: Server) -> None:
-    """Guarded apps that an app calls at once judge each for itself: what one accepts lets nobody in at the other."""
-    names, echoes = ("x-one", "x-two"), (Echo(), Echo())
-    keys = [APIKey(name, api_key_digest(name.encode())) for name in names]
-    limit = "9/hour by ip; 1 at once by ip"
-    one, two = (
-        keyed(RequestIDMiddleware(echo), name, key, server, limit)
-        for echo, name, key in zip(echoes, names, keys, strict=True)
-    )
-    fan = Fan(one, two)
-    outer = RequestIDMiddleware(fan)
-    sent = [(name.encode(), name.encode()) for name in names]
-
-    for headers, statuses in ((sent[:1], [200, 401]), (sent[1:], [401, 200]), (sent, [200, 200]), ((), [401, 401])):
-        assert (await get(outer, "/", headers)).status == 200
-        assert fan.statuses == statuses
-
-    assert [[scope["user"].subject for scope in echo.scopes] for echo in echoes] == [["x-one"] * 2, ["x-two"] * 2]
-    ids = [[scope["state"]["request_id"] for scope in echo.scopes] for echo in echoes]
-    assert ids[0][1] == ids[1][1]
-    await shut(one, two)
-
-
-async def test_guards_that_are_called_at_once_know_the_callers_trace() -> None:
-    """Of guarded apps that an app calls at once, each writes the caller's trace to the log, and shows it to the app."""
-    lines: list[bytes] = []
-    echoes = Echo(), Echo()
-    one, two = (AccessLogMiddleware(RequestIDMiddleware(Slow(echo)), write=lines.append) for echo in echoes)
-    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
-    parent = f"00-{trace_id}-00f067aa0ba902b7-01".encode()
-    assert (await get(RequestIDMiddleware(Fan(one, two)), headers=[(b"traceparent", parent)])).status == 200
-    assert [json.loads(line)["trace_id"] for line in lines] == [trace_id] * 2
-    assert [echo.scopes[0]["state"]["trace"].trace_id for echo in echoes] == [trace_id] * 2
-
-
-async def test_layers_that_are_called_at_once_know_whom_they_have_found() -> None:
-    """Of layers within each other that an app calls at once, each inner one goes on with what its outer one found."""
-    apps = [IdentityMiddleware(Slow(AccessMiddleware(Echo())), api_keys=[KEY]) for _ in range(2)]
-    fan = Fan(*apps)
-    assert (await get(RequestIDMiddleware(RequestIDMiddleware(fan)), headers=[(b"x-api-key", b"k")])).status == 200
-    assert fan.statuses == [200, 200]
-
-
-async def test_guards_that_are_called_at_once_hand_the_id_on() -> None:
-    """Of guarded apps that an app calls at once, each hands the request's id on by the header that it came in."""
-    told = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        told.append(propagation_headers())
-        await Echo()(scope, receive, send)
-
-    outer = RequestIDMiddleware(Fan(Slow(app), Slow(app)), header="x-call")
-    assert (await get(outer, headers=[(b"x-call", b"one")])).status == 200
-    assert told == [{"x-call": "one"}] * 2
-
-
-@pytest.mark.parametrize(
-    ("forwarded", "client", "doubt"),
-    [(b"198.51.100.7", "198.51.100.7", None), (b"?", "203.0.113.9", "unreadable")],
-)
-async def test_guards_that_are_called_at_once_know_the_client(forwarded: bytes, client: str, doubt: str | None) -> None:
-    """Of guarded apps that an app calls at once, each knows the client, what doubt there is of it, and the proxy."""
-    lines: list[bytes] = []
-    one, two = (AccessLogMiddleware(Slow(Echo()), write=lines.append) for _ in range(2))
-    outer = ProxyMiddleware(Fan(one, two), trusted="203.0.113.9")
-    assert (await get(outer, headers=[(b"x-forwarded-for", forwarded)])).status == 200
-    for record in map(json.loads, lines):
-        assert (record["client.address"], record["network.peer.address"]) == (client, "203.0.113.9")
-        assert record.get("asgi_guard.client_doubt") == doubt
-    assert len(lines) == 2
-
-
-async def test_guards_that_are_called_at_once_know_of_the_drain() -> None:
-    """Of guarded apps that an app calls at once, each is told when the process drains."""
-    events = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        events.append(draining())
-        await Echo()(scope, receive, send)
-
-    drain = DrainMiddleware(Fan(Slow(app), Slow(app)))
-    await drain.startup()
-    try:
-        assert (await get(drain)).status == 200
-        assert events == [drain.draining.event] * 2
-    finally:
-        await drain.shutdown()
-
-
-async def test_a_logout_at_one_of_guards_that_are_called_at_once(issuer: LocalIssuer) -> None:
-    """A token that is revoked in one of guarded apps that are called at once is revoked where the caller looks too."""
-
-    async def logout(scope: Scope, receive: Receive, send: Send) -> None:
-        await revoke(scope)
-        await Echo()(scope, receive, send)
-
-    auth = AuthSettings(issuer=issuer.url, audience=(issuer.audience,), revocation=True)
-    settings = GuardSettings(auth=auth, log=LogSettings(format="off"))
-    first, second = (Guard(app, settings, http_client=issuer.client) for app in (Slow(Echo()), logout))
-    fan = Fan(first, second)
-    outer = Guard(fan, settings, http_client=issuer.client)
-    bearer = [(b"authorization", f"Bearer {issuer.token()}".encode())]
-    assert (await get(outer, headers=bearer)).status == 200
-    assert fan.statuses == [200, 200]
-    assert [(await get(guard, headers=bearer)).status for guard in (outer, second, first)] == [401, 401, 200]
-    await shut(first, second, outer)
-
-
 async def test_what_an_outer_guard_had_against_a_token_that_an_inner_one_accepts(issuer: LocalIssuer) -> None:
     """The log has nothing against a token that the guard which serves it accepts, though one further out does not."""
     lines: list[bytes] = []
@@ -374,38 +105,6 @@ async def test_what_an_outer_guard_had_against_a_token_that_an_inner_one_accepts
     (record,) = [json.loads(line) for line in lines]
     assert record["user.id"] == "alice"
     assert "asgi_guard.detail" not in record
-
-
-class Late(Fickle):
-    """A store that answers after so many turns of the event loop."""
-
-    turns = 0
-
-    async def admit(self, request: Admission) -> Verdict:
-        for _ in range(self.turns):
-            await asyncio.sleep(0)
-        return await super().admit(request)
-
-
-async def test_a_refusal_beside_another_guard() -> None:
-    """Of guarded apps that are called at once, one that refuses takes nothing back that another was charged."""
-    counting = MemoryStore()
-    stores = Late(), Late(counting)
-    stores[0].turns, stores[1].turns = 3, 9
-    one = RateLimitMiddleware(Echo(), limit="1/hour by ip", store=stores[0], deny_cache=0)
-    two = RateLimitMiddleware(Echo(), limit="1 at once by ip", store=stores[1])
-    fan = Fan(one, two)
-    for statuses in ([200, 200], [429, 200], [429, 200]):
-        assert (await get(RequestIDMiddleware(fan))).status == 200
-        assert fan.statuses == statuses
-        assert counted(counting) == 0
-
-
-async def shut(*guards: Guard) -> None:
-    """Let go of what guards hold."""
-    for guard in guards:
-        for layer in guard.layers:
-            await layer.shutdown()
 
 
 async def test_routes_of_an_outer_layer() -> None:
@@ -616,24 +315,6 @@ async def test_nothing_is_left_behind(fails: bool, caplog: pytest.LogCaptureFixt
         assert held[0]() is None
     finally:
         gc.enable()
-
-
-@pytest.mark.parametrize(
-    ("outer", "path", "expected"),
-    [
-        ({}, "/", [200, 200, 200, 200]),
-        ({}, "/dear", [200, 200, 429, 429]),
-        ({"shadow": True}, "/dear", [200, 429, 429, 429]),
-    ],
-)
-async def test_what_was_charged_further_out_counts_as_far_as_it_binds(
-    outer: dict[str, Any], path: str, expected: list[int]
-) -> None:
-    """Of a limit that two layers have a request is charged the greater cost, and a shadow stands in for no limit."""
-    store = MemoryStore()
-    within = RateLimitMiddleware(Echo(), limit="6/hour by ip", store=store, routes=(Route("/dear", cost=3),))
-    layer = RateLimitMiddleware(within, limit="6/hour by ip", store=store, **outer)
-    assert [(await get(layer, path)).status for _ in range(4)] == expected
 
 
 @pytest.mark.parametrize("scope", [http_scope(), websocket_scope()], ids=["http", "websocket"])

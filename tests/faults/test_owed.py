@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -16,11 +15,10 @@ from asgi_guard.errors import StoreUnavailableError
 from asgi_guard.limiting.leases import Leases
 from asgi_guard.policy.breaker import Breaker
 from asgi_guard.policy.bucket import Admission, Charge
-from asgi_guard.policy.rates import SECOND
 from asgi_guard.stores import batching
 from asgi_guard.stores.batching import MAX_WAITING, SLICE, Line
-from asgi_guard.stores.owed import MAX_OWED, Account, Owed
-from asgi_guard.stores.wire import Question, encode, question
+from asgi_guard.stores.owed import MAX_OWED
+from asgi_guard.stores.wire import Question, question
 from tests.asgi import get, http_scope
 from tests.faults.test_probes import failed, opened
 from tests.middleware.limiting import Waiting, begin
@@ -376,77 +374,6 @@ async def test_more_than_can_be_told_in_one_moment(clock: Clock, caplog: pytest.
     assert await served.leave() == []
 
 
-@pytest.mark.parametrize(
-    ("cost", "late", "remaining"),
-    [(2, 0, 1), (2, 3600, 1), (2, 5 * 3600, 3), (-2, 0, 5), (-2, 1, 4), (-2, 3600, 4), (-2, 3601, 3), (-2, 9999, 3)],
-)
-async def test_what_comes_late(clock: Clock, cost: int, late: int, remaining: int) -> None:
-    """Units given back late are fewer by those that came back by themselves; a bucket long full is charged nothing."""
-    link, breaker = Held(), opened()
-    served = line(link, breaker)
-    await failed(served, link)
-    served.tell(over("a", cost))
-    clock.now += late
-    link.memory.decide(Admission((Charge(SLOW, "rate", 2),)))  # whose clock is another
-    link.free = True
-    served.works()
-    await served.settled()
-    assert left(link.memory) == (remaining, 2)
-
-
-SEVERAL = (
-    Charge(SLOW, "rate", 2),
-    Charge(AT_ONCE, "way", 2),
-    Charge(limit("10/second burst 20 by ip"), "quick", 3),
-    Charge(SLOW, "back", -2, binding=False),
-    Charge(AT_ONCE, "another way", 2),
-)
-WAYS = {"way": 0, "another way": 0}
-
-
-@pytest.mark.parametrize(
-    ("late", "sent", "expected"),
-    [
-        (0, False, {"rate": 7200, "quick": 0.3, "back": -7200}),
-        (1, False, {"rate": 7200, "quick": 0.3, "back": -7199}),
-        (2, False, {"rate": 7200, "back": -7198}),
-        (7199, False, {"rate": 7200, "back": -1}),
-        (7200, False, {"rate": 7200}),
-        (5 * 3600 - 1, False, {"rate": 7200}),
-        (5 * 3600, False, {}),
-        (0, True, {}),
-        (1, True, {}),
-    ],
-)
-async def test_what_an_account_that_comes_late_says(
-    clock: Clock, late: int, sent: bool, expected: dict[str, float]
-) -> None:
-    """Of an account that comes late each charge that is left is told with its own key, and seconds, and no other."""
-    owed = Owed()
-    owed.add(Account(clock.now, question(Admission(SEVERAL, lease="a", settles=True), "p:")), sent=sent)
-    clock.now += late
-    taken = owed.take()
-    assert taken is not None
-    told, _ = taken
-    assert told == question(told.request, "p:")
-    seconds = {charge.key: 0 if charge.limit.at_once else charge.advance / SECOND for charge in told.request.charges}
-    assert seconds == expected | WAYS
-
-
-@pytest.mark.parametrize("sent", [True, False])
-async def test_an_account_of_which_nothing_is_left(clock: Clock, sent: bool) -> None:
-    """An account that has nothing left to say is told nobody, and the next one is."""
-    owed = Owed()
-    owed.add(Account(clock.now, ready("long full", settles=True)), sent=sent)
-    clock.now += 6 * 3600
-    owed.add(Account(clock.now, over("next", 0)))
-    assert len(owed) == 2 - sent
-    taken = owed.take()
-    assert taken is not None
-    assert taken[0].request.lease == "next"
-    assert owed.take() is None
-
-
 async def left_by(served: Line) -> list[str]:
     return [each.question.request.lease for each in await served.leave()]
 
@@ -560,25 +487,6 @@ async def test_who_leaves_does_not_wait_for_all(monkeypatch: pytest.MonkeyPatch)
     assert not served._calls
 
 
-@pytest.mark.parametrize(("cost", "pause", "remaining"), [(-3, 1, 3), (-3, 1200, 3), (2, 1, 1), (2, 2 * 3600, 3)])
-async def test_what_is_tried_several_times(clock: Clock, cost: int, pause: int, remaining: int) -> None:
-    """However often an account is tried, what it gives back or charges goes by its age, each second counted once."""
-    link, breaker = Held(free=False), opened()
-    served = line(link, breaker)
-    served.tell(over("a", cost))
-    for _ in range(3):
-        await turns()
-        link.go_on(ResponseError("LOADING the dataset"))
-        await served.settled()
-        clock.now += pause
-        breaker.succeeded()
-        served._remind()
-    link.memory.decide(Admission((Charge(SLOW, "rate", 4 if cost < 0 else 2),)))  # whose clock is another
-    link.let_all_go_on()
-    await served.settled()
-    assert left(link.memory) == (remaining, 2)
-
-
 async def test_requests_do_not_wait_for_all_that_is_owed(clock: Clock) -> None:
     """Requests that come when the store answers again go before all but a slice of what is owed."""
     link, breaker = Held(), opened()
@@ -594,19 +502,3 @@ async def test_requests_do_not_wait_for_all_that_is_owed(clock: Clock) -> None:
     order = [each.request.settles for batch in link.asked for each in batch]
     assert len(order) == MAX_OWED + 1
     assert order.index(False) <= 2 * SLICE
-
-
-async def test_more_than_all_is_given_back_late(clock: Clock) -> None:
-    """A cost beyond all numbers, kept for later, is one that the server can be told."""
-    link, breaker = Held(), opened()
-    served = line(link, breaker)
-    await failed(served, link)
-    for number, cost in enumerate((-sys.maxsize, sys.maxsize)):
-        served.tell(over(f"{number}", cost))
-    clock.now += 1
-    link.asked.clear()
-    link.free = True
-    served.works()
-    await served.settled()
-    (batch,) = link.asked
-    assert encode(batch)

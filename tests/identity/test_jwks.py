@@ -282,6 +282,10 @@ async def test_close(issuer: LocalIssuer, engine: KeyEngine, clock: Clock) -> No
     assert (await engine.obtain(kid(issuer), "RS256")).kid == kid(issuer)
 
 
+async def obtained(engine: KeyEngine) -> str | None:
+    return (await engine.obtain(None, "RS256")).kid
+
+
 def test_another_event_loop(issuer: LocalIssuer, engine: KeyEngine, clock: Clock) -> None:
     """A fetch that was left behind in another event loop is waited for by nobody."""
     issuer.slow = 3600
@@ -295,11 +299,7 @@ def test_another_event_loop(issuer: LocalIssuer, engine: KeyEngine, clock: Clock
     asyncio.run(leave_behind())
     issuer.slow = 0
     clock.now += TIMES.max_backoff
-
-    async def again() -> str | None:
-        return (await engine.obtain(None, "RS256")).kid
-
-    assert asyncio.run(again()) == kid(issuer)
+    assert asyncio.run(obtained(engine)) == kid(issuer)
 
 
 def test_another_event_loop_beside(issuer: LocalIssuer, engine: KeyEngine, clock: Clock) -> None:
@@ -315,8 +315,4 @@ def test_another_event_loop_beside(issuer: LocalIssuer, engine: KeyEngine, clock
         other.run(begin())
         issuer.slow = 0
         clock.now += TIMES.cooldown
-
-        async def beside() -> str | None:
-            return (await engine.obtain(None, "RS256")).kid
-
-        assert asyncio.run(beside()) == kid(issuer)
+        assert asyncio.run(obtained(engine)) == kid(issuer)
