@@ -11,7 +11,7 @@ from asgi_guard.policy.identity import api_key_digest
 
 if TYPE_CHECKING:
     from asgi_guard import Guard
-    from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
+    from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
     from asgi_guard.chain.exchange import Exchange
     from asgi_guard.chain.layer import Decision
 
@@ -58,3 +58,7 @@ async def shut(*guards: Guard) -> None:
     for guard in guards:
         for layer in guard.layers:
             await layer.shutdown()
+
+
+async def unheard(message: Message) -> None:
+    """A `send` to which nobody listens."""

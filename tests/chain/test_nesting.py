@@ -36,11 +36,11 @@ from asgi_guard import (
 from asgi_guard.chain.exchange import _VIEW, Exchange
 from asgi_guard.policy.routes import RouteTable
 from tests.asgi import Echo, call, get, http_scope, websocket_scope
-from tests.chain.others import KEY, Foreign, Mounting
+from tests.chain.others import KEY, Foreign, Mounting, unheard
 from tests.middleware.limiting import Fickle
 
 if TYPE_CHECKING:
-    from asgi_guard.asgi import Message, Receive, Scope, Send
+    from asgi_guard.asgi import Receive, Scope, Send
     from asgi_guard.testing import LocalIssuer
 
 
@@ -64,9 +64,6 @@ async def test_one_after_another() -> None:
     """Of guarded apps that an app calls one after another each shares the exchange, as if it were the only one."""
     lines: list[bytes] = []
     asked = RequestIDMiddleware(Echo()), HostMiddleware(Echo(), allowed="a.example")
-
-    async def unheard(message: Message) -> None:
-        pass
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         for each, told in zip(asked, (unheard, send), strict=True):

@@ -18,11 +18,11 @@ from asgi_guard import (
     limits,
 )
 from tests.asgi import Echo, get
-from tests.chain.others import Mounting, shut
+from tests.chain.others import Mounting, shut, unheard
 from tests.middleware.limiting import Fickle, held
 
 if TYPE_CHECKING:
-    from asgi_guard.asgi import ASGIApp, Message, Receive, Scope, Send
+    from asgi_guard.asgi import ASGIApp, Receive, Scope, Send
     from tests.stores.server import Server
 
 
@@ -95,9 +95,6 @@ async def test_each_of_guarded_apps_one_after_another_is_charged() -> None:
         await Echo()(scope, receive, send)
 
     within = RateLimitMiddleware(work, limit="9/hour by ip; 1 at once by ip", store=store)
-
-    async def unheard(message: Message) -> None:
-        pass
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         for told in (unheard, send):

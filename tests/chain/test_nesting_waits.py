@@ -14,7 +14,7 @@ from asgi_guard.chain.exchange import Exchange
 from asgi_guard.chain.layer import Chain
 from asgi_guard.testing import ProofKey
 from tests.asgi import Echo, call, get, http_scope
-from tests.chain.others import KEY, Slow
+from tests.chain.others import KEY, Slow, unheard
 from tests.middleware.limiting import Fickle
 from tests.middleware.test_dpop import Front, bound, shown
 
@@ -85,9 +85,6 @@ async def test_an_app_that_fails_while_another_chain_waits(raises: bool, caplog:
     """Whose app failed is told and answered by its own request, though a chain further in is under way."""
     inner = Chain(Echo(), [Slow(Echo())])
     tasks: list[asyncio.Task[None]] = []
-
-    async def unheard(_: Message) -> None:
-        """Nobody waits for what the chain further in says."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         changed = {**scope, "method": "HEAD", "path": "/admin", "raw_path": b"/admin"}
@@ -162,9 +159,6 @@ async def test_a_user_who_is_known_once_the_app_around_is_over(waits_for: str, i
         store.gate = asyncio.Event()
         shows = shown(bound(issuer))
     tasks: list[asyncio.Task[None]] = []
-
-    async def unheard(_: Message) -> None:
-        """Nobody waits for what the chain further in says."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         tasks.append(asyncio.create_task(inner(dict(scope), receive, unheard)))
